@@ -1,0 +1,88 @@
+"""Every error this package raises on purpose, in one tree.
+
+::
+
+    PneumoError                 base: one line for people; the command line exits with ``exit_code``
+    ├── ConfigError             an option has a value that cannot work (exit code 2)
+    ├── LabelError              a label, class or group table cannot be used
+    ├── RejectedImage           one file is not one usable radiograph; carries a reason code
+    ├── ConvertError            a conversion cannot start or cannot go on
+    ├── DatasetError            a dataset folder is missing, damaged or of another version
+    ├── DeviceError             a device or a library for it is asked for and not there
+    ├── RunError                a run folder or checkpoint is missing, damaged or does not fit
+    └── TrainingError           training went wrong, for instance a loss that is no number
+
+A message says what is wrong, where, the value found and what to do about it. It never quotes a value of a
+DICOM file's patient module.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConvertError",
+    "DatasetError",
+    "DeviceError",
+    "LabelError",
+    "PneumoError",
+    "RejectedImage",
+    "RunError",
+    "TrainingError",
+]
+
+
+class PneumoError(Exception):
+    """Base of every error that a person can cause and mend."""
+
+    exit_code = 1
+
+
+class ConfigError(PneumoError):
+    """An option has a value that cannot work, alone or beside another option."""
+
+    exit_code = 2
+
+
+class LabelError(PneumoError):
+    """A label, class or group table cannot be used; the message names row and column."""
+
+
+class RejectedImage(PneumoError):
+    """One file is not one usable radiograph.
+
+    Parameters
+    ----------
+    reason : str
+        A short code for counting, for instance ``not_dicom``; :data:`pneumo_fast.dicom.REASONS` lists them.
+    detail : str
+        What was found, for people; free of patient data.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[RejectedImage], tuple[str, str]]:
+        """Pickle by the two arguments, so that the error crosses a process boundary."""
+        return type(self), (self.reason, self.detail)
+
+
+class ConvertError(PneumoError):
+    """A conversion cannot start or cannot go on."""
+
+
+class DatasetError(PneumoError):
+    """A dataset folder is missing, damaged or of another format version."""
+
+
+class DeviceError(PneumoError):
+    """A device, or a library for it, is asked for and not there."""
+
+
+class RunError(PneumoError):
+    """A run folder or a checkpoint is missing, damaged or does not fit."""
+
+
+class TrainingError(PneumoError):
+    """Training went wrong; the last good checkpoint is kept."""
