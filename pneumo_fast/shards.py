@@ -1,0 +1,385 @@
+"""The dataset on disk (format 1): manifest, tables and shards. ``docs/format.md`` is the specification.
+
+A shard is a plain ``.npy`` file of stacked images, little-endian and in C order, so ``np.load(..., mmap_mode="r")``
+reads it anywhere. The manifest is written last: a folder without one is no dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumo_fast.errors import DatasetError
+from pneumo_fast.files import atomic_file, write_atomic
+
+FORMAT: Final = "pneumo-fast dataset"
+FORMAT_VERSION: Final = 1
+SPLITS: Final = ("train", "val", "test")
+SCALES: Final = {"float16": 1.0, "uint8": 255.0}
+"""Stored value of white, by stored data type; black is 0."""
+
+INDEX_TYPES: Final[dict[str, type]] = {
+    "image_id": str,
+    "split": str,
+    "shard": str,
+    "row": int,
+    "label": int,
+    "group": str,
+    "sex": str,
+    "age": str,
+    "view": str,
+    "class": str,
+    "height": int,
+    "width": int,
+    "spacing_mm": str,
+    "bits_stored": int,
+    "photometric": str,
+    "intensity": str,
+    "padding_pixels": int,
+    "burned_in": str,
+    "notes": str,
+    "pixel_hash": str,
+}
+"""Columns of ``index.csv`` in their order: the allow-list of what may be known of an image."""
+BOX_COLUMNS: Final = ("image_id", "x", "y", "width", "height", "source_width", "source_height")
+REJECT_COLUMNS: Final = ("path", "reason", "detail")
+
+Images = NDArray[np.float16] | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One shard file, as the manifest lists it."""
+
+    name: str
+    """File name inside the dataset folder."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    rows: int
+    """Images in the file."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Checksum of the whole file, in hexadecimal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """``manifest.json``, key by key; see ``docs/format.md``."""
+
+    format: str
+    format_version: int
+    created_by: str
+    layout: Literal["shards", "folder"]
+    image_shape: tuple[int, int]
+    dtype: Literal["float16", "uint8"]
+    scale: float
+    mean: float
+    std: float
+    preprocessing: dict[str, Any]
+    split: dict[str, Any]
+    counts: dict[str, dict[str, int]]
+    input: dict[str, Any]
+    rejects: dict[str, int]
+    shards: tuple[ShardInfo, ...]
+    tables: dict[str, str]
+
+    def to_json(self) -> str:
+        """Text of ``manifest.json``; the same manifest always gives the same bytes."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        DatasetError
+            If the text is no manifest, or one of another format version.
+        """
+        try:
+            raw = json.loads(text)
+            version = raw["format_version"]
+            if raw["format"] != FORMAT or version != FORMAT_VERSION:
+                raise DatasetError(
+                    f"format {raw['format']!r} version {version!r}; this release reads {FORMAT!r} version "
+                    f"{FORMAT_VERSION}: convert the images again"
+                )
+            raw["shards"] = tuple(ShardInfo(**shard) for shard in raw["shards"])
+            raw["image_shape"] = tuple(raw["image_shape"])
+            manifest = cls(**raw)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"not a complete manifest ({error}): convert the images again") from error
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        """Refuse values that would give wrong pixels further on."""
+        height, width = self.image_shape
+        if self.dtype not in SCALES or self.scale != SCALES[self.dtype]:
+            raise DatasetError(f"dtype {self.dtype!r} with scale {self.scale!r}: expected one of {SCALES}")
+        if not (isinstance(height, int) and height == width and height > 0):
+            raise DatasetError(f"image_shape {self.image_shape!r}: expected two equal whole numbers")
+        if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
+            raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A dataset folder, opened and checked; nothing in it changes while it is open."""
+
+    path: Path
+    manifest: Manifest
+    index: pd.DataFrame
+    """One row per image with the columns of :data:`INDEX_TYPES`; text is ``""`` where unknown."""
+    boxes: pd.DataFrame
+    """One row per box with the columns of :data:`BOX_COLUMNS`, in source pixels."""
+    identity: str
+    """SHA-256 of ``manifest.json``, which holds the checksums of all else."""
+
+    @classmethod
+    def open(cls, path: Path) -> Dataset:
+        """Open a dataset folder and check what can be checked without reading pixels.
+
+        Raises
+        ------
+        DatasetError
+            If there is no manifest, or a table or shard is missing, changed or of the wrong size.
+        """
+        manifest_path = path / "manifest.json"
+        try:
+            text = manifest_path.read_bytes()
+        except OSError as error:
+            raise DatasetError(
+                f"{path} is no dataset: no manifest.json there; run pneumo-fast convert"
+            ) from error
+        try:
+            manifest = Manifest.from_json(text.decode())
+            index = _read_index(path, manifest)
+            boxes = _read_table(path, manifest, "boxes.csv").astype(dict.fromkeys(BOX_COLUMNS[1:], float))
+            _check_files(path, manifest, index)
+        except (DatasetError, ValueError) as error:
+            raise DatasetError(f"dataset {path}: {error}") from error
+        return cls(
+            path=path, manifest=manifest, index=index, boxes=boxes, identity=hashlib.sha256(text).hexdigest()
+        )
+
+    @property
+    def size(self) -> int:
+        """Height and width of an image, in pixels."""
+        return self.manifest.image_shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored data type: little-endian float16, or uint8."""
+        return np.dtype(self.manifest.dtype).newbyteorder("<")
+
+    @property
+    def scale(self) -> float:
+        """Stored value of white; stored value / scale lies in [0, 1]."""
+        return self.manifest.scale
+
+    @property
+    def mean(self) -> float:
+        """Mean of the train split's pixels, in [0, 1]."""
+        return self.manifest.mean
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the train split's pixels, in [0, 1]."""
+        return self.manifest.std
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """Rows of the index that belong to a split, in storage order, numbered from 0.
+
+        Raises
+        ------
+        DatasetError
+            If the split is not there or holds no image.
+        """
+        rows = self.index[self.index["split"] == split].reset_index(drop=True)
+        if rows.empty:
+            there = ", ".join(s for s in SPLITS if (self.index["split"] == s).any()) or "none"
+            raise DatasetError(f"dataset {self.path} has no {split!r} images: its splits are {there}")
+        return rows
+
+
+class ShardReader:
+    """Reads stored images of one split by positioned reads; safe to use from several threads.
+
+    A positioned read of a file that was cut short comes back short and becomes an error; a memory map would kill
+    the process.
+    """
+
+    OPEN_FILES = 256
+    """File descriptors kept open at most; files beyond that are opened for each read."""
+
+    def __init__(self, dataset: Dataset, rows: pd.DataFrame) -> None:
+        self.shape = dataset.manifest.image_shape
+        self.dtype = dataset.dtype
+        self._folder = dataset.path
+        self._image_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        names, codes = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
+        self._names = [str(name) for name in names]
+        self._shard = codes.astype(np.int64)
+        self._row = rows["row"].to_numpy(dtype=np.int64)
+        counts = {shard.name: shard.rows for shard in dataset.manifest.shards}
+        self._rows = [counts.get(name) for name in self._names]
+        self._open: dict[int, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        """Images in the split."""
+        return len(self._row)
+
+    def read_into(self, rows: NDArray[np.int64], out: Images) -> None:
+        """Read images into a buffer.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers within the split.
+        out : ndarray, shape (n, size, size), of the stored data type, C order
+            Filled in the order of ``rows``.
+
+        Raises
+        ------
+        DatasetError
+            If a shard is gone, was cut short or has another header than the manifest says.
+        """
+        shard, row = self._shard[rows], self._row[rows]
+        breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
+        starts = [0, *breaks.tolist()]
+        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):  # neighbours on disk: one read
+            self._read_run(int(shard[start]), int(row[start]), out[start:stop])
+
+    def _read_run(self, shard: int, row: int, out: Images) -> None:
+        descriptor, first_byte = self._open.get(shard) or self._open_shard(shard)
+        try:
+            view = memoryview(out).cast("B")
+            offset = first_byte + row * self._image_bytes
+            while view:
+                count = os.preadv(descriptor, [view], offset)
+                if count == 0:
+                    raise DatasetError(
+                        f"shard {self._folder / self._names[shard]} was cut short: run convert again"
+                    )
+                view, offset = view[count:], offset + count
+        finally:
+            if shard not in self._open:
+                os.close(descriptor)
+
+    def _open_shard(self, shard: int) -> tuple[int, int]:
+        """Open a shard, check its header and return (file descriptor, offset of the first pixel)."""
+        path = self._folder / self._names[shard]
+        try:
+            with path.open("rb") as file:
+                offset, shape, dtype = read_header(file, path)
+                descriptor = os.dup(file.fileno())
+        except OSError as error:
+            raise DatasetError(
+                f"shard {path} cannot be opened ({error.strerror}): run convert again"
+            ) from error
+        rows = self._rows[shard]
+        expected = self.shape if rows is None else (rows, *self.shape)
+        if shape != expected or dtype != self.dtype:
+            os.close(descriptor)
+            raise DatasetError(
+                f"shard {path} holds {dtype} {shape}, the manifest says {self.dtype} {expected}: run convert again"
+            )
+        if len(self._open) < self.OPEN_FILES:
+            self._open[shard] = (descriptor, offset)
+        return descriptor, offset
+
+    def close(self) -> None:
+        """Close every file; the reader may not be used afterwards."""
+        while self._open:
+            os.close(self._open.popitem()[1][0])
+
+
+def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    """Read a ``.npy`` header without ever unpickling: (offset of the data, shape, dtype).
+
+    Raises
+    ------
+    DatasetError
+        If the file is no ``.npy`` file of version 1.0 in C order.
+    """
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not version 1.0")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError as error:
+        raise DatasetError(f"shard {path} has no valid .npy header ({error}): run convert again") from error
+    if fortran_order or dtype.hasobject:
+        raise DatasetError(f"shard {path} is not a plain array in C order: run convert again")
+    return file.tell(), shape, dtype
+
+
+def write_array(path: Path, images: Images) -> str:
+    """Write one ``.npy`` file atomically; return its SHA-256.
+
+    Parameters
+    ----------
+    images : ndarray of float16 or uint8, C order
+        A shard (rows, size, size), or one image (size, size) in the folder layout.
+    """
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
+    digest = hashlib.sha256(header.getvalue())
+    pixels = memoryview(images).cast("B")
+    digest.update(pixels)
+    with atomic_file(path) as file:
+        file.write(header.getvalue())
+        file.write(pixels)
+    return digest.hexdigest()
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
+    """Write a CSV table atomically; return its SHA-256."""
+    text = table.to_csv(index=False, lineterminator="\n")
+    write_atomic(folder / name, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_table(folder: Path, manifest: Manifest, name: str) -> pd.DataFrame:
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{name} cannot be read ({error.strerror}): run convert again") from error
+    if hashlib.sha256(data).hexdigest() != manifest.tables.get(name):
+        raise DatasetError(
+            f"{name} is not the file that convert wrote: its checksum differs; run convert again"
+        )
+    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+
+
+def _read_index(folder: Path, manifest: Manifest) -> pd.DataFrame:
+    index = _read_table(folder, manifest, "index.csv")
+    if tuple(index.columns) != tuple(INDEX_TYPES):
+        raise DatasetError(f"index.csv has the columns {', '.join(index.columns)}: run convert again")
+    return index.astype({name: kind for name, kind in INDEX_TYPES.items() if kind is not str})
+
+
+def _check_files(folder: Path, manifest: Manifest, index: pd.DataFrame) -> None:
+    """Check that each file of pixels is there with the size it had."""
+    sizes = {shard.name: shard.bytes for shard in manifest.shards}
+    names = sizes if manifest.layout == "shards" else index["shard"]
+    for name in names:
+        path = folder / str(name)
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise DatasetError(f"{name} is missing ({error.strerror}): run convert again") from error
+        if found != sizes.get(str(name), found):
+            raise DatasetError(
+                f"{name} has {found} bytes, the manifest says {sizes[str(name)]}: run convert again"
+            )
