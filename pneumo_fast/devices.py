@@ -32,9 +32,7 @@ def resolve_device(name: str) -> torch.device:
         raise DeviceError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     index, count = device.index or 0, torch.cuda.device_count()
     if index >= count:
-        raise DeviceError(
-            f"device {name!r} is asked for, but {count} GPUs are visible: use --device cpu or auto"
-        )
+        raise DeviceError(f"device {name!r} is asked for, but {count} GPUs are visible: use --device cpu or auto")
     return torch.device("cuda", index)
 
 

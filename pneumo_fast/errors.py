@@ -5,7 +5,7 @@
     PneumoError                 base: one line for people; the command line exits with ``exit_code``
     ├── ConfigError             an option has a value that cannot work (exit code 2)
     ├── LabelError              a label, class or group table cannot be used
-    ├── RejectedImage           one file is not one usable radiograph; carries a reason code
+    ├── RejectedImageError      one file is not one usable radiograph; carries a reason code
     ├── ConvertError            a conversion cannot start or cannot go on
     ├── DatasetError            a dataset folder is missing, damaged or of another version
     ├── DeviceError             a device or a library for it is asked for and not there
@@ -25,7 +25,7 @@ __all__ = [
     "DeviceError",
     "LabelError",
     "PneumoError",
-    "RejectedImage",
+    "RejectedImageError",
     "RunError",
     "TrainingError",
 ]
@@ -47,7 +47,7 @@ class LabelError(PneumoError):
     """A label, class or group table cannot be used; the message names row and column."""
 
 
-class RejectedImage(PneumoError):
+class RejectedImageError(PneumoError):
     """One file is not one usable radiograph.
 
     Parameters
@@ -63,7 +63,7 @@ class RejectedImage(PneumoError):
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type[RejectedImage], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[RejectedImageError], tuple[str, str]]:
         """Pickle by the two arguments, so that the error crosses a process boundary."""
         return type(self), (self.reason, self.detail)
 

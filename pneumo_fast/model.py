@@ -36,9 +36,7 @@ def build_model(name: str = "resnet18") -> nn.Module:
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=1)
     path, first = next(((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if first is None or first.in_channels != 3:
-        raise ConfigError(
-            f"model {name!r} does not begin with a 3-channel convolution: use resnet18, for instance"
-        )
+        raise ConfigError(f"model {name!r} does not begin with a 3-channel convolution: use resnet18, for instance")
     model.set_submodule(path, _one_channel(first))
     return model
 

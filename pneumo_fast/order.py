@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.errors import ConfigError
 
-ROUNDS = (
-    8  # four make a Feistel network hard to tell from random (Luby and Rackoff 1988); eight leave a margin
-)
+ROUNDS = 8  # four make a Feistel network hard to tell from random (Luby and Rackoff 1988); eight leave a margin
 _MASK = (1 << 64) - 1
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -117,9 +116,9 @@ class Manifest:
             raw["shards"] = tuple(ShardInfo(**shard) for shard in raw["shards"])
             raw["image_shape"] = tuple(raw["image_shape"])
             manifest = cls(**raw)
+            manifest._check()
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"not a complete manifest ({error}): convert the images again") from error
-        manifest._check()
         return manifest
 
     def _check(self) -> None:
@@ -127,7 +126,7 @@ class Manifest:
         height, width = self.image_shape
         if self.dtype not in SCALES or self.scale != SCALES[self.dtype]:
             raise DatasetError(f"dtype {self.dtype!r} with scale {self.scale!r}: expected one of {SCALES}")
-        if not (isinstance(height, int) and height == width and height > 0):
+        if height != width or height < 1:
             raise DatasetError(f"image_shape {self.image_shape!r}: expected two equal whole numbers")
         if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
             raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
@@ -159,9 +158,7 @@ class Dataset:
         try:
             text = manifest_path.read_bytes()
         except OSError as error:
-            raise DatasetError(
-                f"{path} is no dataset: no manifest.json there; run pneumo-fast convert"
-            ) from error
+            raise DatasetError(f"{path} is no dataset: no manifest.json there; run pneumo-fast convert") from error
         try:
             manifest = Manifest.from_json(text.decode())
             index = _read_index(path, manifest)
@@ -169,9 +166,7 @@ class Dataset:
             _check_files(path, manifest, index)
         except (DatasetError, ValueError) as error:
             raise DatasetError(f"dataset {path}: {error}") from error
-        return cls(
-            path=path, manifest=manifest, index=index, boxes=boxes, identity=hashlib.sha256(text).hexdigest()
-        )
+        return cls(path=path, manifest=manifest, index=index, boxes=boxes, identity=hashlib.sha256(text).hexdigest())
 
     @property
     def size(self) -> int:
@@ -213,117 +208,6 @@ class Dataset:
         return rows
 
 
-class ShardReader:
-    """Reads stored images of one split by positioned reads; safe to use from several threads.
-
-    A positioned read of a file that was cut short comes back short and becomes an error; a memory map would kill
-    the process.
-    """
-
-    OPEN_FILES = 256
-    """File descriptors kept open at most; files beyond that are opened for each read."""
-
-    def __init__(self, dataset: Dataset, rows: pd.DataFrame) -> None:
-        self.shape = dataset.manifest.image_shape
-        self.dtype = dataset.dtype
-        self._folder = dataset.path
-        self._image_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        names, codes = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
-        self._names = [str(name) for name in names]
-        self._shard = codes.astype(np.int64)
-        self._row = rows["row"].to_numpy(dtype=np.int64)
-        counts = {shard.name: shard.rows for shard in dataset.manifest.shards}
-        self._rows = [counts.get(name) for name in self._names]
-        self._open: dict[int, tuple[int, int]] = {}
-
-    def __len__(self) -> int:
-        """Images in the split."""
-        return len(self._row)
-
-    def read_into(self, rows: NDArray[np.int64], out: Images) -> None:
-        """Read images into a buffer.
-
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (n,)
-            Row numbers within the split.
-        out : ndarray, shape (n, size, size), of the stored data type, C order
-            Filled in the order of ``rows``.
-
-        Raises
-        ------
-        DatasetError
-            If a shard is gone, was cut short or has another header than the manifest says.
-        """
-        shard, row = self._shard[rows], self._row[rows]
-        breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
-        starts = [0, *breaks.tolist()]
-        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):  # neighbours on disk: one read
-            self._read_run(int(shard[start]), int(row[start]), out[start:stop])
-
-    def _read_run(self, shard: int, row: int, out: Images) -> None:
-        descriptor, first_byte = self._open.get(shard) or self._open_shard(shard)
-        try:
-            view = memoryview(out).cast("B")
-            offset = first_byte + row * self._image_bytes
-            while view:
-                count = os.preadv(descriptor, [view], offset)
-                if count == 0:
-                    raise DatasetError(
-                        f"shard {self._folder / self._names[shard]} was cut short: run convert again"
-                    )
-                view, offset = view[count:], offset + count
-        finally:
-            if shard not in self._open:
-                os.close(descriptor)
-
-    def _open_shard(self, shard: int) -> tuple[int, int]:
-        """Open a shard, check its header and return (file descriptor, offset of the first pixel)."""
-        path = self._folder / self._names[shard]
-        try:
-            with path.open("rb") as file:
-                offset, shape, dtype = read_header(file, path)
-                descriptor = os.dup(file.fileno())
-        except OSError as error:
-            raise DatasetError(
-                f"shard {path} cannot be opened ({error.strerror}): run convert again"
-            ) from error
-        rows = self._rows[shard]
-        expected = self.shape if rows is None else (rows, *self.shape)
-        if shape != expected or dtype != self.dtype:
-            os.close(descriptor)
-            raise DatasetError(
-                f"shard {path} holds {dtype} {shape}, the manifest says {self.dtype} {expected}: run convert again"
-            )
-        if len(self._open) < self.OPEN_FILES:
-            self._open[shard] = (descriptor, offset)
-        return descriptor, offset
-
-    def close(self) -> None:
-        """Close every file; the reader may not be used afterwards."""
-        while self._open:
-            os.close(self._open.popitem()[1][0])
-
-
-def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-    """Read a ``.npy`` header without ever unpickling: (offset of the data, shape, dtype).
-
-    Raises
-    ------
-    DatasetError
-        If the file is no ``.npy`` file of version 1.0 in C order.
-    """
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not version 1.0")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise DatasetError(f"shard {path} has no valid .npy header ({error}): run convert again") from error
-    if fortran_order or dtype.hasobject:
-        raise DatasetError(f"shard {path} is not a plain array in C order: run convert again")
-    return file.tell(), shape, dtype
-
-
 def write_array(path: Path, images: Images) -> str:
     """Write one ``.npy`` file atomically; return its SHA-256.
 
@@ -335,7 +219,7 @@ def write_array(path: Path, images: Images) -> str:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
     digest = hashlib.sha256(header.getvalue())
-    pixels = memoryview(images).cast("B")
+    pixels = images.data.cast("B")
     digest.update(pixels)
     with atomic_file(path) as file:
         file.write(header.getvalue())
@@ -356,9 +240,7 @@ def _read_table(folder: Path, manifest: Manifest, name: str) -> pd.DataFrame:
     except OSError as error:
         raise DatasetError(f"{name} cannot be read ({error.strerror}): run convert again") from error
     if hashlib.sha256(data).hexdigest() != manifest.tables.get(name):
-        raise DatasetError(
-            f"{name} is not the file that convert wrote: its checksum differs; run convert again"
-        )
+        raise DatasetError(f"{name} is not the file that convert wrote: its checksum differs; run convert again")
     return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
 
 
@@ -380,6 +262,4 @@ def _check_files(folder: Path, manifest: Manifest, index: pd.DataFrame) -> None:
         except OSError as error:
             raise DatasetError(f"{name} is missing ({error.strerror}): run convert again") from error
         if found != sizes.get(str(name), found):
-            raise DatasetError(
-                f"{name} has {found} bytes, the manifest says {sizes[str(name)]}: run convert again"
-            )
+            raise DatasetError(f"{name} has {found} bytes, the manifest says {sizes[str(name)]}: run convert again")
