@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
 
 from pneumo_fast.errors import DatasetError, DeviceError
 from pneumo_fast.order import Order
@@ -219,7 +220,7 @@ class Loader:
             outputs = self._pipeline.run(stream)
         except StopIteration:
             raise self._failure or DatasetError("the epoch ended before its last batch") from None
-        images, labels = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+        images, labels = (from_dlpack(output.as_tensor()) for output in outputs)
         slot = self._in_dali.pop(0)
         if stream is not None:
             slot.delivered = stream.record_event()
@@ -250,7 +251,6 @@ def _pipeline(
     ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered.
     """
 
-    @pipeline_def(batch_size=batch_size, device_id=device_id, num_threads=2, prefetch_queue_depth=DALI_DEPTH)
     def define() -> tuple[Any, Any]:
         images, labels = fn.external_source(
             source=source,
@@ -267,6 +267,7 @@ def _pipeline(
         images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, mean=[mean], std=[std], output_layout="CHW")
         return images, labels
 
-    pipeline = define()
+    decorate = pipeline_def(batch_size=batch_size, device_id=device_id, num_threads=2, prefetch_queue_depth=DALI_DEPTH)
+    pipeline = decorate(define)()
     pipeline.build()
     return pipeline
