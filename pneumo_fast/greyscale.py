@@ -1,0 +1,202 @@
+"""From stored pixel values to display values in [0, 1], as DICOM says: the greyscale curve of one image.
+
+The order is that of the standard's pipeline (PS3.4 N.2): modality LUT or rescale, then VOI LUT or window, then
+presentation (inversion of MONOCHROME1). Each step maps one value to one value, so the whole is one curve, worked
+out in float64 on a table of all values that can be stored and then looked up. White is the top of the declared
+range, never the image's own maximum, so that equal values look equal in every image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from pneumo_fast.errors import RejectedImageError
+
+Values = NDArray[np.float64]
+Window = Literal["auto", "none"]
+
+LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Maps stored values to display values."""
+
+    apply: Callable[[Values], Values]
+    """Stored values (any shape) to display values in [0, 1], 0 being black."""
+    intensity: str
+    """How white was decided: ``range`` (declared range), ``window``, ``voi_lut``."""
+    notes: tuple[str, ...] = ()
+    """Peculiarities of the header that were decided by rule."""
+
+
+def greyscale_curve(header: pydicom.Dataset, bits_stored: int, *, signed: bool, window: Window) -> Curve:
+    """Work out the curve of a single-channel image.
+
+    Parameters
+    ----------
+    header : pydicom.Dataset
+    bits_stored : int
+        1 to 32.
+    signed : bool
+        Whether stored values are two's complement.
+    window : "auto" or "none"
+        ``auto`` applies a VOI LUT where there is one, else the first window, unless that cannot belong to these
+        values; ``none`` never does.
+
+    Raises
+    ------
+    RejectedImageError
+        ``bad_header`` for a LUT or rescale that cannot be applied.
+    """
+    low, high = stored_range(bits_stored, signed=signed)
+    modality, low, high = _modality(header, low, high, signed=signed)
+    notes: list[str] = []
+    voi, intensity = _linear(low, high), "range"
+    if window == "auto":
+        if _items(header, "VOILUTSequence"):
+            voi, intensity = _voi_lut(header, negative=low < 0), "voi_lut"
+        elif found := _window(header, low, high, notes):
+            voi, intensity = found, "window"
+    inverted = _is_inverted(header, notes)
+
+    def apply(stored: Values) -> Values:
+        shown = voi(modality(stored))
+        return 1.0 - shown if inverted else shown
+
+    return Curve(apply=apply, intensity=intensity, notes=tuple(notes))
+
+
+def apply_curve(curve: Curve, stored: NDArray[np.integer], bits_stored: int, *, signed: bool) -> NDArray[np.float32]:
+    """Display values of an image, float32 in [0, 1], of the shape of ``stored``."""
+    if bits_stored > LARGEST_TABLE_BITS:
+        return curve.apply(stored.astype(np.float64)).astype(np.float32)
+    low, high = stored_range(bits_stored, signed=signed)
+    table = curve.apply(np.arange(low, high + 1, dtype=np.float64)).astype(np.float32)
+    if low == 0 and stored.dtype.kind == "u":
+        return table.take(stored, mode="clip")
+    return table.take(stored.astype(np.int64) - low, mode="clip")
+
+
+def stored_range(bits_stored: int, *, signed: bool) -> tuple[int, int]:
+    """Smallest and largest value that can be stored (PS3.3 C.7.6.3.1.4)."""
+    if signed:
+        return -(1 << (bits_stored - 1)), (1 << (bits_stored - 1)) - 1
+    return 0, (1 << bits_stored) - 1
+
+
+def _linear(low: float, high: float) -> Callable[[Values], Values]:
+    return lambda x: np.clip((x - low) / (high - low), 0.0, 1.0)
+
+
+def _modality(
+    header: pydicom.Dataset, low: float, high: float, *, signed: bool
+) -> tuple[Callable[[Values], Values], float, float]:
+    """Modality LUT (PS3.3 C.11.1), else rescale; with the range of what comes out."""
+    if items := _items(header, "ModalityLUTSequence"):
+        table, first, full = _read_lut(items[0], "modality LUT", negative=signed)
+        return _lookup(table, first), 0.0, full
+    slope = _number(header, "RescaleSlope", 1.0)
+    intercept = _number(header, "RescaleIntercept", 0.0)
+    if slope == 0.0:
+        raise RejectedImageError("bad_header", "Rescale Slope is 0, which makes every pixel equal")
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return (lambda x: x * slope + intercept), ends[0], ends[1]
+
+
+def _voi_lut(header: pydicom.Dataset, *, negative: bool) -> Callable[[Values], Values]:
+    """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1] by the bits that its data use."""
+    table, first, full = _read_lut(_items(header, "VOILUTSequence")[0], "VOI LUT", negative=negative)
+    return _lookup(table / full, first)
+
+
+def _window(header: pydicom.Dataset, low: float, high: float, notes: list[str]) -> Callable[[Values], Values] | None:
+    """The first window (PS3.3 C.11.2.1.2); None where there is none or it cannot belong to these values.
+
+    Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
+    image. A window that lies outside the values, or is more than four times as wide as they are, is not applied.
+    """
+    center, width = _number(header, "WindowCenter", None), _number(header, "WindowWidth", None)
+    if center is None or width is None:
+        return None
+    kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+    narrowest = 1.0 if kind == "LINEAR" else 0.0
+    misfit = center + width / 2 <= low or center - width / 2 >= high or width > 4 * (high - low + 1)
+    if width < narrowest or width <= 0 or misfit or kind not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+        notes.append("window_ignored")
+        return None
+    if kind == "SIGMOID":
+        return lambda x: 1.0 / (1.0 + np.exp(np.clip(-4.0 * (x - center) / width, -700.0, 700.0)))
+    if kind == "LINEAR_EXACT":
+        return lambda x: np.clip((x - center) / width + 0.5, 0.0, 1.0)
+    if width == 1.0:
+        return lambda x: (x > center - 0.5).astype(np.float64)
+    return lambda x: np.clip((x - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+
+
+def _is_inverted(header: pydicom.Dataset, notes: list[str]) -> bool:
+    """MONOCHROME1 means low values are white; Presentation LUT Shape says the same once more, not twice.
+
+    The DX module pairs INVERSE with MONOCHROME1 and IDENTITY with MONOCHROME2 (PS3.3 C.8.11.3.1.2). Where they
+    contradict each other the Photometric Interpretation counts, being the one that every viewer obeys.
+    """
+    inverted = str(header.get("PhotometricInterpretation", "")).strip().upper() == "MONOCHROME1"
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    if (shape == "INVERSE" and not inverted) or (shape == "IDENTITY" and inverted):
+        notes.append("presentation_lut_contradicts")
+    return inverted
+
+
+def _read_lut(item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
+    """A LUT's data, the first value mapped, and the output value of white (PS3.3 C.11.1.1).
+
+    White is all ones in as many bits as the data use, which may be fewer than the descriptor declares.
+    """
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+    if descriptor is None or data is None or len(descriptor) != 3:
+        raise RejectedImageError("bad_header", f"the {name} has no descriptor or no data")
+    entries, first = (int(descriptor[0]) & 0xFFFF) or 1 << 16, int(descriptor[1])
+    if negative and first >= 1 << 15:
+        first -= 1 << 16
+    table = _lut_data(data, entries, int(descriptor[2]))
+    if len(table) < entries or not table.any():
+        raise RejectedImageError("bad_header", f"the {name} declares {entries} entries and has {len(table)}")
+    return table[:entries], first, float((1 << int(table.max()).bit_length()) - 1)
+
+
+def _lut_data(data: object, entries: int, bits: int) -> Values:
+    """LUT Data come as numbers, or as bytes of one or two for an entry."""
+    if isinstance(data, bytes):
+        narrow = bits <= 8 and len(data) < 2 * entries
+        return np.frombuffer(data, dtype="<u1" if narrow else "<u2", count=-1 if narrow else len(data) // 2).astype(
+            float
+        )
+    return np.atleast_1d(np.asarray(data, dtype=np.float64))
+
+
+def _lookup(table: Values, first: int) -> Callable[[Values], Values]:
+    """Values below the first entry take the first, values above the last the last."""
+    return lambda x: table[np.clip(np.rint(x) - first, 0, len(table) - 1).astype(np.int64)]
+
+
+def _items(header: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    return list(header.get(keyword) or [])
+
+
+def _number(header: pydicom.Dataset, keyword: str, default: float | None) -> float | None:
+    """The first value of a numeric attribute; empty counts as absent."""
+    value = header.get(keyword)
+    if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
+        value = value[0] if len(value) else None
+    if value is None or str(value).strip() == "":
+        return default
+    number = float(value)
+    if not np.isfinite(number):
+        raise RejectedImageError("bad_header", f"{keyword} is not a finite number")
+    return number
