@@ -55,8 +55,7 @@ def greyscale_curve(header: pydicom.Dataset, bits_stored: int, *, signed: bool, 
     RejectedImageError
         ``bad_header`` for a LUT or rescale that cannot be applied.
     """
-    low, high = stored_range(bits_stored, signed=signed)
-    modality, low, high = _modality(header, low, high, signed=signed)
+    modality, low, high = _modality(header, *stored_range(bits_stored, signed=signed), signed=signed)
     notes: list[str] = []
     voi, intensity = _linear(low, high), "range"
     if window == "auto":
@@ -102,8 +101,8 @@ def _modality(
     if items := _items(header, "ModalityLUTSequence"):
         table, first, full = _read_lut(items[0], "modality LUT", negative=signed)
         return _lookup(table, first), 0.0, full
-    slope = _number(header, "RescaleSlope", 1.0)
-    intercept = _number(header, "RescaleIntercept", 0.0)
+    found = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+    slope, intercept = (1.0 if found[0] is None else found[0]), (found[1] or 0.0)
     if slope == 0.0:
         raise RejectedImageError("bad_header", "Rescale Slope is 0, which makes every pixel equal")
     ends = sorted((low * slope + intercept, high * slope + intercept))
@@ -122,7 +121,7 @@ def _window(header: pydicom.Dataset, low: float, high: float, notes: list[str]) 
     Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
     image. A window that lies outside the values, or is more than four times as wide as they are, is not applied.
     """
-    center, width = _number(header, "WindowCenter", None), _number(header, "WindowWidth", None)
+    center, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
     if center is None or width is None:
         return None
     kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
@@ -189,13 +188,13 @@ def _items(header: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     return list(header.get(keyword) or [])
 
 
-def _number(header: pydicom.Dataset, keyword: str, default: float | None) -> float | None:
-    """The first value of a numeric attribute; empty counts as absent."""
+def _number(header: pydicom.Dataset, keyword: str) -> float | None:
+    """The first value of a numeric attribute; None where it is absent or empty."""
     value = header.get(keyword)
     if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
         value = value[0] if len(value) else None
     if value is None or str(value).strip() == "":
-        return default
+        return None
     number = float(value)
     if not np.isfinite(number):
         raise RejectedImageError("bad_header", f"{keyword} is not a finite number")

@@ -40,10 +40,10 @@ def fit_square(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     ndarray of float32, shape (size, size)
         In [0, 1].
     """
-    top, left, height, width = fitted_size(*image.shape, size)
+    top, left, height, width = fitted_size(image.shape[0], image.shape[1], size)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     if (height, width) == (size, size):
         return np.asarray(resized)
     square = np.zeros((size, size), dtype=np.float32)
-    square[top : top + height, left : left + width] = resized
+    square[top : top + height, left : left + width] = np.asarray(resized)
     return square
