@@ -27,8 +27,9 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGBaseline8Bit
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.greyscale import Window, apply_curve, greyscale_curve
+from pneumo_fast.greyscale import apply_curve, greyscale_curve
 from pneumo_fast.metadata import Metadata, read_metadata
+from pneumo_fast.options import Window
 from pneumo_fast.resize import fit_square
 
 REASONS: Final = {
@@ -44,6 +45,7 @@ REASONS: Final = {
     "needs_decoders": "a transfer syntax that needs the extra decoders",
     "frame_mismatch": "the compressed frame's size or kind is not what the header declares",
     "corrupt": "the pixel data are truncated or damaged",
+    "ambiguous": "several files match one row of the label table",
 }
 """Every reason code a rejection can carry."""
 

@@ -10,10 +10,11 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file for binary writing that appears under ``path`` only once it is complete and on disk.
 
-    When the block raises, ``path`` is left as it was and the temporary file is removed.
+    When the block raises, ``path`` is left as it was and the temporary file is removed. Without ``sync`` the file
+    is whole for every reader but not yet safe from a power cut; one :func:`os.sync` later makes many files so.
 
     Raises
     ------
@@ -24,12 +25,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

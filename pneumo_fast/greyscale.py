@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.options import Window
 
 Values = NDArray[np.float64]
-Window = Literal["auto", "none"]
 
 LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
 

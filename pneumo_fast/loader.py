@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from pneumo_fast.errors import DatasetError, DeviceError
+from pneumo_fast.npy import Images
 from pneumo_fast.order import Order
 from pneumo_fast.reader import ShardReader
-from pneumo_fast.shards import Dataset, Images
+from pneumo_fast.shards import Dataset
 
 try:
     from nvidia.dali import fn, pipeline_def, types

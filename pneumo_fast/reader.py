@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.shards import Dataset, Images
+from pneumo_fast.npy import Images, read_header
+from pneumo_fast.shards import Dataset
 
 
 class ShardReader:
@@ -101,22 +99,3 @@ class ShardReader:
         """Close every file; the reader may not be used afterwards."""
         while self._open:
             os.close(self._open.popitem()[1][0])
-
-
-def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-    """Read a ``.npy`` header without ever unpickling: (offset of the data, shape, dtype).
-
-    Raises
-    ------
-    DatasetError
-        If the file is no ``.npy`` file of version 1.0 in C order.
-    """
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not version 1.0")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise DatasetError(f"shard {path} has no valid .npy header ({error}): run convert again") from error
-    if fortran_order or dtype.hasobject:
-        raise DatasetError(f"shard {path} is not a plain array in C order: run convert again")
-    return file.tell(), shape, dtype

@@ -15,16 +15,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import atomic_file, write_atomic
+from pneumo_fast.files import write_atomic
+from pneumo_fast.npy import SCALES
 
 FORMAT: Final = "pneumo-fast dataset"
 FORMAT_VERSION: Final = 1
 SPLITS: Final = ("train", "val", "test")
-SCALES: Final = {"float16": 1.0, "uint8": 255.0}
-"""Stored value of white, by stored data type; black is 0."""
 
 INDEX_TYPES: Final[dict[str, type]] = {
     "image_id": str,
@@ -51,8 +49,6 @@ INDEX_TYPES: Final[dict[str, type]] = {
 """Columns of ``index.csv`` in their order: the allow-list of what may be known of an image."""
 BOX_COLUMNS: Final = ("image_id", "x", "y", "width", "height", "source_width", "source_height")
 REJECT_COLUMNS: Final = ("path", "reason", "detail")
-
-Images = NDArray[np.float16] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,25 +202,6 @@ class Dataset:
             there = ", ".join(s for s in SPLITS if (self.index["split"] == s).any()) or "none"
             raise DatasetError(f"dataset {self.path} has no {split!r} images: its splits are {there}")
         return rows
-
-
-def write_array(path: Path, images: Images) -> str:
-    """Write one ``.npy`` file atomically; return its SHA-256.
-
-    Parameters
-    ----------
-    images : ndarray of float16 or uint8, C order
-        A shard (rows, size, size), or one image (size, size) in the folder layout.
-    """
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
-    digest = hashlib.sha256(header.getvalue())
-    pixels = images.data.cast("B")
-    digest.update(pixels)
-    with atomic_file(path) as file:
-        file.write(header.getvalue())
-        file.write(pixels)
-    return digest.hexdigest()
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:

@@ -1,0 +1,156 @@
+"""From the records of finished tasks to a dataset: the tables, the statistics, and last of all the manifest."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pneumo_fast import __version__
+from pneumo_fast.errors import ConvertError
+from pneumo_fast.files import write_atomic
+from pneumo_fast.labels import LabelTable
+from pneumo_fast.npy import SCALES
+from pneumo_fast.options import ConvertConfig
+from pneumo_fast.plan import Plan
+from pneumo_fast.privacy import pseudonym
+from pneumo_fast.shards import (
+    BOX_COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    INDEX_TYPES,
+    REJECT_COLUMNS,
+    SPLITS,
+    Manifest,
+    ShardInfo,
+    write_table,
+)
+from pneumo_fast.worker import WORK_FOLDER, Record
+
+
+def assemble(
+    config: ConvertConfig, labels: LabelTable, plan: Plan, records: list[Record], key: bytes
+) -> tuple[Manifest, pd.DataFrame]:
+    """Write the tables and then the manifest, which makes the folder a dataset; remove the records.
+
+    Returns
+    -------
+    manifest : Manifest
+    index : DataFrame
+
+    Raises
+    ------
+    ConvertError
+        If no image is left for training, or all of them are of one colour.
+    """
+    index = _index(plan, records, key)
+    rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
+    os.sync()  # the folder layout's many files, which were not flushed one by one
+    mean, std = _statistics(records)
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        created_by=f"pneumo-fast {__version__}",
+        layout=config.layout,
+        image_shape=(config.size, config.size),
+        dtype=config.dtype,
+        scale=SCALES[config.dtype],
+        mean=mean,
+        std=std,
+        preprocessing={
+            "decode": "exact",
+            "window": config.window,
+            "resampling": "antialiased bilinear, float32",
+            "aspect": "longer side fits, centred on black",
+        },
+        split=_split_facts(config, labels, index, key),
+        counts={
+            split: {str(label): int(((index["split"] == split) & (index["label"] == label)).sum()) for label in (0, 1)}
+            for split in SPLITS
+            if (index["split"] == split).any()
+        },
+        input={
+            "label_rows": len(labels.images),
+            "rows_without_file": plan.rows_without_file,
+            "files_without_row": plan.files_without_row,
+            "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
+        },
+        rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
+        shards=tuple(
+            ShardInfo(name=f"{r.name}.npy", split=r.split, rows=len(r.images), bytes=r.bytes, sha256=r.sha256)
+            for r in records
+            if r.bytes
+        ),
+        tables={
+            "index.csv": write_table(config.out, "index.csv", index),
+            "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index)),
+            "rejects.csv": write_rejects(config.out, rejects),
+        },
+    )
+    write_atomic(config.out / "manifest.json", manifest.to_json())
+    shutil.rmtree(config.out / WORK_FOLDER)
+    return manifest, index
+
+
+def _index(plan: Plan, records: list[Record], key: bytes) -> pd.DataFrame:
+    """The rows that workers wrote, with what only the label table knows; groups by pseudonym."""
+    index = pd.DataFrame([row for record in records for row in record.images], columns=list(INDEX_TYPES))
+    known = plan.images.set_index("image_id")
+    index["label"] = index["image_id"].map(known["label"]).astype(int)
+    index["class"] = index["image_id"].map(known["class"])
+    index["group"] = index["image_id"].map(known["group"].map(lambda group: pseudonym(key, "group", group)))
+    return index
+
+
+def _boxes(labels: LabelTable, index: pd.DataFrame) -> pd.DataFrame:
+    """Boxes of the stored images, in the order of the index, with the size of the source."""
+    sizes = index[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
+    return sizes.merge(labels.boxes, on="image_id")[list(BOX_COLUMNS)]
+
+
+def write_rejects(out: Path, rejects: list[dict[str, str]]) -> str:
+    """Write ``rejects.csv``, sorted by path; return its checksum."""
+    table = pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)).sort_values("path")
+    return write_table(out, "rejects.csv", table)
+
+
+def _statistics(records: list[Record]) -> tuple[float, float]:
+    """Mean and standard deviation of the train split's pixels that are no padding, from float64 sums."""
+    train = [record for record in records if record.split == "train"]
+    pixels = sum(record.pixels for record in train)
+    if not pixels:
+        raise ConvertError("no image is left for training: every one was rejected, or goes to another split")
+    mean = math.fsum(record.sum for record in train) / pixels
+    variance = math.fsum(record.square_sum for record in train) / pixels - mean**2
+    if variance <= 1e-12:
+        raise ConvertError(f"every pixel of the train split has the value {mean:g}: these are no radiographs")
+    return mean, math.sqrt(variance)
+
+
+def _split_facts(config: ConvertConfig, labels: LabelTable, index: pd.DataFrame, key: bytes) -> dict[str, Any]:
+    """How the split was made and what is known about leaks."""
+    grouped = index[index["group"] != ""]
+    ungrouped = len(index) - len(grouped)
+    if labels.group_source == "none":
+        leaks = "unknown: no groups were given, so images of one patient may stand on both sides of the split"
+    elif ungrouped:
+        leaks = f"none among grouped images; {ungrouped} images without a group cannot be checked"
+    else:
+        leaks = "none: no group stands in two splits"
+    return {
+        "seed": config.seed,
+        "val_fraction": config.val_fraction,
+        "test_fraction": config.test_fraction,
+        "by": "image" if labels.group_source == "none" else "group",
+        "group_source": labels.group_source,
+        "groups": int(grouped["group"].nunique()),
+        "ungrouped_images": ungrouped,
+        "ungrouped": config.ungrouped,
+        "leaks": leaks,
+        "hash_key_id": pseudonym(key, "key", "id"),
+    }

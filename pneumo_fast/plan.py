@@ -1,0 +1,121 @@
+"""What is to be converted: the label table matched with the files, split, shuffled and cut into tasks."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pneumo_fast.errors import ConvertError
+from pneumo_fast.labels import LabelTable
+from pneumo_fast.splits import NAMES, assign_splits, prove_disjoint, seeded_order
+
+SHARDS_WANTED = 64  # enough for some dozen workers to finish together
+SMALLEST_SHARD, LARGEST_SHARD = 32, 1024  # a worker holds one shard in memory: 100 MB at 224 pixels, float16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Every image to convert, in the order in which it will be stored."""
+
+    images: pd.DataFrame
+    """``image_id``, ``label``, ``group``, ``class``, ``path`` (relative to the images folder), ``split``, ``task``."""
+    rejects: tuple[dict[str, str], ...]
+    """Files that cannot be matched with one row: path, reason, detail."""
+    rows_without_file: int
+    files_without_row: int
+    ungrouped: int
+    """Images without a group, where groups are known at all."""
+
+
+def make_plan(
+    labels: LabelTable,
+    images: Path,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    keep_ungrouped: bool,
+    shard_size: int | None,
+) -> Plan:
+    """Match, split, shuffle and cut; a pure function of tables, file names and options.
+
+    Raises
+    ------
+    ConvertError
+        If the folder is missing or no file matches a row of the table.
+    """
+    files = _find_files(images)
+    paths, rejects, files_without_row = _match(files, set(labels.images["image_id"]))
+    table = labels.images.assign(path=labels.images["image_id"].map(paths))
+    ambiguous = {reject["image_id"] for reject in rejects}
+    without_file = table["path"].isna() & ~table["image_id"].isin(ambiguous)
+    table = table[table["path"].notna()].reset_index(drop=True)
+    if table.empty:
+        raise ConvertError(
+            f"none of the {len(files)} files in {images} belongs to one of the {len(labels.images)} rows of the label "
+            "table: an image's file name without its ending must be its id"
+        )
+    ungrouped = int((table["group"] == "").sum()) if labels.group_source != "none" else 0
+    if ungrouped and not keep_ungrouped:
+        table = table[table["group"] != ""].reset_index(drop=True)
+    if table.empty:
+        raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
+    table["split"] = assign_splits(table, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    prove_disjoint(table)
+    return Plan(
+        images=_cut(table.iloc[seeded_order(table["image_id"], seed, "storage")], shard_size),
+        rejects=tuple({key: reject[key] for key in ("path", "reason", "detail")} for reject in rejects),
+        rows_without_file=int(without_file.sum()),
+        files_without_row=files_without_row,
+        ungrouped=ungrouped,
+    )
+
+
+def _find_files(folder: Path) -> list[str]:
+    """Every file below the folder that is not hidden, relative to it, sorted; links to files count as files."""
+    if not folder.is_dir():
+        raise ConvertError(f"images folder {folder} is not there: give the folder that holds the DICOM files")
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if not name.startswith(".")]  # noqa: PTH118
+    return sorted(found)
+
+
+def _match(files: list[str], ids: set[str]) -> tuple[dict[str, str], list[dict[str, str]], int]:
+    """Image id to path; files of which several match one id, all rejected; and how many match none.
+
+    An image belongs to the row whose id is its file name without the ending, or the whole name: an id may itself
+    hold dots.
+    """
+    candidates: dict[str, list[str]] = {}
+    unmatched = 0
+    for path in files:
+        name = Path(path).name
+        image_id = name if name in ids else Path(path).stem
+        if image_id in ids:
+            candidates.setdefault(image_id, []).append(path)
+        else:
+            unmatched += 1
+    rejects = [
+        {"image_id": image_id, "path": path, "reason": "ambiguous", "detail": f"{len(paths)} files match one row"}
+        for image_id, paths in candidates.items()
+        if len(paths) > 1
+        for path in paths
+    ]
+    return {image_id: paths[0] for image_id, paths in candidates.items() if len(paths) == 1}, rejects, unmatched
+
+
+def _cut(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:
+    """Name the shard each image goes to; sizes depend on the counts alone, never on the number of workers."""
+    parts = []
+    for split in NAMES:
+        part = images[images["split"] == split].reset_index(drop=True)
+        rows = shard_size or min(max(math.ceil(len(part) / SHARDS_WANTED), SMALLEST_SHARD), LARGEST_SHARD)
+        parts.append(part.assign(task=[f"{split}-{number:05d}" for number in np.arange(len(part)) // rows]))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,166 @@
+"""The unit of conversion: one task reads its images and writes one whole shard and a record of it.
+
+Runs in worker processes, so it imports nothing heavy, and no pixels cross a process boundary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo_fast.dicom import read_radiograph
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.files import write_atomic
+from pneumo_fast.npy import SCALES, Images, write_array
+from pneumo_fast.options import Window
+
+WORK_FOLDER = ".convert"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One image to convert."""
+
+    image_id: str
+    path: str
+    """Relative to the images folder."""
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """All that a worker needs to make one shard."""
+
+    name: str
+    """Name of the shard without its ending, for instance ``train-00000``."""
+    split: str
+    images: Path
+    """Folder that the sources' paths start from."""
+    out: Path
+    """Dataset folder."""
+    sources: tuple[Source, ...]
+    size: int
+    dtype: Literal["float16", "uint8"]
+    layout: Literal["shards", "folder"]
+    window: Window
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record of the finished shard lies; it is written after the shard."""
+        return self.out / WORK_FOLDER / f"{self.name}.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What became of a task."""
+
+    name: str
+    split: str
+    bytes: int
+    """Size of the shard file; 0 where there is none."""
+    sha256: str
+    """Checksum of the shard file; empty where there is none."""
+    sum: float
+    """Of all pixels, in [0, 1] each."""
+    square_sum: float
+    pixels: int
+    """Pixels that are no padding."""
+    images: list[dict[str, Any]]
+    """One row per stored image, for the index."""
+    rejects: list[dict[str, str]]
+    """One row per rejected file: path, reason, detail."""
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read a finished task's record."""
+        return cls(**json.loads(path.read_text()))
+
+
+def start_worker() -> None:
+    """Prepare a worker process: the parent alone answers Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def run_task(task: Task) -> tuple[int, int]:
+    """Convert one task's images; return how many were stored and how many rejected.
+
+    Raises
+    ------
+    OSError
+        If the shard cannot be written.
+    """
+    stored = np.empty((len(task.sources), task.size, task.size), dtype=_stored_dtype(task.dtype))
+    rows: list[dict[str, Any]] = []
+    rejects: list[dict[str, str]] = []
+    for source in task.sources:
+        try:
+            rows.append(_read_image(task, source, stored[len(rows)], len(rows)))
+        except RejectedImageError as error:
+            rejects.append({"path": source.path, "reason": error.reason, "detail": error.detail})
+    kept = stored[: len(rows)]
+    sums = [_sums(image, SCALES[task.dtype]) for image in kept]
+    record = Record(
+        name=task.name,
+        split=task.split,
+        **_write(task, kept, rows),
+        sum=sum(s for s, _ in sums),
+        square_sum=sum(q for _, q in sums),
+        pixels=kept.size - sum(row["padding_pixels"] for row in rows),
+        images=rows,
+        rejects=rejects,
+    )
+    write_atomic(task.record_path, json.dumps(asdict(record)))
+    return len(rows), len(rejects)
+
+
+def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
+    """Read one image into its row of the shard; return its row of the index."""
+    radiograph = read_radiograph(task.images / source.path, task.size, window=task.window)
+    if task.dtype == "uint8":
+        np.rint(radiograph.pixels * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
+    else:
+        out[:] = radiograph.pixels
+    in_folder = task.layout == "folder"
+    return {
+        "image_id": source.image_id,
+        "split": task.split,
+        "shard": f"{task.split}/{source.label}/{source.image_id}.npy" if in_folder else f"{task.name}.npy",
+        "row": 0 if in_folder else row,
+        **asdict(radiograph.metadata),
+        "intensity": radiograph.intensity,
+        "padding_pixels": radiograph.padding_pixels,
+        "notes": " ".join(radiograph.notes),
+        "pixel_hash": hashlib.blake2b(out.data, digest_size=8).hexdigest(),
+    }
+
+
+def _write(task: Task, kept: Images, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the shard, or each image of the folder layout; return the shard file's size and checksum."""
+    if task.layout == "folder":
+        for row, image in zip(rows, kept, strict=True):
+            path = task.out / row["shard"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_array(path, image, sync=False)
+        return {"bytes": 0, "sha256": ""}
+    if not rows:
+        return {"bytes": 0, "sha256": ""}
+    path = task.out / f"{task.name}.npy"
+    sha256 = write_array(path, kept)
+    return {"bytes": path.stat().st_size, "sha256": sha256}
+
+
+def _sums(image: Images, scale: float) -> tuple[float, float]:
+    """Sum and squared sum of one stored image, in float64; padding is 0 and adds nothing."""
+    values: NDArray[np.float64] = image.astype(np.float64).ravel() / scale
+    return float(values.sum()), float(values @ values)
+
+
+def _stored_dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name).newbyteorder("<")
