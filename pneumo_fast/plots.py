@@ -1,0 +1,244 @@
+"""Draws what :mod:`pneumo_fast.metrics` computed, as PNG: ROC, precision-recall, confusion matrices.
+
+Figures are made without pyplot, so nothing global changes and no display is needed. Colours are those of Okabe and
+Ito (2008, https://jfly.uni-koeln.de/color/), which stay apart for colour-blind eyes; what a colour says, a shape or
+a word says as well. The same figures give the same bytes. This is the only module that imports matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from pneumo_fast.intervals import LEVEL, Interval
+from pneumo_fast.metrics import Curve, Metrics, ThresholdMetrics
+
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+INK: Final = "#222222"
+GREY: Final = "#767676"
+FAINT: Final = "#DDDDDD"
+POINTS: Final = (
+    ("#D55E00", "o"),
+    ("#009E73", "s"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "^"),
+    ("#56B4E9", "v"),
+    ("#000000", "P"),
+)
+"""Colour and shape of the operating points, in turn."""
+DPI: Final = 150
+COLUMNS: Final = 3  # confusion matrices side by side
+
+
+def draw_roc(metrics: Metrics, curve: Curve, split: str) -> bytes:
+    """Draw the ROC curve with every threshold's operating point and its Wilson intervals.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Of images of both classes.
+    curve : Curve
+        What :func:`pneumo_fast.metrics.roc_curve` gave.
+    split : str
+        Name of the split, for the title.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure, axes = _square_figure("ROC curve", metrics, split)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="chance: AUROC 0.500")
+    area = f"AUROC {metrics.auroc:.3f}{_between(metrics.auroc_interval)}"
+    axes.plot(curve.x, curve.y, color=BLUE, linewidth=2.2, solid_joinstyle="round", label=area)
+    for result, look in _looks(metrics.thresholds):
+        if result.specificity is not None and result.recall is not None:
+            text = (
+                f"threshold {result.threshold}: sensitivity {result.recall:.2f}, specificity {result.specificity:.2f}"
+            )
+            flipped = _flipped(result.specificity_interval)
+            _point(axes, (1 - result.specificity, result.recall), (flipped, result.recall_interval), look, text)
+    axes.set_xlabel("1 \N{MINUS SIGN} specificity: share of negatives called positive")
+    axes.set_ylabel("sensitivity: share of positives found")
+    _legend(figure, axes)
+    return _png(figure)
+
+
+def draw_precision_recall(metrics: Metrics, curve: Curve, split: str) -> bytes:
+    """Draw the precision-recall steps, whose area is the average precision, with the operating points.
+
+    Parameters
+    ----------
+    metrics : Metrics
+        Of images of both classes.
+    curve : Curve
+        What :func:`pneumo_fast.metrics.precision_recall_curve` gave.
+    split : str
+        Name of the split, for the title.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure, axes = _square_figure("Precision-recall curve", metrics, split)
+    chance = f"chance: precision {metrics.prevalence:.3f}, the share of positives"
+    axes.plot([0, 1], [metrics.prevalence] * 2, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=chance)
+    x, y = np.concatenate([[0.0], curve.x]), np.concatenate([curve.y[:1], curve.y])
+    area = f"average precision {metrics.average_precision:.3f}"
+    axes.step(x, y, where="pre", color=BLUE, linewidth=2.2, label=area)
+    for result, look in _looks(metrics.thresholds):
+        if result.precision is not None and result.recall is not None:
+            text = f"threshold {result.threshold}: sensitivity {result.recall:.2f}, precision {result.precision:.2f}"
+            at, intervals = (result.recall, result.precision), (result.recall_interval, result.precision_interval)
+            _point(axes, at, intervals, look, text)
+    axes.set_xlabel("recall (sensitivity): share of positives found")
+    axes.set_ylabel("precision: share of positives among those called positive")
+    _legend(figure, axes)
+    return _png(figure)
+
+
+def draw_confusion(metrics: Metrics, split: str) -> bytes:
+    """Draw one confusion matrix per threshold, and 'always negative' beside them.
+
+    Right answers are blue and wrong ones orange, the darker the larger their share of the row.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    results = (*metrics.thresholds, metrics.always_negative)
+    columns = min(len(results), COLUMNS)
+    rows = math.ceil(len(results) / columns)
+    figure = _figure(3.4 * columns + 0.4, 3.7 * rows + 0.5)
+    figure.suptitle(f"Confusion matrices  ·  {_images(metrics, split)}", fontsize=13, color=INK)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, result in zip(panels, results, strict=False):
+        _confusion_panel(panel, result)
+    for panel in panels[len(results) :]:
+        panel.set_axis_off()
+    return _png(figure)
+
+
+def _confusion_panel(axes: Axes, result: ThresholdMetrics) -> None:
+    c = result.confusion
+    counts = np.array([[c.tn, c.fp], [c.fn, c.tp]])
+    of_class = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(of_class, 1)
+    axes.imshow(_cell_colours(shares), aspect="equal")
+    names = (("true negatives", "false alarms"), ("missed", "found"))
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(column, row - 0.08, f"{count:,}", ha="center", va="center", fontsize=19, color=INK)
+        percent = _percent(shares[row, column]) if of_class[row, 0] else "none there"
+        small = f"{names[row][column]}\n{percent}"
+        axes.text(column, row + 0.25, small, ha="center", va="center", fontsize=9.5, color=INK, linespacing=1.4)
+    axes.set_xticks([0, 1], ["called\nnegative", "called\npositive"])
+    axes.set_yticks([0, 1], ["labelled\nnegative", "labelled\npositive"], rotation=90, ha="right", va="center")
+    axes.axhline(0.5, color="white", linewidth=3)
+    axes.axvline(0.5, color="white", linewidth=3)
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+    title = "always negative" if result.threshold is None else f"threshold {result.threshold}"
+    axes.set_title(f"{title}:  accuracy {_percent(result.accuracy)}", fontsize=11, color=INK, pad=8)
+
+
+def _cell_colours(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours (2, 2, 3) from near white to blue on the diagonal and orange off it; dark text stays legible."""
+    right, wrong = (np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for colour in (BLUE, VERMILION))
+    full = np.array([[right, wrong], [wrong, right]])
+    weight: NDArray[np.float64] = 0.05 + 0.67 * shares[..., None]
+    return 1.0 - weight * (1.0 - full)
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.02)
+    return Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
+
+
+def _square_figure(title: str, metrics: Metrics, split: str) -> tuple[Figure, Axes]:
+    """A figure with one square plot of [0, 1] by [0, 1] and room for a legend below."""
+    figure = _figure(6.4, 6.6 + 0.2 * len(metrics.thresholds))
+    axes = figure.add_subplot()
+    axes.set_title(f"{title}  ·  {_images(metrics, split)}", fontsize=13, color=INK, pad=12)
+    axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), aspect="equal")
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    axes.set_xticks(ticks)
+    axes.set_yticks(ticks)
+    axes.grid(color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+    axes.xaxis.label.set(fontsize=11, color=INK)
+    axes.yaxis.label.set(fontsize=11, color=INK)
+    return figure, axes
+
+
+def _looks(results: Sequence[ThresholdMetrics]) -> list[tuple[ThresholdMetrics, tuple[str, str]]]:
+    return [(result, POINTS[i % len(POINTS)]) for i, result in enumerate(results)]
+
+
+def _point(
+    axes: Axes,
+    at: tuple[float, float],
+    intervals: tuple[Interval | None, Interval | None],
+    look: tuple[str, str],
+    text: str,
+) -> None:
+    """Mark an operating point, with thin bars for the intervals of both its coordinates."""
+    colour, marker = look
+    x_error, y_error = (
+        None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
+        for value, interval in zip(at, intervals, strict=True)
+    )
+    axes.errorbar(*at, xerr=x_error, yerr=y_error, fmt="none", ecolor=colour, elinewidth=1.3, zorder=4)
+    axes.plot(
+        *at,
+        marker=marker,
+        markersize=9,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=1.4,
+        linestyle="none",
+        label=text,
+        zorder=5,
+        clip_on=False,
+    )
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Put the legend under the plot, where it hides nothing."""
+    crosses = f"crosses: {_percent(LEVEL, 0)} intervals (Wilson)"
+    axes.plot([], [], linestyle="none", marker="+", markersize=11, color=GREY, label=crosses)
+    figure.legend(loc="outside lower center", fontsize=9.5, frameon=False, labelcolor=INK, handlelength=2.4)
+
+
+def _images(metrics: Metrics, split: str) -> str:
+    return f"{split}, n = {metrics.n:,} ({metrics.positives:,} positive)"
+
+
+def _between(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({_percent(LEVEL, 0)} interval {interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _percent(share: float, decimals: int = 1) -> str:
+    return f"{100 * share:.{decimals}f} %"
+
+
+def _flipped(interval: Interval | None) -> Interval | None:
+    return None if interval is None else (1 - interval[1], 1 - interval[0])
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # no version: the same figure, the same bytes
+    return buffer.getvalue()
