@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 import torch
 
-from pneumo_fast.errors import DeviceError
+from pneumo_fast.errors import ConfigError, DeviceError
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -51,3 +54,31 @@ def _cpu_flags() -> set[str]:
         return set()
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return set(flags[1].split()) if flags else set()
+
+
+def resolve_amp(device: torch.device, *, amp: bool, dtype: str | None) -> torch.dtype | None:
+    """Choose the data type of mixed precision; None means plain float32.
+
+    float16 on a GPU and bfloat16 on a CPU, unless ``dtype`` names one. A CPU without native bfloat16 emulates it, so
+    there float32 is used unless ``dtype`` asks for bfloat16.
+
+    Raises
+    ------
+    ConfigError
+        If ``dtype`` is given without ``amp``, or is float16 on a CPU, where no gradient scaling protects it.
+    """
+    if dtype is not None and not amp:
+        raise ConfigError(f"amp-dtype {dtype} is given without amp: add --amp")
+    if not amp:
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if dtype == "bfloat16" else torch.float16
+    if dtype == "float16":
+        raise ConfigError("amp-dtype float16 needs a GPU: use bfloat16, or leave --amp-dtype away")
+    if dtype == "bfloat16" or has_native_bfloat16(device):
+        return torch.bfloat16
+    logger.warning(
+        "this CPU has no native bfloat16, which would be about ten times slower: training in float32 "
+        "(--amp-dtype bfloat16 insists)"
+    )
+    return None

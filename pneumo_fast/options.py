@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,3 +79,51 @@ class ConvertConfig:
             raise ConfigError(
                 f"max-rejects {self.max_rejects}: a count of at least 0, or a share from 0.0 to 1.0 expected"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """What to train on and how."""
+
+    dataset: Path = Path("dataset")
+    """Dataset folder that ``convert`` wrote."""
+    out: Path = Path("run")
+    """Run folder to write."""
+    epochs: int = 10
+    """Passes over the training images, at least 1."""
+    batch_size: int = 64
+    """Images in a batch, at least 2."""
+    lr: float = 1e-4
+    """Learning rate of Adam, above 0."""
+    pos_weight: float | Literal["auto"] = "auto"
+    """Weight of a positive image in the loss, above 0; ``auto`` is negatives / positives of the train split."""
+    amp: bool = False
+    """Automatic mixed precision, where the device gains from it."""
+    amp_dtype: Literal["float16", "bfloat16"] | None = None
+    """Data type of mixed precision; by default float16 on a GPU, bfloat16 on a CPU that has it natively."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    seed: int = 0
+    """Chooses the initial weights and the order of the images."""
+    resume: bool = False
+    """Go on after the last finished epoch of the run in ``out``, or start where there is none."""
+    overwrite: bool = False
+    """Replace a run that lies in ``out``."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises
+        ------
+        ConfigError
+            If a value is out of its range.
+        """
+        for name, least in (("epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name.replace('_', '-')} {getattr(self, name)}: at least {least} expected")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"lr {self.lr}: a number above 0 expected")
+        if self.pos_weight != "auto" and not 0 < self.pos_weight < math.inf:
+            raise ConfigError(f"pos-weight {self.pos_weight}: auto, or a number above 0 expected")
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite exclude each other: give one of them")

@@ -11,9 +11,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import pickle
+import platform
+import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,16 @@ import torch
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import write_atomic
+from pneumo_fast.options import TrainConfig
+from pneumo_fast.shards import Dataset
 
 CHECKPOINT_FORMAT = "pneumo-fast checkpoint 1"
 
+PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
 BEST, LAST, CONFIG, HISTORY = "best.pt", "last.pt", "config.json", "history.jsonl"
+
+EpochRecord = dict[str, float | int]
+"""What is known of one finished epoch; ``docs/format.md`` lists the keys."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,7 +59,7 @@ class Checkpoint:
     """Best validation AUROC so far; -1 before the first."""
     best_epoch: int
     """Epoch (from 1) of the best AUROC; 0 before the first."""
-    history: list[dict[str, float | int]]
+    history: list[EpochRecord]
     """One record per finished epoch."""
     model: dict[str, Any]
     """State of the model."""
@@ -120,11 +129,62 @@ def read_config(run: Path) -> dict[str, Any]:
     return content
 
 
-def write_history(run: Path, history: list[dict[str, float | int]]) -> None:
+def write_history(run: Path, history: list[EpochRecord]) -> None:
     """Write ``history.jsonl``, one line per epoch."""
     write_atomic(run / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def config_dict(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as plain JSON values."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
+    """Make the run folder; return the checkpoint to go on from, if any.
+
+    Parameters
+    ----------
+    settings : dict
+        The options that shape the result.
+
+    Raises
+    ------
+    RunError
+        If the folder is taken, or the run in it was trained with other settings.
+    """
+    last = config.out / LAST
+    if config.resume and last.exists():
+        checkpoint = load_checkpoint(last)
+        for name, value in settings.items():
+            if checkpoint.settings.get(name) != value:
+                raise RunError(
+                    f"run {config.out} was trained with {name} {checkpoint.settings.get(name)!r}, now it is {value!r}: "
+                    "resume with the same, or name another --out"
+                )
+        return checkpoint
+    try:
+        taken = config.out.is_dir() and any(config.out.iterdir())
+        ours = (config.out / CONFIG).exists()
+        if taken and not (ours and (config.overwrite or config.resume)):
+            hint = "give --resume to go on, --overwrite to replace it," if ours else "it is no run:"
+            raise RunError(f"{config.out} is not empty: {hint} or name another --out")
+        for name in (BEST, LAST, HISTORY, CONFIG):
+            (config.out / name).unlink(missing_ok=True)
+        shutil.rmtree(config.out / "eval", ignore_errors=True)
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"run folder {config.out} cannot be made ({error.strerror}): name another --out") from error
+    return None
+
+
+def describe_run(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
+    options = asdict(config) | {"dataset": config.dataset.resolve()}
+    return {
+        "config": options,
+        "resolved": {**resolved, "threads": torch.get_num_threads()},
+        "dataset": {"identity": dataset.identity, "counts": dataset.manifest.counts, "split": dataset.manifest.split},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
