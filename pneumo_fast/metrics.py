@@ -97,7 +97,7 @@ class Metrics:
     """Which figures have no value, and why."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Curve:
     """Points of a curve in the order of falling thresholds; both axes in [0, 1]."""
 
@@ -109,7 +109,7 @@ class Curve:
 
 def sigmoid(logits: Logits) -> Probabilities:
     """Probabilities in float64, so that the stored value decides the class without further rounding."""
-    return torch.from_numpy(logits.astype(np.float64)).sigmoid().numpy()
+    return torch.tensor(logits, dtype=torch.float64).sigmoid().numpy()
 
 
 def call_positive(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
@@ -159,7 +159,7 @@ def at_threshold(labels: Labels, probabilities: Probabilities, threshold: float)
     """Count what a threshold calls right and wrong, and compute the rates."""
     # torchmetrics itself would compare with ">"; given classes instead of probabilities it only counts.
     called = torch.from_numpy(call_positive(probabilities, threshold).astype(np.int64))
-    (tn, fp), (fn, tp) = tm.binary_confusion_matrix(called, torch.from_numpy(labels)).tolist()
+    (tn, fp), (fn, tp) = tm.binary_confusion_matrix(called, torch.tensor(labels)).tolist()
     return _rates(threshold, Confusion(tn=tn, fp=fp, fn=fn, tp=tp))
 
 
@@ -187,7 +187,7 @@ def _share(part: int, whole: int) -> float | None:
 
 def roc_curve(labels: Labels, logits: Logits) -> Curve:
     """Every point of the ROC curve, from (0, 0) to (1, 1); needs both classes."""
-    x, y, _ = tm.binary_roc(_ranks(logits), torch.from_numpy(labels))
+    x, y, _ = tm.binary_roc(_ranks(logits), torch.tensor(labels))
     return Curve(x=x.double().numpy(), y=y.double().numpy())
 
 
@@ -196,17 +196,17 @@ def precision_recall_curve(labels: Labels, logits: Logits) -> Curve:
 
     Average precision is the area under the steps that hold each precision from the recall before it.
     """
-    precision, recall, _ = tm.binary_precision_recall_curve(_ranks(logits), torch.from_numpy(labels))
+    precision, recall, _ = tm.binary_precision_recall_curve(_ranks(logits), torch.tensor(labels))
     x, y = (values.flip(0)[1:].double().numpy() for values in (recall, precision))  # without the made-up (0, 1)
     return Curve(x=x, y=y)
 
 
 def _auroc(labels: Labels, logits: Logits) -> float:
-    return _rounded(tm.binary_auroc(_ranks(logits), torch.from_numpy(labels)))
+    return _rounded(tm.binary_auroc(_ranks(logits), torch.tensor(labels)))
 
 
 def _average_precision(labels: Labels, logits: Logits) -> float:
-    return _rounded(tm.binary_average_precision(_ranks(logits), torch.from_numpy(labels)))
+    return _rounded(tm.binary_average_precision(_ranks(logits), torch.tensor(labels)))
 
 
 def _ranks(logits: Logits) -> torch.Tensor:
@@ -248,7 +248,7 @@ def _gained(higher: Confusion, lower: Confusion) -> str:
     if not positives:
         return "could find nothing, for there are no positives,"
     change = _change("sensitivity", higher.tp / positives, lower.tp / positives)
-    return f"found {gain or 'no'} more of {_count(positives, 'positive')} ({change})"
+    return f"found {gain or 'no'} more of {counted(positives, 'positive')} ({change})"
 
 
 def _paid(higher: Confusion, lower: Confusion) -> str:
@@ -256,8 +256,8 @@ def _paid(higher: Confusion, lower: Confusion) -> str:
     if not negatives:
         return "; there are no negatives that could have been false alarms"
     change = _change("specificity", higher.tn / negatives, lower.tn / negatives)
-    price = f"at the cost of {_count(cost, 'more false alarm')}" if cost else "without one more false alarm"
-    return f" {price} among {_count(negatives, 'negative')} ({change})"
+    price = f"at the cost of {counted(cost, 'more false alarm')}" if cost else "without one more false alarm"
+    return f" {price} among {counted(negatives, 'negative')} ({change})"
 
 
 def _change(name: str, before: float, after: float) -> str:
@@ -268,7 +268,8 @@ def _change(name: str, before: float, after: float) -> str:
     return f"{name} {before:.{digits}f} → {after:.{digits}f}"
 
 
-def _count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """A number with its noun: ``1 image``, ``2 images``."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 

@@ -350,6 +350,18 @@ def test_metrics_survive_json() -> None:
     assert json.loads(text)["thresholds"][0]["confusion"] == {"tn": 1, "fp": 1, "fn": 1, "tp": 1}
 
 
+def test_arrays_that_may_not_be_written_are_judged_without_a_warning() -> None:
+    labels, logits = arrays([(0, -1.0), (1, 1.0), (1, -2.0), (0, 0.5)])
+    labels.flags.writeable = logits.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        assert judge(labels, logits, (0.5,)).n == 4
+        roc_curve(labels, logits)
+        precision_recall_curve(labels, logits)
+    finally:
+        torch.set_warn_always(False)
+
+
 @pytest.mark.parametrize(
     ("labels", "logits", "message"),
     [
