@@ -1,0 +1,257 @@
+"""The command line: options become one frozen configuration and one call of the library.
+
+Only this module imports typer. What is heavy (PyTorch, DALI, pandas) is imported inside the commands, so that
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pneumo_fast import __version__
+from pneumo_fast.errors import ConfigError, PneumoError
+
+app = typer.Typer(
+    name="pneumo-fast",
+    help="From a folder of chest radiographs and a label table to a judged pneumonia classifier. "
+    "Research software: not for clinical use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+class Dtype(str, Enum):
+    """Stored data types."""
+
+    float16 = "float16"
+    uint8 = "uint8"
+
+
+class Layout(str, Enum):
+    """Dataset layouts."""
+
+    shards = "shards"
+    folder = "folder"
+
+
+class Ungrouped(str, Enum):
+    """What becomes of images without a group."""
+
+    keep = "keep"
+    drop = "drop"
+
+
+class WindowRule(str, Enum):
+    """Whether VOI LUTs and windows are applied."""
+
+    auto = "auto"
+    none = "none"
+
+
+class AmpDtype(str, Enum):
+    """Data types of mixed precision."""
+
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class Split(str, Enum):
+    """Parts of a dataset."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+def main() -> None:
+    """Run the command line; every error a person can cause ends in one line."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name="pneumo-fast")
+    except (PneumoError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        from pneumo_fast.terminal import show_error
+
+        show_error(str(error))
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001  # main() looks for it
+) -> None:
+    if version:
+        typer.echo(f"pneumo-fast {__version__}")
+        raise typer.Exit
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends with one line and the exit code that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def convert(
+    images: Annotated[Path, typer.Argument(help="Folder with the DICOM files.")],
+    labels: Annotated[Path, typer.Argument(help="Label table (CSV).")],
+    out: Annotated[Path, typer.Argument(help="Dataset folder to write.")] = Path("dataset"),
+    id_column: Annotated[str, typer.Option(help="Column with the image id.")] = "patientId",
+    label_column: Annotated[str, typer.Option(help="Column with the label, 0 or 1.")] = "Target",
+    group_column: Annotated[str | None, typer.Option(help="Column with the patient.")] = None,
+    class_info: Annotated[Path | None, typer.Option(help="RSNA's table of three classes (CSV).")] = None,
+    groups: Annotated[Path | None, typer.Option(help="RSNA's mapping file (JSON): which image is whose.")] = None,
+    ungrouped: Annotated[Ungrouped, typer.Option(help="Images that the groups leave out.")] = Ungrouped.keep,
+    val_fraction: Annotated[float, typer.Option(help="Share of the images for validation.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of the images for a test split.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Chooses the split and the order of storage.")] = 0,
+    size: Annotated[int, typer.Option(help="Height and width of the stored images, in pixels.")] = 224,
+    dtype: Annotated[Dtype, typer.Option(help="Stored data type.")] = Dtype.float16,
+    layout: Annotated[Layout, typer.Option(help="Shards, or one .npy file per image.")] = Layout.shards,
+    shard_size: Annotated[int | None, typer.Option(help="Images in a shard.", show_default="by the count")] = None,
+    window: Annotated[WindowRule, typer.Option(help="Apply VOI LUTs and windows.")] = WindowRule.auto,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one per core")] = None,
+    max_rejects: Annotated[str, typer.Option(help="Rejected files allowed: a count, or a share as 0.01 or 1%.")] = "1%",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the dataset in OUT.")] = False,
+    hash_key: Annotated[
+        Path | None, typer.Option(help="Key file for pseudonyms.", show_default="in your configuration folder")
+    ] = None,
+) -> None:
+    """Convert a folder of DICOM files and a label table into a dataset."""
+    from pneumo_fast import terminal
+    from pneumo_fast.convert import convert as run
+    from pneumo_fast.options import ConvertConfig
+
+    terminal.set_up_logging()
+    config = ConvertConfig(
+        images=images,
+        labels=labels,
+        out=out,
+        id_column=id_column,
+        label_column=label_column,
+        group_column=group_column,
+        class_info=class_info,
+        groups=groups,
+        ungrouped=ungrouped.value,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        size=size,
+        dtype=dtype.value,
+        layout=layout.value,
+        shard_size=shard_size,
+        window=window.value,
+        workers=workers,
+        max_rejects=parse_max_rejects(max_rejects),
+        overwrite=overwrite,
+        hash_key=hash_key,
+    )
+    with _interruptible(), terminal.progress("converting") as on_progress:
+        summary = run(config, on_progress)
+    terminal.show_conversion(summary)
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset"),
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-4,
+    pos_weight: Annotated[
+        str, typer.Option(help="Weight of a positive image: a number, or auto for negatives / positives.")
+    ] = "auto",
+    amp: Annotated[bool, typer.Option("--amp", help="Automatic mixed precision.")] = False,
+    amp_dtype: Annotated[
+        AmpDtype | None, typer.Option(help="Data type of mixed precision.", show_default="by the device")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Chooses initial weights and order.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
+) -> None:
+    """Train a 1-channel ResNet-18 on a dataset."""
+    from pneumo_fast import terminal
+    from pneumo_fast.options import TrainConfig
+    from pneumo_fast.train import train as run
+
+    terminal.set_up_logging()
+    config = TrainConfig(
+        dataset=dataset,
+        out=out,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        pos_weight="auto" if pos_weight == "auto" else _number("pos-weight", pos_weight),
+        amp=amp,
+        amp_dtype=amp_dtype.value if amp_dtype else None,
+        device=device,
+        seed=seed,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    with _interruptible(), terminal.training_display() as (on_epoch, on_progress):
+        summary = run(config, on_epoch, on_progress)
+    terminal.show_training(summary)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")] = Path("run"),
+    dataset: Annotated[Path | None, typer.Option(help="Dataset folder.", show_default="the run's own")] = None,
+    split: Annotated[Split, typer.Option(help="Which images to judge on.")] = Split.val,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(help="Probability that makes an image positive; may be repeated.", show_default="0.5, 0.25"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+) -> None:
+    """Judge a run's best checkpoint; write RUN/eval."""
+    from pneumo_fast import terminal
+    from pneumo_fast.evaluate import EvaluateConfig
+    from pneumo_fast.evaluate import evaluate as judge
+
+    terminal.set_up_logging()
+    given = {"thresholds": tuple(threshold)} if threshold else {}
+    config = EvaluateConfig(run=run, dataset=dataset, split=split.value, device=device, batch_size=batch_size, **given)
+    with _interruptible(), terminal.progress("evaluating") as on_progress:
+        evaluation = judge(config, on_progress)
+    terminal.show_evaluation(evaluation)
+
+
+def parse_max_rejects(text: str) -> int | float:
+    """``5`` is a count; ``0.05`` and ``5%`` are shares.
+
+    Raises
+    ------
+    ConfigError
+        If the text is no number.
+    """
+    if text.endswith("%"):
+        return _number("max-rejects", text[:-1]) / 100
+    return _number("max-rejects", text) if "." in text else int(_number("max-rejects", text))
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} {text!r}: a number expected") from None

@@ -1,0 +1,185 @@
+"""What people see in the terminal: progress bars, tables and one-line errors. Only this module imports rich."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # results are only shown here; importing their modules would cost the help text a second
+    from pneumo_fast.convert import ConvertSummary
+    from pneumo_fast.evaluation import Evaluation
+    from pneumo_fast.metrics import ThresholdMetrics
+    from pneumo_fast.train import EpochRecord, TrainSummary
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+OnProgress = Callable[[int, int], None]
+NOT_CLINICAL = "Research software: not for clinical use."
+
+
+def set_up_logging() -> None:
+    """Show the package's messages on standard error."""
+    handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("pneumo_fast")
+    package.setLevel(logging.INFO)
+    package.handlers = [handler]
+    package.propagate = False
+
+
+def show_error(message: str) -> None:
+    """One line on standard error, however long."""
+    err.print(f"error: {' '.join(message.split())}", style="bold red", markup=False, soft_wrap=True)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=out,
+    )
+
+
+def _updater(bar: Progress, task: TaskID) -> OnProgress:
+    def update(done: int, total: int) -> None:
+        speed = bar.tasks[0].speed
+        bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+    return update
+
+
+@contextmanager
+def progress(description: str) -> Iterator[OnProgress]:
+    """A progress bar with rate and time left; gives the function that moves it."""
+    with _bar() as bar:
+        yield _updater(bar, bar.add_task(description, total=None, rate=""))
+
+
+@contextmanager
+def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgress]]:
+    """A growing table of epochs above a progress bar on a terminal; a line per epoch elsewhere."""
+    table = _epochs_table()
+    bar = _bar()
+    task = bar.add_task("training", total=None, rate="")
+
+    def on_epoch(record: EpochRecord) -> None:
+        table.add_row(*_epoch_cells(record))
+        if not out.is_terminal:
+            out.print(" ".join(f"{name}={value:.4g}" for name, value in record.items()), soft_wrap=True)
+
+    if not out.is_terminal:
+        yield on_epoch, lambda _done, _total: None
+        out.print(table)
+        return
+    with Live(Group(table, bar), console=out, refresh_per_second=8):
+        yield on_epoch, _updater(bar, task)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _epochs_table() -> Table:
+    return _table(
+        "epoch", "train\nloss", "train\nacc.", "val\nloss", "val\nacc.", "val\nAUROC", "val\nAP", "images/s", "wait"
+    )
+
+
+def _epoch_cells(record: EpochRecord) -> list[str]:
+    names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap")
+    return [
+        str(record["epoch"]),
+        *(f"{record[name]:.3f}" for name in names),
+        f"{record['images_per_s']:,.0f}",
+        f"{record['wait_share']:.1%}",
+    ]
+
+
+def show_conversion(summary: ConvertSummary) -> None:
+    """The closing summary of ``convert``."""
+    manifest = summary.manifest
+    table = _table("split", "negative", "positive", "images", "positive %", title="Images stored")
+    for split, counts in manifest.counts.items():
+        n = counts["0"] + counts["1"]
+        table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{counts['1'] / n:.1%}")
+    out.print(table)
+    facts = manifest.input
+    if manifest.rejects:
+        rejects = _table("rejected because", "files")
+        for reason, count in manifest.rejects.items():
+            rejects.add_row(reason, f"{count:,}")
+        out.print(rejects)
+    out.print(
+        f"Rows without a file: {facts['rows_without_file']:,}; files without a row: {facts['files_without_row']:,}"
+    )
+    if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
+        out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
+    if facts["dropped_ungrouped"]:
+        out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
+    if summary.burned_in:
+        out.print(f"Images marked as having burned-in annotation: {summary.burned_in:,}")
+    out.print(f"Patients on both sides of the split: {manifest.split['leaks']}")
+    out.print(f"Pixels of the train split: mean {manifest.mean:.4f}, std {manifest.std:.4f}")
+    rate = summary.images / summary.seconds
+    out.print(f"{summary.images:,} images in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+
+
+def show_training(summary: TrainSummary) -> None:
+    """Where the best checkpoint is."""
+    out.print(
+        f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
+        f"AUROC {summary.best_auroc:.3f})",
+        soft_wrap=True,
+    )
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """The metrics as tables, the trade-offs as sentences."""
+    m = evaluation.metrics
+    out.print(f"\n{m.n:,} images of the {evaluation.split} split, {m.positives:,} positive ({m.prevalence:.1%})")
+    ranks = f"AUROC {_number(m.auroc)}{_interval(m.auroc_interval)}, average precision {_number(m.average_precision)}"
+    out.print(ranks, soft_wrap=True)
+    table = _table("", *(_heading(t) for t in (*m.thresholds, m.always_negative)), title="At each threshold")
+    results = (*m.thresholds, m.always_negative)
+    for name in ("accuracy", "precision", "recall", "specificity"):
+        label = "recall (sensitivity)" if name == "recall" else name
+        cells = [_number(getattr(t, name)) + _interval(getattr(t, f"{name}_interval")) for t in m.thresholds]
+        table.add_row(label, *cells, _number(getattr(m.always_negative, name)))
+    table.add_row("F1", *(_number(t.f1) for t in results))
+    for name, label in (("tp", "found"), ("fn", "missed"), ("fp", "false alarms"), ("tn", "rightly negative")):
+        table.add_row(label, *(f"{getattr(t.confusion, name):,}" for t in results))
+    out.print(table)
+    for sentence in (*m.tradeoffs, *evaluation.notes, *m.notes):
+        out.print(sentence)
+    out.print(f"Written to {evaluation.folder}", soft_wrap=True)
+    out.print(NOT_CLINICAL, style="dim")
+
+
+def _heading(result: ThresholdMetrics) -> str:
+    return "always negative" if result.threshold is None else f"{result.threshold:g}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    """A 95 % interval, in brackets."""
+    return "" if interval is None else f" ({interval[0]:.2f}-{interval[1]:.2f})"
