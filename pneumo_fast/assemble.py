@@ -63,7 +63,7 @@ def assemble(
         mean=mean,
         std=std,
         preprocessing={
-            "decode": "exact",
+            "decode": config.decode,
             "window": config.window,
             "resampling": "antialiased bilinear, float32",
             "aspect": "longer side fits, centred on black",

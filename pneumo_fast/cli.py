@@ -52,6 +52,13 @@ class Ungrouped(str, Enum):
     drop = "drop"
 
 
+class DecodeMode(str, Enum):
+    """How JPEG Baseline is decoded."""
+
+    fast = "fast"
+    exact = "exact"
+
+
 class WindowRule(str, Enum):
     """Whether VOI LUTs and windows are applied."""
 
@@ -126,6 +133,7 @@ def convert(
     dtype: Annotated[Dtype, typer.Option(help="Stored data type.")] = Dtype.float16,
     layout: Annotated[Layout, typer.Option(help="Shards, or one .npy file per image.")] = Layout.shards,
     shard_size: Annotated[int | None, typer.Option(help="Images in a shard.", show_default="by the count")] = None,
+    decode: Annotated[DecodeMode, typer.Option(help="JPEG at reduced scale, or in full.")] = DecodeMode.fast,
     window: Annotated[WindowRule, typer.Option(help="Apply VOI LUTs and windows.")] = WindowRule.auto,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one per core")] = None,
     max_rejects: Annotated[str, typer.Option(help="Rejected files allowed: a count, or a share as 0.01 or 1%.")] = "1%",
@@ -157,6 +165,7 @@ def convert(
         dtype=dtype.value,
         layout=layout.value,
         shard_size=shard_size,
+        decode=decode.value,
         window=window.value,
         workers=workers,
         max_rejects=parse_max_rejects(max_rejects),

@@ -134,6 +134,7 @@ def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
             size=config.size,
             dtype=config.dtype,
             layout=config.layout,
+            decode=config.decode,
             window=config.window,
         )
         for name, part in plan.images.groupby("task", sort=False)

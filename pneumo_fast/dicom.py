@@ -7,7 +7,6 @@ Texts of the patient module are never read into a message.
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +17,14 @@ from typing import Final
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image
-from pydicom.encaps import get_frame
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, JPEGBaseline8Bit
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.greyscale import apply_curve, greyscale_curve
+from pneumo_fast.greyscale import Curve, apply_curve, greyscale_curve
+from pneumo_fast.header import parse_header
 from pneumo_fast.metadata import Metadata, read_metadata
-from pneumo_fast.options import Window
-from pneumo_fast.resize import fit_square
+from pneumo_fast.options import Decode, Window
+from pneumo_fast.pixels import COLOUR, GREY, PixelFormat, decode, grey_of_colour
+from pneumo_fast.resize import fitted_size, place, resize
 
 REASONS: Final = {
     "not_readable": "the file cannot be opened or read",
@@ -52,10 +46,7 @@ REASONS: Final = {
 SMALLEST_SIDE: Final = 32
 LONGEST_ASPECT: Final = 4.0
 MAX_PIXELS: Final = 64_000_000  # twice the largest radiographs in use
-GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
-LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
-COLOUR: Final = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"}
+SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that are stored, in each direction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +65,19 @@ class Radiograph:
     """What may be known of the image."""
 
 
-def read_radiograph(path: Path, size: int, *, window: Window = "auto", max_pixels: int = MAX_PIXELS) -> Radiograph:
+def read_radiograph(
+    path: Path, size: int, *, decode_mode: Decode = "exact", window: Window = "auto", max_pixels: int = MAX_PIXELS
+) -> Radiograph:
     """Read one DICOM file.
 
     Parameters
     ----------
     path : Path
     size : int
-        Side of the square that the image is fitted into (see :func:`pneumo_fast.resize.fit_square`), in pixels.
+        Side of the square that the image is fitted into (see :mod:`pneumo_fast.resize`), in pixels.
+    decode_mode : "fast" or "exact"
+        ``fast`` lets libjpeg decode JPEG Baseline at the smallest scale that is still at least twice the size
+        wanted, where the greyscale curve is linear, so that averaging before it is the same as after.
     window : "auto" or "none"
         Whether a VOI LUT or window in the file is applied (see :mod:`pneumo_fast.greyscale`).
     max_pixels : int
@@ -96,12 +92,24 @@ def read_radiograph(path: Path, size: int, *, window: Window = "auto", max_pixel
         warnings.simplefilter("ignore")  # pydicom's warnings quote values of the patient module
         header = _read_header(path)
         with _rejecting("bad_header", "the header cannot be interpreted"):
-            _check_header(header, max_pixels)
-            metadata = read_metadata(header)
+            form = _check(header, max_pixels)
+            metadata = read_metadata(header, form)
+            curve = _curve(header, form, window)
+            padding = header.get("PixelPaddingValue") is not None
+        height, width = fitted_size(form.rows, form.columns, size)
+        fast = decode_mode == "fast" and curve is not None and curve.linear is not None and not padding
+        least = (SUPERSAMPLING * height, SUPERSAMPLING * width) if fast else None
         with _rejecting("corrupt", "the pixel data cannot be decoded"):
-            stored = _decode(header)
+            stored, notes = decode(header, form, least)
         with _rejecting("bad_header", "the pixel values cannot be interpreted"):
-            return _finish(header, metadata, stored, size, window)
+            shown, padded = _show(header, form, stored, curve, (height, width))
+    return Radiograph(
+        pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),
+        padding_pixels=padded + size * size - height * width,
+        intensity=curve.intensity if curve else "range",
+        notes=(*curve.notes, *notes) if curve else ("grey_stored_as_colour", *notes),
+        metadata=metadata,
+    )
 
 
 @contextmanager
@@ -121,157 +129,70 @@ def _rejecting(reason: str, detail: str) -> Iterator[None]:
 
 
 def _read_header(path: Path) -> pydicom.Dataset:
-    """Parse the file; files without preamble or file meta are read where their pixel data are unambiguous."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise RejectedImageError("not_readable", error.strerror or type(error).__name__) from error
     with _rejecting("not_dicom", "no DICOM data set could be read"):
-        try:
-            return pydicom.dcmread(io.BytesIO(data))
-        except InvalidDicomError:
-            header = pydicom.dcmread(io.BytesIO(data), force=True)
-    if "PixelData" not in header or "Rows" not in header:
-        raise RejectedImageError("not_dicom", "no preamble, and no image attributes where they would be")
-    return header
+        return parse_header(data)
 
 
-def _check_header(header: pydicom.Dataset, max_pixels: int) -> None:
+def _check(header: pydicom.Dataset, max_pixels: int) -> PixelFormat:
     """Refuse what is not one still image of sane size, before anything is decoded."""
     if "PixelData" not in header or "Rows" not in header or "Columns" not in header:
         raise RejectedImageError("not_an_image", "no pixel data")
     if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
         raise RejectedImageError("multi_frame", f"{frames} frames")
-    rows, columns = int(header.Rows), int(header.Columns)
-    if min(rows, columns) < SMALLEST_SIDE or max(rows, columns) > LONGEST_ASPECT * min(rows, columns):
-        raise RejectedImageError("bad_size", f"{rows} x {columns} pixels")
-    if rows * columns > max_pixels:
-        raise RejectedImageError("too_large", f"{rows} x {columns} pixels declared, {max_pixels} allowed")
-    photometric, samples = _photometric(header), _samples(header)
-    if photometric not in GREY | COLOUR:
+    form = PixelFormat.of(header)
+    shorter, longer = sorted((form.rows, form.columns))
+    if shorter < SMALLEST_SIDE or longer > LONGEST_ASPECT * shorter:
+        raise RejectedImageError("bad_size", f"{form.rows} x {form.columns} pixels")
+    if form.rows * form.columns > max_pixels:
+        raise RejectedImageError("too_large", f"{form.rows} x {form.columns} pixels declared, {max_pixels} allowed")
+    if form.photometric not in GREY | COLOUR:
         raise RejectedImageError("unsupported", "the Photometric Interpretation is not one of the known ones")
-    if samples != (1 if photometric in GREY or photometric == "PALETTE COLOR" else 3):
-        raise RejectedImageError("bad_header", f"{samples} samples per pixel with {photometric}")
-    allocated, stored = int(header.BitsAllocated), _bits_stored(header)
-    if allocated not in {8, 16, 32} or not 1 <= stored <= allocated:
-        raise RejectedImageError("bad_header", f"{stored} bits stored in {allocated} allocated")
+    if form.samples != (3 if form.photometric in COLOUR - {"PALETTE COLOR"} else 1):
+        raise RejectedImageError("bad_header", f"{form.samples} samples per pixel with {form.photometric}")
+    if form.allocated not in {8, 16, 32} or not 1 <= form.stored <= form.allocated:
+        raise RejectedImageError("bad_header", f"{form.stored} bits stored in {form.allocated} allocated")
+    return form
 
 
-def _photometric(header: pydicom.Dataset) -> str:
-    return str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
+def _curve(header: pydicom.Dataset, form: PixelFormat, window: Window) -> Curve | None:
+    """The greyscale curve; colour has none."""
+    if form.photometric not in GREY:
+        return None
+    return greyscale_curve(header, form.stored, signed=form.signed, window=window)
 
 
-def _samples(header: pydicom.Dataset) -> int:
-    return int(header.get("SamplesPerPixel") or 1)
+def _show(
+    header: pydicom.Dataset, form: PixelFormat, stored: NDArray[np.integer], curve: Curve | None, fit: tuple[int, int]
+) -> tuple[NDArray[np.float32], int]:
+    """Display values of the fitted size, and how many of them show padding alone."""
+    if curve is None:
+        return resize(grey_of_colour(header, form, stored), *fit), 0
+    padding = _padding(header, form, stored)
+    if padding is None and curve.linear:
+        scale, offset = curve.linear
+        shown = resize(stored, *fit)
+        shown *= np.float32(scale)
+        shown += np.float32(offset)
+        return shown, 0
+    full = apply_curve(curve, stored, form.stored, signed=form.signed)
+    if padding is None:
+        return resize(full, *fit), 0
+    full[padding] = 0.0
+    return resize(full, *fit), int(np.count_nonzero(resize(~padding, *fit) == 0.0))
 
 
-def _bits_stored(header: pydicom.Dataset) -> int:
-    return int(header.get("BitsStored") or header.BitsAllocated)
-
-
-def _is_signed(header: pydicom.Dataset) -> bool:
-    return int(header.get("PixelRepresentation") or 0) == 1
-
-
-def _decode(header: pydicom.Dataset) -> NDArray[np.integer]:
-    """Stored values, shape (rows, columns) or (rows, columns, 3)."""
-    syntax = _transfer_syntax(header)
-    if syntax == JPEGBaseline8Bit and _photometric(header) in GREY:
-        stored = _decode_jpeg(header)
-    else:
-        _set_defaults(header)
-        stored = pixel_array(header)
-    if not syntax.is_encapsulated and _photometric(header) in GREY:
-        stored = _mask_unused_bits(header, stored)
-    shape = (int(header.Rows), int(header.Columns), *((3,) if _samples(header) == 3 else ()))
-    if stored.shape != shape:
-        raise RejectedImageError("frame_mismatch", f"the frame is {stored.shape}, the header declares {shape}")
-    return stored
-
-
-def _transfer_syntax(header: pydicom.Dataset) -> UID:
-    """The transfer syntax, or for files without one how they are in fact encoded; must be one we can decode."""
-    meta = getattr(header, "file_meta", None)
-    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
-    if syntax is None:
-        if bytes(header.PixelData[:4]) == b"\xfe\xff\x00\xe0":
-            raise RejectedImageError("unsupported", "compressed pixel data without a Transfer Syntax UID")
-        implicit, little = header.original_encoding
-        syntax = UID("1.2.840.10008.1.2" + ("" if implicit else ".1" if little else ".2"))
-        header.file_meta = pydicom.dataset.FileMetaDataset()
-        header.file_meta.TransferSyntaxUID = syntax
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise RejectedImageError("unsupported", "no decoder exists for the transfer syntax") from error
-    if not decoder.is_available:
-        raise RejectedImageError("needs_decoders", f"{syntax.name}: install pneumo-fast[decoders]")
-    return UID(syntax)
-
-
-def _set_defaults(header: pydicom.Dataset) -> None:
-    """Fill in what sloppy writers leave out, with the obvious values."""
-    header.PhotometricInterpretation = _photometric(header)
-    header.SamplesPerPixel = _samples(header)
-    header.BitsStored = _bits_stored(header)
-    header.PixelRepresentation = int(_is_signed(header))
-    if header.SamplesPerPixel > 1 and header.get("PlanarConfiguration") is None:
-        header.PlanarConfiguration = 0
-    header.NumberOfFrames = 1
-
-
-def _decode_jpeg(header: pydicom.Dataset) -> NDArray[np.integer]:
-    """JPEG Baseline through Pillow's libjpeg-turbo: always there, and the fastest by far."""
-    frame = get_frame(header.PixelData, 0, number_of_frames=1)
-    with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
-        declared = (int(header.Columns), int(header.Rows))
-        if image.size != declared or image.mode != "L":
-            raise RejectedImageError(
-                "frame_mismatch", f"the JPEG frame is {image.size} {image.mode}, the header declares {declared} L"
-            )
-        return np.asarray(image)
-
-
-def _mask_unused_bits(header: pydicom.Dataset, stored: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Bits above Bits Stored may hold overlays or rubbish (PS3.5 8.1.1); move the sign to its place."""
-    unused = int(header.BitsAllocated) - _bits_stored(header)
-    return (stored << unused) >> unused if unused else stored  # shifts in the array's own signed or unsigned type
-
-
-def _finish(
-    header: pydicom.Dataset, metadata: Metadata, stored: NDArray[np.integer], size: int, window: Window
-) -> Radiograph:
-    """From stored values to the stored image: greyscale, padding, resize."""
-    if _photometric(header) in GREY:
-        bits, signed = _bits_stored(header), _is_signed(header)
-        curve = greyscale_curve(header, bits, signed=signed, window=window)
-        shown = apply_curve(curve, stored, bits, signed=signed)
-        padding = _padding(header, stored)
-        intensity, notes = curve.intensity, curve.notes
-    else:
-        shown, padding, intensity, notes = _grey_of_colour(header, stored), None, "range", ("grey_stored_as_colour",)
-    inside = np.ones(shown.shape, dtype=np.float32)
-    if padding is not None and padding.any():
-        shown[padding] = 0.0
-        inside[padding] = 0.0
-    inside = fit_square(inside, size) if padding is not None or shown.shape[0] != shown.shape[1] else inside[:0]
-    return Radiograph(
-        pixels=fit_square(shown, size),
-        padding_pixels=int(np.count_nonzero(inside == 0.0)),
-        intensity=intensity,
-        notes=notes,
-        metadata=metadata,
-    )
-
-
-def _padding(header: pydicom.Dataset, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+def _padding(header: pydicom.Dataset, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
     """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2)."""
     value = header.get("PixelPaddingValue")
     if value is None:
         return None
     limit = header.get("PixelPaddingRangeLimit")
-    bits, signed = int(header.BitsAllocated), _is_signed(header)
-    ends = sorted(_as_stored(int(v), bits, signed=signed) for v in (value, value if limit is None else limit))
+    both = (value, value if limit is None else limit)
+    ends = sorted(_as_stored(int(v), form.allocated, signed=form.signed) for v in both)
     return (stored >= ends[0]) & (stored <= ends[1])
 
 
@@ -279,16 +200,3 @@ def _as_stored(value: int, bits: int, *, signed: bool) -> int:
     """Padding values are often written with the wrong one of US and SS."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if signed and value >> (bits - 1) else value
-
-
-def _grey_of_colour(header: pydicom.Dataset, stored: NDArray[np.integer]) -> NDArray[np.float32]:
-    """A grey picture stored in colour, by luminance; a colour picture is rejected."""
-    bits = _bits_stored(header)
-    if _photometric(header) == "PALETTE COLOR":
-        bits = int(header.RedPaletteColorLookupTableDescriptor[2])
-        stored = apply_color_lut(stored, header)
-    rgb = stored.astype(np.float64) / ((1 << bits) - 1)
-    if (rgb.max(axis=-1) - rgb.min(axis=-1)).max() > GREY_TOLERANCE:
-        raise RejectedImageError("colour", "the three channels differ")
-    grey: NDArray[np.float32] = np.clip(rgb @ LUMINANCE, 0.0, 1.0).astype(np.float32)
-    return grey

@@ -30,6 +30,8 @@ class Curve:
 
     apply: Callable[[Values], Values]
     """Stored values (any shape) to display values in [0, 1], 0 being black."""
+    linear: tuple[float, float] | None
+    """(scale, offset) where display = stored * scale + offset for every value that can be stored, else None."""
     intensity: str
     """How white was decided: ``range`` (declared range), ``window``, ``voi_lut``."""
     notes: tuple[str, ...] = ()
@@ -69,7 +71,11 @@ def greyscale_curve(header: pydicom.Dataset, bits_stored: int, *, signed: bool, 
         shown = voi(modality(stored))
         return 1.0 - shown if inverted else shown
 
-    return Curve(apply=apply, intensity=intensity, notes=tuple(notes))
+    linear = None
+    if intensity == "range" and not _items(header, "ModalityLUTSequence"):
+        black, one = apply(np.array([0.0, 1.0]))  # both can be stored, signed or not
+        linear = (float(one - black), float(black))
+    return Curve(apply=apply, linear=linear, intensity=intensity, notes=tuple(notes))
 
 
 def apply_curve(curve: Curve, stored: NDArray[np.integer], bits_stored: int, *, signed: bool) -> NDArray[np.float32]:

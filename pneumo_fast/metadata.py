@@ -9,6 +9,8 @@ from typing import Final
 
 import pydicom
 
+from pneumo_fast.pixels import PixelFormat
+
 VIEWS: Final = ("AP", "PA", "LL", "RL", "LATERAL")
 OLDEST: Final = 120
 _YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
@@ -38,17 +40,17 @@ class Metadata:
     """Burned In Annotation: ``YES``, ``NO`` or ``""``."""
 
 
-def read_metadata(header: pydicom.Dataset) -> Metadata:
+def read_metadata(header: pydicom.Dataset, form: PixelFormat) -> Metadata:
     """Read the allow-listed attributes of a header whose image attributes have been checked."""
     return Metadata(
         sex=_one_of(header, "PatientSex", ("M", "F", "O")),
         age=parse_age(_text(header, "PatientAge")),
         view=_one_of(header, "ViewPosition", VIEWS) or _view_in(_text(header, "SeriesDescription")),
-        height=int(header.Rows),
-        width=int(header.Columns),
+        height=form.rows,
+        width=form.columns,
         spacing_mm=_spacing(header),
-        bits_stored=int(header.get("BitsStored") or header.BitsAllocated),
-        photometric=_text(header, "PhotometricInterpretation") or "MONOCHROME2",
+        bits_stored=form.stored,
+        photometric=form.photometric,
         burned_in=_one_of(header, "BurnedInAnnotation", ("YES", "NO")),
     )
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pneumo_fast.errors import ConfigError
 
 Window = Literal["auto", "none"]
+Decode = Literal["fast", "exact"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,8 @@ class ConvertConfig:
     """Shards of many images, or one file per image in folders by split and label."""
     shard_size: int | None = None
     """Images in a shard, at least 1; by default a 64th of the split, but 32 to 1024."""
+    decode: Decode = "fast"
+    """JPEG Baseline at the smallest scale that is at least twice the stored size, or in full."""
     window: Window = "auto"
     """Whether a VOI LUT or window in a file is applied."""
     workers: int | None = None

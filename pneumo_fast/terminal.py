@@ -166,7 +166,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for name, label in (("tp", "found"), ("fn", "missed"), ("fp", "false alarms"), ("tn", "rightly negative")):
         table.add_row(label, *(f"{getattr(t.confusion, name):,}" for t in results))
     out.print(table)
-    for sentence in (*m.tradeoffs, *evaluation.notes, *m.notes):
+    for sentence in (*m.tradeoffs, *evaluation.notes):
         out.print(sentence)
     out.print(f"Written to {evaluation.folder}", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")

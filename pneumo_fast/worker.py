@@ -19,7 +19,7 @@ from pneumo_fast.dicom import read_radiograph
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.npy import SCALES, Images, write_array
-from pneumo_fast.options import Window
+from pneumo_fast.options import Decode, Window
 
 WORK_FOLDER = ".convert"
 
@@ -49,6 +49,7 @@ class Task:
     size: int
     dtype: Literal["float16", "uint8"]
     layout: Literal["shards", "folder"]
+    decode: Decode
     window: Window
 
     @property
@@ -122,7 +123,8 @@ def run_task(task: Task) -> tuple[int, int]:
 
 def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
     """Read one image into its row of the shard; return its row of the index."""
-    radiograph = read_radiograph(task.images / source.path, task.size, window=task.window)
+    path = task.images / source.path
+    radiograph = read_radiograph(path, task.size, decode_mode=task.decode, window=task.window)
     if task.dtype == "uint8":
         np.rint(radiograph.pixels * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
     else:
@@ -137,7 +139,7 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
         "intensity": radiograph.intensity,
         "padding_pixels": radiograph.padding_pixels,
         "notes": " ".join(radiograph.notes),
-        "pixel_hash": hashlib.blake2b(out.data, digest_size=8).hexdigest(),
+        "pixel_hash": hashlib.sha256(out.data).hexdigest()[:16],
     }
 
 
