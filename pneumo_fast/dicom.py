@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.greyscale import Curve, apply_curve, greyscale_curve
-from pneumo_fast.header import parse_header
+from pneumo_fast.header import Header, parse_header
 from pneumo_fast.metadata import Metadata, read_metadata
 from pneumo_fast.options import Decode, Window
 from pneumo_fast.pixels import COLOUR, GREY, PixelFormat, decode, grey_of_colour
@@ -128,7 +128,7 @@ def _rejecting(reason: str, detail: str) -> Iterator[None]:
         raise RejectedImageError(reason, f"{detail} ({type(error).__name__})") from error
 
 
-def _read_header(path: Path) -> pydicom.Dataset:
+def _read_header(path: Path) -> Header:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -137,7 +137,7 @@ def _read_header(path: Path) -> pydicom.Dataset:
         return parse_header(data)
 
 
-def _check(header: pydicom.Dataset, max_pixels: int) -> PixelFormat:
+def _check(header: Header, max_pixels: int) -> PixelFormat:
     """Refuse what is not one still image of sane size, before anything is decoded."""
     if "PixelData" not in header or "Rows" not in header or "Columns" not in header:
         raise RejectedImageError("not_an_image", "no pixel data")
@@ -158,7 +158,7 @@ def _check(header: pydicom.Dataset, max_pixels: int) -> PixelFormat:
     return form
 
 
-def _curve(header: pydicom.Dataset, form: PixelFormat, window: Window) -> Curve | None:
+def _curve(header: Header, form: PixelFormat, window: Window) -> Curve | None:
     """The greyscale curve; colour has none."""
     if form.photometric not in GREY:
         return None
@@ -166,11 +166,11 @@ def _curve(header: pydicom.Dataset, form: PixelFormat, window: Window) -> Curve 
 
 
 def _show(
-    header: pydicom.Dataset, form: PixelFormat, stored: NDArray[np.integer], curve: Curve | None, fit: tuple[int, int]
+    header: Header, form: PixelFormat, stored: NDArray[np.integer], curve: Curve | None, fit: tuple[int, int]
 ) -> tuple[NDArray[np.float32], int]:
     """Display values of the fitted size, and how many of them show padding alone."""
     if curve is None:
-        return resize(grey_of_colour(header, form, stored), *fit), 0
+        return resize(grey_of_colour(cast("Dataset", header), form, stored), *fit), 0
     padding = _padding(header, form, stored)
     if padding is None and curve.linear:
         scale, offset = curve.linear
@@ -185,7 +185,7 @@ def _show(
     return resize(full, *fit), int(np.count_nonzero(resize(~padding, *fit) == 0.0))
 
 
-def _padding(header: pydicom.Dataset, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+def _padding(header: Header, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
     """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2)."""
     value = header.get("PixelPaddingValue")
     if value is None:

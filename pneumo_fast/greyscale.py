@@ -17,6 +17,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.header import Header
 from pneumo_fast.options import Window
 
 Values = NDArray[np.float64]
@@ -38,7 +39,7 @@ class Curve:
     """Peculiarities of the header that were decided by rule."""
 
 
-def greyscale_curve(header: pydicom.Dataset, bits_stored: int, *, signed: bool, window: Window) -> Curve:
+def greyscale_curve(header: Header, bits_stored: int, *, signed: bool, window: Window) -> Curve:
     """Work out the curve of a single-channel image.
 
     Parameters
@@ -101,7 +102,7 @@ def _linear(low: float, high: float) -> Callable[[Values], Values]:
 
 
 def _modality(
-    header: pydicom.Dataset, low: float, high: float, *, signed: bool
+    header: Header, low: float, high: float, *, signed: bool
 ) -> tuple[Callable[[Values], Values], float, float]:
     """Modality LUT (PS3.3 C.11.1), else rescale; with the range of what comes out."""
     if items := _items(header, "ModalityLUTSequence"):
@@ -115,13 +116,13 @@ def _modality(
     return (lambda x: x * slope + intercept), ends[0], ends[1]
 
 
-def _voi_lut(header: pydicom.Dataset, *, negative: bool) -> Callable[[Values], Values]:
+def _voi_lut(header: Header, *, negative: bool) -> Callable[[Values], Values]:
     """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1] by the bits that its data use."""
     table, first, full = _read_lut(_items(header, "VOILUTSequence")[0], "VOI LUT", negative=negative)
     return _lookup(table / full, first)
 
 
-def _window(header: pydicom.Dataset, low: float, high: float, notes: list[str]) -> Callable[[Values], Values] | None:
+def _window(header: Header, low: float, high: float, notes: list[str]) -> Callable[[Values], Values] | None:
     """The first window (PS3.3 C.11.2.1.2); None where there is none or it cannot belong to these values.
 
     Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
@@ -145,13 +146,13 @@ def _window(header: pydicom.Dataset, low: float, high: float, notes: list[str]) 
     return lambda x: np.clip((x - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
-def _is_inverted(header: pydicom.Dataset, notes: list[str]) -> bool:
+def _is_inverted(header: Header, notes: list[str]) -> bool:
     """MONOCHROME1 means low values are white; Presentation LUT Shape says the same once more, not twice.
 
     The DX module pairs INVERSE with MONOCHROME1 and IDENTITY with MONOCHROME2 (PS3.3 C.8.11.3.1.2). Where they
     contradict each other the Photometric Interpretation counts, being the one that every viewer obeys.
     """
-    inverted = str(header.get("PhotometricInterpretation", "")).strip().upper() == "MONOCHROME1"
+    inverted = str(header.get("PhotometricInterpretation")).strip().upper() == "MONOCHROME1"
     shape = str(header.get("PresentationLUTShape") or "").strip().upper()
     if (shape == "INVERSE" and not inverted) or (shape == "IDENTITY" and inverted):
         notes.append("presentation_lut_contradicts")
@@ -190,11 +191,11 @@ def _lookup(table: Values, first: int) -> Callable[[Values], Values]:
     return lambda x: table[np.clip(np.rint(x) - first, 0, len(table) - 1).astype(np.int64)]
 
 
-def _items(header: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+def _items(header: Header, keyword: str) -> list[pydicom.Dataset]:
     return list(header.get(keyword) or [])
 
 
-def _number(header: pydicom.Dataset, keyword: str) -> float | None:
+def _number(header: Header, keyword: str) -> float | None:
     """The first value of a numeric attribute; None where it is absent or empty."""
     value = header.get(keyword)
     if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):

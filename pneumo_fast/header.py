@@ -1,22 +1,22 @@
-"""Reads a DICOM file into a header, by pydicom; by a shortcut where the file is of the common plain kind.
+"""Reads a DICOM file into a header, by pydicom; by a shortcut where the file is of the commonest kind.
 
-The shortcut walks the top level of an explicit little-endian data set and keeps the elements that this package
-asks for, in a fifth of the time. At the first sign of anything else (a sequence of undefined length, tags out of
-order, an odd VR) it steps back and pydicom reads the file. A test holds both equal.
+A radiograph stored as JPEG Baseline takes two milliseconds to decode, and pydicom half a millisecond to parse. The
+shortcut walks the top level of such a file and turns the elements that this package asks for into plain values. At
+the first sign of anything else (another transfer syntax, a sequence of undefined length, tags out of order, an odd
+VR, a value it cannot parse) it steps back and pydicom reads the file. A test holds both equal.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 import pydicom
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import FileMetaDataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import JPEGBaseline8Bit
 
 from pneumo_fast.errors import RejectedImageError
 
@@ -28,18 +28,20 @@ KEYWORDS: Final = (
     "WindowWidth", "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PresentationLUTShape", "PixelData",
 )  # fmt: skip
 """Every attribute that is ever asked for and is no sequence, LUT or palette."""
-_WANTED: Final = {pydicom.datadict.tag_for_keyword(keyword) for keyword in KEYWORDS}
+_WANTED: Final = {tag_for_keyword(keyword): keyword for keyword in KEYWORDS}
 _PALETTES: Final = range(0x00281101, 0x00282000 + 1)
 _PIXEL_DATA: Final = 0x7FE00010
 _TRANSFER_SYNTAX: Final = 0x00020010
+_JPEG_BASELINE: Final = JPEGBaseline8Bit.encode()
 _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD
+_GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_VRS: Final = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _SHORT_VRS: Final = {
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
     b"ST", b"TM", b"UI", b"UL", b"US",
 }  # fmt: skip
-_NOT_PLAIN: Final = {ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+_TEXT_VRS: Final = {b"CS", b"LO", b"UI", b"AS", b"SH"}
 _PREFIX: Final = 132
 
 _short = struct.Struct("<HH2sH").unpack_from
@@ -47,7 +49,17 @@ _long = struct.Struct("<I").unpack_from
 _item = struct.Struct("<HHI").unpack_from
 
 
-def parse_header(data: bytes) -> pydicom.Dataset:
+class Header(Protocol):
+    """What is asked of a header: a :class:`pydicom.Dataset`, or a mapping by keyword with the same values."""
+
+    def get(self, key: str, /) -> Any:
+        """The value of an attribute, by its keyword; None where it is absent."""
+
+    def __contains__(self, key: str, /) -> bool:
+        """Whether an attribute is there."""
+
+
+def parse_header(data: bytes) -> Header:
     """Parse a file's bytes; without preamble or file meta where the pixel attributes are found all the same.
 
     Raises
@@ -57,9 +69,9 @@ def parse_header(data: bytes) -> pydicom.Dataset:
     Exception
         Whatever pydicom raises on damaged files.
     """
-    header = parse_plain(data)
-    if header is not None:
-        return header
+    plain = parse_plain(data)
+    if plain is not None:
+        return plain
     try:
         return pydicom.dcmread(io.BytesIO(data))
     except InvalidDicomError:
@@ -69,31 +81,23 @@ def parse_header(data: bytes) -> pydicom.Dataset:
     return header
 
 
-def parse_plain(data: bytes) -> pydicom.Dataset | None:
+def parse_plain(data: bytes) -> Mapping[str, Any] | None:
     """The shortcut; None where the file is not of the plain kind."""
     if data[128:_PREFIX] != b"DICM":
         return None
     try:
-        elements = _walk(data)
-    except (struct.error, _NotPlainError):
+        return _walk(data)
+    except (struct.error, ValueError, _NotPlainError):
         return None
-    syntax = elements.pop(_TRANSFER_SYNTAX, None)
-    if syntax is None or syntax.value is None:
-        return None
-    header = pydicom.Dataset({BaseTag(tag): element for tag, element in elements.items()})
-    header.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = UID(syntax.value.rstrip(b"\0 ").decode("ascii", "replace"))
-    return None if header.file_meta.TransferSyntaxUID in _NOT_PLAIN else header
 
 
 class _NotPlainError(Exception):
     """The shortcut does not read this kind of file."""
 
 
-def _walk(data: bytes) -> dict[int, RawDataElement]:
-    """Wanted elements of the top level, up to and with the pixel data."""
-    elements: dict[int, RawDataElement] = {}
+def _walk(data: bytes) -> dict[str, Any]:
+    """Wanted elements of the top level by keyword, up to and with the pixel data."""
+    header: dict[str, Any] = {}
     position, last = _PREFIX, 0
     while position < len(data):
         group, number, vr, length = _short(data, position)
@@ -111,13 +115,30 @@ def _walk(data: bytes) -> dict[int, RawDataElement]:
             length = _fragments_end(data, position) - position
         if length == _UNDEFINED or position + length > len(data) or (vr == b"SQ" and group == 0x0028):
             raise _NotPlainError
-        if tag in _WANTED or tag == _TRANSFER_SYNTAX:
-            value = data[position : position + length]
-            elements[tag] = RawDataElement(BaseTag(tag), vr.decode(), length, value, position, False, True)  # noqa: FBT003
-        if tag == _PIXEL_DATA:
-            break
+        if tag == _TRANSFER_SYNTAX and data[position : position + length].rstrip(b"\0 ") != _JPEG_BASELINE:
+            raise _NotPlainError
+        if (keyword := _WANTED.get(tag)) is not None:
+            header[keyword] = _value(vr, data[position : position + length])
+        if tag == _PIXEL_DATA and header.get("PhotometricInterpretation") in _GREY:
+            return header
         position += length
-    return elements
+    raise _NotPlainError
+
+
+def _value(vr: bytes, value: bytes) -> Any:
+    """One value, or a list of several, as pydicom gives it: numbers as numbers, text stripped of its padding."""
+    if vr in {b"OB", b"OW"}:
+        return value
+    if vr in {b"US", b"SS"}:
+        numbers = list(struct.unpack(f"<{len(value) // 2}{'H' if vr == b'US' else 'h'}", value))
+        return numbers[0] if len(numbers) == 1 else numbers
+    text = value.decode("ascii").rstrip("\0 ")
+    if vr in _TEXT_VRS:
+        return text
+    if vr not in {b"DS", b"IS"}:
+        raise _NotPlainError
+    numbers = [float(part) for part in text.split("\\")] if text else []
+    return numbers[0] if len(numbers) == 1 else numbers or None
 
 
 def _fragments_end(data: bytes, position: int) -> int:

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-import pydicom
-
+from pneumo_fast.header import Header
 from pneumo_fast.pixels import PixelFormat
 
 VIEWS: Final = ("AP", "PA", "LL", "RL", "LATERAL")
@@ -40,7 +39,7 @@ class Metadata:
     """Burned In Annotation: ``YES``, ``NO`` or ``""``."""
 
 
-def read_metadata(header: pydicom.Dataset, form: PixelFormat) -> Metadata:
+def read_metadata(header: Header, form: PixelFormat) -> Metadata:
     """Read the allow-listed attributes of a header whose image attributes have been checked."""
     return Metadata(
         sex=_one_of(header, "PatientSex", ("M", "F", "O")),
@@ -70,7 +69,7 @@ def _view_in(description: str) -> str:
     return next((view for view in VIEWS if view in words), "")
 
 
-def _spacing(header: pydicom.Dataset) -> str:
+def _spacing(header: Header) -> str:
     for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
         value = header.get(keyword)
         try:
@@ -82,13 +81,13 @@ def _spacing(header: pydicom.Dataset) -> str:
     return ""
 
 
-def _text(header: pydicom.Dataset, keyword: str) -> str:
+def _text(header: Header, keyword: str) -> str:
     try:
         return str(header.get(keyword) or "").strip().upper()
     except (ValueError, TypeError, AttributeError, NotImplementedError):  # pydicom parses values when first asked
         return ""
 
 
-def _one_of(header: pydicom.Dataset, keyword: str, allowed: tuple[str, ...]) -> str:
+def _one_of(header: Header, keyword: str, allowed: tuple[str, ...]) -> str:
     value = _text(header, keyword)
     return value if value in allowed else ""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
@@ -18,6 +17,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGBaseline8Bit
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.header import Header
 
 Stored = NDArray[np.integer]
 
@@ -42,12 +42,12 @@ class PixelFormat:
     signed: bool
 
     @classmethod
-    def of(cls, header: pydicom.Dataset) -> PixelFormat:
+    def of(cls, header: Header) -> PixelFormat:
         """Read it from a header; raises whatever pydicom raises on values that are no numbers."""
-        allocated = int(header.BitsAllocated)
+        allocated = int(header.get("BitsAllocated"))
         return cls(
-            rows=int(header.Rows),
-            columns=int(header.Columns),
+            rows=int(header.get("Rows")),
+            columns=int(header.get("Columns")),
             samples=int(header.get("SamplesPerPixel") or 1),
             photometric=str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper(),
             allocated=allocated,
@@ -61,9 +61,7 @@ class PixelFormat:
         return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
 
 
-def decode(
-    header: pydicom.Dataset, form: PixelFormat, least: tuple[int, int] | None = None
-) -> tuple[Stored, tuple[str, ...]]:
+def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> tuple[Stored, tuple[str, ...]]:
     """Decode the one frame.
 
     Parameters
@@ -85,9 +83,11 @@ def decode(
     Exception
         Whatever pydicom and its plugins raise on damaged data.
     """
+    if not isinstance(header, Dataset):  # the shortcut reads JPEG Baseline alone
+        return _decode_jpeg(header.get("PixelData"), form, least), ()
     syntax = _transfer_syntax(header)
     if syntax == JPEGBaseline8Bit and form.photometric in GREY:
-        return _decode_jpeg(header, form, least), ()
+        return _decode_jpeg(header.PixelData, form, least), ()
     _set_defaults(header, form)
     native_grey = form.photometric in GREY and not syntax.is_encapsulated
     stored = pixel_array(header, correct_unused_bits=not native_grey)
@@ -96,7 +96,7 @@ def decode(
     return _mask_unused_bits(stored, form) if native_grey else (stored, ())
 
 
-def _transfer_syntax(header: pydicom.Dataset) -> UID:
+def _transfer_syntax(header: Dataset) -> UID:
     """The transfer syntax, or for files without one how they are in fact encoded; must be one we can decode."""
     meta = getattr(header, "file_meta", None)
     syntax = meta.get("TransferSyntaxUID") if meta is not None else None
@@ -116,7 +116,7 @@ def _transfer_syntax(header: pydicom.Dataset) -> UID:
     return UID(syntax)
 
 
-def _set_defaults(header: pydicom.Dataset, form: PixelFormat) -> None:
+def _set_defaults(header: Dataset, form: PixelFormat) -> None:
     """Write the values that were assumed into the header, which pydicom reads again."""
     header.PhotometricInterpretation = form.photometric
     header.SamplesPerPixel = form.samples
@@ -127,9 +127,9 @@ def _set_defaults(header: pydicom.Dataset, form: PixelFormat) -> None:
     header.NumberOfFrames = 1
 
 
-def _decode_jpeg(header: pydicom.Dataset, form: PixelFormat, least: tuple[int, int] | None) -> Stored:
+def _decode_jpeg(pixel_data: bytes, form: PixelFormat, least: tuple[int, int] | None) -> Stored:
     """JPEG Baseline through Pillow's libjpeg-turbo: always there, and the fastest by far."""
-    frame = get_frame(header.PixelData, 0, number_of_frames=1)
+    frame = get_frame(pixel_data, 0, number_of_frames=1)
     with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
         declared = (form.columns, form.rows)
         if image.size != declared or image.mode != "L":
@@ -165,7 +165,7 @@ def _mask_unused_bits(stored: Stored, form: PixelFormat) -> tuple[Stored, tuple[
     return masked, () if np.array_equal(masked, stored) else ("high_bits_masked",)
 
 
-def grey_of_colour(header: pydicom.Dataset, form: PixelFormat, stored: Stored) -> NDArray[np.float64]:
+def grey_of_colour(header: Dataset, form: PixelFormat, stored: Stored) -> NDArray[np.float64]:
     """A grey picture stored in colour, by luminance, in [0, 1]; a colour picture is rejected.
 
     Raises

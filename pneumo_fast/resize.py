@@ -3,8 +3,8 @@
 The kernel is the antialiased bilinear one: a triangle as wide as one output pixel covers of the input, and never
 narrower than one input pixel, weights normalized to sum to one, in float32 (Pillow's ``BILINEAR``; PyTorch's
 ``interpolate(..., antialias=True)``). A plain bilinear resize from 1024 to 224 pixels would skip most of the input
-and alias. The kernel is separable, so the resize is two products with banded matrices, which a BLAS does in half
-the time of Pillow's loop (``docs/experiments.md``).
+and alias. The kernel is separable, so the resize is two products with banded matrices, which a BLAS does in a
+third of the time of Pillow's loop (``docs/experiments.md``).
 """
 
 from __future__ import annotations
@@ -41,10 +41,13 @@ def resize(image: NDArray[np.generic], height: int, width: int) -> Floats:
     ndarray of float32, shape (height, width)
         In the units of ``image``.
     """
-    if image.shape == (height, width):
-        return image.astype(np.float32)
-    across = _blocked_product(_bands(image.shape[0], height), image.astype(np.float32))
-    return np.ascontiguousarray(_blocked_product(_bands(image.shape[1], width), np.ascontiguousarray(across.T)).T)
+    across = np.empty((height, image.shape[1]), dtype=np.float32)
+    for rows, band, weights in _bands(image.shape[0], height):
+        np.matmul(weights, image[band].astype(np.float32), out=across[rows])
+    out = np.empty((height, width), dtype=np.float32)
+    for columns, band, weights in _bands(image.shape[1], width):
+        np.matmul(across[:, band], weights.T, out=out[:, columns])
+    return out
 
 
 def place(image: Floats, size: int) -> Floats:
@@ -79,10 +82,3 @@ def _weights(source: int, target: int) -> Floats:
     distance = np.abs(np.arange(source)[None, :] + 0.5 - centre) / support
     weights = np.maximum(0.0, 1.0 - distance)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _blocked_product(bands: list[tuple[slice, slice, Floats]], image: Floats) -> Floats:
-    out = np.empty((bands[-1][0].stop, image.shape[1]), dtype=np.float32)
-    for rows, columns, weights in bands:
-        np.matmul(weights, image[columns], out=out[rows])
-    return out
