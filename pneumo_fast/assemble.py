@@ -6,12 +6,14 @@ import math
 import os
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pneumo_fast import __version__
+from pneumo_fast.claim import Arguments
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.labels import LabelTable
@@ -34,14 +36,9 @@ from pneumo_fast.worker import WORK_FOLDER, Record
 
 
 def assemble(
-    config: ConvertConfig, labels: LabelTable, plan: Plan, records: list[Record], key: bytes
-) -> tuple[Manifest, pd.DataFrame]:
+    config: ConvertConfig, arguments: Arguments, labels: LabelTable, plan: Plan, records: list[Record], key: bytes
+) -> Manifest:
     """Write the tables and then the manifest, which makes the folder a dataset; remove the records.
-
-    Returns
-    -------
-    manifest : Manifest
-    index : DataFrame
 
     Raises
     ------
@@ -79,8 +76,11 @@ def assemble(
             "rows_without_file": plan.rows_without_file,
             "files_without_row": plan.files_without_row,
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
+            "burned_in": int((index["burned_in"] == "YES").sum()),
         },
+        duplicates=_duplicates(index, records),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
+        arguments=asdict(arguments),
         shards=tuple(
             ShardInfo(name=f"{r.name}.npy", split=r.split, rows=len(r.images), bytes=r.bytes, sha256=r.sha256)
             for r in records
@@ -94,7 +94,7 @@ def assemble(
     )
     write_atomic(config.out / "manifest.json", manifest.to_json())
     shutil.rmtree(config.out / WORK_FOLDER)
-    return manifest, index
+    return manifest
 
 
 def _index(plan: Plan, records: list[Record], key: bytes) -> pd.DataFrame:
@@ -111,6 +111,18 @@ def _boxes(labels: LabelTable, index: pd.DataFrame) -> pd.DataFrame:
     """Boxes of the stored images, in the order of the index, with the size of the source."""
     sizes = index[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
     return sizes.merge(labels.boxes, on="image_id")[list(BOX_COLUMNS)]
+
+
+def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
+    """Images that are there more than once, by their pixels and by their SOP Instance UIDs."""
+    uids = pd.Series([row["uid_hash"] for record in records for row in record.images], dtype=str)
+    facts = {}
+    for name, hashes in (("pixels", index["pixel_hash"]), ("uids", uids)):
+        groups = index["split"].groupby(hashes[hashes != ""])
+        sizes, splits = groups.size(), groups.nunique()
+        facts[f"equal_{name}"] = int(sizes[sizes > 1].sum())
+        facts[f"equal_{name}_across_splits"] = int(sizes[splits > 1].sum())
+    return facts
 
 
 def write_rejects(out: Path, rejects: list[dict[str, str]]) -> str:

@@ -123,6 +123,7 @@ def convert(
     id_column: Annotated[str, typer.Option(help="Column with the image id.")] = "patientId",
     label_column: Annotated[str, typer.Option(help="Column with the label, 0 or 1.")] = "Target",
     group_column: Annotated[str | None, typer.Option(help="Column with the patient.")] = None,
+    path_column: Annotated[str | None, typer.Option(help="Column with the path below IMAGES.")] = None,
     class_info: Annotated[Path | None, typer.Option(help="RSNA's table of three classes (CSV).")] = None,
     groups: Annotated[Path | None, typer.Option(help="RSNA's mapping file (JSON): which image is whose.")] = None,
     ungrouped: Annotated[Ungrouped, typer.Option(help="Images that the groups leave out.")] = Ungrouped.keep,
@@ -136,8 +137,15 @@ def convert(
     decode: Annotated[DecodeMode, typer.Option(help="JPEG at reduced scale, or in full.")] = DecodeMode.fast,
     window: Annotated[WindowRule, typer.Option(help="Apply VOI LUTs and windows.")] = WindowRule.auto,
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one per core")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler, tcp://HOST:PORT.", show_default="this machine")
+    ] = None,
     max_rejects: Annotated[str, typer.Option(help="Rejected files allowed: a count, or a share as 0.01 or 1%.")] = "1%",
+    timeout_s: Annotated[float, typer.Option(help="Seconds that reading one file may take.")] = 10.0,
+    max_pixels: Annotated[int, typer.Option(help="Larger images are rejected unread.")] = 64_000_000,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished conversion.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the dataset in OUT.")] = False,
+    hash_ids: Annotated[bool, typer.Option("--hash-ids", help="Write pseudonyms instead of image ids.")] = False,
     hash_key: Annotated[
         Path | None, typer.Option(help="Key file for pseudonyms.", show_default="in your configuration folder")
     ] = None,
@@ -155,6 +163,7 @@ def convert(
         id_column=id_column,
         label_column=label_column,
         group_column=group_column,
+        path_column=path_column,
         class_info=class_info,
         groups=groups,
         ungrouped=ungrouped.value,
@@ -168,8 +177,13 @@ def convert(
         decode=decode.value,
         window=window.value,
         workers=workers,
+        scheduler=scheduler,
         max_rejects=parse_max_rejects(max_rejects),
+        timeout_s=timeout_s,
+        max_pixels=max_pixels,
+        resume=resume,
         overwrite=overwrite,
+        hash_ids=hash_ids,
         hash_key=hash_key,
     )
     with _interruptible(), terminal.progress("converting") as on_progress:

@@ -1,33 +1,33 @@
-"""From a folder of DICOMs and a label table to a dataset: plan, worker processes, assembly.
+"""From a folder of radiographs and a label table to a dataset: plan, tasks, assembly.
 
 Each task writes one whole shard and then a record of it into ``OUT/.convert``; when all are done the tables are
 assembled from the records and the manifest is written last. The bytes depend on the input and the options, not on
-the number of workers.
+the number of workers, nor on how often the conversion was killed and resumed.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from pneumo_fast.assemble import assemble, write_rejects
+from pneumo_fast.claim import Arguments, claim
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.labels import read_labels
+from pneumo_fast.executors import Submit, dask_workers, local_workers
+from pneumo_fast.labels import LabelTable, read_labels
 from pneumo_fast.options import ConvertConfig
-from pneumo_fast.plan import Plan, make_plan
+from pneumo_fast.plan import Plan, hide_ids, make_plan
 from pneumo_fast.privacy import load_key
-from pneumo_fast.shards import SPLITS, Manifest
-from pneumo_fast.worker import WORK_FOLDER, Record, Source, Task, run_task, start_worker
+from pneumo_fast.shards import Manifest
+from pneumo_fast.supervise import Outcome
+from pneumo_fast.worker import Record, Source, Task
 
-TABLES = ("index.csv", "boxes.csv", "rejects.csv")
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +38,13 @@ class ConvertSummary:
     seconds: float
     """Wall-clock time."""
     images: int
-    """Images stored."""
-    burned_in: int
-    """Images marked as having burned-in annotation."""
+    """Images in the dataset."""
+    converted: int
+    """Images converted now; fewer than ``images`` when resuming."""
 
 
-def convert(config: ConvertConfig, on_progress: Callable[[int, int], None] | None = None) -> ConvertSummary:
-    """Convert a folder of DICOMs.
+def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConvertSummary:
+    """Convert a folder of radiographs.
 
     Parameters
     ----------
@@ -60,11 +60,37 @@ def convert(config: ConvertConfig, on_progress: Callable[[int, int], None] | Non
     """
     begin = time.perf_counter()
     key = load_key(config.hash_key)
+    labels, plan = _plan(config)
+    arguments = Arguments.of(config, labels, plan, key)
+    if config.hash_ids:
+        labels, plan = hide_ids(labels, plan, key)
+    converted = 0
+    try:
+        manifest = claim(config, arguments)
+        if manifest is None:
+            tasks = _tasks(config, plan)
+            converted = _run(config, plan, tasks, on_progress)
+            records = [Record.read(task.record_path) for task in tasks]
+            manifest = assemble(config, arguments, labels, plan, records, key)
+    except OSError as error:
+        raise ConvertError(
+            f"dataset {config.out} cannot be written ({error.strerror}): make room, then go on with --resume"
+        ) from error
+    return ConvertSummary(
+        manifest=manifest,
+        seconds=time.perf_counter() - begin,
+        images=sum(sum(counts.values()) for counts in manifest.counts.values()),
+        converted=converted,
+    )
+
+
+def _plan(config: ConvertConfig) -> tuple[LabelTable, Plan]:
     labels = read_labels(
         config.labels,
         id_column=config.id_column,
         label_column=config.label_column,
         group_column=config.group_column,
+        path_column=config.path_column,
         class_info=config.class_info,
         groups=config.groups,
     )
@@ -77,47 +103,7 @@ def convert(config: ConvertConfig, on_progress: Callable[[int, int], None] | Non
         keep_ungrouped=config.ungrouped == "keep",
         shard_size=config.shard_size,
     )
-    try:
-        _claim(config.out, overwrite=config.overwrite)
-        tasks = _tasks(config, plan)
-        _run(config, plan, tasks, on_progress)
-        records = [Record.read(task.record_path) for task in tasks]
-        manifest, index = assemble(config, labels, plan, records, key)
-    except OSError as error:
-        raise ConvertError(
-            f"dataset {config.out} cannot be written ({error.strerror}): make room or name another"
-        ) from error
-    return ConvertSummary(
-        manifest=manifest,
-        seconds=time.perf_counter() - begin,
-        images=len(index),
-        burned_in=int((index["burned_in"] == "YES").sum()),
-    )
-
-
-def _claim(out: Path, *, overwrite: bool) -> None:
-    """Make the dataset folder, emptied of an earlier dataset where that is wanted; other files are left alone."""
-    ours = (out / "manifest.json").exists() or (out / WORK_FOLDER).exists()
-    if out.exists() and not out.is_dir():
-        raise ConvertError(f"{out} is a file: name a folder for the dataset")
-    if ours and not overwrite:
-        raise ConvertError(f"{out} holds a dataset already: give --overwrite to replace it, or name another folder")
-    if not ours and out.is_dir() and any(out.iterdir()):
-        raise ConvertError(f"{out} holds files that are no dataset: name an empty or a new folder")
-    if ours:
-        _remove_dataset(out)
-    (out / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-
-
-def _remove_dataset(out: Path) -> None:
-    """Remove what :func:`convert` writes and nothing else, the manifest first."""
-    for name in ("manifest.json", *TABLES):
-        (out / name).unlink(missing_ok=True)
-    for split in SPLITS:
-        for shard in out.glob(f"{split}-[0-9]*.npy"):
-            shard.unlink()
-        shutil.rmtree(out / split, ignore_errors=True)
-    shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
+    return labels, plan
 
 
 def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
@@ -128,44 +114,62 @@ def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
             images=config.images.absolute(),
             out=config.out.absolute(),
             sources=tuple(
-                Source(image_id=image_id, path=path, label=int(label))
-                for image_id, path, label in zip(part["image_id"], part["path"], part["label"], strict=True)
+                Source(image_id=image_id, path=path, shown_path=shown_path, label=int(label))
+                for image_id, path, shown_path, label in zip(
+                    part["image_id"], part["path"], part["shown_path"], part["label"], strict=True
+                )
             ),
             size=config.size,
             dtype=config.dtype,
             layout=config.layout,
             decode=config.decode,
             window=config.window,
+            max_pixels=config.max_pixels,
         )
         for name, part in plan.images.groupby("task", sort=False)
     ]
 
 
-def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Callable[[int, int], None] | None) -> None:
-    """Hand the tasks to worker processes; stop as soon as too much is rejected."""
+def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Progress | None) -> int:
+    """Have the unfinished tasks done; stop as soon as too much is rejected. Returns the images converted."""
     total = len(plan.images) + len(plan.rejects)
-    done, rejected = len(plan.rejects), len(plan.rejects)
     limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
-    workers = config.workers or len(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=start_worker) as pool:
-        try:
-            futures = [pool.submit(run_task, task) for task in tasks]
-            for future in as_completed(futures):
-                stored, rejects = future.result()
-                done, rejected = done + stored + rejects, rejected + rejects
+    finished = [Record.read(task.record_path) for task in tasks if task.record_path.exists()]
+    names = {record.name for record in finished}
+    left = [task for task in tasks if task.name not in names]
+    rejected = len(plan.rejects) + sum(len(record.rejects) for record in finished)
+    before = len(plan.rejects) + sum(len(record.images) + len(record.rejects) for record in finished)
+    done, stored = before, 0
+    if left and rejected <= limit:
+        with _workers(config, len(left)) as submit:
+            for outcome in _outcomes([submit(task, config.timeout_s) for task in left]):
+                stored += outcome.stored
+                rejected += outcome.rejected
+                done += outcome.stored + outcome.rejected
                 if on_progress:
                     on_progress(done, total)
                 if rejected > limit:
                     break
-        except BrokenProcessPool as error:
-            raise ConvertError("a worker process died (out of memory, or killed): convert again") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
     if rejected > limit:
-        finished = [Record.read(task.record_path) for task in tasks if task.record_path.exists()]
-        write_rejects(config.out, [*plan.rejects, *(reject for record in finished for reject in record.rejects)])
-        raise ConvertError(
-            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}, mend "
-            "them or raise --max-rejects"
-        )
+        _fail_for_rejects(config, plan, tasks, f"{rejected} of {total} files were rejected, {limit} are allowed")
+    return stored
+
+
+def _workers(config: ConvertConfig, tasks: int) -> AbstractContextManager[Submit]:
+    if config.scheduler:
+        return dask_workers(config.scheduler)
+    return local_workers(min(config.workers or len(os.sched_getaffinity(0)), tasks))
+
+
+def _outcomes(futures: list[Future[Outcome]]) -> Iterator[Outcome]:
+    for future in as_completed(futures):
+        yield future.result()
+
+
+def _fail_for_rejects(config: ConvertConfig, plan: Plan, tasks: list[Task], message: str) -> None:
+    """Write down what was rejected so far, and raise."""
+    finished = [Record.read(task.record_path) for task in tasks if task.record_path.exists()]
+    write_rejects(config.out, [*plan.rejects, *(reject for record in finished for reject in record.rejects)])
+    raise ConvertError(
+        f"{message}: see {config.out / 'rejects.csv'}; mend them, or raise --max-rejects and go on with --resume"
+    )

@@ -7,6 +7,7 @@ Texts of the patient module are never read into a message.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,13 +40,14 @@ REASONS: Final = {
     "needs_decoders": "a transfer syntax that needs the extra decoders",
     "frame_mismatch": "the compressed frame's size or kind is not what the header declares",
     "corrupt": "the pixel data are truncated or damaged",
+    "crashed": "the file took its worker process down, twice",
+    "timeout": "reading the file took longer than allowed, twice",
     "ambiguous": "several files match one row of the label table",
 }
 """Every reason code a rejection can carry."""
 
 SMALLEST_SIDE: Final = 32
 LONGEST_ASPECT: Final = 4.0
-MAX_PIXELS: Final = 64_000_000  # twice the largest radiographs in use
 SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that are stored, in each direction
 
 
@@ -63,10 +65,12 @@ class Radiograph:
     """Peculiarities that were decided by rule."""
     metadata: Metadata
     """What may be known of the image."""
+    uid_hash: str
+    """16 hexadecimal digits that stand for the SOP Instance UID; ``""`` where there is none."""
 
 
 def read_radiograph(
-    path: Path, size: int, *, decode_mode: Decode = "exact", window: Window = "auto", max_pixels: int = MAX_PIXELS
+    path: Path, size: int, *, decode_mode: Decode = "exact", window: Window = "auto", max_pixels: int = 64_000_000
 ) -> Radiograph:
     """Read one DICOM file.
 
@@ -109,7 +113,14 @@ def read_radiograph(
         intensity=curve.intensity if curve else "range",
         notes=(*curve.notes, *notes) if curve else ("grey_stored_as_colour", *notes),
         metadata=metadata,
+        uid_hash=_uid_hash(header),
     )
+
+
+def _uid_hash(header: Header) -> str:
+    """Equal for two files with one SOP Instance UID, which itself could be traced to a patient."""
+    uid = str(header.get("SOPInstanceUID") or "")
+    return hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:16] if uid else ""
 
 
 @contextmanager

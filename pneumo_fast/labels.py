@@ -30,7 +30,7 @@ class LabelTable:
 
     images: pd.DataFrame
     """One row per image in the table's order: ``image_id`` (str), ``label`` (0 or 1), ``group`` (str, patient, ``""``
-    where unknown), ``class`` (str, ``""`` where unknown)."""
+    where unknown), ``class`` (str, ``""`` where unknown), and ``path`` where a column names it."""
     boxes: pd.DataFrame
     """One row per box: ``image_id``, and ``x``, ``y``, ``width``, ``height`` in source pixels (float)."""
     group_source: str
@@ -43,6 +43,7 @@ def read_labels(
     id_column: str = "patientId",
     label_column: str = "Target",
     group_column: str | None = None,
+    path_column: str | None = None,
     class_info: Path | None = None,
     groups: Path | None = None,
 ) -> LabelTable:
@@ -54,6 +55,9 @@ def read_labels(
         CSV; several rows of one image give one label and as many boxes as have the columns x, y, width, height.
     id_column, label_column, group_column : str
         Names of the columns; a group is a patient.
+    path_column : str, optional
+        Column with the image's path below the images folder. A table without the id column then takes its ids from
+        the paths, without ending and with ``__`` for ``/``.
     class_info : Path, optional
         RSNA's ``stage_2_detailed_class_info.csv``: columns ``id_column`` and ``class``.
     groups : Path, optional
@@ -65,6 +69,11 @@ def read_labels(
         If a table cannot be used; the message names row and column.
     """
     table = _read_csv(path)
+    if path_column:
+        _require_columns(path, table, [path_column])
+        _check_paths(path, table, path_column)
+        if id_column not in table.columns:
+            table[id_column] = table[path_column].str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
     _require_columns(path, table, [id_column, label_column, *([group_column] if group_column else [])])
     if group_column and groups:
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
@@ -79,6 +88,9 @@ def read_labels(
     if group_column:
         _check_agreement(path, table[id_column], table[group_column], id_column, group_column)
         images["group"] = table[group_column][first].to_numpy()
+    if path_column:
+        _check_agreement(path, table[id_column], table[path_column], id_column, path_column)
+        images["path"] = table[path_column][first].to_numpy()
     if groups:
         images["group"] = images["image_id"].map(_read_mapping(groups)).fillna("")
     if class_info:
@@ -118,6 +130,14 @@ def _check_ids(path: Path, table: pd.DataFrame, column: str) -> None:
     if not plain.all():
         row = int(np.argmin(plain))
         _fail(path, row, column, ids[row], f"a plain file name (no path, 1 to {LONGEST_ID} characters)")
+
+
+def _check_paths(path: Path, table: pd.DataFrame, column: str) -> None:
+    """A path must stay below the images folder."""
+    for row, value in enumerate(table[column]):
+        steps = value.split("/")
+        if not value or "\0" in value or value.startswith("/") or {"", ".", ".."} & set(steps):
+            _fail(path, row, column, value, "a relative path below the images folder, written with /")
 
 
 def _binary(path: Path, table: pd.DataFrame, column: str) -> pd.Series[int]:

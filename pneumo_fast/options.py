@@ -29,6 +29,8 @@ class ConvertConfig:
     """Column that holds 0 or 1."""
     group_column: str | None = None
     """Column that holds the patient, if any."""
+    path_column: str | None = None
+    """Column that holds the image's path below ``images``, for tables that name files rather than ids."""
     class_info: Path | None = None
     """RSNA's table of three classes (CSV), if any."""
     groups: Path | None = None
@@ -55,10 +57,20 @@ class ConvertConfig:
     """Whether a VOI LUT or window in a file is applied."""
     workers: int | None = None
     """Worker processes, at least 1; by default one per core."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler, as ``tcp://HOST:PORT``; by default worker processes of this machine."""
     max_rejects: int | float = 0.01
     """Rejected files beyond which the conversion fails: a count, or (as float) a share of the images."""
+    timeout_s: float = 10.0
+    """Seconds that reading one file may take, above 0."""
+    max_pixels: int = 64_000_000
+    """Pixels (rows times columns) beyond which a file is rejected unread; twice the largest radiographs in use."""
+    resume: bool = False
+    """Go on with the unfinished conversion in ``out``, or start where there is none."""
     overwrite: bool = False
     """Replace a dataset that lies in ``out``."""
+    hash_ids: bool = False
+    """Write pseudonyms in the place of image ids and of the paths of rejected files."""
     hash_key: Path | None = None
     """File with the key for pseudonyms; by default one in the user's configuration folder."""
 
@@ -75,7 +87,11 @@ class ConvertConfig:
             raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")
         if not 16 <= self.size <= 4096:
             raise ConfigError(f"size {self.size}: 16 to 4096 pixels expected")
-        for name in ("shard_size", "workers"):
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite exclude each other: give one of them")
+        if not 0 < self.timeout_s < math.inf:
+            raise ConfigError(f"timeout-s {self.timeout_s}: a number of seconds above 0 expected")
+        for name in ("shard_size", "workers", "max_pixels"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name.replace('_', '-')} {value}: at least 1 expected")
         if self.max_rejects < 0 or (isinstance(self.max_rejects, float) and not self.max_rejects <= 1):

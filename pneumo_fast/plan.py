@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.labels import LabelTable
+from pneumo_fast.privacy import pseudonym
 from pneumo_fast.splits import NAMES, assign_splits, prove_disjoint, seeded_order
 
 SHARDS_WANTED = 64  # enough for some dozen workers to finish together
@@ -23,7 +24,8 @@ class Plan:
     """Every image to convert, in the order in which it will be stored."""
 
     images: pd.DataFrame
-    """``image_id``, ``label``, ``group``, ``class``, ``path`` (relative to the images folder), ``split``, ``task``."""
+    """``image_id``, ``label``, ``group``, ``class``, ``path`` (relative to the images folder), ``shown_path`` (as
+    it is written if the file is rejected), ``split``, ``task``."""
     rejects: tuple[dict[str, str], ...]
     """Files that cannot be matched with one row: path, reason, detail."""
     rows_without_file: int
@@ -50,7 +52,7 @@ def make_plan(
         If the folder is missing or no file matches a row of the table.
     """
     files = _find_files(images)
-    paths, rejects, files_without_row = _match(files, set(labels.images["image_id"]))
+    paths, rejects, files_without_row = _match(files, labels.images)
     table = labels.images.assign(path=labels.images["image_id"].map(paths))
     ambiguous = {reject["image_id"] for reject in rejects}
     without_file = table["path"].isna() & ~table["image_id"].isin(ambiguous)
@@ -65,6 +67,7 @@ def make_plan(
         table = table[table["group"] != ""].reset_index(drop=True)
     if table.empty:
         raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
+    table["shown_path"] = table["path"]
     table["split"] = assign_splits(table, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
     prove_disjoint(table)
     return Plan(
@@ -87,12 +90,17 @@ def _find_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _match(files: list[str], ids: set[str]) -> tuple[dict[str, str], list[dict[str, str]], int]:
+def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, str], list[dict[str, str]], int]:
     """Image id to path; files of which several match one id, all rejected; and how many match none.
 
-    An image belongs to the row whose id is its file name without the ending, or the whole name: an id may itself
-    hold dots.
+    Where the table has paths, they tell. Else an image belongs to the row whose id is its file name without the
+    ending, or the whole name: an id may itself hold dots.
     """
+    if "path" in images:
+        there = set(files)
+        found = {i: path for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
+        return found, [], len(there - set(found.values()))
+    ids = set(images["image_id"])
     candidates: dict[str, list[str]] = {}
     unmatched = 0
     for path in files:
@@ -109,6 +117,23 @@ def _match(files: list[str], ids: set[str]) -> tuple[dict[str, str], list[dict[s
         for path in paths
     ]
     return {image_id: paths[0] for image_id, paths in candidates.items() if len(paths) == 1}, rejects, unmatched
+
+
+def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Plan]:
+    """Put pseudonyms in the place of image ids and of the paths that rejections name."""
+
+    def image(text: str) -> str:
+        return pseudonym(key, "image", text)
+
+    def path(text: str) -> str:
+        return pseudonym(key, "path", text)
+
+    images = plan.images.assign(
+        image_id=plan.images["image_id"].map(image), shown_path=plan.images["shown_path"].map(path)
+    )
+    rejects = tuple({**reject, "path": path(reject["path"])} for reject in plan.rejects)
+    boxes = labels.boxes.assign(image_id=labels.boxes["image_id"].map(image))
+    return replace(labels, boxes=boxes), replace(plan, images=images, rejects=rejects)
 
 
 def _cut(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:

@@ -84,7 +84,9 @@ class Manifest:
     split: dict[str, Any]
     counts: dict[str, dict[str, int]]
     input: dict[str, Any]
+    duplicates: dict[str, int]
     rejects: dict[str, int]
+    arguments: dict[str, Any]
     shards: tuple[ShardInfo, ...]
     tables: dict[str, str]
 

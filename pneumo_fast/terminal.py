@@ -133,12 +133,16 @@ def show_conversion(summary: ConvertSummary) -> None:
         out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
     if facts["dropped_ungrouped"]:
         out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
-    if summary.burned_in:
-        out.print(f"Images marked as having burned-in annotation: {summary.burned_in:,}")
+    if facts["burned_in"]:
+        out.print(f"Images marked as having burned-in annotation: {facts['burned_in']:,}")
+    for name, what in (("pixels", "the same pixels"), ("uids", "the same SOP Instance UID")):
+        if count := manifest.duplicates[f"equal_{name}"]:
+            across = manifest.duplicates[f"equal_{name}_across_splits"]
+            out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
     out.print(f"Patients on both sides of the split: {manifest.split['leaks']}")
     out.print(f"Pixels of the train split: mean {manifest.mean:.4f}, std {manifest.std:.4f}")
-    rate = summary.images / summary.seconds
-    out.print(f"{summary.images:,} images in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+    rate = summary.converted / summary.seconds
+    out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
 
 
 def show_training(summary: TrainSummary) -> None:

@@ -1,13 +1,24 @@
 """The unit of conversion: one task reads its images and writes one whole shard and a record of it.
 
-Runs in worker processes, so it imports nothing heavy, and no pixels cross a process boundary.
+``python -m pneumo_fast.worker`` is the disposable child process that does so, task after task, for a supervisor
+(:mod:`pneumo_fast.supervise`). It imports nothing heavy, no pixels cross a process boundary, and before each file
+it notes in memory shared with the supervisor which file it is at, so that a hang or a crash can be attributed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import mmap
+import os
+import pickle
+import resource
 import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +33,10 @@ from pneumo_fast.npy import SCALES, Images, write_array
 from pneumo_fast.options import Decode, Window
 
 WORK_FOLDER = ".convert"
+JOURNAL = struct.Struct("<qd")  # position of the source being read, and when that began (monotonic clock, seconds)
+NO_FILE = -1  # the position between files
+MEMORY_BYTES = 6 << 30  # address space of a worker beside its shard: a decoder that wants more is stopped by this
+PR_SET_PDEATHSIG = 1  # prctl(2): be killed when the parent dies
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +44,11 @@ class Source:
     """One image to convert."""
 
     image_id: str
+    """As it will be written."""
     path: str
     """Relative to the images folder."""
+    shown_path: str
+    """As it will be written if the file is rejected."""
     label: int
 
 
@@ -51,6 +69,7 @@ class Task:
     layout: Literal["shards", "folder"]
     decode: Decode
     window: Window
+    max_pixels: int
 
     @property
     def record_path(self) -> Path:
@@ -84,13 +103,15 @@ class Record:
         return cls(**json.loads(path.read_text()))
 
 
-def start_worker() -> None:
-    """Prepare a worker process: the parent alone answers Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def run_task(task: Task) -> tuple[int, int]:
+def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int]:
     """Convert one task's images; return how many were stored and how many rejected.
+
+    Parameters
+    ----------
+    condemned : dict
+        Sources, by position, that killed or stopped a worker before, with reason and detail: not read again.
+    at : callable
+        Called with the position of a source before it is read, and with :data:`NO_FILE` after the last.
 
     Raises
     ------
@@ -100,11 +121,15 @@ def run_task(task: Task) -> tuple[int, int]:
     stored = np.empty((len(task.sources), task.size, task.size), dtype=_stored_dtype(task.dtype))
     rows: list[dict[str, Any]] = []
     rejects: list[dict[str, str]] = []
-    for source in task.sources:
+    for position, source in enumerate(task.sources):
+        at(position)
         try:
+            if position in condemned:
+                raise RejectedImageError(*condemned[position])
             rows.append(_read_image(task, source, stored[len(rows)], len(rows)))
         except RejectedImageError as error:
-            rejects.append({"path": source.path, "reason": error.reason, "detail": error.detail})
+            rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
+    at(NO_FILE)
     kept = stored[: len(rows)]
     sums = [_sums(image, SCALES[task.dtype]) for image in kept]
     record = Record(
@@ -124,7 +149,9 @@ def run_task(task: Task) -> tuple[int, int]:
 def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
     """Read one image into its row of the shard; return its row of the index."""
     path = task.images / source.path
-    radiograph = read_radiograph(path, task.size, decode_mode=task.decode, window=task.window)
+    radiograph = read_radiograph(
+        path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels
+    )
     if task.dtype == "uint8":
         np.rint(radiograph.pixels * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
     else:
@@ -139,6 +166,7 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
         "intensity": radiograph.intensity,
         "padding_pixels": radiograph.padding_pixels,
         "notes": " ".join(radiograph.notes),
+        "uid_hash": radiograph.uid_hash,
         "pixel_hash": hashlib.sha256(out.data).hexdigest()[:16],
     }
 
@@ -166,3 +194,48 @@ def _sums(image: Images, scale: float) -> tuple[float, float]:
 
 def _stored_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name).newbyteorder("<")
+
+
+def main() -> None:
+    """Serve tasks from standard input until it ends; answer each with one line of JSON on standard output.
+
+    Arguments: the supervisor's process id, and the descriptor of the journal's memory.
+    """
+    parent, journal_descriptor = int(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor alone answers Ctrl-C
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        return
+    journal = mmap.mmap(journal_descriptor, JOURNAL.size)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a native decoder prints must not pass for an answer
+
+    def at(position: int) -> None:
+        JOURNAL.pack_into(journal, 0, position, time.monotonic())
+
+    while True:
+        try:
+            task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
+        except EOFError:
+            return
+        _limit_memory(task)
+        try:
+            stored, rejected = convert_task(task, condemned, at)
+            answer = {"stored": stored, "rejected": rejected}
+        except OSError as error:
+            answer = {"error": error.strerror or type(error).__name__}
+        at(NO_FILE)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _limit_memory(task: Task) -> None:
+    """Make an absurd allocation fail in this process instead of bringing the machine down."""
+    shard = len(task.sources) * task.size * task.size * 4
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    wanted = MEMORY_BYTES + shard
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+if __name__ == "__main__":
+    main()
