@@ -149,11 +149,11 @@ def _split_facts(config: ConvertConfig, labels: LabelTable, index: pd.DataFrame,
     grouped = index[index["group"] != ""]
     ungrouped = len(index) - len(grouped)
     if labels.group_source == "none":
-        leaks = "unknown: no groups were given, so images of one patient may stand on both sides of the split"
+        leaks = "unknown: no patients were given (--groups), so images of one may stand on both sides of the split"
     elif ungrouped:
-        leaks = f"none among grouped images; {ungrouped} images without a group cannot be checked"
+        leaks = f"none among images whose patient is known; {ungrouped} others cannot be checked"
     else:
-        leaks = "none: no group stands in two splits"
+        leaks = "none: no patient stands in two splits"
     return {
         "seed": config.seed,
         "val_fraction": config.val_fraction,

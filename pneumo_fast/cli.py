@@ -260,6 +260,37 @@ def evaluate(
     terminal.show_evaluation(evaluation)
 
 
+@app.command()
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset"),
+) -> None:
+    """Check every byte of a dataset; name what is damaged."""
+    from pneumo_fast import terminal
+    from pneumo_fast.verify import verify as check
+
+    with _interruptible(), terminal.progress("verifying") as on_progress:
+        problems = check(dataset, on_progress)
+    terminal.show_verification(dataset, problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    count: Annotated[int, typer.Option(help="Images to make.")] = 1500,
+    size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Chooses everything.")] = 0,
+) -> None:
+    """Make synthetic radiographs as DICOM files, with tables like RSNA's."""
+    from pneumo_fast import terminal
+    from pneumo_fast.phantom import PhantomConfig, make_phantoms
+
+    config = PhantomConfig(out=out, count=count, size_px=size, seed=seed)
+    with _interruptible(), terminal.progress("drawing") as on_progress:
+        make_phantoms(config, on_progress)
+
+
 def parse_max_rejects(text: str) -> int | float:
     """``5`` is a count; ``0.05`` and ``5%`` are shares.
 

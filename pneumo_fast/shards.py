@@ -144,8 +144,13 @@ class Dataset:
     """SHA-256 of ``manifest.json``, which holds the checksums of all else."""
 
     @classmethod
-    def open(cls, path: Path) -> Dataset:
+    def open(cls, path: Path, *, check_files: bool = True) -> Dataset:
         """Open a dataset folder and check what can be checked without reading pixels.
+
+        Parameters
+        ----------
+        check_files : bool
+            Whether each file of pixels must be there with its size; ``verify`` looks closer itself.
 
         Raises
         ------
@@ -161,7 +166,8 @@ class Dataset:
             manifest = Manifest.from_json(text.decode())
             index = _read_index(path, manifest)
             boxes = _read_table(path, manifest, "boxes.csv").astype(dict.fromkeys(BOX_COLUMNS[1:], float))
-            _check_files(path, manifest, index)
+            if check_files:
+                _check_files(path, manifest, index)
         except (DatasetError, ValueError) as error:
             raise DatasetError(f"dataset {path}: {error}") from error
         return cls(path=path, manifest=manifest, index=index, boxes=boxes, identity=hashlib.sha256(text).hexdigest())

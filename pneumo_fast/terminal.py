@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -55,8 +56,8 @@ def _bar() -> Progress:
 
 def _updater(bar: Progress, task: TaskID) -> OnProgress:
     def update(done: int, total: int) -> None:
-        speed = bar.tasks[0].speed
-        bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+        elapsed = bar.tasks[0].elapsed
+        bar.update(task, completed=done, total=total, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
 
     return update
 
@@ -139,10 +140,21 @@ def show_conversion(summary: ConvertSummary) -> None:
         if count := manifest.duplicates[f"equal_{name}"]:
             across = manifest.duplicates[f"equal_{name}_across_splits"]
             out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
-    out.print(f"Patients on both sides of the split: {manifest.split['leaks']}")
+    out.print(f"Leaks between splits: {manifest.split['leaks']}")
     out.print(f"Pixels of the train split: mean {manifest.mean:.4f}, std {manifest.std:.4f}")
+    if not summary.converted:
+        out.print("Nothing was left to convert: the dataset is complete")
+        return
     rate = summary.converted / summary.seconds
     out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+
+
+def show_verification(dataset: Path, problems: list[str]) -> None:
+    """What ``verify`` found."""
+    for problem in problems:
+        out.print(problem, soft_wrap=True)
+    verdict = f"{len(problems)} problems: convert again" if problems else "sound, every byte of it"
+    out.print(f"{dataset}: {verdict}", soft_wrap=True)
 
 
 def show_training(summary: TrainSummary) -> None:
