@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.supervise import Outcome, WorkerPool
 from pneumo_fast.worker import Task
 
+log = logging.getLogger(__name__)
+
 Submit = Callable[[Task, float], "Future[Outcome]"]
 
-_remote_pool = WorkerPool()  # on a Dask worker: its processes outlive the task, and Dask hands nothing else on
+# On a Dask worker, which hands nothing from task to task: the worker processes of each conversion, by its name. A
+# stopped pool stays, so that a task that is still on its way finds it stopped.
+_remote_pools: defaultdict[str, WorkerPool] = defaultdict(WorkerPool)
+_remote_lock = threading.Lock()
 
 
 @contextmanager
@@ -25,7 +34,6 @@ def local_workers(count: int) -> Iterator[Submit]:
     finally:
         pool.stop()
         executor.shutdown(cancel_futures=True)
-        pool.close()
 
 
 @contextmanager
@@ -35,30 +43,43 @@ def dask_workers(address: str) -> Iterator[Submit]:
     Raises
     ------
     ConvertError
-        If Dask is not installed or the scheduler does not answer.
+        If Dask is not installed, the scheduler does not answer, or the cluster is lost while tasks run.
     """
     try:
-        from distributed import Client  # noqa: PLC0415  # an extra
+        from distributed import Client, KilledWorker  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise ConvertError("--scheduler needs Dask: pip install 'pneumo-fast[dask]'") from error
     try:
-        client = Client(address, timeout="10s")
+        client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConvertError(f"no Dask scheduler answers at {address} ({type(error).__name__}): start one") from error
+    conversion = secrets.token_hex(8)
     with client:
+        if not client.scheduler_info()["workers"]:
+            log.warning("The Dask cluster at %s has no workers yet: waiting for them", address)
         executor: Executor = client.get_executor(pure=False)
         try:
-            yield lambda task, timeout_s: executor.submit(run_remote, task, timeout_s)
+            yield lambda task, timeout_s: executor.submit(run_remote, conversion, task, timeout_s)
+        except (KilledWorker, CancelledError) as error:
+            raise ConvertError(
+                f"the Dask cluster at {address} lost its workers or its scheduler ({type(error).__name__}): see its "
+                "logs, then go on with --resume"
+            ) from error
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-            client.run(stop_remote)
+            client.run(stop_remote, conversion)
 
 
-def run_remote(task: Task, timeout_s: float) -> Outcome:
+def run_remote(conversion: str, task: Task, timeout_s: float) -> Outcome:
     """Run a task on a Dask worker, in a worker process of the Dask worker's own."""
-    return _remote_pool.run_task(task, timeout_s)
+    return _remote_pool(conversion).run_task(task, timeout_s)
 
 
-def stop_remote() -> None:
-    """Kill the worker processes of a Dask worker; later tasks start new ones."""
-    _remote_pool.restart()
+def stop_remote(conversion: str) -> None:
+    """Kill the worker processes that a Dask worker keeps for a conversion, and start no more for it."""
+    _remote_pool(conversion).stop()
+
+
+def _remote_pool(conversion: str) -> WorkerPool:
+    with _remote_lock:
+        return _remote_pools[conversion]

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from pneumo_fast.errors import LabelError
 
 BOX: Final = ["x", "y", "width", "height"]
 PATIENT_DIGITS: Final = 8  # NIH file names are PPPPPPPP_NNN.png: patient, then follow-up number
-LONGEST_ID: Final = 200  # leaves room for an ending in a file name of 255 bytes
+LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
 _PLAIN_NAME: Final = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
@@ -68,44 +68,52 @@ def read_labels(
     LabelError
         If a table cannot be used; the message names row and column.
     """
-    table = _read_csv(path)
+    table, id_source = _read_csv(path), id_column
     if path_column:
         _require_columns(path, table, [path_column])
         _check_paths(path, table, path_column)
         if id_column not in table.columns:
+            id_source = path_column
             table[id_column] = table[path_column].str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
     _require_columns(path, table, [id_column, label_column, *([group_column] if group_column else [])])
     if group_column and groups:
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
-    _check_ids(path, table, id_column)
+    _check_ids(path, table[id_column], id_source)
     label = _binary(path, table, label_column)
-    _check_agreement(path, table[id_column], label, id_column, label_column)
+    _check_agreement(path, table[id_column], label, label_column)
 
     first = ~table[id_column].duplicated()
     images = pd.DataFrame({"image_id": table[id_column], "label": label})[first].reset_index(drop=True)
     images["group"] = ""
     images["class"] = ""
     if group_column:
-        _check_agreement(path, table[id_column], table[group_column], id_column, group_column)
+        _check_agreement(path, table[id_column], table[group_column], group_column)
         images["group"] = table[group_column][first].to_numpy()
     if path_column:
-        _check_agreement(path, table[id_column], table[path_column], id_column, path_column)
+        _check_agreement(path, table[id_column], table[path_column], path_column)
         images["path"] = table[path_column][first].to_numpy()
     if groups:
-        images["group"] = images["image_id"].map(_read_mapping(groups)).fillna("")
+        patients = _read_mapping(groups)
+        images["group"] = [patients.get(image_id, "") for image_id in images["image_id"]]
     if class_info:
-        images["class"] = images["image_id"].map(_read_classes(class_info, id_column)).fillna("")
+        classes = _read_classes(class_info, id_column)
+        images["class"] = [classes.get(image_id, "") for image_id in images["image_id"]]
     source = "mapping" if groups else "column" if group_column else "none"
     return LabelTable(images=images, boxes=_boxes(path, table, label, id_column), group_source=source)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every cell as text; nothing is guessed."""
+    """Read every cell as text, nothing is guessed; rows are numbered as lines of the file, the header being line 1."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with path.open("rb") as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
+    except (OSError, ValueError) as error:  # what pandas raises on bad text is a ValueError
         reason = str(error).strip().splitlines()[0]
         raise LabelError(f"table {path} cannot be read ({reason}): it must be CSV in UTF-8") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for names of the rows
+        raise LabelError(f"table {path}, line 2: more cells than the header has; each row must have as many")
+    table.index += 2
+    table = table[(table != "").any(axis=1)]
     if table.empty:
         raise LabelError(f"table {path} has no rows")
     return table
@@ -119,41 +127,45 @@ def _require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
 
 
 def _fail(path: Path, row: int, column: str, value: object, expected: str) -> NoReturn:
-    """Raise for one cell; rows are counted as lines of the file, the header being line 1."""
-    raise LabelError(f"table {path}, line {row + 2}, column {column!r}: {value!r} found, {expected} expected")
+    """Raise for one cell."""
+    raise LabelError(f"table {path}, line {row}, column {column!r}: {value!r} found, {expected} expected")
 
 
-def _check_ids(path: Path, table: pd.DataFrame, column: str) -> None:
+def _first(bad: pd.Series[bool]) -> int:
+    """Line of the first bad cell."""
+    return int(bad.index[int(np.argmax(bad))])
+
+
+def _check_ids(path: Path, ids: pd.Series[str], column: str) -> None:
     """An id becomes part of a file name, so it must be a plain one."""
-    ids = table[column]
-    plain = ids.str.fullmatch(_PLAIN_NAME) & ~ids.isin([".", ".."]) & (ids.str.len() <= LONGEST_ID)
+    short = ids.map(lambda image_id: len(image_id.encode()) <= LONGEST_ID)
+    plain = ids.str.fullmatch(_PLAIN_NAME) & ~ids.isin([".", ".."]) & short
     if not plain.all():
-        row = int(np.argmin(plain))
-        _fail(path, row, column, ids[row], f"a plain file name (no path, 1 to {LONGEST_ID} characters)")
+        row = _first(~plain)
+        _fail(path, row, column, ids[row], f"a plain file name (no path, 1 to {LONGEST_ID} bytes)")
 
 
 def _check_paths(path: Path, table: pd.DataFrame, column: str) -> None:
     """A path must stay below the images folder."""
-    for row, value in enumerate(table[column]):
-        steps = value.split("/")
-        if not value or "\0" in value or value.startswith("/") or {"", ".", ".."} & set(steps):
-            _fail(path, row, column, value, "a relative path below the images folder, written with /")
+    for row, value in table[column].items():
+        if "\0" in value or {"", ".", ".."} & set(value.split("/")):
+            _fail(path, cast("int", row), column, value, "a relative path below the images folder, written with /")
 
 
 def _binary(path: Path, table: pd.DataFrame, column: str) -> pd.Series[int]:
     label = table[column].str.strip().map({"0": 0, "1": 1, "0.0": 0, "1.0": 1})
     if label.isna().any():
-        row = int(np.argmax(label.isna()))
+        row = _first(label.isna())
         _fail(path, row, column, table[column][row], "0 or 1")
     return label.astype(int)
 
 
-def _check_agreement(path: Path, ids: pd.Series[str], values: pd.Series, id_column: str, column: str) -> None:
+def _check_agreement(path: Path, ids: pd.Series[str], values: pd.Series, column: str) -> None:
     """All rows of one id must say the same."""
     first = values.groupby(ids).transform("first")
     if not (values == first).all():
-        row = int(np.argmax(values != first))
-        _fail(path, row, column, values[row], f"{first[row]!r}, as in the first row with that {id_column},")
+        row = _first(values != first)
+        _fail(path, row, column, str(values[row]), f"{str(first[row])!r}, as in the first row of {ids[row]!r},")
 
 
 def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: str) -> pd.DataFrame:
@@ -166,11 +178,11 @@ def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: st
         values = pd.to_numeric(rows[name], errors="coerce").astype(float)
         good = np.isfinite(values) & (values > 0 if name in {"width", "height"} else values >= 0)
         if not good.all():
-            row = int(rows.index[int(np.argmin(good))])
+            row = _first(~good)
             _fail(path, row, name, table[name][row], "a number of pixels")
         boxes[name] = values
-    if (label[rows.index] == 0).any():
-        row = int(rows.index[int(np.argmax(label[rows.index] == 0))])
+    if (negative := label[rows.index] == 0).any():
+        row = _first(negative)
         _fail(path, row, "x", table["x"][row], "no box on an image whose label is 0")
     return boxes.reset_index(drop=True)
 
@@ -178,7 +190,7 @@ def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: st
 def _read_classes(path: Path, id_column: str) -> dict[str, str]:
     table = _read_csv(path)
     _require_columns(path, table, [id_column, "class"])
-    _check_agreement(path, table[id_column], table["class"], id_column, "class")
+    _check_agreement(path, table[id_column], table["class"], "class")
     return dict(zip(table[id_column], table["class"], strict=True))
 
 
@@ -186,7 +198,7 @@ def _read_mapping(path: Path) -> dict[str, str]:
     """RSNA's mapping file: image id to patient."""
     try:
         entries = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LabelError(f"groups file {path} cannot be read ({error}): RSNA's mapping file (JSON) expected") from error
     groups: dict[str, str] = {}
     for number, entry in enumerate(entries if isinstance(entries, list) else [None]):

@@ -29,7 +29,7 @@ STRIKES = 2  # a worker can be killed from outside, or the machine stall: one mo
 LOST_WORKERS = 5  # deaths of workers that were at no file, for instance while writing, before a task gives up
 POLL_S = 0.25
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-START = "from pneumo_fast.worker import main; main()"
+START = "from pneumo_fast.leash import put_on_leash; put_on_leash({parent}); from pneumo_fast.worker import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class Worker:
             self._journal = mmap.mmap(descriptor, JOURNAL.size)
             JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", START, str(os.getpid()), str(descriptor)],
+                [sys.executable, "-c", START.format(parent=os.getpid()), str(descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -97,22 +97,27 @@ class Worker:
             raise self._lost()
         answer = json.loads(line)
         if "error" in answer:
-            raise ConvertError(f"shard {task.name} cannot be written ({answer['error']}): make room, then --resume")
+            raise ConvertError(f"shard {task.name} cannot be written ({answer['error']}): mend that, then --resume")
         return Outcome(stored=answer["stored"], rejected=answer["rejected"])
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""
-        self._process.wait()
-        code = self._process.returncode
+        code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return WorkerLostError(JOURNAL.unpack_from(self._journal)[0], "crashed", f"the decoder crashed ({how})")
+        position = JOURNAL.unpack_from(self._journal)[0]
+        what = "the worker ended" if position == NO_FILE else "the decoder crashed"
+        return WorkerLostError(position, "crashed", f"{what} ({how})")
+
+    def is_alive(self) -> bool:
+        """Whether it can be given another task."""
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """Kill the process; a thread that waits for its answer finds it lost."""
         self._process.kill()
 
     def close(self) -> None:
-        """Kill the process, wait for its end and close its pipes; only when no other thread uses it."""
+        """Kill the process, wait for its end and close its pipes; only by the thread that uses it."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -122,11 +127,12 @@ class Worker:
 
 
 class WorkerPool:
-    """The workers of one process: one for each thread that runs tasks, started when first needed."""
+    """The workers of one process: as many as threads run tasks at once, started when first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._workers: dict[int, Worker] = {}
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
         self._stopped = False
 
     def run_task(self, task: Task, timeout_s: float) -> Outcome:
@@ -140,10 +146,11 @@ class WorkerPool:
         condemned: dict[int, tuple[str, str]] = {}
         strikes: Counter[int] = Counter()
         while True:
+            worker = self._take()
             try:
-                return self._mine().run(task, condemned, timeout_s)
+                return worker.run(task, condemned, timeout_s)
             except WorkerLostError as lost:
-                self._drop_mine()
+                worker.close()
                 at = lost.position
                 strikes[at] += 1
                 if at == NO_FILE and strikes[at] > LOST_WORKERS:
@@ -151,38 +158,32 @@ class WorkerPool:
                     raise ConvertError(message) from lost
                 if at != NO_FILE and strikes[at] >= STRIKES:
                     condemned[at] = (lost.reason, lost.detail)
+            finally:
+                self._give_back(worker)
 
     def stop(self) -> None:
         """Kill every worker, also in the middle of a task, and start no more."""
         with self._lock:
             self._stopped = True
-            for worker in self._workers.values():
-                worker.kill()
+            idle, self._idle = self._idle, []
+            for worker in self._busy:
+                worker.kill()  # whoever waits for it closes it
+        for worker in idle:
+            worker.close()
 
-    def close(self) -> None:
-        """Clean up once no thread runs tasks any more."""
-        self.stop()
-        while self._workers:
-            self._workers.popitem()[1].close()
-
-    def restart(self) -> None:
-        """Kill every worker; tasks that come later, from another conversion, start new ones."""
-        self.stop()
-        with self._lock:
-            self._stopped = False
-
-    def _mine(self) -> Worker:
-        """The calling thread's worker."""
+    def _take(self) -> Worker:
+        """A worker for the calling thread alone."""
         with self._lock:
             if self._stopped:
                 raise ConvertError("the conversion was stopped: continue with --resume")
-            thread = threading.get_ident()
-            if thread not in self._workers:
-                self._workers[thread] = Worker()  # under the lock, so that stop() misses none
-            return self._workers[thread]
+            worker = self._idle.pop() if self._idle else Worker()  # under the lock, so that stop() misses none
+            self._busy.add(worker)
+            return worker
 
-    def _drop_mine(self) -> None:
+    def _give_back(self, worker: Worker) -> None:
         with self._lock:
-            worker = self._workers.pop(threading.get_ident(), None)
-        if worker:
-            worker.close()
+            self._busy.discard(worker)
+            if worker.is_alive() and not self._stopped:
+                self._idle.append(worker)
+                return
+        worker.close()

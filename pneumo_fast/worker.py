@@ -1,20 +1,19 @@
 """The unit of conversion: one task reads its images and writes one whole shard and a record of it.
 
-``python -m pneumo_fast.worker`` is the disposable child process that does so, task after task, for a supervisor
+:func:`main` is the disposable child process that does so, task after task, for a supervisor
 (:mod:`pneumo_fast.supervise`). It imports nothing heavy, no pixels cross a process boundary, and before each file
 it notes in memory shared with the supervisor which file it is at, so that a hang or a crash can be attributed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import mmap
 import os
 import pickle
 import resource
-import signal
+import select
 import struct
 import sys
 import time
@@ -36,7 +35,7 @@ WORK_FOLDER = ".convert"
 JOURNAL = struct.Struct("<qd")  # position of the source being read, and when that began (monotonic clock, seconds)
 NO_FILE = -1  # the position between files
 MEMORY_BYTES = 6 << 30  # address space of a worker beside its shard: a decoder that wants more is stopped by this
-PR_SET_PDEATHSIG = 1  # prctl(2): be killed when the parent dies
+IDLE_S = 300.0  # a worker that is given nothing to do for so long ends; another is started when needed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,21 +198,16 @@ def _stored_dtype(name: str) -> np.dtype[Any]:
 def main() -> None:
     """Serve tasks from standard input until it ends; answer each with one line of JSON on standard output.
 
-    Arguments: the supervisor's process id, and the descriptor of the journal's memory.
+    Argument: the descriptor of the journal's memory.
     """
-    parent, journal_descriptor = int(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor alone answers Ctrl-C
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        return
-    journal = mmap.mmap(journal_descriptor, JOURNAL.size)
+    journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a native decoder prints must not pass for an answer
 
     def at(position: int) -> None:
         JOURNAL.pack_into(journal, 0, position, time.monotonic())
 
-    while True:
+    while select.select([sys.stdin], [], [], IDLE_S)[0]:
         try:
             task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
         except EOFError:
@@ -235,7 +229,3 @@ def _limit_memory(task: Task) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     wanted = MEMORY_BYTES + shard
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-
-
-if __name__ == "__main__":
-    main()
