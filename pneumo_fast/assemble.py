@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections import Counter
 from dataclasses import asdict
@@ -47,7 +46,6 @@ def assemble(
     """
     index = _index(plan, records, key)
     rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
-    os.sync()  # the folder layout's many files, which were not flushed one by one
     mean, std = _statistics(records)
     manifest = Manifest(
         format=FORMAT,

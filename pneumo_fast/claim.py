@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import sweep_partials, write_atomic
 from pneumo_fast.labels import LabelTable
 from pneumo_fast.options import ConvertConfig
 from pneumo_fast.plan import Plan
@@ -100,8 +100,7 @@ def _resume(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | No
             f"{out} was begun with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
             "give --overwrite"
         )
-    for partial in out.rglob(".*.partial"):
-        partial.unlink()
+    sweep_partials(out)
     if finished:
         shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)  # killed between manifest and clean-up
     return manifest

@@ -6,12 +6,12 @@ Only this module imports typer. What is heavy (PyTorch, DALI, pandas) is importe
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-INTERRUPTED = 130  # what shells report for Ctrl-C
+STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated"}  # as shells report them
 
 
 class Dtype(str, Enum):
@@ -84,6 +84,8 @@ class Split(str, Enum):
 def main() -> None:
     """Run the command line; every error a person can cause ends in one line."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app(arguments, prog_name="pneumo-fast")
     except (PneumoError, OSError) as error:
@@ -93,6 +95,15 @@ def main() -> None:
 
         show_error(str(error))
         raise SystemExit(getattr(error, "exit_code", 1)) from None
+    except SystemExit as stop:
+        if stop.code in STOPPED:
+            typer.echo(STOPPED[stop.code], err=True)
+        raise
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    """End by way of every ``finally``, so that no process and nothing half-written is left."""
+    raise SystemExit(128 + number)
 
 
 @app.callback()
@@ -103,16 +114,6 @@ def _common(
     if version:
         typer.echo(f"pneumo-fast {__version__}")
         raise typer.Exit
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends with one line and the exit code that shells expect."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -186,7 +187,7 @@ def convert(
         hash_ids=hash_ids,
         hash_key=hash_key,
     )
-    with _interruptible(), terminal.progress("converting") as on_progress:
+    with terminal.progress("converting") as on_progress:
         summary = run(config, on_progress)
     terminal.show_conversion(summary)
 
@@ -230,7 +231,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
-    with _interruptible(), terminal.training_display() as (on_epoch, on_progress):
+    with terminal.training_display() as (on_epoch, on_progress):
         summary = run(config, on_epoch, on_progress)
     terminal.show_training(summary)
 
@@ -255,7 +256,7 @@ def evaluate(
     terminal.set_up_logging()
     given = {"thresholds": tuple(threshold)} if threshold else {}
     config = EvaluateConfig(run=run, dataset=dataset, split=split.value, device=device, batch_size=batch_size, **given)
-    with _interruptible(), terminal.progress("evaluating") as on_progress:
+    with terminal.progress("evaluating") as on_progress:
         evaluation = judge(config, on_progress)
     terminal.show_evaluation(evaluation)
 
@@ -268,7 +269,7 @@ def verify(
     from pneumo_fast import terminal
     from pneumo_fast.verify import verify as check
 
-    with _interruptible(), terminal.progress("verifying") as on_progress:
+    with terminal.progress("verifying") as on_progress:
         problems = check(dataset, on_progress)
     terminal.show_verification(dataset, problems)
     if problems:
@@ -287,7 +288,7 @@ def phantom(
     from pneumo_fast.phantom import PhantomConfig, make_phantoms
 
     config = PhantomConfig(out=out, count=count, size_px=size, seed=seed)
-    with _interruptible(), terminal.progress("drawing") as on_progress:
+    with terminal.progress("drawing") as on_progress:
         make_phantoms(config, on_progress)
 
 

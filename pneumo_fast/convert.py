@@ -12,13 +12,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pneumo_fast.assemble import assemble, write_rejects
 from pneumo_fast.claim import Arguments, claim
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.executors import Submit, dask_workers, local_workers
+from pneumo_fast.files import sweep_partials
 from pneumo_fast.labels import LabelTable, read_labels
 from pneumo_fast.options import ConvertConfig
 from pneumo_fast.plan import Plan, hide_ids, make_plan
@@ -28,6 +29,8 @@ from pneumo_fast.supervise import Outcome
 from pneumo_fast.worker import Record, Source, Task
 
 Progress = Callable[[int, int], None]
+
+SHARED_DISK_S = 90.0  # NFS clients may keep what they know of a folder for 60 s (nfs(5), acdirmax)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +73,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         if manifest is None:
             tasks = _tasks(config, plan)
             converted = _run(config, plan, tasks, on_progress)
-            records = [Record.read(task.record_path) for task in tasks]
-            manifest = assemble(config, arguments, labels, plan, records, key)
+            manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
     except OSError as error:
         raise ConvertError(
             f"dataset {config.out} cannot be written ({error.strerror}): make room, then go on with --resume"
@@ -134,7 +136,7 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Prog
     """Have the unfinished tasks done; stop as soon as too much is rejected. Returns the images converted."""
     total = len(plan.images) + len(plan.rejects)
     limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
-    finished = [Record.read(task.record_path) for task in tasks if task.record_path.exists()]
+    finished = _finished(tasks)
     names = {record.name for record in finished}
     left = [task for task in tasks if task.name not in names]
     rejected = len(plan.rejects) + sum(len(record.rejects) for record in finished)
@@ -155,10 +157,35 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Prog
     return stored
 
 
-def _workers(config: ConvertConfig, tasks: int) -> AbstractContextManager[Submit]:
-    if config.scheduler:
-        return dask_workers(config.scheduler)
-    return local_workers(min(config.workers or len(os.sched_getaffinity(0)), tasks))
+def _finished(tasks: list[Task]) -> list[Record]:
+    return [record for task in tasks if (record := Record.find(task))]
+
+
+def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
+    """Every task's record; what another machine wrote on shared disks may take a while to be seen on this one."""
+    deadline = time.monotonic() + (SHARED_DISK_S if config.scheduler else 0.0)
+    while len(records := _finished(tasks)) < len(tasks):
+        if time.monotonic() > deadline:
+            raise ConvertError(
+                f"{len(tasks) - len(records)} of {len(tasks)} finished shards are not in {config.out}: does the "
+                "cluster write to the same disks, and does nothing else write there? Go on with --resume"
+            )
+        time.sleep(1.0)
+    return records
+
+
+@contextmanager
+def _workers(config: ConvertConfig, tasks: int) -> Iterator[Submit]:
+    """Where the tasks run; however the block ends, no worker and nothing half-written is left."""
+    try:
+        if config.scheduler:
+            workers = dask_workers(config.scheduler)
+        else:
+            workers = local_workers(min(config.workers or len(os.sched_getaffinity(0)), tasks))
+        with workers as submit:
+            yield submit
+    finally:
+        sweep_partials(config.out)
 
 
 def _outcomes(futures: list[Future[Outcome]]) -> Iterator[Outcome]:
@@ -168,8 +195,8 @@ def _outcomes(futures: list[Future[Outcome]]) -> Iterator[Outcome]:
 
 def _fail_for_rejects(config: ConvertConfig, plan: Plan, tasks: list[Task], message: str) -> None:
     """Write down what was rejected so far, and raise."""
-    finished = [Record.read(task.record_path) for task in tasks if task.record_path.exists()]
-    write_rejects(config.out, [*plan.rejects, *(reject for record in finished for reject in record.rejects)])
+    rejects = [reject for record in _finished(tasks) for reject in record.rejects]
+    write_rejects(config.out, [*plan.rejects, *rejects])
     raise ConvertError(
         f"{message}: see {config.out / 'rejects.csv'}; mend them, or raise --max-rejects and go on with --resume"
     )

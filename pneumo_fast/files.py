@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file for binary writing that appears under ``path`` only once it is complete and on disk.
 
     When the block raises, ``path`` is left as it was and the temporary file is removed. Without ``sync`` the file
-    is whole for every reader but not yet safe from a power cut; one :func:`os.sync` later makes many files so.
+    is whole for every reader but not yet safe from a power cut; one :func:`sync_filesystem` later makes many so.
 
     Raises
     ------
@@ -49,3 +50,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_filesystem(folder: Path) -> None:
+    """Flush everything written to the file system that holds ``folder``: files, names and folders (syncfs(2)).
+
+    Raises
+    ------
+    OSError
+        If something could not be written.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def sweep_partials(folder: Path) -> None:
+    """Remove what killed processes left half-written below a folder, when no process writes there any more."""
+    for partial in folder.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Keeps a disposable worker process for each thread that runs tasks, and survives whatever happens to it.
+"""Keeps a disposable worker process for each thread that runs a task, and survives whatever happens to it.
 
 An executor (threads of this process, or a Dask cluster's) only places tasks; isolation is in here. The worker
 journals the file it is at. If it dies, or stays at one file for longer than allowed, it is replaced and the task
@@ -29,7 +29,7 @@ STRIKES = 2  # a worker can be killed from outside, or the machine stall: one mo
 LOST_WORKERS = 5  # deaths of workers that were at no file, for instance while writing, before a task gives up
 POLL_S = 0.25
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-START = "from pneumo_fast.leash import put_on_leash; put_on_leash({parent}); from pneumo_fast.worker import main; main()"
+START = "from pneumo_fast import leash; leash.put_on_leash({parent}); from pneumo_fast.worker import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

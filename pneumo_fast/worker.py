@@ -18,7 +18,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.dicom import read_radiograph
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.npy import SCALES, Images, write_array
 from pneumo_fast.options import Decode, Window
 
@@ -44,8 +44,8 @@ class Source:
 
     image_id: str
     """As it will be written."""
-    path: str
-    """Relative to the images folder."""
+    path: str = field(repr=False)
+    """Relative to the images folder; it may name a patient, so no log of a cluster shows it."""
     shown_path: str
     """As it will be written if the file is rejected."""
     label: int
@@ -62,7 +62,7 @@ class Task:
     """Folder that the sources' paths start from."""
     out: Path
     """Dataset folder."""
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = field(repr=False)
     size: int
     dtype: Literal["float16", "uint8"]
     layout: Literal["shards", "folder"]
@@ -97,9 +97,15 @@ class Record:
     """One row per rejected file: path, reason, detail."""
 
     @classmethod
-    def read(cls, path: Path) -> Record:
-        """Read a finished task's record."""
-        return cls(**json.loads(path.read_text()))
+    def find(cls, task: Task) -> Record | None:
+        """The record of a finished task; None if it is not finished, or if what it wrote is no longer whole."""
+        try:
+            record = cls(**json.loads(task.record_path.read_bytes()))
+            files = {row["shard"]: record.bytes for row in record.images}
+            sizes = [(task.out / name).stat().st_size == expected or not expected for name, expected in files.items()]
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if all(sizes) else None
 
 
 def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int]:
@@ -177,6 +183,7 @@ def _write(task: Task, kept: Images, rows: list[dict[str, Any]]) -> dict[str, An
             path = task.out / row["shard"]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_array(path, image, sync=False)
+        sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
         return {"bytes": 0, "sha256": ""}
     if not rows:
         return {"bytes": 0, "sha256": ""}
@@ -215,7 +222,7 @@ def main() -> None:
         _limit_memory(task)
         try:
             stored, rejected = convert_task(task, condemned, at)
-            answer = {"stored": stored, "rejected": rejected}
+            answer: dict[str, int | str] = {"stored": stored, "rejected": rejected}
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
         at(NO_FILE)
