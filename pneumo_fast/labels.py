@@ -176,10 +176,11 @@ def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: st
     boxes = pd.DataFrame({"image_id": rows[id_column]})
     for name in BOX:
         values = pd.to_numeric(rows[name], errors="coerce").astype(float)
-        good = np.isfinite(values) & (values > 0 if name in {"width", "height"} else values >= 0)
+        is_side = name in {"width", "height"}
+        good = (values > 0 if is_side else values >= 0) & (values < np.inf)
         if not good.all():
             row = _first(~good)
-            _fail(path, row, name, table[name][row], "a number of pixels")
+            _fail(path, row, name, table[name][row], f"a number of pixels, {'above' if is_side else 'at least'} 0,")
         boxes[name] = values
     if (negative := label[rows.index] == 0).any():
         row = _first(negative)
