@@ -38,6 +38,30 @@ def write_array(path: Path, images: Images, *, sync: bool = True) -> str:
     return digest.hexdigest()
 
 
+def store_unit(values: NDArray[np.float32], out: Images) -> None:
+    """Store values from [0, 1]: as float16, or as uint8 scaled to 0..255; rounded to nearest, ties to even.
+
+    Parameters
+    ----------
+    values : ndarray of float32, in [0, 1], never NaN
+    out : ndarray of float16 or uint8, of the same shape, C order
+    """
+    if out.dtype == np.uint8:
+        np.rint(values * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
+        return
+    bits = values.view(np.uint32)  # round in integers: NumPy's own conversion takes nearly three times as long
+    rounded = bits >> np.uint32(13)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0xFFF)
+    rounded += bits
+    rounded >>= np.uint32(13)
+    rounded -= np.uint32((127 - 15) << 10)  # from the one exponent's bias to the other's
+    out.view(np.uint16)[...] = rounded
+    tiny = values < np.finfo(np.float16).tiny
+    if tiny.any():  # subnormal numbers have another layout
+        out[tiny] = values[tiny]
+
+
 def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
     """Read a ``.npy`` header without ever unpickling: (offset of the data, shape, dtype).
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # results are only shown here; importing their modules would 
     from pneumo_fast.convert import ConvertSummary
     from pneumo_fast.evaluation import Evaluation
     from pneumo_fast.metrics import ThresholdMetrics
-    from pneumo_fast.train import EpochRecord, TrainSummary
+    from pneumo_fast.runs import EpochRecord
+    from pneumo_fast.train import TrainSummary
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import pickle
@@ -18,7 +19,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 from pneumo_fast.dicom import read_radiograph
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
-from pneumo_fast.npy import SCALES, Images, write_array
+from pneumo_fast.metadata import Metadata
+from pneumo_fast.npy import SCALES, Images, store_unit, write_array
 from pneumo_fast.options import Decode, Window
 
 WORK_FOLDER = ".convert"
@@ -108,7 +110,9 @@ class Record:
         return record if all(sizes) else None
 
 
-def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int]:
+def convert_task(
+    task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None], memory: bytearray
+) -> tuple[int, int]:
     """Convert one task's images; return how many were stored and how many rejected.
 
     Parameters
@@ -117,13 +121,15 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
         Sources, by position, that killed or stopped a worker before, with reason and detail: not read again.
     at : callable
         Called with the position of a source before it is read, and with :data:`NO_FILE` after the last.
+    memory : bytearray
+        Where the images are gathered; grown if too small.
 
     Raises
     ------
     OSError
         If the shard cannot be written.
     """
-    stored = np.empty((len(task.sources), task.size, task.size), dtype=_stored_dtype(task.dtype))
+    stored = _buffer(task, memory)
     rows: list[dict[str, Any]] = []
     rejects: list[dict[str, str]] = []
     for position, source in enumerate(task.sources):
@@ -147,7 +153,7 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
         images=rows,
         rejects=rejects,
     )
-    write_atomic(task.record_path, json.dumps(asdict(record)))
+    write_atomic(task.record_path, json.dumps(_shallow(record)))
     return len(rows), len(rejects)
 
 
@@ -157,17 +163,14 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
     radiograph = read_radiograph(
         path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels
     )
-    if task.dtype == "uint8":
-        np.rint(radiograph.pixels * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
-    else:
-        out[:] = radiograph.pixels
+    store_unit(radiograph.pixels, out)
     in_folder = task.layout == "folder"
     return {
         "image_id": source.image_id,
         "split": task.split,
         "shard": f"{task.split}/{source.label}/{source.image_id}.npy" if in_folder else f"{task.name}.npy",
         "row": 0 if in_folder else row,
-        **asdict(radiograph.metadata),
+        **_shallow(radiograph.metadata),
         "intensity": radiograph.intensity,
         "padding_pixels": radiograph.padding_pixels,
         "notes": " ".join(radiograph.notes),
@@ -198,8 +201,18 @@ def _sums(image: Images, scale: float) -> tuple[float, float]:
     return float(values.sum()), float(values @ values)
 
 
-def _stored_dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(name).newbyteorder("<")
+def _buffer(task: Task, memory: bytearray) -> Images:
+    """An array for a task's images, in memory that grows to the largest task: fresh pages are dear."""
+    dtype = np.dtype(task.dtype).newbyteorder("<")
+    shape = (len(task.sources), task.size, task.size)
+    if (missing := math.prod(shape) * dtype.itemsize - len(memory)) > 0:
+        memory.extend(bytes(missing))
+    return np.frombuffer(memory, dtype=dtype, count=math.prod(shape)).reshape(shape)
+
+
+def _shallow(data: Metadata | Record) -> dict[str, Any]:
+    """The fields of a dataclass by name; :func:`dataclasses.asdict` would copy them deeply."""
+    return {f.name: getattr(data, f.name) for f in fields(data)}
 
 
 def main() -> None:
@@ -209,6 +222,7 @@ def main() -> None:
     """
     journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)
     answers = os.fdopen(os.dup(1), "w")
+    memory = bytearray()
     os.dup2(2, 1)  # whatever a native decoder prints must not pass for an answer
 
     def at(position: int) -> None:
@@ -221,7 +235,7 @@ def main() -> None:
             return
         _limit_memory(task)
         try:
-            stored, rejected = convert_task(task, condemned, at)
+            stored, rejected = convert_task(task, condemned, at, memory)
             answer: dict[str, int | str] = {"stored": stored, "rejected": rejected}
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
