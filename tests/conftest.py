@@ -1,0 +1,113 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+
+from pneumo_fast import cli
+from pneumo_fast.convert import convert
+from pneumo_fast.options import ConvertConfig
+from pneumo_fast.phantom import PhantomConfig, PhantomSet, make_phantoms
+from pneumo_fast.shards import Dataset
+
+IMAGES = 40
+SIZE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _config_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or makes a key in the user's own configuration folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real radiographs and the complete tables, which are no part of the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder with the real data is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomSet:
+    """Synthetic radiographs of 64 x 64 pixels, with their tables."""
+    return make_phantoms(PhantomConfig(out=tmp_path_factory.mktemp("phantoms"), count=IMAGES, size_px=64))
+
+
+@pytest.fixture(scope="session")
+def convert_phantoms(
+    phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Literal["float16", "uint8"]], Path]:
+    """Convert the phantoms once for each data type, into shards that each hold more than one batch of few."""
+    done: dict[str, Path] = {}
+
+    def run(dtype: Literal["float16", "uint8"]) -> Path:
+        if dtype not in done:
+            out = tmp_path_factory.mktemp("datasets") / dtype
+            convert(
+                ConvertConfig(
+                    images=phantoms.images,
+                    labels=phantoms.labels,
+                    class_info=phantoms.class_info,
+                    groups=phantoms.mappings,
+                    out=out,
+                    size=SIZE,
+                    dtype=dtype,
+                    val_fraction=0.3,
+                    shard_size=10,
+                    workers=1,
+                )
+            )
+            done[dtype] = out
+        return done[dtype]
+
+    return run
+
+
+@pytest.fixture(scope="session", params=["float16", "uint8"])
+def dataset(request: pytest.FixtureRequest, convert_phantoms: Callable[[Literal["float16", "uint8"]], Path]) -> Dataset:
+    """The phantoms at 32 x 32 pixels, in shards of ten; once for each data type. Not to be changed."""
+    return Dataset.open(convert_phantoms(request.param))
+
+
+@pytest.fixture
+def own_dataset(convert_phantoms: Callable[[Literal["float16", "uint8"]], Path], tmp_path: Path) -> Path:
+    """A float16 dataset's folder, to be damaged."""
+    return Path(shutil.copytree(convert_phantoms("float16"), tmp_path / "dataset"))
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
+    """Run the command line in this process; gives exit code and output."""
+    logger = logging.getLogger("pneumo_fast")
+    before = logger.level, logger.handlers, logger.propagate
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["pneumo-fast", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    logger.level, logger.handlers, logger.propagate = before
