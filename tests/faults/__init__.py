@@ -1,0 +1,1 @@
+"""The fault campaign: crashes, poison files, damaged files, full disks."""

@@ -1,0 +1,55 @@
+"""Put on PYTHONPATH, makes chosen files poisonous in worker processes; Python imports a module of this name at start.
+
+``PNEUMO_FAST_POISON`` is JSON: image ids with what reading them does, and a file to log every read in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _sleep() -> None:
+    time.sleep(3600)
+
+
+def _spin() -> None:
+    re.match(r"(a+)+$", "a" * 64 + "b")  # exponential, in C, without ever giving up the GIL
+
+
+def _allocate() -> None:
+    hoard = []
+    while True:
+        hoard.append(bytearray(1 << 28))
+
+
+POISONS = {"segfault": _segfault, "sleep": _sleep, "spin": _spin, "allocate": _allocate}
+
+
+def _install(settings: dict[str, Any]) -> None:
+    from pneumo_fast import dicom  # noqa: PLC0415  # in worker processes alone
+
+    read = dicom.read_radiograph
+
+    def read_or_worse(path: Path, *arguments: Any, **options: Any) -> dicom.Radiograph:
+        with Path(settings["log"]).open("a") as log:
+            log.write(path.stem + "\n")
+        if kind := settings["poison"].get(path.stem):
+            POISONS[kind]()
+        return read(path, *arguments, **options)
+
+    dicom.read_radiograph = read_or_worse
+
+
+if "PNEUMO_FAST_POISON" in os.environ and any("pneumo_fast.worker" in argument for argument in sys.orig_argv):
+    _install(json.loads(os.environ["PNEUMO_FAST_POISON"]))
