@@ -8,77 +8,40 @@ from __future__ import annotations
 
 import signal
 import sys
-from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 
 from pneumo_fast import __version__
 from pneumo_fast.errors import ConfigError, PneumoError
+from pneumo_fast.options import (
+    AmpDtype,
+    ConvertConfig,
+    Decode,
+    Dtype,
+    EvaluateConfig,
+    Layout,
+    Split,
+    TrainConfig,
+    Ungrouped,
+    Window,
+)
 
 app = typer.Typer(
     name="pneumo-fast",
     help="From a folder of chest radiographs and a label table to a judged pneumonia classifier. "
     "Research software: not for clinical use.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+# What typer raises for every wrong use. It exports only the children; the class is click's or, of late, its own.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+
 STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated"}  # as shells report them
-
-
-class Dtype(str, Enum):
-    """Stored data types."""
-
-    float16 = "float16"
-    uint8 = "uint8"
-
-
-class Layout(str, Enum):
-    """Dataset layouts."""
-
-    shards = "shards"
-    folder = "folder"
-
-
-class Ungrouped(str, Enum):
-    """What becomes of images without a group."""
-
-    keep = "keep"
-    drop = "drop"
-
-
-class DecodeMode(str, Enum):
-    """How JPEG Baseline is decoded."""
-
-    fast = "fast"
-    exact = "exact"
-
-
-class WindowRule(str, Enum):
-    """Whether VOI LUTs and windows are applied."""
-
-    auto = "auto"
-    none = "none"
-
-
-class AmpDtype(str, Enum):
-    """Data types of mixed precision."""
-
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class Split(str, Enum):
-    """Parts of a dataset."""
-
-    train = "train"
-    val = "val"
-    test = "test"
 
 
 def main() -> None:
@@ -87,18 +50,24 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app(arguments, prog_name="pneumo-fast")
-    except (PneumoError, OSError) as error:
+        code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
+    except (PneumoError, OSError, UsageError) as error:
         if "--debug" in sys.argv:
             raise
         from pneumo_fast.terminal import show_error
 
-        show_error(str(error))
+        show_error(_usage(error) if isinstance(error, UsageError) else str(error))
         raise SystemExit(getattr(error, "exit_code", 1)) from None
     except SystemExit as stop:
         if stop.code in STOPPED:
             typer.echo(STOPPED[stop.code], err=True)
         raise
+    raise SystemExit(code)
+
+
+def _usage(error: typer.BadParameter) -> str:
+    command = error.ctx.command_path if error.ctx else "pneumo-fast"
+    return f"{error.format_message().rstrip('.')}: see {command} --help"
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
@@ -106,14 +75,18 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _common(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001  # main() looks for it
 ) -> None:
     if version:
         typer.echo(f"pneumo-fast {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command()
@@ -127,16 +100,16 @@ def convert(
     path_column: Annotated[str | None, typer.Option(help="Column with the path below IMAGES.")] = None,
     class_info: Annotated[Path | None, typer.Option(help="RSNA's table of three classes (CSV).")] = None,
     groups: Annotated[Path | None, typer.Option(help="RSNA's mapping file (JSON): which image is whose.")] = None,
-    ungrouped: Annotated[Ungrouped, typer.Option(help="Images that the groups leave out.")] = Ungrouped.keep,
+    ungrouped: Annotated[Ungrouped, typer.Option(help="Images that the groups leave out.")] = "keep",
     val_fraction: Annotated[float, typer.Option(help="Share of the images for validation.")] = 0.1,
     test_fraction: Annotated[float, typer.Option(help="Share of the images for a test split.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Chooses the split and the order of storage.")] = 0,
     size: Annotated[int, typer.Option(help="Height and width of the stored images, in pixels.")] = 224,
-    dtype: Annotated[Dtype, typer.Option(help="Stored data type.")] = Dtype.float16,
-    layout: Annotated[Layout, typer.Option(help="Shards, or one .npy file per image.")] = Layout.shards,
+    dtype: Annotated[Dtype, typer.Option(help="Stored data type.")] = "float16",
+    layout: Annotated[Layout, typer.Option(help="Shards, or one .npy file per image.")] = "shards",
     shard_size: Annotated[int | None, typer.Option(help="Images in a shard.", show_default="by the count")] = None,
-    decode: Annotated[DecodeMode, typer.Option(help="JPEG at reduced scale, or in full.")] = DecodeMode.fast,
-    window: Annotated[WindowRule, typer.Option(help="Apply VOI LUTs and windows.")] = WindowRule.auto,
+    decode: Annotated[Decode, typer.Option(help="JPEG at reduced scale, or in full.")] = "fast",
+    window: Annotated[Window, typer.Option(help="Apply VOI LUTs and windows.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Worker processes.", show_default="one per core")] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler, tcp://HOST:PORT.", show_default="this machine")
@@ -154,7 +127,6 @@ def convert(
     """Convert a folder of DICOM files and a label table into a dataset."""
     from pneumo_fast import terminal
     from pneumo_fast.convert import convert as run
-    from pneumo_fast.options import ConvertConfig
 
     terminal.set_up_logging()
     config = ConvertConfig(
@@ -167,16 +139,16 @@ def convert(
         path_column=path_column,
         class_info=class_info,
         groups=groups,
-        ungrouped=ungrouped.value,
+        ungrouped=ungrouped,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
         size=size,
-        dtype=dtype.value,
-        layout=layout.value,
+        dtype=dtype,
+        layout=layout,
         shard_size=shard_size,
-        decode=decode.value,
-        window=window.value,
+        decode=decode,
+        window=window,
         workers=workers,
         scheduler=scheduler,
         max_rejects=parse_max_rejects(max_rejects),
@@ -213,7 +185,6 @@ def train(
 ) -> None:
     """Train a 1-channel ResNet-18 on a dataset."""
     from pneumo_fast import terminal
-    from pneumo_fast.options import TrainConfig
     from pneumo_fast.train import train as run
 
     terminal.set_up_logging()
@@ -225,7 +196,7 @@ def train(
         lr=lr,
         pos_weight="auto" if pos_weight == "auto" else _number("pos-weight", pos_weight),
         amp=amp,
-        amp_dtype=amp_dtype.value if amp_dtype else None,
+        amp_dtype=amp_dtype,
         device=device,
         seed=seed,
         resume=resume,
@@ -240,7 +211,7 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")] = Path("run"),
     dataset: Annotated[Path | None, typer.Option(help="Dataset folder.", show_default="the run's own")] = None,
-    split: Annotated[Split, typer.Option(help="Which images to judge on.")] = Split.val,
+    split: Annotated[Split, typer.Option(help="Which images to judge on.")] = "val",
     threshold: Annotated[
         list[float] | None,
         typer.Option(help="Probability that makes an image positive; may be repeated.", show_default="0.5, 0.25"),
@@ -250,12 +221,11 @@ def evaluate(
 ) -> None:
     """Judge a run's best checkpoint; write RUN/eval."""
     from pneumo_fast import terminal
-    from pneumo_fast.evaluate import EvaluateConfig
     from pneumo_fast.evaluate import evaluate as judge
 
     terminal.set_up_logging()
     given = {"thresholds": tuple(threshold)} if threshold else {}
-    config = EvaluateConfig(run=run, dataset=dataset, split=split.value, device=device, batch_size=batch_size, **given)
+    config = EvaluateConfig(run=run, dataset=dataset, split=split, device=device, batch_size=batch_size, **given)
     with terminal.progress("evaluating") as on_progress:
         evaluation = judge(config, on_progress)
     terminal.show_evaluation(evaluation)
@@ -302,7 +272,7 @@ def parse_max_rejects(text: str) -> int | float:
     """
     if text.endswith("%"):
         return _number("max-rejects", text[:-1]) / 100
-    return _number("max-rejects", text) if "." in text else int(_number("max-rejects", text))
+    return int(text) if text.isdecimal() else _number("max-rejects", text)
 
 
 def _number(name: str, text: str) -> float:

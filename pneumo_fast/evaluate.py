@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,52 +31,15 @@ from pneumo_fast.intervals import Logits
 from pneumo_fast.loader import Loader
 from pneumo_fast.metrics import judge, sigmoid
 from pneumo_fast.model import build_model
+from pneumo_fast.options import EvaluateConfig
 from pneumo_fast.runs import BEST, Checkpoint, load_checkpoint, read_config
-from pneumo_fast.shards import SPLITS, Dataset
+from pneumo_fast.shards import Dataset
 
 FOLDER: Final = "eval"
 
 Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """What to judge, on what."""
-
-    run: Path
-    """The run folder; its best checkpoint is judged."""
-    dataset: Path | None = None
-    """The dataset folder; None takes the one the run was trained on."""
-    split: str = "val"
-    """``train``, ``val`` or ``test``."""
-    thresholds: tuple[float, ...] = (0.5, 0.25)
-    """Probabilities in [0, 1], each once, from which an image is called positive."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    batch_size: int = 64
-    """Images in a batch, at least 1."""
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
-        if self.split not in SPLITS:
-            raise ConfigError(f"split {self.split!r} is unknown: use one of {', '.join(SPLITS)}")
-        if not self.thresholds:
-            raise ConfigError("no threshold is given: use at least one, for instance 0.5")
-        for threshold in self.thresholds:
-            if not 0.0 <= threshold <= 1.0:
-                raise ConfigError(f"threshold {threshold} is no probability: use a number from 0 to 1")
-            if self.thresholds.count(threshold) > 1:
-                raise ConfigError(f"threshold {threshold} is given more than once: give each one once")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch size {self.batch_size} is too small: use at least 1")
 
 
 def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Evaluation:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pneumo_fast.errors import ConfigError
 
-Window = Literal["auto", "none"]
+Dtype = Literal["float16", "uint8"]
+Layout = Literal["shards", "folder"]
 Decode = Literal["fast", "exact"]
+Window = Literal["auto", "none"]
+Ungrouped = Literal["keep", "drop"]
+AmpDtype = Literal["float16", "bfloat16"]
+Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +40,7 @@ class ConvertConfig:
     """RSNA's table of three classes (CSV), if any."""
     groups: Path | None = None
     """RSNA's mapping file (JSON), which tells the patients, if any."""
-    ungrouped: Literal["keep", "drop"] = "keep"
+    ungrouped: Ungrouped = "keep"
     """What to do with images that the groups leave out."""
     val_fraction: float = 0.1
     """Share of the images for validation, in [0, 1)."""
@@ -45,9 +50,9 @@ class ConvertConfig:
     """Chooses the split and the order of storage."""
     size: int = 224
     """Height and width of the stored images, 16 to 4096 pixels."""
-    dtype: Literal["float16", "uint8"] = "float16"
+    dtype: Dtype = "float16"
     """Stored data type: float16 in [0, 1], or uint8 in 0..255."""
-    layout: Literal["shards", "folder"] = "shards"
+    layout: Layout = "shards"
     """Shards of many images, or one file per image in folders by split and label."""
     shard_size: int | None = None
     """Images in a shard, at least 1; by default a 64th of the split, but 32 to 1024."""
@@ -118,7 +123,7 @@ class TrainConfig:
     """Weight of a positive image in the loss, above 0; ``auto`` is negatives / positives of the train split."""
     amp: bool = False
     """Automatic mixed precision, where the device gains from it."""
-    amp_dtype: Literal["float16", "bfloat16"] | None = None
+    amp_dtype: AmpDtype | None = None
     """Data type of mixed precision; by default float16 on a GPU, bfloat16 on a CPU that has it natively."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
@@ -146,3 +151,41 @@ class TrainConfig:
             raise ConfigError(f"pos-weight {self.pos_weight}: auto, or a number above 0 expected")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """What to judge, on what."""
+
+    run: Path = Path("run")
+    """The run folder; its best checkpoint is judged."""
+    dataset: Path | None = None
+    """The dataset folder; None takes the one the run was trained on."""
+    split: Split = "val"
+    """The images to judge on."""
+    thresholds: tuple[float, ...] = (0.5, 0.25)
+    """Probabilities in [0, 1], each once, from which an image is called positive."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    batch_size: int = 64
+    """Images in a batch, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot work.
+        """
+        if self.split not in get_args(Split):
+            raise ConfigError(f"split {self.split!r} is unknown: use one of {', '.join(get_args(Split))}")
+        if not self.thresholds:
+            raise ConfigError("no threshold is given: use at least one, for instance 0.5")
+        for threshold in self.thresholds:
+            if not 0.0 <= threshold <= 1.0:
+                raise ConfigError(f"threshold {threshold} is no probability: use a number from 0 to 1")
+            if self.thresholds.count(threshold) > 1:
+                raise ConfigError(f"threshold {threshold} is given more than once: give each one once")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch size {self.batch_size} is too small: use at least 1")

@@ -11,7 +11,7 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ import pandas as pd
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.npy import SCALES
+from pneumo_fast.options import Dtype, Layout
 
 FORMAT: Final = "pneumo-fast dataset"
 FORMAT_VERSION: Final = 1
@@ -74,9 +75,9 @@ class Manifest:
     format: str
     format_version: int
     created_by: str
-    layout: Literal["shards", "folder"]
+    layout: Layout
     image_shape: tuple[int, int]
-    dtype: Literal["float16", "uint8"]
+    dtype: Dtype
     scale: float
     mean: float
     std: float

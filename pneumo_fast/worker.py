@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.metadata import Metadata
 from pneumo_fast.npy import SCALES, Images, store_unit, write_array
-from pneumo_fast.options import Decode, Window
+from pneumo_fast.options import Decode, Dtype, Layout, Window
 
 WORK_FOLDER = ".convert"
 JOURNAL = struct.Struct("<qd")  # position of the source being read, and when that began (monotonic clock, seconds)
@@ -66,8 +66,8 @@ class Task:
     """Dataset folder."""
     sources: tuple[Source, ...] = field(repr=False)
     size: int
-    dtype: Literal["float16", "uint8"]
-    layout: Literal["shards", "folder"]
+    dtype: Dtype
+    layout: Layout
     decode: Decode
     window: Window
     max_pixels: int

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pneumo_fast import evaluation as evaluation_module
 from pneumo_fast import plots
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, PneumoError, RunError
-from pneumo_fast.evaluate import EvaluateConfig, evaluate
+from pneumo_fast.evaluate import evaluate
 from pneumo_fast.evaluation import (
     FIGURES,
     METRICS,
@@ -35,6 +35,7 @@ from pneumo_fast.evaluation import (
 from pneumo_fast.metrics import sigmoid
 from pneumo_fast.model import build_model
 from pneumo_fast.npy import write_array
+from pneumo_fast.options import EvaluateConfig
 from pneumo_fast.runs import BEST, Checkpoint, load_checkpoint, save_checkpoint, write_config
 from pneumo_fast.shards import FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo, write_table
 
@@ -90,7 +91,9 @@ def make_dataset(path: Path, *, mean: float = 0.5, std: float = 0.25, size: int 
         split={},
         counts={},
         input={},
+        duplicates={},
         rejects={},
+        arguments={},
         shards=tuple(shards),
         tables=tables,
     )
