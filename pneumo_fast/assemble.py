@@ -46,6 +46,11 @@ def assemble(
     """
     index = _index(plan, records, key)
     rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
+    tables = {
+        "index.csv": write_table(config.out, "index.csv", index),
+        "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index)),
+        "rejects.csv": write_rejects(config.out, rejects),
+    }
     mean, std = _statistics(records)
     manifest = Manifest(
         format=FORMAT,
@@ -84,11 +89,7 @@ def assemble(
             for r in records
             if r.bytes
         ),
-        tables={
-            "index.csv": write_table(config.out, "index.csv", index),
-            "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index)),
-            "rejects.csv": write_rejects(config.out, rejects),
-        },
+        tables=tables,
     )
     write_atomic(config.out / "manifest.json", manifest.to_json())
     shutil.rmtree(config.out / WORK_FOLDER)
@@ -134,7 +135,9 @@ def _statistics(records: list[Record]) -> tuple[float, float]:
     train = [record for record in records if record.split == "train"]
     pixels = sum(record.pixels for record in train)
     if not pixels:
-        raise ConvertError("no image is left for training: every one was rejected, or goes to another split")
+        raise ConvertError(
+            "no image is left for training: every one was rejected (see rejects.csv), or goes to another split"
+        )
     mean = math.fsum(record.sum for record in train) / pixels
     variance = math.fsum(record.square_sum for record in train) / pixels - mean**2
     if variance <= 1e-12:

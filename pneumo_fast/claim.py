@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -113,7 +114,10 @@ def _remove_dataset(out: Path) -> None:
     for split in SPLITS:
         for shard in out.glob(f"{split}-[0-9]*.npy"):
             shard.unlink()
-        shutil.rmtree(out / split, ignore_errors=True)
-    for partial in out.glob(".*.partial"):
-        partial.unlink()
+        for image in out.glob(f"{split}/[01]/*.npy"):
+            image.unlink()
+        for folder in (out / split / "0", out / split / "1", out / split):
+            with contextlib.suppress(OSError):  # it is not there, or holds other people's files
+                folder.rmdir()
+    sweep_partials(out)
     shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)

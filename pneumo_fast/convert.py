@@ -76,7 +76,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
             manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
     except OSError as error:
         raise ConvertError(
-            f"dataset {config.out} cannot be written ({error.strerror}): make room, then go on with --resume"
+            f"dataset {config.out} cannot be written ({error.strerror}): mend that, then go on with --resume"
         ) from error
     return ConvertSummary(
         manifest=manifest,
@@ -99,6 +99,7 @@ def _plan(config: ConvertConfig) -> tuple[LabelTable, Plan]:
     plan = make_plan(
         labels,
         config.images,
+        out=config.out,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,

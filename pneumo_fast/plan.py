@@ -38,6 +38,7 @@ def make_plan(
     labels: LabelTable,
     images: Path,
     *,
+    out: Path,
     val_fraction: float,
     test_fraction: float,
     seed: int,
@@ -46,12 +47,14 @@ def make_plan(
 ) -> Plan:
     """Match, split, shuffle and cut; a pure function of tables, file names and options.
 
+    What lies in ``out`` is not looked at, so that a dataset may lie below the images.
+
     Raises
     ------
     ConvertError
         If the folder is missing or no file matches a row of the table.
     """
-    files = _find_files(images)
+    files = _find_files(images, out)
     paths, rejects, files_without_row = _match(files, labels.images)
     table = labels.images.assign(path=labels.images["image_id"].map(paths))
     ambiguous = {reject["image_id"] for reject in rejects}
@@ -67,7 +70,7 @@ def make_plan(
         table = table[table["group"] != ""].reset_index(drop=True)
     if table.empty:
         raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
-    table["shown_path"] = table["path"]
+    table["shown_path"] = table["path"].map(_printable)
     table["split"] = assign_splits(table, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
     prove_disjoint(table)
     return Plan(
@@ -79,13 +82,13 @@ def make_plan(
     )
 
 
-def _find_files(folder: Path) -> list[str]:
-    """Every file below the folder that is not hidden, relative to it, sorted; links to files count as files."""
+def _find_files(folder: Path, out: Path) -> list[str]:
+    """Every file that is not hidden, below the folder but not below ``out``; relative, sorted, with links to files."""
     if not folder.is_dir():
         raise ConvertError(f"images folder {folder} is not there: give the folder that holds the DICOM files")
-    found = []
+    found, dataset = [], out.resolve()
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(parent, name).resolve() != dataset]
         found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if not name.startswith(".")]  # noqa: PTH118
     return sorted(found)
 
@@ -111,12 +114,22 @@ def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, str], list
         else:
             unmatched += 1
     rejects = [
-        {"image_id": image_id, "path": path, "reason": "ambiguous", "detail": f"{len(paths)} files match one row"}
+        {
+            "image_id": image_id,
+            "path": _printable(path),
+            "reason": "ambiguous",
+            "detail": f"{len(paths)} files match one row",
+        }
         for image_id, paths in candidates.items()
         if len(paths) > 1
         for path in paths
     ]
     return {image_id: paths[0] for image_id, paths in candidates.items() if len(paths) == 1}, rejects, unmatched
+
+
+def _printable(path: str) -> str:
+    """A path as text for a table, whatever bytes it is made of."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Plan]:
