@@ -1,4 +1,4 @@
-"""One DICOM file becomes one radiograph, or one typed rejection.
+"""One file, DICOM or PNG or JPEG, becomes one radiograph, or one typed rejection.
 
 Everything a hospital archive holds may come along, so nothing in a file is believed: sizes are checked before
 memory is taken, and whatever goes wrong becomes a :class:`RejectedImageError` whose reason can be counted.
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -20,16 +19,18 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.gates import check_size, rejecting
 from pneumo_fast.greyscale import Curve, apply_curve, greyscale_curve
-from pneumo_fast.header import Header, parse_header
-from pneumo_fast.metadata import Metadata, read_metadata
+from pneumo_fast.header import Header, first_number, parse_header
+from pneumo_fast.metadata import Metadata, read_metadata, unknown_metadata
 from pneumo_fast.options import Decode, Window
+from pneumo_fast.pictures import Picture, is_picture, read_picture
 from pneumo_fast.pixels import COLOUR, GREY, PixelFormat, decode, grey_of_colour
 from pneumo_fast.resize import fitted_size, place, resize
 
 REASONS: Final = {
     "not_readable": "the file cannot be opened or read",
-    "not_dicom": "the file is not DICOM",
+    "not_dicom": "the file is neither DICOM nor PNG nor JPEG",
     "not_an_image": "a DICOM object without one still image: a report, a waveform, a PDF, a video",
     "multi_frame": "more than one frame, so not one radiograph",
     "bad_header": "an attribute that describes the pixels is missing or impossible",
@@ -46,8 +47,8 @@ REASONS: Final = {
 }
 """Every reason code a rejection can carry."""
 
-SMALLEST_SIDE: Final = 32
-LONGEST_ASPECT: Final = 4.0
+BYTES_PER_PIXEL: Final = 16  # of a deflated data set: far more than any pixels need
+Least = Callable[[int, int], tuple[int, int] | None]
 SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that are stored, in each direction
 
 
@@ -72,7 +73,7 @@ class Radiograph:
 def read_radiograph(
     path: Path, size: int, *, decode_mode: Decode = "exact", window: Window = "auto", max_pixels: int = 64_000_000
 ) -> Radiograph:
-    """Read one DICOM file.
+    """Read one file, whatever its name ends in.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def read_radiograph(
     size : int
         Side of the square that the image is fitted into (see :mod:`pneumo_fast.resize`), in pixels.
     decode_mode : "fast" or "exact"
-        ``fast`` lets libjpeg decode JPEG Baseline at the smallest scale that is still at least twice the size
+        ``fast`` lets libjpeg decode 8-bit JPEG at the smallest scale that is still at least twice the size
         wanted, where the greyscale curve is linear, so that averaging before it is the same as after.
     window : "auto" or "none"
         Whether a VOI LUT or window in the file is applied (see :mod:`pneumo_fast.greyscale`).
@@ -92,26 +93,57 @@ def read_radiograph(
     RejectedImageError
         For every way in which the file is not one usable radiograph; reasons are listed in :data:`REASONS`.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RejectedImageError("not_readable", error.strerror or type(error).__name__) from error
+
+    def least(rows: int, columns: int) -> tuple[int, int] | None:
+        height, width = fitted_size(rows, columns, size)
+        return (SUPERSAMPLING * height, SUPERSAMPLING * width) if decode_mode == "fast" else None
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values of the patient module
-        header = _read_header(path)
-        with _rejecting("bad_header", "the header cannot be interpreted"):
-            form = _check(header, max_pixels)
-            metadata = read_metadata(header, form)
-            curve = _curve(header, form, window)
-            padding = header.get("PixelPaddingValue") is not None
-        height, width = fitted_size(form.rows, form.columns, size)
-        fast = decode_mode == "fast" and curve is not None and curve.linear is not None and not padding
-        least = (SUPERSAMPLING * height, SUPERSAMPLING * width) if fast else None
-        with _rejecting("corrupt", "the pixel data cannot be decoded"):
-            stored, notes = decode(header, form, least)
-        with _rejecting("bad_header", "the pixel values cannot be interpreted"):
-            shown, padded = _show(header, form, stored, curve, (height, width))
+        if is_picture(data):
+            return _of_picture(read_picture(data, least, max_pixels), size)
+        with rejecting("not_dicom", "no DICOM data set could be read"):
+            header = parse_header(data, BYTES_PER_PIXEL * max_pixels)
+        return _of_header(header, size, least, window, max_pixels)
+
+
+def _of_picture(picture: Picture, size: int) -> Radiograph:
+    """A picture knows nothing of its patient."""
+    height, width = fitted_size(picture.height, picture.width, size)
+    shown = resize(picture.pixels, height, width)
+    shown /= np.float32(picture.white)
+    return Radiograph(
+        pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),
+        padding_pixels=size * size - height * width,
+        intensity="range",
+        notes=picture.notes,
+        metadata=unknown_metadata(picture.height, picture.width, picture.bits),
+        uid_hash="",
+    )
+
+
+def _of_header(header: Header, size: int, least: Least, window: Window, max_pixels: int) -> Radiograph:
+    """What a parsed DICOM file shows."""
+    with rejecting("bad_header", "the header cannot be interpreted"):
+        form = _check(header, max_pixels)
+        metadata = read_metadata(header, form)
+        curve = _curve(header, form, window)
+        linear = curve is not None and curve.linear is not None and first_number(header, "PixelPaddingValue") is None
+    height, width = fitted_size(form.rows, form.columns, size)
+    with rejecting("corrupt", "the pixel data cannot be decoded"):
+        stored, notes = decode(header, form, least(form.rows, form.columns) if linear else None)
+    with rejecting("bad_header", "the pixel values cannot be interpreted"):
+        shown, padded = _show(header, form, stored, curve, (height, width))
+    first_notes = curve.notes if curve else ("grey_stored_as_colour",)
     return Radiograph(
         pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),
         padding_pixels=padded + size * size - height * width,
         intensity=curve.intensity if curve else "range",
-        notes=(*curve.notes, *notes) if curve else ("grey_stored_as_colour", *notes),
+        notes=(*first_notes, *form.notes, *notes),
         metadata=metadata,
         uid_hash=_uid_hash(header),
     )
@@ -123,31 +155,6 @@ def _uid_hash(header: Header) -> str:
     return hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:16] if uid else ""
 
 
-@contextmanager
-def _rejecting(reason: str, detail: str) -> Iterator[None]:
-    """Turn whatever is raised into a rejection.
-
-    pydicom and its plugins raise what their input leads them to (more than ten types were seen on damaged files),
-    and one file is the unit of failure: this is the one place where any exception is caught. The text of the
-    exception may quote the file, so only its type is kept.
-    """
-    try:
-        yield
-    except RejectedImageError:
-        raise
-    except Exception as error:
-        raise RejectedImageError(reason, f"{detail} ({type(error).__name__})") from error
-
-
-def _read_header(path: Path) -> Header:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RejectedImageError("not_readable", error.strerror or type(error).__name__) from error
-    with _rejecting("not_dicom", "no DICOM data set could be read"):
-        return parse_header(data)
-
-
 def _check(header: Header, max_pixels: int) -> PixelFormat:
     """Refuse what is not one still image of sane size, before anything is decoded."""
     if "PixelData" not in header or "Rows" not in header or "Columns" not in header:
@@ -155,16 +162,14 @@ def _check(header: Header, max_pixels: int) -> PixelFormat:
     if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
         raise RejectedImageError("multi_frame", f"{frames} frames")
     form = PixelFormat.of(header)
-    shorter, longer = sorted((form.rows, form.columns))
-    if shorter < SMALLEST_SIDE or longer > LONGEST_ASPECT * shorter:
-        raise RejectedImageError("bad_size", f"{form.rows} x {form.columns} pixels")
-    if form.rows * form.columns > max_pixels:
-        raise RejectedImageError("too_large", f"{form.rows} x {form.columns} pixels declared, {max_pixels} allowed")
+    check_size(form.rows, form.columns, max_pixels)
     if form.photometric not in GREY | COLOUR:
         raise RejectedImageError("unsupported", "the Photometric Interpretation is not one of the known ones")
     if form.samples != (3 if form.photometric in COLOUR - {"PALETTE COLOR"} else 1):
         raise RejectedImageError("bad_header", f"{form.samples} samples per pixel with {form.photometric}")
-    if form.allocated not in {8, 16, 32} or not 1 <= form.stored <= form.allocated:
+    if form.allocated not in {8, 16, 32}:
+        raise RejectedImageError("unsupported", f"{form.allocated} bits allocated")
+    if not 1 <= form.stored <= form.allocated:
         raise RejectedImageError("bad_header", f"{form.stored} bits stored in {form.allocated} allocated")
     return form
 
@@ -198,16 +203,15 @@ def _show(
 
 def _padding(header: Header, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
     """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2)."""
-    value = header.get("PixelPaddingValue")
+    value, limit = first_number(header, "PixelPaddingValue"), first_number(header, "PixelPaddingRangeLimit")
     if value is None:
         return None
-    limit = header.get("PixelPaddingRangeLimit")
     both = (value, value if limit is None else limit)
-    ends = sorted(_as_stored(int(v), form.allocated, signed=form.signed) for v in both)
-    return (stored >= ends[0]) & (stored <= ends[1])
+    low, high = sorted(_as_stored(int(v), form.stored, signed=form.signed) for v in both)
+    return (stored >= low) & (stored <= high)
 
 
 def _as_stored(value: int, bits: int, *, signed: bool) -> int:
-    """Padding values are often written with the wrong one of US and SS."""
+    """Padding values are often written with the wrong one of US and SS, or with bits that the pixels lose."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if signed and value >> (bits - 1) else value

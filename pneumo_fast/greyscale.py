@@ -17,7 +17,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.header import Header
+from pneumo_fast.header import Header, first_number
 from pneumo_fast.options import Window
 
 Values = NDArray[np.float64]
@@ -63,7 +63,7 @@ def greyscale_curve(header: Header, bits_stored: int, *, signed: bool, window: W
     voi, intensity = _linear(low, high), "range"
     if window == "auto":
         if _items(header, "VOILUTSequence"):
-            voi, intensity = _voi_lut(header, negative=low < 0), "voi_lut"
+            voi, intensity = _voi_lut(header, notes, negative=low < 0), "voi_lut"
         elif found := _window(header, low, high, notes):
             voi, intensity = found, "window"
     inverted = _is_inverted(header, notes)
@@ -106,9 +106,9 @@ def _modality(
 ) -> tuple[Callable[[Values], Values], float, float]:
     """Modality LUT (PS3.3 C.11.1), else rescale; with the range of what comes out."""
     if items := _items(header, "ModalityLUTSequence"):
-        table, first, full = _read_lut(items[0], "modality LUT", negative=signed)
+        table, first, full = _read_lut(header, items[0], "modality LUT", negative=signed)
         return _lookup(table, first), 0.0, full
-    found = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+    found = first_number(header, "RescaleSlope"), first_number(header, "RescaleIntercept")
     slope, intercept = (1.0 if found[0] is None else found[0]), (found[1] or 0.0)
     if slope == 0.0:
         raise RejectedImageError("bad_header", "Rescale Slope is 0, which makes every pixel equal")
@@ -116,9 +116,12 @@ def _modality(
     return (lambda x: x * slope + intercept), ends[0], ends[1]
 
 
-def _voi_lut(header: Header, *, negative: bool) -> Callable[[Values], Values]:
+def _voi_lut(header: Header, notes: list[str], *, negative: bool) -> Callable[[Values], Values]:
     """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1] by the bits that its data use."""
-    table, first, full = _read_lut(_items(header, "VOILUTSequence")[0], "VOI LUT", negative=negative)
+    items = _items(header, "VOILUTSequence")
+    if len(items) > 1:
+        notes.append("first_voi_lut_of_several")
+    table, first, full = _read_lut(header, items[0], "VOI LUT", negative=negative)
     return _lookup(table / full, first)
 
 
@@ -128,7 +131,7 @@ def _window(header: Header, low: float, high: float, notes: list[str]) -> Callab
     Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
     image. A window that lies outside the values, or is more than four times as wide as they are, is not applied.
     """
-    center, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
+    center, width = first_number(header, "WindowCenter"), first_number(header, "WindowWidth")
     if center is None or width is None:
         return None
     kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
@@ -137,6 +140,8 @@ def _window(header: Header, low: float, high: float, notes: list[str]) -> Callab
     if width < narrowest or width <= 0 or misfit or kind not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
         notes.append("window_ignored")
         return None
+    if isinstance(header.get("WindowCenter"), list | tuple | pydicom.multival.MultiValue):
+        notes.append("first_window_of_several")
     if kind == "SIGMOID":
         return lambda x: 1.0 / (1.0 + np.exp(np.clip(-4.0 * (x - center) / width, -700.0, 700.0)))
     if kind == "LINEAR_EXACT":
@@ -159,7 +164,7 @@ def _is_inverted(header: Header, notes: list[str]) -> bool:
     return inverted
 
 
-def _read_lut(item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
+def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
     """A LUT's data, the first value mapped, and the output value of white (PS3.3 C.11.1.1).
 
     White is all ones in as many bits as the data use, which may be fewer than the descriptor declares.
@@ -170,20 +175,22 @@ def _read_lut(item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Valu
     entries, first = (int(descriptor[0]) & 0xFFFF) or 1 << 16, int(descriptor[1])
     if negative and first >= 1 << 15:
         first -= 1 << 16
-    table = _lut_data(data, entries, int(descriptor[2]))
+    table = _lut_data(data, entries, int(descriptor[2]), "<" if _is_little_endian(header) else ">")
     if len(table) < entries or not table.any():
         raise RejectedImageError("bad_header", f"the {name} declares {entries} entries and has {len(table)}")
     return table[:entries], first, float((1 << int(table.max()).bit_length()) - 1)
 
 
-def _lut_data(data: object, entries: int, bits: int) -> Values:
-    """LUT Data come as numbers, or as bytes of one or two for an entry."""
-    if isinstance(data, bytes):
-        narrow = bits <= 8 and len(data) < 2 * entries
-        return np.frombuffer(data, dtype="<u1" if narrow else "<u2", count=-1 if narrow else len(data) // 2).astype(
-            float
-        )
-    return np.atleast_1d(np.asarray(data, dtype=np.float64))
+def _is_little_endian(header: Header) -> bool:
+    return bool(getattr(header, "original_encoding", (None, True))[1] in {None, True})
+
+
+def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:
+    """LUT Data come as numbers, or as words in the file's byte order; entries of 8 bits may be packed two in a word."""
+    words = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data))
+    if bits <= 8 and len(words) < entries:
+        words = np.frombuffer(words.astype("<u2").tobytes(), np.uint8)
+    return words.astype(np.float64)
 
 
 def _lookup(table: Values, first: int) -> Callable[[Values], Values]:
@@ -193,16 +200,3 @@ def _lookup(table: Values, first: int) -> Callable[[Values], Values]:
 
 def _items(header: Header, keyword: str) -> list[pydicom.Dataset]:
     return list(header.get(keyword) or [])
-
-
-def _number(header: Header, keyword: str) -> float | None:
-    """The first value of a numeric attribute; None where it is absent or empty."""
-    value = header.get(keyword)
-    if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
-        value = value[0] if len(value) else None
-    if value is None or str(value).strip() == "":
-        return None
-    number = float(value)
-    if not np.isfinite(number):
-        raise RejectedImageError("bad_header", f"{keyword} is not a finite number")
-    return number

@@ -9,14 +9,17 @@ VR, a value it cannot parse) it steps back and pydicom reads the file. A test ho
 from __future__ import annotations
 
 import io
+import math
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.filereader import read_dataset, read_partial
+from pydicom.multival import MultiValue
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumo_fast.errors import RejectedImageError
 
@@ -43,6 +46,7 @@ _SHORT_VRS: Final = {
 }  # fmt: skip
 _TEXT_VRS: Final = {b"CS", b"LO", b"UI", b"AS", b"SH"}
 _PREFIX: Final = 132
+_BLOCK: Final = 1 << 20
 
 _short = struct.Struct("<HH2sH").unpack_from
 _long = struct.Struct("<I").unpack_from
@@ -59,26 +63,83 @@ class Header(Protocol):
         """Whether an attribute is there."""
 
 
-def parse_header(data: bytes) -> Header:
-    """Parse a file's bytes; without preamble or file meta where the pixel attributes are found all the same.
+def parse_header(data: bytes, max_bytes: int = 1 << 31) -> Header:
+    """Parse a file's bytes; without preamble or file meta where the attributes of an object are found all the same.
+
+    Parameters
+    ----------
+    data : bytes
+    max_bytes : int
+        How large a deflated data set may become.
 
     Raises
     ------
     RejectedImageError
-        ``not_dicom``.
+        ``not_dicom``, ``corrupt`` where the file ends inside the pixel data, ``too_large``.
     Exception
         Whatever pydicom raises on damaged files.
     """
     plain = parse_plain(data)
     if plain is not None:
         return plain
+    _check_inflated(data, max_bytes)
     try:
-        return pydicom.dcmread(io.BytesIO(data))
+        return _read_to_pixels(data, force=False)
     except InvalidDicomError:
-        header = pydicom.dcmread(io.BytesIO(data), force=True)
-    if "PixelData" not in header or "Rows" not in header:
-        raise RejectedImageError("not_dicom", "no preamble, and no image attributes where they would be")
+        header = _read_to_pixels(data, force=True)
+    if "SOPClassUID" not in header and not ("PixelData" in header and "Rows" in header):
+        raise RejectedImageError("not_dicom", "no preamble, and nothing of DICOM where it would be")
     return header
+
+
+def _read_to_pixels(data: bytes, *, force: bool) -> Header:
+    """Read by pydicom, up to and with the pixel data: what comes after them is often rubbish."""
+    begun = False
+
+    def is_past(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal begun
+        begun, past = begun or tag == _PIXEL_DATA, begun
+        return past
+
+    header: Header = read_partial(io.BytesIO(data), stop_when=is_past, force=force)
+    if begun and "PixelData" not in header:
+        raise RejectedImageError("corrupt", "the file ends inside the pixel data")
+    return header
+
+
+def _check_inflated(data: bytes, max_bytes: int) -> None:
+    """Refuse a deflated data set that a few bytes blow up beyond all measure."""
+    if data[128:_PREFIX] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[:4096]:
+        return
+    stream = io.BytesIO(data)
+    stream.seek(_PREFIX)
+    read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _n: tag >> 16 != 2)
+    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
+    packed, size = stream.read(), 0
+    while packed and not inflating.eof:
+        size += len(inflating.decompress(packed, _BLOCK))
+        packed = inflating.unconsumed_tail
+        if size > max_bytes:
+            raise RejectedImageError("too_large", f"the deflated data set is larger than {max_bytes} bytes")
+
+
+def first_number(header: Header, keyword: str) -> float | None:
+    """The first value of a numeric attribute; None where it is absent or empty.
+
+    Raises
+    ------
+    RejectedImageError
+        ``bad_header`` for infinity and for what is no number.
+    """
+    value = header.get(keyword)
+    if isinstance(value, list | tuple | MultiValue):
+        value = value[0] if len(value) else None
+    if value is None or str(value).strip() == "":
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        raise RejectedImageError("bad_header", f"{keyword} is not a finite number")
+    return number
 
 
 def parse_plain(data: bytes) -> Mapping[str, Any] | None:
@@ -134,6 +195,8 @@ def _value(vr: bytes, value: bytes) -> Any:
         return numbers[0] if len(numbers) == 1 else numbers
     text = value.decode("ascii").rstrip("\0 ")
     if vr in _TEXT_VRS:
+        if "\\" in text:
+            raise _NotPlainError
         return text
     if vr not in {b"DS", b"IS"}:
         raise _NotPlainError

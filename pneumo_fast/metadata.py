@@ -10,7 +10,15 @@ from typing import Final
 from pneumo_fast.header import Header
 from pneumo_fast.pixels import PixelFormat
 
-VIEWS: Final = ("AP", "PA", "LL", "RL", "LATERAL")
+VIEWS: Final = ("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "OBLIQUE")
+"""Defined terms of View Position (PS3.3 C.8.1.1), and two words in use beside them."""
+_SYNONYMS: Final = {"LAT": "LATERAL", "OBL": "OBLIQUE"}
+BODY_PARTS: Final = (
+    "ABDOMEN", "ANKLE", "BREAST", "CHEST", "CLAVICLE", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR", "FOOT", "FOREARM",
+    "HAND", "HEAD", "HIP", "HUMERUS", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "RIB", "SHOULDER", "SKULL", "SPINE",
+    "STERNUM", "THORAX", "TSPINE", "WRIST",
+)  # fmt: skip
+"""Terms of Body Part Examined that are let through (PS3.16 annex L)."""
 OLDEST: Final = 120
 _YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
 
@@ -25,6 +33,8 @@ class Metadata:
     """Whole years, ``0`` to ``120``, or ``""``."""
     view: str
     """View position: one of :data:`VIEWS`, or ``""``."""
+    body_part: str
+    """Body part examined: one of :data:`BODY_PARTS`, or ``""``."""
     height: int
     """Rows of the source, in pixels."""
     width: int
@@ -44,7 +54,8 @@ def read_metadata(header: Header, form: PixelFormat) -> Metadata:
     return Metadata(
         sex=_one_of(header, "PatientSex", ("M", "F", "O")),
         age=parse_age(_text(header, "PatientAge")),
-        view=_one_of(header, "ViewPosition", VIEWS) or _view_in(_text(header, "SeriesDescription")),
+        view=_view_in(_text(header, "ViewPosition")) or _view_in(_text(header, "SeriesDescription")),
+        body_part=_one_of(header, "BodyPartExamined", BODY_PARTS),
         height=form.rows,
         width=form.columns,
         spacing_mm=_spacing(header),
@@ -52,6 +63,14 @@ def read_metadata(header: Header, form: PixelFormat) -> Metadata:
         photometric=form.photometric,
         burned_in=_one_of(header, "BurnedInAnnotation", ("YES", "NO")),
     )
+
+
+def unknown_metadata(height: int, width: int, bits: int) -> Metadata:
+    """Of a picture, which has a size and nothing else."""
+    return Metadata(
+        sex="", age="", view="", body_part="", height=height, width=width, spacing_mm="",
+        bits_stored=bits, photometric="MONOCHROME2", burned_in="",
+    )  # fmt: skip
 
 
 def parse_age(text: str) -> str:
@@ -64,9 +83,10 @@ def parse_age(text: str) -> str:
 
 
 def _view_in(description: str) -> str:
-    """A view position that stands as a word of its own in a description, as in ``view: AP``."""
-    words = re.findall(r"[A-Z]+", description)
-    return next((view for view in VIEWS if view in words), "")
+    """The one view that stands as a word of its own in a text, as in ``view: AP``; two of them say nothing."""
+    words = (_SYNONYMS.get(word, word) for word in re.findall(r"[A-Z]+", description))
+    views = {word for word in words if word in VIEWS}
+    return views.pop() if len(views) == 1 else ""
 
 
 def _spacing(header: Header) -> str:
