@@ -36,8 +36,8 @@ def mutants(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """240 phantoms, which take about a second to convert."""
-    return make_site(tmp_path_factory.mktemp("site"), 240)
+    """160 phantoms, which take about a second to convert."""
+    return make_site(tmp_path_factory.mktemp("site"), 160)
 
 
 @pytest.fixture(scope="session")

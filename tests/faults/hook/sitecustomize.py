@@ -28,9 +28,11 @@ def _spin() -> None:
 
 
 def _allocate() -> None:
+    import numpy as np  # noqa: PLC0415  # in worker processes alone
+
     hoard = []
     while True:
-        hoard.append(bytearray(1 << 28))
+        hoard.append(np.empty(1 << 28, dtype=np.uint8))
 
 
 POISONS = {"segfault": _segfault, "sleep": _sleep, "spin": _spin, "allocate": _allocate}
