@@ -1,0 +1,138 @@
+"""Damaged DICOM files, thousands of them: each is an image or a rejection, and none costs a worker process."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom.data
+import pytest
+
+from faults.fault_tools import Site
+from pneumo_fast.convert import convert
+from pneumo_fast.dicom import REASONS
+from pneumo_fast.options import ConvertConfig, Decode
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+LARGEST_BYTES = 2_000_000
+BATCH = 500
+SIZE = 48
+ROWS, COLUMNS, BITS = b"\x28\x00\x10\x00US", b"\x28\x00\x11\x00US", b"\x28\x00\x00\x01US"
+
+
+def flip_bits(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 8, 64))):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def flip_bits_of_header(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 4, 16))):
+        data[rng.randrange(128, min(2000, len(data)))] ^= 1 << rng.randrange(8)
+
+
+def truncate(data: bytearray, rng: random.Random) -> None:
+    del data[rng.randrange(len(data)) :]
+
+
+def cut_out(data: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(data))
+    del data[start : start + rng.choice((1, 2, 100, 10_000))]
+
+
+def swap_lengths(data: bytearray, rng: random.Random) -> None:
+    """Exchange two 16-bit fields of the header, on even offsets, where lengths stand."""
+    one, other = (2 * rng.randrange(64, min(1000, len(data) // 2)) for _ in range(2))
+    data[one : one + 2], data[other : other + 2] = data[other : other + 2], data[one : one + 2]
+
+
+def grow_length(data: bytearray, rng: random.Random) -> None:
+    position = 2 * rng.randrange(66, min(1000, len(data) // 2))
+    data[position : position + 4] = struct.pack("<I", rng.choice((0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF, 0x80000000)))
+
+
+def absurd_sizes(data: bytearray, rng: random.Random) -> None:
+    for tag in (ROWS, COLUMNS, BITS):
+        position = bytes(data).find(tag)
+        if position >= 0 and rng.random() < 0.7:
+            value = rng.choice((0, 1, 7, 33, 1000, 8000, 32767, 65535))
+            data[position + 8 : position + 10] = struct.pack("<H", value)
+
+
+MUTATIONS: list[Callable[[bytearray, random.Random], None]] = [
+    flip_bits, flip_bits_of_header, truncate, cut_out, swap_lengths, grow_length, absurd_sizes,
+]  # fmt: skip
+
+
+def sources(site: Site) -> list[Path]:
+    """Files to damage: phantoms, pydicom's own test files, real radiographs where they are."""
+    pydicoms = sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm"))
+    real = [*sorted(SHARED.glob("rsna16/*/*.dcm")), *sorted(SHARED.glob("variants/*.dcm"))]
+    phantoms = sorted(site.phantoms.images.glob("*.dcm"))[:40]
+    return [path for path in [*phantoms, *real, *pydicoms] if 200 < path.stat().st_size <= LARGEST_BYTES]
+
+
+def write_mutants(folder: Path, originals: list[Path], numbers: range, seed: int) -> None:
+    """Write damaged files and a table of them; the train split needs a sound image, so one comes first."""
+    (folder / "images").mkdir(parents=True)
+    shutil.copy(originals[0], folder / "images" / "sound.dcm")
+    for number in numbers:
+        rng = random.Random(f"{seed} {number}")
+        data = bytearray(rng.choice(originals).read_bytes())
+        for mutate in rng.choices(MUTATIONS, k=rng.choice((1, 1, 2))):
+            if len(data) > 200:
+                mutate(data, rng)
+        (folder / "images" / f"mutant-{number:05d}.dcm").write_bytes(data)
+    names = [path.stem for path in sorted((folder / "images").iterdir())]
+    pd.DataFrame({"patientId": names, "Target": [i % 2 for i in range(len(names))]}).to_csv(
+        folder / "labels.csv", index=False
+    )
+
+
+def test_mutants(site: Site, mutants: int, campaign_seed: int, tmp_path: Path) -> None:
+    originals = sources(site)
+    for first in range(0, mutants, BATCH):
+        folder = tmp_path / str(first)
+        decode: Decode = "fast" if first // BATCH % 2 == 0 else "exact"
+        numbers = range(first, min(first + BATCH, mutants))
+        write_mutants(folder, originals, numbers, campaign_seed)
+        config = ConvertConfig(
+            images=folder / "images",
+            labels=folder / "labels.csv",
+            out=folder / "dataset",
+            size=SIZE,
+            val_fraction=0.0,
+            workers=2,
+            max_rejects=1.0,
+            decode=decode,
+        )
+
+        manifest = convert(config).manifest
+
+        index, rejects = (pd.read_csv(config.out / name) for name in ("index.csv", "rejects.csv"))
+        stem = rejects["path"].str.removesuffix(".dcm")
+        assert sorted([*index["image_id"], *stem]) == sorted(path.stem for path in config.images.iterdir())
+        assert set(rejects["reason"]) <= set(REASONS) - {"crashed", "timeout"}, rejects[
+            rejects["reason"].isin(["crashed", "timeout"])
+        ]
+        assert sum(manifest.rejects.values()) == len(rejects)
+        for shard in manifest.shards:
+            images = np.load(config.out / shard.name)
+            assert images.shape == (shard.rows, SIZE, SIZE)
+            assert images.min() >= 0.0, index.loc[shard.name == index["shard"], "image_id"]
+            assert images.max() <= 1.0
+            assert np.isfinite(images).all()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_mutation_changes_something(mutate: Callable[[bytearray, random.Random], None], site: Site) -> None:
+    before = sources(site)[0].read_bytes()
+    after = [bytearray(before) for _ in range(5)]
+    for seed, data in enumerate(after):
+        mutate(data, random.Random(seed))
+    assert any(data != before for data in after)
