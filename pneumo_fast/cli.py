@@ -166,7 +166,12 @@ def convert(
 
 @app.command()
 def train(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset"),
+    datasets: Annotated[
+        list[Path] | None, typer.Argument(help="Dataset folders, one or several.", show_default="dataset")
+    ] = None,
+    share: Annotated[
+        list[float] | None, typer.Option(help="Each dataset's share of an epoch, in their order.", show_default="all")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
@@ -189,7 +194,8 @@ def train(
 
     terminal.set_up_logging()
     config = TrainConfig(
-        dataset=dataset,
+        datasets=tuple(datasets or [Path("dataset")]),
+        shares=tuple(share or ()),
         out=out,
         epochs=epochs,
         batch_size=batch_size,

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from pneumo_fast.combine import open_datasets
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.evaluation import (
@@ -67,7 +68,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
         If the device is not there.
     """
     checkpoint = load_checkpoint(config.run / BEST)
-    dataset = Dataset.open(_dataset_path(config))
+    dataset = open_datasets(_dataset_paths(config))
     rows = dataset.rows(config.split)
     device = resolve_device(config.device)
     model = _load_model(checkpoint, dataset, config.run).to(device)
@@ -84,17 +85,18 @@ def _silent(_done: int, _total: int) -> None:
     """Report no progress."""
 
 
-def _dataset_path(config: EvaluateConfig) -> Path:
-    """The dataset asked for, or the one that the run was trained on."""
+def _dataset_paths(config: EvaluateConfig) -> list[Path]:
+    """The dataset asked for, or those that the run was trained on."""
     if config.dataset is not None:
-        return config.dataset
+        return [config.dataset]
     try:
-        path = Path(read_config(config.run)["config"]["dataset"])
+        paths = [Path(path) for path in read_config(config.run)["config"]["datasets"]]
     except (KeyError, TypeError) as error:
         raise RunError(f"run {config.run} does not say which dataset it was trained on: give --dataset") from error
-    if not path.is_dir():
-        raise RunError(f"run {config.run} was trained on {path}, which is not there: say where with --dataset")
-    return path
+    for path in paths:
+        if not path.is_dir():
+            raise RunError(f"run {config.run} was trained on {path}, which is not there: say where with --dataset")
+    return paths
 
 
 def _load_model(checkpoint: Checkpoint, dataset: Dataset, run: Path) -> nn.Module:
@@ -126,9 +128,8 @@ def _infer(
     """Logits of a split, float32, shape (n,), in storage order."""
     n, done = len(dataset.rows(config.split)), 0
     logits = torch.empty(n, dtype=torch.float32, device=device)
-    loader = Loader(
-        dataset, config.split, batch_size=config.batch_size, device=device, mean=checkpoint.mean, std=checkpoint.std
-    )
+    normalization = checkpoint.mean, checkpoint.std
+    loader = Loader(dataset, config.split, batch_size=config.batch_size, device=device, normalization=normalization)
     try:
         with loader, torch.inference_mode():
             for images, _ in loader.epoch(0):

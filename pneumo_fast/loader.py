@@ -22,7 +22,7 @@ from torch.utils.dlpack import from_dlpack
 
 from pneumo_fast.errors import DatasetError, DeviceError
 from pneumo_fast.npy import Images
-from pneumo_fast.order import Order
+from pneumo_fast.order import Order, Part
 from pneumo_fast.reader import ShardReader
 from pneumo_fast.shards import Dataset
 
@@ -68,8 +68,10 @@ class Loader:
         Shuffle afresh each epoch, and never make a batch of one (for training). Else storage order.
     seed : int
         Chooses the order.
-    mean, std : float, optional
-        Normalization in units of [0, 1]; the dataset's own where not given.
+    normalization : (mean, std), optional
+        In units of [0, 1]; the dataset's own where not given.
+    parts : tuple of Part, optional
+        Which share of the rows an epoch uses (see :func:`pneumo_fast.order.parts_by_share`).
 
     Raises
     ------
@@ -88,11 +90,12 @@ class Loader:
         device: torch.device,
         shuffle: bool = False,
         seed: int = 0,
-        mean: float | None = None,
-        std: float | None = None,
+        normalization: tuple[float, float] | None = None,
+        parts: tuple[Part, ...] = (),
     ) -> None:
         rows = dataset.rows(split)
-        self.order = Order(n=len(rows), batch_size=batch_size, shuffle=shuffle, seed=seed)
+        mean, std = normalization or (dataset.mean, dataset.std)
+        self.order = Order(n=len(rows), batch_size=batch_size, shuffle=shuffle, seed=seed, parts=parts)
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches since the epoch began."""
         self._device = device
@@ -108,8 +111,8 @@ class Loader:
         self._pipeline = _pipeline(
             source=self._next_batch,
             stored=dataset.dtype,
-            mean=dataset.scale * (dataset.mean if mean is None else mean),
-            std=dataset.scale * (dataset.std if std is None else std),
+            mean=dataset.scale * mean,
+            std=dataset.scale * std,
             batch_size=self.order.max_batch,
             device_id=device.index if device.type == "cuda" else None,
         )

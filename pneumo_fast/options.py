@@ -109,8 +109,10 @@ class ConvertConfig:
 class TrainConfig:
     """What to train on and how."""
 
-    dataset: Path = Path("dataset")
-    """Dataset folder that ``convert`` wrote."""
+    datasets: tuple[Path, ...] = (Path("dataset"),)
+    """Dataset folders that ``convert`` wrote, one or several."""
+    shares: tuple[float, ...] = ()
+    """Each dataset's share of an epoch, above 0; by default every training image comes once."""
     out: Path = Path("run")
     """Run folder to write."""
     epochs: int = 10
@@ -142,6 +144,10 @@ class TrainConfig:
         ConfigError
             If a value is out of its range.
         """
+        if not self.datasets or (self.shares and len(self.shares) != len(self.datasets)):
+            raise ConfigError(
+                f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
+            )
         for name, least in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name.replace('_', '-')} {getattr(self, name)}: at least {least} expected")

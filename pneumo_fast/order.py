@@ -8,6 +8,8 @@ outside ``n`` are encrypted again until they fall inside.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +22,37 @@ _MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A stretch of rows of which each epoch uses some."""
+
+    rows: int
+    """Rows in the stretch."""
+    used: int
+    """Rows of it in an epoch, 0 to ``rows``."""
+
+
+def parts_by_share(sizes: Sequence[int], shares: Sequence[float]) -> tuple[Part, ...]:
+    """The longest epoch in which the stretches have the given shares and no row comes twice.
+
+    Raises
+    ------
+    ConfigError
+        If a share is not above 0, or their number is not that of the stretches.
+    """
+    if len(sizes) != len(shares) or any(not 0 < share < math.inf for share in shares):
+        raise ConfigError(f"shares {list(shares)} for {len(sizes)} datasets: one number above 0 for each expected")
+    total = min(size / share for size, share in zip(sizes, shares, strict=True))
+    used = [min(size, round(share * total)) for size, share in zip(sizes, shares, strict=True)]
+    return tuple(Part(rows=size, used=count) for size, count in zip(sizes, used, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
     """The batches of every epoch over ``n`` rows.
 
-    Every row comes exactly once in an epoch. A training batch never holds a single image, which BatchNorm may
-    refuse: a single left-over row joins the batch before it, which then has ``batch_size + 1`` rows.
+    Every row comes exactly once in an epoch, unless ``parts`` say otherwise. A training batch never holds a single
+    image, which BatchNorm may refuse: a single left-over row joins the batch before it, which then has
+    ``batch_size + 1`` rows.
     """
 
     n: int
@@ -35,6 +63,8 @@ class Order:
     """Shuffle afresh each epoch (for training); else storage order and no joining of a left-over row."""
     seed: int = 0
     """Chooses the permutations."""
+    parts: tuple[Part, ...] = ()
+    """Where an epoch shall hold a part of the rows only (shuffled orders): one entry per stretch of rows."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -47,22 +77,29 @@ class Order:
         least = 2 if self.shuffle else 1
         if self.batch_size < least:
             raise ConfigError(f"batch size {self.batch_size} is too small: use at least {least}")
-        if self.n < least:
-            raise ConfigError(f"the split has {self.n} images: at least {least} are needed")
+        if self.parts and not self.shuffle:
+            raise ConfigError("an order with parts must be shuffled")
+        if self.length < least:
+            raise ConfigError(f"an epoch has {self.length} images: at least {least} are needed")
+
+    @property
+    def length(self) -> int:
+        """Rows in an epoch."""
+        return sum(part.used for part in self.parts) if self.parts else self.n
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        whole, left = divmod(self.n, self.batch_size)
+        whole, left = divmod(self.length, self.batch_size)
         return whole if left == 0 or (self._joins_last and whole) else whole + 1
 
     @property
     def max_batch(self) -> int:
         """Rows in the largest batch."""
-        return min(self.n, self.batch_size + self._joins_last)
+        return min(self.length, self.batch_size + self._joins_last)
 
     @property
     def _joins_last(self) -> bool:
-        return self.shuffle and self.n % self.batch_size == 1
+        return self.shuffle and self.length % self.batch_size == 1
 
     def rows(self, epoch: int, batch: int) -> NDArray[np.int64]:
         """Row numbers of one batch, int64, shape (rows,), each in ``0 .. n - 1``.
@@ -74,9 +111,23 @@ class Order:
         """
         if not 0 <= batch < len(self):
             raise IndexError(f"batch {batch} of an epoch of {len(self)}")
-        stop = self.n if batch == len(self) - 1 else (batch + 1) * self.batch_size
+        stop = self.length if batch == len(self) - 1 else (batch + 1) * self.batch_size
         positions = np.arange(batch * self.batch_size, stop, dtype=np.int64)
-        return permute(positions, self.n, self.seed, epoch) if self.shuffle else positions
+        if not self.shuffle:
+            return positions
+        rows = permute(positions, self.length, self.seed, epoch)
+        return self._of_parts(rows, epoch) if self.parts else rows
+
+    def _of_parts(self, places: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Fill each part's places of the epoch with rows of it, another choice each epoch, none of them twice."""
+        rows = np.empty_like(places)
+        first_place = first_row = 0
+        for number, part in enumerate(self.parts, start=1):
+            mine = (places >= first_place) & (places < first_place + part.used)
+            chosen = permute(places[mine] - first_place, part.rows, _mix_int(self.seed + number), epoch)
+            rows[mine] = first_row + chosen
+            first_place, first_row = first_place + part.used, first_row + part.rows
+        return rows
 
 
 def permute(positions: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -174,7 +174,7 @@ def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | Non
 
 def describe_run(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:
     """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
-    options = asdict(config) | {"dataset": config.dataset.resolve()}
+    options = asdict(config) | {"datasets": [path.resolve() for path in config.datasets]}
     return {
         "config": options,
         "resolved": {**resolved, "threads": torch.get_num_threads()},

@@ -19,11 +19,13 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision
 
+from pneumo_fast.combine import open_datasets, train_sizes
 from pneumo_fast.devices import resolve_amp, resolve_device
 from pneumo_fast.errors import DatasetError, TrainingError
 from pneumo_fast.loader import Loader
 from pneumo_fast.model import build_model
 from pneumo_fast.options import TrainConfig
+from pneumo_fast.order import parts_by_share
 from pneumo_fast.runs import (
     BEST,
     LAST,
@@ -122,7 +124,7 @@ def train(
     """
     device = resolve_device(config.device)
     amp_dtype = resolve_amp(device, amp=config.amp, dtype=config.amp_dtype)
-    dataset = Dataset.open(config.dataset)
+    dataset = open_datasets(config.datasets)
     pos_weight = _pos_weight(dataset, config)
     settings = _settings(config, dataset, pos_weight, amp_dtype)
     checkpoint = claim_run(config, settings)
@@ -157,9 +159,13 @@ def _fit(
     if checkpoint.epoch >= config.epochs:
         return
     options: dict[str, Any] = {"batch_size": config.batch_size, "device": learner.device, "seed": config.seed}
-    with Loader(dataset, "train", shuffle=True, **options) as images, Loader(dataset, "val", **options) as validation:
+    parts = parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else ()
+    with (
+        Loader(dataset, "train", shuffle=True, parts=parts, **options) as images,
+        Loader(dataset, "val", **options) as validation,
+    ):
         for epoch in range(checkpoint.epoch, config.epochs):
-            n = images.order.n
+            n = images.order.length
 
             def progress(seen: int, before: int = epoch * n, total: int = config.epochs * n) -> None:
                 if on_progress:
@@ -247,7 +253,7 @@ def _pos_weight(dataset: Dataset, config: TrainConfig) -> float:
         found = dataset.rows(split)["label"].unique()
         if len(found) < 2:
             raise DatasetError(
-                f"the {split} split of {config.dataset} has images of label {found[0]} only: convert with more images "
+                f"the {split} split of {dataset.path} has images of label {found[0]} only: convert with more images "
                 "or another --seed or --val-fraction"
             )
     if config.pos_weight != "auto":
@@ -296,6 +302,7 @@ def _settings(
     """The options that shape the result, which must be the same when resuming."""
     return {
         "dataset": dataset.identity,
+        "shares": list(config.shares),
         "seed": config.seed,
         "batch-size": config.batch_size,
         "lr": config.lr,

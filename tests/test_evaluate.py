@@ -120,7 +120,7 @@ def make_run(path: Path, dataset: Path) -> Path:
         scaler={},
     )
     save_checkpoint(checkpoint, path / BEST)
-    write_config(path, {"config": {"dataset": str(dataset)}})
+    write_config(path, {"config": {"datasets": [str(dataset)]}})
     return path
 
 
