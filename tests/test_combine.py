@@ -1,0 +1,122 @@
+"""Several datasets as one: the images, the statistics and the shares are those of the parts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from make_dataset import make_dataset, stored_images
+
+from pneumo_fast.combine import open_datasets, train_sizes
+from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.loader import Loader
+from pneumo_fast.order import Order, parts_by_share
+from pneumo_fast.shards import Dataset, write_table
+
+OTHER = {"train": [1, 0, 1], "val": [0, 1]}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    return [
+        make_dataset(tmp_path / "one").path,
+        make_dataset(tmp_path / "two", labels=OTHER, layout="folder").path,
+    ]
+
+
+def test_one_dataset_is_itself(folders: list[Path]) -> None:
+    assert open_datasets(folders[:1]).path == folders[0]
+
+
+def test_the_loader_delivers_the_images_of_all(folders: list[Path]) -> None:
+    joint = open_datasets(folders)
+    expected = np.concatenate([stored_images(open_datasets([folder]), "train") for folder in folders])
+    with Loader(joint, "train", batch_size=7, device=torch.device("cpu"), normalization=(0.0, 1.0)) as loader:
+        images = np.concatenate([batch.numpy()[:, 0].copy() for batch, _ in loader.epoch(0)])
+    np.testing.assert_array_equal(images, expected.astype(np.float32))
+
+
+def test_statistics_are_those_of_all_training_images(phantom_pair: list[Path]) -> None:
+    joint = open_datasets(phantom_pair)
+    pixels = np.concatenate([stored_images(open_datasets([folder]), "train") for folder in phantom_pair])
+    assert joint.mean == pytest.approx(pixels.astype(np.float64).mean(), abs=1e-12)
+    assert joint.std == pytest.approx(pixels.astype(np.float64).std(), abs=1e-12)
+
+
+@pytest.fixture
+def phantom_pair(own_dataset: Path) -> list[Path]:
+    """The same sound dataset twice: real statistics, and every patient shared."""
+    return [own_dataset, own_dataset]
+
+
+def test_unlike_datasets_are_refused(tmp_path: Path) -> None:
+    folders = [make_dataset(tmp_path / "one").path, make_dataset(tmp_path / "two", size=16).path]
+    with pytest.raises(DatasetError, match="of 16 pixels.*convert them alike"):
+        open_datasets(folders)
+
+
+def swapped(dataset: Path) -> Path:
+    """A copy whose train and val are each other's."""
+    copy = Path(shutil.copytree(dataset, dataset.with_name("swapped")))
+    index = Dataset.open(copy).index
+    digest = write_table(copy, "index.csv", index.assign(split=index["split"].map({"train": "val", "val": "train"})))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["tables"]["index.csv"] = digest
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_patients_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    groups = Dataset.open(own_dataset).index["group"].nunique()
+    open_datasets([own_dataset, own_dataset])
+    assert caplog.messages == []
+    open_datasets([own_dataset, swapped(own_dataset)])
+    assert f"{groups} patients stand in more than one split" in caplog.text
+
+
+def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = swapped(own_dataset)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["split"]["hash_key_id"] = "0" * 16
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    open_datasets([own_dataset, other])
+    assert "cannot be known" in caplog.text
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.0), (1.0, float("nan"))])
+def test_shares_that_cannot_work(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="one number above 0 for each"):
+        parts_by_share([10, 20], shares)
+
+
+def test_train_sizes(folders: list[Path]) -> None:
+    assert train_sizes(folders) == [21, 3]
+
+
+@given(
+    sizes=st.lists(st.integers(2, 60), min_size=1, max_size=4),
+    weights=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
+    seed=st.integers(0, 2**32),
+)
+def test_an_epoch_has_the_shares_and_no_row_twice(sizes: list[int], weights: list[float], seed: int) -> None:
+    shares = weights[: len(sizes)]
+    parts = parts_by_share(sizes, shares)
+    order = Order(n=sum(sizes), batch_size=8, shuffle=True, seed=seed, parts=parts)
+    rows = np.concatenate([order.rows(0, batch) for batch in range(len(order))])
+    assert len(set(rows.tolist())) == len(rows) == sum(part.used for part in parts)
+    starts = np.cumsum([0, *sizes])
+    used = np.histogram(rows, bins=starts)[0]
+    total = min(size / share for size, share in zip(sizes, shares, strict=True))
+    np.testing.assert_allclose(used, np.array(shares) * total, atol=0.5 + 1e-9)
+
+
+def test_another_choice_of_rows_each_epoch() -> None:
+    order = Order(n=200, batch_size=50, shuffle=True, parts=parts_by_share([100, 100], [1, 0.5]))
+    epochs = [{int(r) for batch in range(len(order)) for r in order.rows(epoch, batch)} for epoch in (0, 1)]
+    assert epochs[0] != epochs[1]
