@@ -20,6 +20,7 @@ from pneumo_fast.errors import LabelError
 
 BOX: Final = ["x", "y", "width", "height"]
 PATIENT_DIGITS: Final = 8  # NIH file names are PPPPPPPP_NNN.png: patient, then follow-up number
+SHOWN_CHARACTERS: Final = 3  # of a bad cell, in messages
 LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
 _PLAIN_NAME: Final = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
@@ -128,7 +129,13 @@ def _require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
 
 def _fail(path: Path, row: int, column: str, value: object, expected: str) -> NoReturn:
     """Raise for one cell."""
-    raise LabelError(f"table {path}, line {row}, column {column!r}: {value!r} found, {expected} expected")
+    raise LabelError(f"table {path}, line {row}, column {column!r}: {_shown(value)} found, {expected} expected")
+
+
+def _shown(value: object) -> str:
+    """A cell as a message may show it: a long one may name a patient, so only its length is told."""
+    text = str(value)
+    return repr(text) if len(text) <= SHOWN_CHARACTERS else f"a text of {len(text)} characters"
 
 
 def _first(bad: pd.Series[bool]) -> int:
@@ -165,7 +172,10 @@ def _check_agreement(path: Path, ids: pd.Series[str], values: pd.Series, column:
     first = values.groupby(ids).transform("first")
     if not (values == first).all():
         row = _first(values != first)
-        _fail(path, row, column, str(values[row]), f"{str(first[row])!r}, as in the first row of {ids[row]!r},")
+        raise LabelError(
+            f"table {path}, line {row}, column {column!r}: not the same as in line {_first(ids == ids[row])}, which is "
+            "of the same image; all rows of an image must agree"
+        )
 
 
 def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: str) -> pd.DataFrame:
@@ -209,7 +219,7 @@ def _read_mapping(path: Path) -> dict[str, str]:
             raise LabelError(f"groups file {path}, entry {number}: no subset_img_id and img_id there") from error
         patient = name[:PATIENT_DIGITS]
         if not re.fullmatch(r"\d{8}", patient):
-            raise LabelError(f"groups file {path}, entry {number}, img_id: {name!r} does not begin with 8 digits")
+            raise LabelError(f"groups file {path}, entry {number}, img_id: it does not begin with 8 digits")
         if groups.setdefault(image_id, patient) != patient:
-            raise LabelError(f"groups file {path}, entry {number}: image {image_id!r} is given two patients")
+            raise LabelError(f"groups file {path}, entry {number}: its image has another patient already")
     return groups
