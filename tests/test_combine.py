@@ -57,7 +57,7 @@ def phantom_pair(own_dataset: Path) -> list[Path]:
 
 def test_unlike_datasets_are_refused(tmp_path: Path) -> None:
     folders = [make_dataset(tmp_path / "one").path, make_dataset(tmp_path / "two", size=16).path]
-    with pytest.raises(DatasetError, match="of 16 pixels.*convert them alike"):
+    with pytest.raises(DatasetError, match=r"of 16 pixels.*convert them alike"):
         open_datasets(folders)
 
 
