@@ -1,0 +1,228 @@
+"""Nothing that identifies a patient reaches any output: planted texts are searched for in every byte of them all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
+
+from pneumo_fast.errors import LabelError
+from pneumo_fast.labels import read_labels
+from pneumo_fast.phantom import write_dicom
+
+NAME = "Zxqplanted^Wilhelmine"
+MARKS = ("zxqplanted", "wilhelmine", "9876501234", "19470229")
+"""Lower-case text or digits, one of which is in everything planted."""
+UID = "1.2.826.0.1.9876501234.7"
+IMAGES = 24
+TEXTS = {
+    "PatientName": NAME, "PatientID": "ZXQPLANTED9876501234", "PatientBirthDate": "19470229",
+    "AccessionNumber": "9876501234", "InstitutionName": "Zxqplanted Hospital", "StudyDate": "19470229",
+    "ReferringPhysicianName": NAME, "PatientAddress": "Zxqplanted Road 1", "PatientComments": "zxqplanted",
+    "StudyDescription": "zxqplanted", "SeriesDescription": "zxqplanted, view: PA, Wilhelmine", "StudyID": "9876501234",
+    "SeriesInstanceUID": UID, "StationName": "ZXQPLANTED", "ImageComments": "zxqplanted",
+}  # fmt: skip
+ODD = {
+    "PatientAge": ("AS", "zxqplanted 51"), "PatientSex": ("CS", "zxqplanted lower case"),
+    "ViewPosition": ("CS", "Zxqplanted PA"), "BurnedInAnnotation": ("CS", "zxqplanted"),
+    "StudyTime": ("TM", "zxqplanted"), "PatientBirthTime": ("TM", "9876501234"), "PixelSpacing": ("DS", "zxqplanted"),
+    "PresentationLUTShape": ("CS", "zxqplanted"), "VOILUTFunction": ("CS", "zxqplanted"),
+}  # fmt: skip
+"""Values that their VR forbids, so that pydicom warns of them and quotes them."""
+SPOILERS: dict[str, tuple[str, Any]] = {
+    "PhotometricInterpretation": ("CS", "ZXQPLANTED"),
+    "NumberOfFrames": ("IS", "zxqplanted"),
+    "RescaleSlope": ("DS", "zxqplanted"),
+    "WindowCenter": ("DS", "zxqplanted"),
+    "BitsStored": ("LO", "zxqplanted"),
+    "SOPClassUID": ("UI", "zxqplanted"),
+}
+"""Values in attributes that are needed, so that the file is rejected, or read with a note."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hospital:
+    """A folder of radiographs and tables full of planted texts."""
+
+    folder: Path
+    images: Path
+    labels: Path
+
+
+def plant(path: Path, *, number: int) -> None:
+    """A radiograph with something planted wherever a file has room for it."""
+    pixels = np.random.default_rng(number).integers(0, 255, (64, 64), dtype=np.uint8)
+    attributes: dict[str, Any] = {**TEXTS, "SOPInstanceUID": f"{UID}.{number}"}
+    syntax = JPEGBaseline8Bit if number % 2 else ExplicitVRLittleEndian
+    write_dicom(path, pixels, transfer_syntax=syntax, **attributes)
+    dataset = pydicom.dcmread(path)
+    item = Dataset()
+    item.PatientID, item.IssuerOfPatientID = "ZXQPLANTED", NAME
+    dataset.OtherPatientIDsSequence = [item]
+    for creator in ("ZXQPLANTED", "zxqplanted other"):
+        dataset.private_block(0x0011, creator, create=True).add_new(1, "LO", NAME)
+    if number % 3 == 0:
+        for keyword, (vr, value) in ODD.items():
+            dataset[keyword] = unchecked(keyword, vr, value)
+    dataset.save_as(path)
+
+
+def unchecked(keyword: str, vr: str, value: Any) -> DataElement:
+    element = DataElement(keyword, "LO" if isinstance(value, str) else vr, value)
+    element.VR = vr
+    return element
+
+
+def spoil(path: Path, keyword: str, vr: str, value: str) -> None:
+    """Replace an element by one with a value that cannot be."""
+    dataset = pydicom.dcmread(path)
+    raw = value.encode() + b" " * (len(value) % 2)
+    dataset._dict[pydicom.tag.Tag(keyword)] = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(keyword), vr, len(raw), raw, 0, False, True
+    )
+    dataset.save_as(path)
+
+
+@pytest.fixture(scope="module", params=["planted", "plain"])
+def hospital(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+    """Its files are named by planted ids, or by plain ones."""
+    folder = tmp_path_factory.mktemp("hospital")
+    images = folder / "images"
+    (images / "deep").mkdir(parents=True)
+    prefix = "Zxqplanted_9876501234_" if request.param == "planted" else "image"
+    ids = [f"{prefix}{number:03d}" for number in range(IMAGES)]
+    files = [images / f"{image_id}.dcm" for image_id in ids]
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")  # the planted values are what pydicom warns of
+        for number, path in enumerate(files):
+            plant(path, number=number)
+        for path, (keyword, (vr, value)) in zip(files, SPOILERS.items(), strict=False):
+            spoil(path, keyword, vr, value)
+    files[6].write_text(f"PatientName,{NAME}\n" * 20)  # no DICOM
+    files[7].write_bytes(files[7].read_bytes()[:-500])  # cut short
+    files[8].write_bytes(files[9].read_bytes()[:600])  # cut short in the header
+    (images / "deep" / files[10].name).write_bytes(files[10].read_bytes())  # two files of one row
+    table = pd.DataFrame(
+        {
+            "patientId": ids,
+            "Target": [number % 2 for number in range(IMAGES)],
+            "mrn": [f"ZXQPLANTED-{number // 2}" for number in range(IMAGES)],
+            "name": NAME,
+            "born": "19470229",
+        }
+    )
+    table.to_csv(folder / "labels.csv", index=False)
+    return Hospital(folder=folder, images=images, labels=folder / "labels.csv")
+
+
+def run(folder: Path, *arguments: str | Path, expect: int = 0) -> None:
+    """Run a command and keep what it prints in a folder, as one more output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pneumo_fast", *map(str, arguments)],
+        env=os.environ | {"COLUMNS": "300", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / f"{arguments[0]}.txt").write_bytes(done.stdout + done.stderr)
+    assert done.returncode == expect, done.stderr.decode()
+
+
+def leaks(*folders: Path) -> list[str]:
+    """Where a mark stands: in a file's bytes (of archives, each member's) or in its name."""
+    found = []
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        texts = [str(path.relative_to(path.parents[1])).encode()]
+        if path.is_file():
+            texts.append(path.read_bytes())
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                texts += [archive.read(name) for name in archive.namelist()]
+        found += [f"{path}: {mark}" for mark in MARKS for text in texts if mark.encode() in text.lower()]
+    return found
+
+
+def convert(hospital: Hospital, out: Path, *options: str, expect: int = 0) -> None:
+    hashed = ["--hash-ids"] if "Zxqplanted" in hospital.labels.read_text().split("\n")[1].split(",")[0] else []
+    fixed = ["--group-column", "mrn", "--size", "32", "--val-fraction", "0.3", "--workers", "1", *hashed]
+    run(out.parent / "said", "convert", hospital.images, hospital.labels, out, *fixed, *options, expect=expect)
+
+
+@pytest.mark.parametrize("layout", ["shards", "folder"])
+def test_convert_leaks_nothing(hospital: Hospital, layout: str, tmp_path: Path) -> None:
+    convert(hospital, tmp_path / "dataset", "--layout", layout, "--max-rejects", "100%")
+
+    assert not leaks(tmp_path)
+    reasons = set(pd.read_csv(tmp_path / "dataset" / "rejects.csv")["reason"])
+    assert {"not_dicom", "ambiguous", "corrupt", "unsupported", "bad_header"} <= reasons
+    assert "converted" in (tmp_path / "said" / "convert.txt").read_text()
+
+
+def test_failed_conversion_leaks_nothing(hospital: Hospital, tmp_path: Path) -> None:
+    convert(hospital, tmp_path / "dataset", "--max-rejects", "0", expect=1)
+
+    assert (tmp_path / "dataset" / "rejects.csv").exists()
+    assert not leaks(tmp_path)
+
+
+def test_groups_are_hashed_with_a_key(hospital: Hospital, tmp_path: Path) -> None:
+    convert(hospital, tmp_path / "dataset", "--max-rejects", "100%")
+
+    index = pd.read_csv(tmp_path / "dataset" / "index.csv", dtype=str)
+    written = (tmp_path / "dataset" / "index.csv").read_text() + (tmp_path / "dataset" / "manifest.json").read_text()
+    assert index["group"].str.fullmatch("[0-9a-f]{16}").all()
+    for group in pd.read_csv(hospital.labels)["mrn"]:
+        assert hashlib.sha256(group.encode()).hexdigest()[:16] not in written
+
+
+@pytest.mark.parametrize("hospital", ["planted"], indirect=True)
+def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -> None:
+    convert(hospital, tmp_path / "dataset", "--max-rejects", "100%")
+    train = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    run(tmp_path / "said", "train", tmp_path / "dataset", "--out", tmp_path / "run", *train)
+    run(tmp_path / "said", "evaluate", tmp_path / "run", "--device", "cpu", "--batch-size", "4")
+
+    assert {"best.pt", "eval"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert not leaks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("patientId,Target,mrn\na,0,Zxqplanted\na,0,Wilhelmine\n", {"group_column": "mrn"}),
+        ("patientId,Target\nZxqplanted/x,0\n", {}),
+        ("patientId,Target\na,Zxqplanted\n", {}),
+        ("patientId,Target\nZxqplanted,0\nZxqplanted,1\n", {}),
+        ("path,Target\n../Zxqplanted.dcm,0\n", {"path_column": "path"}),
+        ("patientId,Target,x,y,width,height\na,1,Zxqplanted,1,1,1\n", {}),
+        ("patientId,Target\na,0\nb,0,Zxqplanted,9876501234\n", {}),
+        ("patientId,Target\na,0\nb,0,\"Zxqplanted\n", {}),
+    ],
+)  # fmt: skip
+def test_messages_about_tables_quote_no_patient(text: str, options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(LabelError) as error:
+        read_labels(tmp_path / "labels.csv", **options)
+    assert not [mark for mark in MARKS if mark in str(error.value).lower()]
+
+
+def test_leaks_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"x{NAME}x")
+    (tmp_path / "zxqplanted").mkdir()
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("member", "19470229" * 100)
+    assert len(leaks(tmp_path)) == 4
