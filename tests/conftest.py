@@ -6,16 +6,21 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from pneumo_fast import cli
 from pneumo_fast.convert import convert
-from pneumo_fast.options import ConvertConfig
+from pneumo_fast.executors import Submit, local_workers
+from pneumo_fast.options import ConvertConfig, Dtype
 from pneumo_fast.phantom import PhantomConfig, PhantomSet, make_phantoms
 from pneumo_fast.shards import Dataset
+from pneumo_fast.supervise import Outcome, WorkerPool
+from pneumo_fast.worker import Task
 
 IMAGES = 40
 SIZE = 32
@@ -39,19 +44,47 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def one_worker() -> Iterator[Callable[[int], AbstractContextManager[Submit]]]:
+    """Stands in for ``local_workers``: one worker process for the whole session, where one is asked for."""
+    pool = WorkerPool()
+    executor = ThreadPoolExecutor(1)
+
+    @contextmanager
+    def workers(count: int) -> Iterator[Submit]:
+        if count > 1:
+            with local_workers(count) as submit:
+                yield submit
+            return
+        futures: list[Future[Outcome]] = []
+
+        def submit_here(task: Task, timeout_s: float) -> Future[Outcome]:
+            futures.append(executor.submit(pool.run_task, task, timeout_s))
+            return futures[-1]
+
+        try:
+            yield submit_here
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    yield workers
+    pool.stop()
+    executor.shutdown()
+
+
+@pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomSet:
     """Synthetic radiographs of 64 x 64 pixels, with their tables."""
     return make_phantoms(PhantomConfig(out=tmp_path_factory.mktemp("phantoms"), count=IMAGES, size_px=64))
 
 
 @pytest.fixture(scope="session")
-def convert_phantoms(
-    phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Literal["float16", "uint8"]], Path]:
-    """Convert the phantoms once for each data type, into shards that each hold more than one batch of few."""
+def convert_phantoms(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Dtype], Path]:
+    """Convert the phantoms, once for each data type."""
     done: dict[str, Path] = {}
 
-    def run(dtype: Literal["float16", "uint8"]) -> Path:
+    def run(dtype: Dtype) -> Path:
         if dtype not in done:
             out = tmp_path_factory.mktemp("datasets") / dtype
             convert(
@@ -75,13 +108,13 @@ def convert_phantoms(
 
 
 @pytest.fixture(scope="session", params=["float16", "uint8"])
-def dataset(request: pytest.FixtureRequest, convert_phantoms: Callable[[Literal["float16", "uint8"]], Path]) -> Dataset:
+def dataset(request: pytest.FixtureRequest, convert_phantoms: Callable[[Dtype], Path]) -> Dataset:
     """The phantoms at 32 x 32 pixels, in shards of ten; once for each data type. Not to be changed."""
     return Dataset.open(convert_phantoms(request.param))
 
 
 @pytest.fixture
-def own_dataset(convert_phantoms: Callable[[Literal["float16", "uint8"]], Path], tmp_path: Path) -> Path:
+def own_dataset(convert_phantoms: Callable[[Dtype], Path], tmp_path: Path) -> Path:
     """A float16 dataset's folder, to be damaged."""
     return Path(shutil.copytree(convert_phantoms("float16"), tmp_path / "dataset"))
 
