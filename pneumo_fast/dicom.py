@@ -47,7 +47,7 @@ REASONS: Final = {
 }
 """Every reason code a rejection can carry."""
 
-BYTES_PER_PIXEL: Final = 16  # of a deflated data set: far more than any pixels need
+BYTES_PER_PIXEL: Final = 8  # of a deflated data set: far more than any pixels need
 Least = Callable[[int, int], tuple[int, int] | None]
 SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that are stored, in each direction
 

@@ -188,7 +188,7 @@ def _is_little_endian(header: Header) -> bool:
 def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:
     """LUT Data come as numbers, or as words in the file's byte order; entries of 8 bits may be packed two in a word."""
     words = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data))
-    if bits <= 8 and len(words) < entries:
+    if bits <= 8 and len(words) == (entries + 1) // 2:
         words = np.frombuffer(words.astype("<u2").tobytes(), np.uint8)
     return words.astype(np.float64)
 
