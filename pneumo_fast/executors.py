@@ -66,8 +66,9 @@ def dask_workers(address: str) -> Iterator[Submit]:
                 "logs, then go on with --resume"
             ) from error
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-            client.run(stop_remote, conversion)
+            if client.status == "running":  # else the scheduler is lost, and the workers with it
+                executor.shutdown(wait=False)
+                client.run(stop_remote, conversion)
 
 
 def run_remote(conversion: str, task: Task, timeout_s: float) -> Outcome:

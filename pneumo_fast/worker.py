@@ -37,7 +37,7 @@ WORK_FOLDER = ".convert"
 JOURNAL = struct.Struct("<qd")  # position of the source being read, and when that began (monotonic clock, seconds)
 NO_FILE = -1  # the position between files
 MEMORY_BYTES = 6 << 30  # address space of a worker beside its shard: a decoder that wants more is stopped by this
-IDLE_S = 300.0  # a worker that is given nothing to do for so long ends; another is started when needed
+IDLE_S = 20.0  # a worker that is given nothing to do for so long ends; another is started when needed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

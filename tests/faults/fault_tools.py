@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,12 @@ class Site:
             str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
             for path in root.rglob("*")
         }
+
+
+def poisonous(poison: dict[str, str], log: Path) -> dict[str, str]:
+    """Environment in which reading the images named does what is named to the worker, and reads are logged."""
+    path = os.pathsep.join(filter(None, (str(HOOK), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "PNEUMO_FAST_POISON": json.dumps({"poison": poison, "log": str(log)})}
 
 
 def make_site(folder: Path, count: int) -> Site:

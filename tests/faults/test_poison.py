@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-from faults.fault_tools import HOOK, Site
+from faults.fault_tools import Site, poisonous
 
 POISONS = {"segfault": "crashed", "allocate": "crashed", "sleep": "timeout", "spin": "timeout"}
 
@@ -30,11 +29,10 @@ def poisoned(site: Site) -> Poisoned:
     images = sorted(path.stem for path in site.phantoms.images.iterdir())
     poison = dict(zip(images[::20], [*POISONS, *POISONS], strict=True))
     log = site.folder / "reads.log"
-    settings = {"poison": poison, "log": str(log)}
     hooked = replace(
         site,
         arguments=("--size", "32", "--shard-size", "40", "--workers", "2", "--timeout-s", "1", "--max-rejects", "8"),
-        environment={"PYTHONPATH": str(HOOK), "PNEUMO_FAST_POISON": json.dumps(settings)},
+        environment=poisonous(poison, log),
     )
     hooked.convert("poisoned")
     hooked.assert_clean("poisoned")
