@@ -131,6 +131,7 @@ def _of_header(header: Header, size: int, least: Least, window: Window, max_pixe
     with rejecting("bad_header", "the header cannot be interpreted"):
         form = _check(header, max_pixels)
         metadata = read_metadata(header, form)
+        uid_hash = _uid_hash(header)
         curve = _curve(header, form, window)
         linear = curve is not None and curve.linear is not None and first_number(header, "PixelPaddingValue") is None
     height, width = fitted_size(form.rows, form.columns, size)
@@ -145,7 +146,7 @@ def _of_header(header: Header, size: int, least: Least, window: Window, max_pixe
         intensity=curve.intensity if curve else "range",
         notes=(*first_notes, *form.notes, *notes),
         metadata=metadata,
-        uid_hash=_uid_hash(header),
+        uid_hash=uid_hash,
     )
 
 
