@@ -1,0 +1,1 @@
+"""Measurements of this project beside others; see ``benchmarks/README.md``."""

@@ -1,0 +1,135 @@
+"""Datasets small enough to check by hand, written with the package's own writers, and the devices to try them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pneumo_fast.npy import SCALES, write_array
+from pneumo_fast.shards import BOX_COLUMNS, FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo
+from pneumo_fast.shards import write_table as write
+
+Layout = Literal["shards", "folder"]
+Dtype = Literal["float16", "uint8"]
+
+LABELS = {"train": [0, 1, 0, 0] * 5 + [1], "val": [1, 0, 0] * 4 + [0]}
+"""21 training and 13 validation images."""
+DEVICES = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+        ),
+    ],
+)
+
+
+def make_dataset(
+    path: Path,
+    *,
+    labels: Mapping[str, Sequence[int]] = LABELS,
+    size: int = 8,
+    dtype: Dtype = "float16",
+    layout: Layout = "shards",
+    shard_rows: int = 4,
+    learnable: bool = False,
+) -> Dataset:
+    """Write noise, and a bright square into the positives where they shall be ``learnable``; open the dataset."""
+    path.mkdir()
+    rng = np.random.default_rng(len(labels["train"]))
+    shards: list[ShardInfo] = []
+    index: list[dict[str, Any]] = []
+    for split, marks in labels.items():
+        stored = _draw(rng, marks, size, dtype, learnable=learnable)
+        if layout == "shards":
+            shards += _write_shards(path, split, stored, shard_rows)
+        else:
+            _write_folder(path, split, stored, marks)
+        index += [
+            {"image_id": f"{split}-{row}", "split": split, "label": mark, "height": size, "width": size}
+            | _place(split, row, mark, layout, shard_rows)
+            for row, mark in enumerate(marks)
+        ]
+    unknown = {name: kind() for name, kind in INDEX_TYPES.items()}
+    tables = {
+        "index.csv": write(path, "index.csv", pd.DataFrame([unknown | image for image in index])),
+        "boxes.csv": write(path, "boxes.csv", pd.DataFrame(columns=list(BOX_COLUMNS))),
+    }
+    counts = {
+        split: {"0": list(marks).count(0), "1": list(marks).count(1), "images": len(marks)}
+        for split, marks in labels.items()
+    }
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        created_by="tests",
+        layout=layout,
+        image_shape=(size, size),
+        dtype=dtype,
+        scale=SCALES[dtype],
+        mean=0.4812345,
+        std=0.2712345,
+        preprocessing={},
+        split={"seed": 0},
+        counts=counts,
+        input={},
+        duplicates={},
+        rejects={},
+        arguments={},
+        shards=tuple(shards),
+        tables=tables,
+    )
+    (path / "manifest.json").write_text(manifest.to_json())
+    return Dataset.open(path)
+
+
+def stored_images(dataset: Dataset, split: str) -> NDArray[Any]:
+    """All stored images of a split in storage order, read by NumPy itself."""
+    rows = dataset.rows(split)
+    if dataset.manifest.layout == "folder":
+        return np.stack([np.load(dataset.path / name) for name in rows["shard"]])
+    return np.concatenate([np.load(dataset.path / name) for name in rows["shard"].unique()])
+
+
+def _draw(
+    rng: np.random.Generator, marks: Sequence[int], size: int, dtype: Dtype, *, learnable: bool
+) -> NDArray[np.float16] | NDArray[np.uint8]:
+    images = rng.random((len(marks), size, size))
+    if learnable:
+        images *= 0.3
+        quarter = size // 4
+        images[np.array(marks) == 1, quarter : 3 * quarter, quarter : 3 * quarter] += 0.6
+    if dtype == "uint8":
+        return np.rint(images * 255).astype(np.uint8)
+    return images.astype(np.float16)
+
+
+def _place(split: str, row: int, mark: int, layout: Layout, shard_rows: int) -> dict[str, str | int]:
+    if layout == "folder":
+        return {"shard": f"{split}/{mark}/{split}-{row}.npy", "row": 0}
+    return {"shard": f"{split}-{row // shard_rows:05d}.npy", "row": row % shard_rows}
+
+
+def _write_shards(path: Path, split: str, stored: Any, shard_rows: int) -> list[ShardInfo]:
+    shards = []
+    for number, start in enumerate(range(0, len(stored), shard_rows)):
+        name, images = f"{split}-{number:05d}.npy", stored[start : start + shard_rows]
+        digest = write_array(path / name, images, sync=False)
+        size = (path / name).stat().st_size
+        shards.append(ShardInfo(name=name, split=split, rows=len(images), bytes=size, sha256=digest))
+    return shards
+
+
+def _write_folder(path: Path, split: str, stored: Any, marks: Sequence[int]) -> None:
+    for row, mark in enumerate(marks):
+        name = path / str(_place(split, row, mark, "folder", 1)["shard"])
+        name.parent.mkdir(parents=True, exist_ok=True)
+        write_array(name, stored[row], sync=False)
