@@ -11,7 +11,7 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,7 @@ INDEX_TYPES: Final[dict[str, type]] = {
 }
 """Columns of ``index.csv`` in their order: the allow-list of what may be known of an image."""
 BOX_COLUMNS: Final = ("image_id", "x", "y", "width", "height", "source_width", "source_height")
+BOX_TYPES: Final[dict[str, type]] = {name: str if name == "image_id" else float for name in BOX_COLUMNS}
 REJECT_COLUMNS: Final = ("path", "reason", "detail")
 
 
@@ -112,6 +113,7 @@ class Manifest:
                     f"format {raw['format']!r} version {version!r}; this release reads {FORMAT!r} version "
                     f"{FORMAT_VERSION}: convert the images again"
                 )
+            _check_kinds(raw)
             raw["shards"] = tuple(ShardInfo(**shard) for shard in raw["shards"])
             raw["image_shape"] = tuple(raw["image_shape"])
             manifest = cls(**raw)
@@ -123,12 +125,26 @@ class Manifest:
     def _check(self) -> None:
         """Refuse values that would give wrong pixels further on."""
         height, width = self.image_shape
+        if self.layout not in get_args(Layout):
+            raise DatasetError(f"layout {self.layout!r}: expected one of {', '.join(get_args(Layout))}")
         if self.dtype not in SCALES or self.scale != SCALES[self.dtype]:
             raise DatasetError(f"dtype {self.dtype!r} with scale {self.scale!r}: expected one of {SCALES}")
         if height != width or height < 1:
             raise DatasetError(f"image_shape {self.image_shape!r}: expected two equal whole numbers")
         if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
             raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
+
+
+def _check_kinds(raw: dict[str, Any]) -> None:
+    """Refuse a manifest whose values are not of the kinds that the rest relies on."""
+    for name in ("preprocessing", "split", "counts", "input", "duplicates", "rejects", "arguments", "tables"):
+        if not isinstance(raw[name], dict):
+            raise DatasetError(f"{name} is no table of keys: convert the images again")
+    if not all(type(side) is int for side in raw["image_shape"]):
+        raise DatasetError(f"image_shape {raw['image_shape']!r}: expected two equal whole numbers")
+    for shard in raw["shards"]:
+        if Path(shard["name"]).name != shard["name"]:
+            raise DatasetError(f"shard name {shard['name']!r}: expected the name of a file in the folder")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,8 +181,8 @@ class Dataset:
             raise DatasetError(f"{path} is no dataset: no manifest.json there; run pneumo-fast convert") from error
         try:
             manifest = Manifest.from_json(text.decode())
-            index = _read_index(path, manifest)
-            boxes = _read_table(path, manifest, "boxes.csv").astype(dict.fromkeys(BOX_COLUMNS[1:], float))
+            index = _read_table(path, manifest, "index.csv", INDEX_TYPES)
+            boxes = _read_table(path, manifest, "boxes.csv", BOX_TYPES)
             if check_files:
                 _check_files(path, manifest, index)
         except (DatasetError, ValueError) as error:
@@ -220,21 +236,20 @@ def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_table(folder: Path, manifest: Manifest, name: str) -> pd.DataFrame:
+def _read_table(folder: Path, manifest: Manifest, name: str, types: dict[str, type]) -> pd.DataFrame:
     try:
         data = (folder / name).read_bytes()
     except OSError as error:
         raise DatasetError(f"{name} cannot be read ({error.strerror}): run convert again") from error
     if hashlib.sha256(data).hexdigest() != manifest.tables.get(name):
         raise DatasetError(f"{name} is not the file that convert wrote: its checksum differs; run convert again")
-    return pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-
-
-def _read_index(folder: Path, manifest: Manifest) -> pd.DataFrame:
-    index = _read_table(folder, manifest, "index.csv")
-    if tuple(index.columns) != tuple(INDEX_TYPES):
-        raise DatasetError(f"index.csv has the columns {', '.join(index.columns)}: run convert again")
-    return index.astype({name: kind for name, kind in INDEX_TYPES.items() if kind is not str})
+    table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+    if tuple(table.columns) != tuple(types):
+        raise DatasetError(f"{name} has the columns {', '.join(table.columns)}: run convert again")
+    try:
+        return table.astype({column: kind for column, kind in types.items() if kind is not str})
+    except ValueError as error:
+        raise DatasetError(f"{name} cannot be read ({error}): run convert again") from error
 
 
 def _check_files(folder: Path, manifest: Manifest, index: pd.DataFrame) -> None:

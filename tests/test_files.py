@@ -1,0 +1,53 @@
+"""A file is there whole, as it was, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pneumo_fast.files import atomic_file, sweep_partials, sync_filesystem, write_atomic
+
+
+@pytest.mark.parametrize("data", ["text: ü\n", b"\0bytes", ""])
+def test_written_whole(tmp_path: Path, data: str | bytes) -> None:
+    for _ in range(2):  # also over itself
+        write_atomic(tmp_path / "x", data)
+        assert (tmp_path / "x").read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("before", [None, "before"])
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None, sync: bool) -> None:
+    path = tmp_path / "x"
+    if before:
+        path.write_text(before)
+
+    def fail_half_way() -> None:
+        with atomic_file(path, sync=sync) as file:
+            file.write(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail_half_way()
+    assert [p.read_text() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomic(tmp_path / "gone" / "x", "")
+
+
+def test_partials_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in (".x.npy.0123abcd.partial", "deep/.y.json.0123abcd.partial", "x.partial", ".hidden"):
+        (tmp_path / name).touch()
+    sweep_partials(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*")} == {"deep", "x.partial", ".hidden"}
+
+
+def test_sync_of_a_missing_folder(tmp_path: Path) -> None:
+    sync_filesystem(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync_filesystem(tmp_path / "gone")

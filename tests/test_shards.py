@@ -1,0 +1,278 @@
+"""Datasets on disk: opening gives what was written, and every damage is told in one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pneumo_fast.errors import DatasetError
+from pneumo_fast.npy import read_header, store_unit, write_array
+from pneumo_fast.shards import BOX_COLUMNS, INDEX_TYPES, Dataset, Manifest, write_table
+
+IN_PLACE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def forge_table(folder: Path, name: str, text: str) -> None:
+    """Change a table, and the checksum that the manifest holds of it."""
+    (folder / name).write_text(text)
+    tables = json.loads((folder / "manifest.json").read_text())["tables"]
+    edit_manifest(folder, tables=tables | {name: sha256(text.encode()).hexdigest()})
+
+
+# ---- a sound dataset
+
+
+def test_opened_dataset(dataset: Dataset) -> None:
+    assert (dataset.size, dataset.dtype.str, dataset.scale) in {(32, "<f2", 1.0), (32, "|u1", 255.0)}
+    assert tuple(dataset.index) == tuple(INDEX_TYPES)
+    assert tuple(dataset.boxes) == BOX_COLUMNS
+    assert dataset.identity == sha256((dataset.path / "manifest.json").read_bytes()).hexdigest()
+    assert 0 < dataset.mean < 1
+    assert 0 < dataset.std < 1
+
+
+def test_every_image_has_its_place(dataset: Dataset) -> None:
+    for shard in dataset.manifest.shards:
+        images = np.load(dataset.path / shard.name, mmap_mode="r")
+        rows = dataset.index[dataset.index["shard"] == shard.name]
+        assert images.shape == (shard.rows, dataset.size, dataset.size)
+        assert images.dtype == dataset.dtype
+        assert rows["row"].tolist() == list(range(shard.rows))
+        assert set(rows["split"]) == {shard.split}
+        assert sha256((dataset.path / shard.name).read_bytes()).hexdigest() == shard.sha256
+        assert [sha256(image).hexdigest()[:16] for image in images] == rows["pixel_hash"].tolist()
+
+
+def test_rows_of_a_split_are_in_storage_order(dataset: Dataset) -> None:
+    for split in ("train", "val"):
+        rows = dataset.rows(split)
+        assert rows.index.tolist() == list(range(len(rows)))
+        assert rows[["shard", "row"]].apply(tuple, axis=1).is_monotonic_increasing
+    assert len(dataset.rows("train")) + len(dataset.rows("val")) == len(dataset.index)
+
+
+@pytest.mark.parametrize("split", ["test", "training", ""])
+def test_a_split_that_is_not_there(dataset: Dataset, split: str) -> None:
+    with pytest.raises(DatasetError, match=f"has no {split!r} images: its splits are train, val"):
+        dataset.rows(split)
+
+
+def test_columns_have_their_types(dataset: Dataset) -> None:
+    for name, kind in INDEX_TYPES.items():
+        assert all(isinstance(value, kind) for value in dataset.index[name].tolist()), name
+    assert all(dataset.boxes[name].dtype == np.float64 for name in BOX_COLUMNS[1:])
+
+
+def test_a_manifest_is_read_as_it_was_written(dataset: Dataset) -> None:
+    text = dataset.manifest.to_json()
+    assert Manifest.from_json(text) == dataset.manifest
+    assert text == (dataset.path / "manifest.json").read_text()
+
+
+def test_odd_text_comes_through_a_table(own_dataset: Path) -> None:
+    index = Dataset.open(own_dataset).index
+    odd = index.assign(notes=['"', ",", "ü\n", "NA", "", " x ", "nan", "1.0"] * (len(index) // 8))
+    write_table(own_dataset, "index.csv", odd)
+    forge_table(own_dataset, "index.csv", (own_dataset / "index.csv").read_text())
+    assert Dataset.open(own_dataset).index["notes"].tolist() == odd["notes"].tolist()
+
+
+# ---- damage
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def edit(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit_manifest(folder, **changes)
+
+
+def flip_a_digit(folder: Path) -> None:
+    path = folder / "boxes.csv"
+    path.write_text(path.read_text().replace("0", "1", 1))
+
+
+def drop_a_column(folder: Path) -> None:
+    forge_table(folder, "index.csv", "image_id,split\na,train\n")
+
+
+def spoil_a_number(folder: Path) -> None:
+    text = (folder / "index.csv").read_text()
+    forge_table(folder, "index.csv", text.replace("train-00000.npy,0,", "train-00000.npy,zero,", 1))
+
+
+def spoil_a_box(folder: Path) -> None:
+    forge_table(folder, "boxes.csv", ",".join(BOX_COLUMNS) + "\na,b,c,d,e,f,g\n")
+
+
+def lose_a_box_column(folder: Path) -> None:
+    forge_table(folder, "boxes.csv", "image_id,x\na,1\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (remove("manifest.json"), "is no dataset: no manifest.json there; run pneumo-fast convert"),
+        (cut("manifest.json"), "not a complete manifest"),
+        (lambda folder: (folder / "manifest.json").write_bytes(b"\xff"), "can't decode byte"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "not a complete manifest"),
+        (edit(format_version=2), "version 2; this release reads 'pneumo-fast dataset' version 1"),
+        (edit(format="other"), "format 'other' version 1; this release reads"),
+        (edit(dtype="float32"), "dtype 'float32' with scale 1.0: expected one of"),
+        (edit(scale=255.0), "dtype 'float16' with scale 255.0"),
+        (edit(layout="zip"), "layout 'zip': expected one of shards, folder"),
+        (edit(image_shape=[32, 31]), r"image_shape \(32, 31\)"),
+        (edit(image_shape=[0, 0]), r"image_shape \(0, 0\)"),
+        (edit(image_shape=[32.5, 32.5]), r"image_shape \[32.5, 32.5\]"),
+        (edit(image_shape=[32]), "not a complete manifest"),
+        (edit(mean=1.5), "mean 1.5"),
+        (edit(std=0.0), "std 0.0"),
+        (edit(mean=float("nan")), "mean nan"),
+        (edit(std=None), "not a complete manifest"),
+        (edit(extra=1), "not a complete manifest.*extra"),
+        (edit(shards=[{"name": "a"}]), "not a complete manifest"),
+        (edit(shards=[{"name": "../a", "split": "", "rows": 1, "bytes": 1, "sha256": ""}]), "shard name '../a'"),
+        (edit(tables=[]), "tables is no table of keys"),
+        (edit(tables={}), "index.csv is not the file that convert wrote"),
+        (remove("index.csv"), r"index.csv cannot be read \(No such file"),
+        (cut("index.csv"), "index.csv is not the file that convert wrote: its checksum differs"),
+        (drop_a_column, "index.csv has the columns image_id, split"),
+        (spoil_a_number, "index.csv.*'zero'"),
+        (remove("boxes.csv"), "boxes.csv cannot be read"),
+        (flip_a_digit, "boxes.csv is not the file that convert wrote"),
+        (spoil_a_box, "boxes.csv.*'b'"),
+        (lose_a_box_column, "boxes.csv has the columns image_id, x"),
+        (remove("val-00000.npy"), "val-00000.npy is missing"),
+        (cut("train-00001.npy"), r"train-00001.npy has \d+ bytes, the manifest says \d+"),
+    ],
+)
+def test_damage_is_told(own_dataset: Path, damage: Callable[[Path], None], words: str) -> None:
+    damage(own_dataset)
+    with pytest.raises(DatasetError, match=words) as error:
+        Dataset.open(own_dataset)
+    assert str(own_dataset) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "dataset/manifest.json"])
+def test_what_is_no_folder_is_no_dataset(own_dataset: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match=r"is no dataset: no manifest\.json there"):
+        Dataset.open(own_dataset.parent / name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@IN_PLACE
+@given(st.data())
+def test_no_value_in_a_manifest_is_a_traceback(own_dataset: Path, data: st.DataObject) -> None:
+    path = own_dataset / "manifest.json"
+    sound = path.read_text()
+    content = json.loads(sound)
+    key = data.draw(st.sampled_from([*content, *content["shards"][0]]))
+    (content if key in content else content["shards"][0])[key] = data.draw(JSON)
+    path.write_text(json.dumps(content))
+    try:
+        opened = Dataset.open(own_dataset)
+    except DatasetError as error:
+        assert str(own_dataset) in str(error)  # noqa: PT017  # either ending is right, a traceback is not
+    else:
+        assert opened.size == 32
+    finally:
+        path.write_text(sound)
+
+
+@IN_PLACE
+@given(st.floats(0, 1, exclude_max=True))
+def test_no_part_of_a_manifest_is_taken_for_whole(own_dataset: Path, share: float) -> None:
+    text = (own_dataset / "manifest.json").read_text().rstrip()
+    with pytest.raises(DatasetError):
+        Manifest.from_json(text[: int(share * len(text))])
+
+
+# ---- .npy files
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "|u1"])
+@pytest.mark.parametrize("shape", [(3, 5, 5), (5, 5), (1, 1, 1)])
+def test_arrays_are_plain_npy(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    images = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    path = tmp_path / "x.npy"
+    assert write_array(path, images) == sha256(path.read_bytes()).hexdigest()
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), images, strict=True)
+    with path.open("rb") as file:
+        offset, *found = read_header(file, path)
+    assert found == [shape, images.dtype]
+    assert path.read_bytes()[offset:] == images.tobytes()
+
+
+def npy(array: NDArray[Any], version: tuple[int, int] = (1, 0)) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, array, version)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: path.write_bytes(b""), "no valid .npy header"),
+        (lambda path: path.write_bytes(b"\x93NUMPY\1\0\xff\xff{"), "no valid .npy header"),
+        (npy(np.zeros((2, 2)), (2, 0)), "not version 1.0"),
+        (npy(np.zeros((2, 2), order="F")), "not a plain array in C order"),
+        (npy(np.array([{}], dtype=object)), "not a plain array in C order"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, write: Callable[[Path], None], words: str) -> None:
+    path = tmp_path / "x.npy"
+    write(path)
+    with path.open("rb") as file, pytest.raises(DatasetError, match=words):
+        read_header(file, path)
+
+
+def test_storing_rounds_as_numpy_does() -> None:
+    """Every float16 in [0, 1], and what lies halfway between two, and beside it."""
+    steps = np.arange(0x3C01, dtype=np.uint16).view(np.float16).astype(np.float32)
+    half = (steps[1:] + steps[:-1]) / 2
+    values = np.concatenate([steps, half, np.nextafter(half, 0), np.nextafter(half, 1)]).astype(np.float32)
+    halves = np.empty(values.shape, dtype=np.float16)
+    store_unit(values.copy(), halves)
+    np.testing.assert_array_equal(halves, values.astype(np.float16))
+    levels = np.empty(256, dtype=np.uint8)
+    store_unit(np.linspace(0, 1, 256, dtype=np.float32), levels)
+    np.testing.assert_array_equal(levels, np.arange(256))
+
+
+def test_manifests_differ_in_their_text(dataset: Dataset) -> None:
+    other = replace(dataset.manifest, mean=float(np.nextafter(dataset.mean, 1)))
+    assert other.to_json() != dataset.manifest.to_json()
+    assert Manifest.from_json(other.to_json()).mean == other.mean
