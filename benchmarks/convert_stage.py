@@ -34,13 +34,14 @@ def replicate(source: Path, folder: Path, count: int) -> tuple[Path, Path]:
     images.mkdir(parents=True)
     rows = ["patientId,Target"]
     for number in range(count):
-        _link(files[number % len(files)], images / f"image{number:07d}.dcm")
+        link(files[number % len(files)], images / f"image{number:07d}.dcm")
         rows.append(f"image{number:07d},{number % 4 == 0:d}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return images, folder / "labels.csv"
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Hard link, or a symbolic one across file systems."""
     try:
         os.link(source, target)
     except OSError:  # another file system

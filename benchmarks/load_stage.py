@@ -60,7 +60,9 @@ def load_stage(datasets: dict[str, Dataset], folder: Dataset, *, batch_size: int
     for loader in loaders:
         loader.close()
     best = max((r for r in results if r.name.startswith("reference")), key=lambda r: r.median).name
-    ratios = {f"{r.name} / reference": ratio(results, r.name, best) for r in results if r.name.startswith("pneumo-fast")}
+    ratios = {
+        f"{r.name} / reference": ratio(results, r.name, best) for r in results if r.name.startswith("pneumo-fast")
+    }
     size = folder.size
     conditions = {"images": images, "size": f"{size} x {size}", "batch": batch_size, "page cache": "warm"}
     return Stage(name="load", conditions=conditions, results=results, ratios=ratios)

@@ -35,6 +35,7 @@ INDEX_TYPES: Final[dict[str, type]] = {
     "sex": str,
     "age": str,
     "view": str,
+    "body_part": str,
     "class": str,
     "height": int,
     "width": int,

@@ -14,7 +14,7 @@ from benchmarks.convert_stage import bilinear
 from benchmarks.measure import Result, race, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = "--images 40 --runs 1 --size 32 --train-size 32 --batch-size 8 --steps 1".split()
+TINY = ["--images", "40", "--runs", "1", "--size", "32", "--train-size", "32", "--batch-size", "8", "--steps", "1"]
 
 
 @pytest.mark.slow
