@@ -72,7 +72,7 @@ class ShardReader:
                     raise DatasetError(f"shard {self._folder / self._names[shard]} was cut short: run convert again")
                 view, offset = view[count:], offset + count
         finally:
-            if shard not in self._open:
+            if self._open.get(shard) != (descriptor, first_byte):
                 os.close(descriptor)
 
     def _open_shard(self, shard: int) -> tuple[int, int]:
@@ -92,7 +92,7 @@ class ShardReader:
                 f"shard {path} holds {dtype} {shape}, the manifest says {self.dtype} {expected}: run convert again"
             )
         if len(self._open) < self.OPEN_FILES:
-            self._open[shard] = (descriptor, offset)
+            self._open.setdefault(shard, (descriptor, offset))  # another thread may have been first
         return descriptor, offset
 
     def close(self) -> None:
