@@ -2,8 +2,8 @@
 
     python benchmarks/rehearse_rsna.py --dicoms DIR --tables DIR --out FILE.json
 
-Every id of the complete label table gets a hard link to one of the DICOM files, and all are converted in one go, split by
-patient. The time is that of the complete set; the pixels, of course, are not.
+Every id of the complete label table gets a hard link to one of the DICOM files, and all are converted in one go, split
+by patient. The time is that of the complete set; the pixels, of course, are not.
 """
 
 from __future__ import annotations
