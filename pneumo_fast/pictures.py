@@ -83,10 +83,9 @@ def read_picture(data: bytes, least: Callable[[int, int], tuple[int, int] | None
         with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "MPO"]) as image:
             _check_kind(image, rows, columns)
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            if image.mode == "L" and data.startswith(_JPEG):
-                pixels, white, notes = decode_grey_jpeg(data, rows, columns, least(rows, columns)), 255.0, ()
-            else:
-                pixels, white, notes = _grey(image, bits)
+            is_grey_jpeg = image.mode == "L" and data.startswith(_JPEG)
+            decoded = decode_grey_jpeg(data, rows, columns, least(rows, columns)) if is_grey_jpeg else None
+            pixels, white, notes = _grey(image, bits) if decoded is None else (decoded, 255.0, ())
         if turn := _UPRIGHT.get(orientation):
             pixels, notes = turn(pixels), (*notes, "exif_orientation")
     height, width = (columns, rows) if orientation in _SWAPPING else (rows, columns)
@@ -122,7 +121,7 @@ def _grey(image: Image.Image, bits: int) -> tuple[NDArray[np.generic], float, tu
     rgba = np.asarray(image.convert("RGBA"))
     if rgba[..., 3].min() < _OPAQUE:
         raise RejectedImageError("unsupported", "the picture is transparent in places")
-    notes = ("grey_stored_as_colour",) if image.mode not in {"L", "LA"} else ()
+    notes = ["grey_stored_as_colour"] if image.mode not in {"L", "LA"} else []
     if bits == 16:
-        notes += ("reduced_to_8_bits",)
-    return grey_of_rgb(rgba[..., :3], _OPAQUE), 1.0, notes
+        notes.append("reduced_to_8_bits")
+    return grey_of_rgb(rgba[..., :3], _OPAQUE), 1.0, tuple(notes)

@@ -81,4 +81,5 @@ def _weights(source: int, target: int) -> Floats:
     centre = (np.arange(target)[:, None] + 0.5) * scale
     distance = np.abs(np.arange(source)[None, :] + 0.5 - centre) / support
     weights = np.maximum(0.0, 1.0 - distance)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    normalized: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalized
