@@ -22,9 +22,9 @@ def rejecting(reason: str, detail: str) -> Iterator[None]:
     """
     try:
         yield
-    except RejectedImageError:
+    except (RejectedImageError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # what decoders written in Rust raise when they panic is no Exception
         raise RejectedImageError(reason, f"{detail} ({type(error).__name__})") from error
 
 

@@ -16,6 +16,8 @@ import pytest
 from faults.fault_tools import Site
 from pneumo_fast.convert import convert
 from pneumo_fast.dicom import REASONS
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.gates import rejecting
 from pneumo_fast.options import ConvertConfig, Decode
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -136,3 +138,11 @@ def test_mutation_changes_something(mutate: Callable[[bytearray, random.Random],
     for seed, data in enumerate(after):
         mutate(data, random.Random(seed))
     assert any(data != before for data in after)
+
+
+def test_panic_of_a_rust_decoder_is_a_rejection() -> None:
+    class Panic(BaseException):  # as pyo3_runtime.PanicException, which cannot be imported
+        pass
+
+    with pytest.raises(RejectedImageError, match="corrupt: damaged .Panic."), rejecting("corrupt", "damaged"):
+        raise Panic

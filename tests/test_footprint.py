@@ -1,0 +1,73 @@
+"""What a conversion costs beside its work: memory of a worker, and time to start."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pneumo_fast.phantom import write_dicom
+
+SIDE, STORED, ROWS = 2048, 512, 96
+SHARD_BYTES = ROWS * STORED * STORED * 2
+IMAGE_BYTES = SIDE * SIDE * 4  # in float32, as which it is resized
+MARGIN_BYTES = 40 << 20
+
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from pneumo_fast.worker import Source, Task, convert_task
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def shard(name, rows):
+    return Task(
+        name=name, split="train", images=Path(sys.argv[1]), out=Path(sys.argv[2]), size=int(sys.argv[3]),
+        sources=tuple(Source(image_id=f"{name}-{i}", path="image.dcm", shown_path="", label=0) for i in range(rows)),
+        dtype="float16", layout="shards", decode="exact", window="auto", max_pixels=10**8,
+    )
+
+memory = bytearray()
+convert_task(shard("warm", 1), {}, lambda position: None, memory)
+print(peak())
+for number in range(4):
+    convert_task(shard(f"train-{number}", int(sys.argv[4])), {}, lambda position: None, memory)
+    print(peak())
+"""
+
+
+def test_memory_of_a_worker_is_one_shard_and_one_image(tmp_path: Path) -> None:
+    """The peak after one small shard holds an image already; then large shards add one shard, however many they are."""
+    (tmp_path / "out" / ".convert").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 4096, (SIDE, SIDE), dtype=np.uint16)
+    write_dicom(tmp_path / "image.dcm", pixels, transfer_syntax="1.2.840.10008.1.2.1", BitsStored=12, HighBit=11)
+    arguments = [str(tmp_path), str(tmp_path / "out"), str(STORED), str(ROWS)]
+
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
+
+    small, *large = map(int, done.stdout.split())
+    assert large[0] - small <= SHARD_BYTES + MARGIN_BYTES
+    assert large[-1] - large[0] <= MARGIN_BYTES / 4
+    assert small <= (100 << 20) + 4 * IMAGE_BYTES
+
+
+@pytest.mark.slow  # a figure of time, so not for machines that are busy with other things
+def test_one_image_is_converted_within_two_seconds(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)
+    write_dicom(tmp_path / "images" / "a.dcm", pixels)
+    (tmp_path / "labels.csv").write_text("patientId,Target\na,0\n")
+    command = [sys.executable, "-m", "pneumo_fast", "convert", *(str(tmp_path / n) for n in ("images", "labels.csv"))]
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([*command, str(tmp_path / "out"), "--val-fraction", "0"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - begin)
+        shutil.rmtree(tmp_path / "out")
+    assert sorted(seconds)[2] < 2.0, seconds
