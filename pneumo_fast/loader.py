@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -32,6 +32,9 @@ except ImportError as error:
     raise DeviceError(
         f"NVIDIA DALI cannot be imported ({error}): install the package nvidia-dali-cuda120 (it runs without a GPU too)"
     ) from error
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images and labels."""
 
 DALI_DEPTH = 2  # batches in flight inside DALI; more did not help
 READ_AHEAD = 2  # batches read and waiting for DALI
@@ -108,6 +111,7 @@ class Loader:
         self._stop = threading.Event()
         self._failure: Exception | None = None
         self._in_dali: list[_Slot] = []
+        self._current: Generator[Batch, None, None] | None = None
         self._pipeline = _pipeline(
             source=self._next_batch,
             stored=dataset.dtype,
@@ -121,8 +125,8 @@ class Loader:
         """Batches in an epoch."""
         return len(self.order)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Go through the split once.
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+        """Go through the split once; an epoch that is still under way ends here.
 
         Parameters
         ----------
@@ -141,6 +145,11 @@ class Loader:
         DatasetError
             If a shard changed under the loader.
         """
+        self._end_epoch()
+        self._current = self._batches(epoch)
+        return self._current
+
+    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
         self._begin()
         reading = threading.Thread(target=self._read_epoch, args=(epoch,), name="pneumo-fast-read", daemon=True)
         reading.start()
@@ -154,10 +163,10 @@ class Loader:
 
     def close(self) -> None:
         """Give back files, threads and device memory; the loader may not be used afterwards."""
-        self._stop.set()
+        self._end_epoch()
         self._reader.close()
         self._slots.clear()
-        del self._pipeline
+        self._pipeline = None
 
     def __enter__(self) -> Loader:
         """Return the loader itself."""
@@ -168,6 +177,12 @@ class Loader:
     ) -> None:
         """Close the loader."""
         self.close()
+
+    def _end_epoch(self) -> None:
+        """Stop an epoch that was left in the middle, which an error's traceback may still hold."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
 
     def _begin(self) -> None:
         self.wait_s = 0.0
@@ -192,6 +207,8 @@ class Loader:
                 self._ready.put(slot)
         except (DatasetError, OSError) as error:
             self._ready.put(error)
+        finally:  # whatever went wrong, nobody waits for a batch that will not come
+            self._ready.put(DatasetError("reading ended before the epoch's last batch"))
 
     def _take_free(self) -> _Slot | None:
         """Wait for a slot whose last batch has left it; None when told to stop."""

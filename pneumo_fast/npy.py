@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tokenize
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ..
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("not version 1.0")
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
         raise DatasetError(f"shard {path} has no valid .npy header ({error}): run convert again") from error
     if fortran_order or dtype.hasobject:
         raise DatasetError(f"shard {path} is not a plain array in C order: run convert again")

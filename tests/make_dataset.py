@@ -63,10 +63,7 @@ def make_dataset(
         "index.csv": write(path, "index.csv", pd.DataFrame([unknown | image for image in index])),
         "boxes.csv": write(path, "boxes.csv", pd.DataFrame(columns=list(BOX_COLUMNS))),
     }
-    counts = {
-        split: {"0": list(marks).count(0), "1": list(marks).count(1), "images": len(marks)}
-        for split, marks in labels.items()
-    }
+    counts = {split: {str(label): list(marks).count(label) for label in (0, 1)} for split, marks in labels.items()}
     manifest = Manifest(
         format=FORMAT,
         format_version=FORMAT_VERSION,
