@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -132,6 +133,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Run the command line in this process; gives exit code and output."""
     logger = logging.getLogger("pneumo_fast")
     before = logger.level, logger.handlers, logger.propagate
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["pneumo-fast", *map(str, arguments)])
@@ -144,3 +146,5 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     yield run
     logger.level, logger.handlers, logger.propagate = before
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

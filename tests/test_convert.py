@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -73,11 +74,7 @@ def write_input(folder: Path, *, images: int = 12, shapes: Sequence[tuple[int, i
 
 
 def run(config: ConvertConfig, **changes: Any) -> ConvertSummary:
-    return convert(change(config, **changes))
-
-
-def change(config: ConvertConfig, **changes: Any) -> ConvertConfig:
-    return ConvertConfig(**{name: getattr(config, name) for name in config.__dataclass_fields__} | changes)
+    return convert(replace(config, **changes))
 
 
 def rejects(folder: Path) -> list[tuple[str, str]]:
@@ -499,7 +496,7 @@ def secretive(tmp_path: Path) -> ConvertConfig:
     (config.images / "i5.dcm").write_bytes((config.images / "i5.dcm").read_bytes()[:-2000])
     mapping = [{"subset_img_id": f"i{n}", "img_id": f"{group[:7]}{n % 4}_000.png"} for n in range(12)]
     (tmp_path / "m.json").write_text(json.dumps(mapping))
-    return change(config, groups=tmp_path / "m.json", max_rejects=1)
+    return replace(config, groups=tmp_path / "m.json", max_rejects=1)
 
 
 def assert_free_of(folder: Path, texts: list[str]) -> None:
@@ -523,7 +520,7 @@ def test_hidden_ids_stand_nowhere(secretive: ConvertConfig) -> None:
         (secretive.images / f"i{number}.dcm").rename(secretive.images / f"SCHNURPS-{number}.dcm")
     text = secretive.labels.read_text().replace("\ni", "\nSCHNURPS-")
     secretive.labels.write_text(text)
-    config = change(secretive, groups=None, hash_ids=True)
+    config = replace(secretive, groups=None, hash_ids=True)
     run(config, layout="folder")
     assert len(Dataset.open(config.out).index) == 11
     assert len(rejects(config.out)) == 1
@@ -557,7 +554,7 @@ def test_progress_ends_at_the_number_of_files(tmp_path: Path) -> None:
     config = write_input(tmp_path)
     (config.images / "i3.dcm").write_bytes(b"")
     seen: list[tuple[int, int]] = []
-    summary = convert(change(config, shard_size=2, max_rejects=1), lambda *counts: seen.append(counts))
+    summary = convert(replace(config, shard_size=2, max_rejects=1), lambda *counts: seen.append(counts))
     assert [total for _, total in seen] == [12] * len(seen)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert seen[-1] == (12, 12)
