@@ -144,5 +144,5 @@ def test_panic_of_a_rust_decoder_is_a_rejection() -> None:
     class Panic(BaseException):  # as pyo3_runtime.PanicException, which cannot be imported
         pass
 
-    with pytest.raises(RejectedImageError, match="corrupt: damaged .Panic."), rejecting("corrupt", "damaged"):
+    with pytest.raises(RejectedImageError, match=r"corrupt: damaged \(Panic\)"), rejecting("corrupt", "damaged"):
         raise Panic
