@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +55,13 @@ def _bar() -> Progress:
     )
 
 
-def _updater(bar: Progress, task: TaskID) -> OnProgress:
+def _updater(bar: Progress, task: TaskID, show: Callable[[], object]) -> OnProgress:
+    """The function that moves a bar; the bar is shown when there is something to show, not above an early error."""
+
     def update(done: int, total: int) -> None:
+        if not bar.tasks[0].total:
+            bar.reset(task, total=total)
+            show()
         elapsed = bar.tasks[0].elapsed
         bar.update(task, completed=done, total=total, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
 
@@ -66,8 +71,10 @@ def _updater(bar: Progress, task: TaskID) -> OnProgress:
 @contextmanager
 def progress(description: str) -> Iterator[OnProgress]:
     """A progress bar with rate and time left; gives the function that moves it."""
-    with _bar() as bar:
-        yield _updater(bar, bar.add_task(description, total=None, rate=""))
+    bar = _bar()
+    task = bar.add_task(description, total=None, rate="")
+    with ExitStack() as stack:
+        yield _updater(bar, task, lambda: stack.enter_context(bar))
 
 
 @contextmanager
@@ -82,12 +89,14 @@ def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgre
         if not out.is_terminal:
             out.print(" ".join(f"{name}={value:.4g}" for name, value in record.items()), soft_wrap=True)
 
-    if not out.is_terminal:
-        yield on_epoch, lambda _done, _total: None
-        out.print(table)
+    if out.is_terminal:
+        live = Live(Group(table, bar), console=out, refresh_per_second=8)
+        with ExitStack() as stack:
+            yield on_epoch, _updater(bar, task, lambda: stack.enter_context(live))
         return
-    with Live(Group(table, bar), console=out, refresh_per_second=8):
-        yield on_epoch, _updater(bar, task)
+    yield on_epoch, lambda _done, _total: None
+    if table.row_count:
+        out.print(table)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
