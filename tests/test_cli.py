@@ -228,7 +228,7 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         (["convert", "images", "two\nlines.csv", "out"], 1, "two lines.csv has no column 'patientId'"),
         (["convert", "images", "labels.csv", "taken"], 1, "taken holds files that are no dataset"),
         (["convert", "images", "labels.csv", "bad.key"], 1, "bad.key is a file"),
-        (["convert", "broken", "labels.csv", "out"], 1, "of 40 files were rejected, 0 are allowed: see out/rejects.csv"),
+        (["convert", "broken", "labels.csv", "out"], 1, "of 40 files were rejected, 0 are allowed: see out"),
         ([*INPUT, "--id-column", "who"], 1, "no column 'who'"),
         ([*INPUT, "--groups", "bad.json"], 1, "entry 0"),
         ([*INPUT, "--hash-key", "bad.key"], 1, "hash key bad.key has 1 bytes"),
@@ -321,7 +321,7 @@ def test_closing_summary(run_cli: Run) -> None:
     for words in (
         *(f"{split} {of['0']} {of['1']} {of['0'] + of['1']}" for split, of in manifest.counts.items()),
         "Rows without a file: 0; files without a row: 0",
-        "Patients on both sides of the split: unknown",
+        f"Leaks between splits: {manifest.split['leaks']}",
         f"mean {manifest.mean:.4f}, std {manifest.std:.4f}",
         "images/s",
     ):
