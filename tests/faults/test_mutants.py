@@ -70,21 +70,22 @@ MUTATIONS: list[Callable[[bytearray, random.Random], None]] = [
 ]  # fmt: skip
 
 
-def sources(site: Site) -> list[Path]:
-    """Files to damage: phantoms, pydicom's own test files, real radiographs where they are."""
+def sources(site: Site) -> list[list[Path]]:
+    """Files to damage, in groups of equal weight: phantoms, pydicom's own test files, real files where they are."""
     pydicoms = sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm"))
     real = [*sorted(SHARED.glob("rsna16/*/*.dcm")), *sorted(SHARED.glob("variants/*.dcm"))]
     phantoms = sorted(site.phantoms.images.glob("*.dcm"))[:40]
-    return [path for path in [*phantoms, *real, *pydicoms] if 200 < path.stat().st_size <= LARGEST_BYTES]
+    groups = [[path for path in group if 200 < path.stat().st_size <= LARGEST_BYTES] for group in (phantoms, pydicoms)]
+    return [*groups, real] if real else groups
 
 
-def write_mutants(folder: Path, originals: list[Path], numbers: range, seed: int) -> None:
+def write_mutants(folder: Path, originals: list[list[Path]], numbers: range, seed: int) -> None:
     """Write damaged files and a table of them; the train split needs a sound image, so one comes first."""
     (folder / "images").mkdir(parents=True)
-    shutil.copy(originals[0], folder / "images" / "sound.dcm")
+    shutil.copy(originals[0][0], folder / "images" / "sound.dcm")
     for number in numbers:
         rng = random.Random(f"{seed} {number}")
-        data = bytearray(rng.choice(originals).read_bytes())
+        data = bytearray(rng.choice(rng.choice(originals)).read_bytes())
         for mutate in rng.choices(MUTATIONS, k=rng.choice((1, 1, 2))):
             if len(data) > 200:
                 mutate(data, rng)
@@ -133,7 +134,7 @@ def test_mutants(site: Site, mutants: int, campaign_seed: int, tmp_path: Path) -
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
 def test_mutation_changes_something(mutate: Callable[[bytearray, random.Random], None], site: Site) -> None:
-    before = sources(site)[0].read_bytes()
+    before = sources(site)[0][0].read_bytes()
     after = [bytearray(before) for _ in range(5)]
     for seed, data in enumerate(after):
         mutate(data, random.Random(seed))
