@@ -17,6 +17,10 @@ import json
 import pickle
 import platform
 import shutil
+import struct
+import warnings
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,11 +28,16 @@ from typing import Any
 import torch
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import sweep_partials, write_atomic
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.shards import Dataset
 
 CHECKPOINT_FORMAT = "pneumo-fast checkpoint 1"
+_BAD_FILE = (
+    OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zipfile and torch's restricted unpickler raise for files that are damaged or no checkpoints."""
 
 PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
 BEST, LAST, CONFIG, HISTORY = "best.pt", "last.pt", "config.json", "history.jsonl"
@@ -89,10 +98,14 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
         If the file is missing, damaged, or no checkpoint of this package.
     """
     try:
-        content = torch.load(path, map_location=device or "cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+            if archive.testzip() is not None:  # torch does not look at the checksums
+                raise ValueError("a checksum differs")
+            warnings.simplefilter("ignore")  # about foreign pickles; the error below says enough
+            content = torch.load(path, map_location=device or "cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint {path}: run pneumo-fast train first") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except _BAD_FILE as error:
         raise RunError(
             f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__}): train again"
         ) from error
@@ -156,17 +169,19 @@ def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | Non
                     f"run {config.out} was trained with {name} {checkpoint.settings.get(name)!r}, now it is {value!r}: "
                     "resume with the same, or name another --out"
                 )
+        sweep_partials(config.out)
         return checkpoint
     try:
-        taken = config.out.is_dir() and any(config.out.iterdir())
+        taken = config.out.is_dir() and any(not path.match(".*.partial") for path in config.out.iterdir())
         ours = (config.out / CONFIG).exists()
         if taken and not (ours and (config.overwrite or config.resume)):
-            hint = "give --resume to go on, --overwrite to replace it," if ours else "it is no run:"
-            raise RunError(f"{config.out} is not empty: {hint} or name another --out")
-        for name in (BEST, LAST, HISTORY, CONFIG):
+            hint = "holds a run: give --resume to go on, --overwrite to replace it, or" if ours else "is not empty:"
+            raise RunError(f"{config.out} {hint} name another --out")
+        for name in (LAST, BEST, HISTORY, CONFIG):  # the last first: what is left is never taken for a run to go on
             (config.out / name).unlink(missing_ok=True)
         shutil.rmtree(config.out / "eval", ignore_errors=True)
         config.out.mkdir(parents=True, exist_ok=True)
+        sweep_partials(config.out)
     except OSError as error:
         raise RunError(f"run folder {config.out} cannot be made ({error.strerror}): name another --out") from error
     return None

@@ -1,0 +1,85 @@
+"""Backbones for one grey channel and one logit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.model import build_model
+
+
+def parameters_of_resnet18(channels: int, outputs: int) -> int:
+    """Counted from the paper's table 1 (He et al. 2016), without torchvision."""
+
+    def convolution(inputs: int, filters: int, kernel: int) -> int:
+        return inputs * filters * kernel**2 + 2 * filters  # no bias, but the scale and shift of a BatchNorm
+
+    count = convolution(channels, 64, 7)
+    width = 64
+    for filters in (64, 128, 256, 512):
+        count += convolution(width, filters, 3) + 3 * convolution(filters, filters, 3)
+        count += convolution(width, filters, 1) if width != filters else 0
+        width = filters
+    return count + 512 * outputs + outputs
+
+
+def test_resnet18_has_as_many_parameters_as_the_paper_says() -> None:
+    assert parameters_of_resnet18(3, 1000) == 11_689_512  # torchvision's own figure, to check the counting
+    assert sum(p.numel() for p in build_model().parameters()) == parameters_of_resnet18(1, 1)
+
+
+def test_resnet18_begins_with_one_channel_and_ends_with_one_logit() -> None:
+    model = build_model("resnet18")
+    first, last = model.get_submodule("conv1"), model.get_submodule("fc")
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(last, nn.Linear)
+    assert (first.in_channels, first.out_channels, first.bias) == (1, 64, None)
+    assert (first.kernel_size, first.stride, first.padding) == ((7, 7), (2, 2), (3, 3))
+    assert (last.in_features, last.out_features) == (512, 1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121", "squeezenet1_0"])
+def test_images_become_logits(name: str) -> None:
+    model = build_model(name).eval()
+    assert next(m for m in model.modules() if isinstance(m, nn.Conv2d)).in_channels == 1
+    with torch.inference_mode():
+        logits = model(torch.randn(2, 1, 64, 64))
+    assert logits.shape == (2, 1)
+    assert logits.dtype == torch.float32
+
+
+def test_the_first_convolution_keeps_its_geometry_and_initialisation() -> None:
+    torch.manual_seed(0)
+    first = build_model("mobilenet_v3_small").get_submodule("features.0.0")
+    assert isinstance(first, nn.Conv2d)
+    assert (first.kernel_size, first.stride, first.padding, first.bias) == ((3, 3), (2, 2), (1, 1), None)
+    resnet = build_model().get_submodule("conv1")
+    assert isinstance(resnet, nn.Conv2d)
+    expected = (2 / (64 * 7 * 7)) ** 0.5  # He et al. 2015, by fan-out
+    assert resnet.weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(build_model().get_parameter("conv1.weight"))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("name", ["", "resnet19", "ResNet18Model", "fasterrcnn_resnet50_fpn", "fcn_resnet50"])
+def test_names_of_no_classifier(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^torchvision has no classifier called '{name}': use resnet18"):
+        build_model(name)
+
+
+@pytest.mark.parametrize("begin", [nn.Linear(3, 3), nn.Conv2d(4, 8, 3)])
+def test_a_classifier_that_does_not_begin_with_three_channels(
+    monkeypatch: pytest.MonkeyPatch, begin: nn.Module
+) -> None:
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: nn.Sequential(begin))
+    with pytest.raises(ConfigError, match="'vgg11' does not begin with a 3-channel convolution"):
+        build_model("vgg11")
