@@ -26,7 +26,7 @@ Stored = NDArray[np.integer]
 GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
 COLOUR: Final = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"}
 
-_JPEG: Final = ("pillow", "gdcm", "pylibjpeg")
+_JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
 _LOSSLESS: Final = ("gdcm", "pylibjpeg")
 _WAVELET: Final = ("pylibjpeg", "pillow", "gdcm")
 PLUGINS: Final[dict[UID, tuple[str, ...]]] = {
