@@ -80,6 +80,7 @@ def run(config: ConvertConfig, **changes: Any) -> ConvertSummary:
 def rejects(folder: Path) -> list[tuple[str, str]]:
     table = pd.read_csv(folder / "rejects.csv", keep_default_na=False)
     assert table["detail"].str.len().gt(0).all()
+    assert table["path"].is_monotonic_increasing
     return list(zip(table["path"], table["reason"], strict=True))
 
 

@@ -267,9 +267,10 @@ def test_storing_rounds_as_numpy_does() -> None:
     halves = np.empty(values.shape, dtype=np.float16)
     store_unit(values.copy(), halves)
     np.testing.assert_array_equal(halves, values.astype(np.float16))
-    levels = np.empty(256, dtype=np.uint8)
-    store_unit(np.linspace(0, 1, 256, dtype=np.float32), levels)
-    np.testing.assert_array_equal(levels, np.arange(256))
+    levels = np.empty(255, dtype=np.uint8)
+    for beyond, up in ((0.0, 0), (0.4, 0), (0.6, 1)):
+        store_unit(((np.arange(255) + beyond) / 255).astype(np.float32), levels)
+        np.testing.assert_array_equal(levels, np.arange(255) + up)
 
 
 def test_manifests_differ_in_their_text(dataset: Dataset) -> None:

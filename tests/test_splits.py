@@ -73,6 +73,19 @@ def test_equal_groups_are_divided_to_one_group(groups: int, seed: int) -> None:
     assert abs(in_val - 0.3 * groups) <= 1 + 1e-9
 
 
+def test_groups_of_all_sizes_come_near_the_shares() -> None:
+    """Patients with 1 to 12 images, none like another: no group can be balanced by its like."""
+    groups = [group for group in range(1, 13) for _ in range(group)]
+    images = split(table([group % 3 // 2 for group in groups], groups), (0.3, 0.2))
+    shares = images["split"].value_counts(normalize=True)
+    assert shares.to_dict() == pytest.approx({"train": 0.5, "val": 0.3, "test": 0.2}, abs=0.08)
+
+
+def test_an_image_is_not_taken_for_a_group_of_its_name() -> None:
+    images = pd.DataFrame({"image_id": ["p", "a", "b"], "label": 0, "group": ["", "p", "p"]})
+    assert any(split(images, (0.5, 0.0), seed)["split"].tolist()[:2] == ["val", "train"] for seed in range(20))
+
+
 def test_seeds_differ() -> None:
     images = table([0, 1] * 50)
     assert split(images, seed=0)["split"].tolist() == split(images, seed=0)["split"].tolist()
