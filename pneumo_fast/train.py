@@ -6,7 +6,6 @@ nothing in it waits for the device, so the next batch is prepared while the last
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -38,8 +37,6 @@ from pneumo_fast.runs import (
     write_history,
 )
 from pneumo_fast.shards import Dataset
-
-logger = logging.getLogger(__name__)
 
 ARCH = "resnet18"
 CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -131,13 +128,14 @@ def train(
     learner = _make_learner(config, device, amp_dtype, pos_weight)
     if checkpoint is None:
         checkpoint = _first_checkpoint(dataset, learner, pos_weight, settings)
-        resolved = {"device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight}
-        write_config(config.out, describe_run(config, dataset, resolved))
     else:
         learner.model.load_state_dict(checkpoint.model)
         learner.optimizer.load_state_dict(checkpoint.optimizer)
         learner.scaler.load_state_dict(checkpoint.scaler)
-    _fit(config, dataset, learner, checkpoint, on_epoch, on_progress)
+    if checkpoint.epoch < config.epochs:
+        resolved = {"device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight}
+        write_config(config.out, describe_run(config, dataset, resolved))
+        _fit(config, dataset, learner, checkpoint, on_epoch, on_progress)
     return TrainSummary(
         run=config.out,
         epochs=checkpoint.epoch,
@@ -156,8 +154,6 @@ def _fit(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Run the epochs that are left, writing checkpoints and history after each."""
-    if checkpoint.epoch >= config.epochs:
-        return
     options: dict[str, Any] = {"batch_size": config.batch_size, "device": learner.device, "seed": config.seed}
     parts = parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else ()
     with (
@@ -186,7 +182,7 @@ def _train_epoch(learner: Learner, loader: Loader, epoch: int, progress: Callabl
     seen, begin = 0, time.perf_counter()
     for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
         loss, logits = train_step(learner, images, labels)
-        mean_loss.update(loss, len(labels))
+        mean_loss.update(loss.expand(len(labels)))  # by image: without the look for NaN, weights go unheeded
         accuracy.update(logits.sigmoid(), labels.int())
         if step % CHECK_EVERY == 0:
             _check_finite(mean_loss, epoch, step)
@@ -215,7 +211,7 @@ def _validate(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
     begin = time.perf_counter()
     for images, labels in loader.epoch(epoch):
         logits = learner.logits(images)
-        mean_loss.update(learner.loss(logits, labels), len(labels))
+        mean_loss.update(learner.loss(logits, labels).expand(len(labels)))
         for metric in metrics.values():
             metric.update(logits.sigmoid(), labels.int())
     _check_finite(mean_loss, epoch, len(loader))
@@ -234,7 +230,10 @@ def _check_finite(mean_loss: MeanMetric, epoch: int, step: int) -> None:
 
 
 def _save(run: Path, learner: Learner, checkpoint: Checkpoint, record: EpochRecord) -> None:
-    """Bring the checkpoint up to date and write it: the best first, so that the last never knows of a missing best."""
+    """Bring the checkpoint up to date and write it.
+
+    The last checkpoint comes last of all: a run that is killed before repeats the epoch, and lacks nothing after.
+    """
     checkpoint.model = learner.model.state_dict()
     checkpoint.optimizer = learner.optimizer.state_dict()
     checkpoint.scaler = learner.scaler.state_dict()
@@ -243,8 +242,8 @@ def _save(run: Path, learner: Learner, checkpoint: Checkpoint, record: EpochReco
     is_best = record["val_auroc"] > checkpoint.best_auroc
     if is_best:
         checkpoint.best_auroc, checkpoint.best_epoch = float(record["val_auroc"]), checkpoint.epoch
-    save_checkpoint(checkpoint, *([run / BEST] if is_best else []), run / LAST)
     write_history(run, checkpoint.history)
+    save_checkpoint(checkpoint, *([run / BEST] if is_best else []), run / LAST)
 
 
 def _pos_weight(dataset: Dataset, config: TrainConfig) -> float:

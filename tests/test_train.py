@@ -1,0 +1,584 @@
+"""Training: the same again, on from where it stopped, and figures that an independent pass confirms."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from make_dataset import DEVICES, LABELS, make_dataset, stored_images
+from torch import nn
+
+from pneumo_fast import devices, files, runs
+from pneumo_fast import train as training
+from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError, TrainingError
+from pneumo_fast.loader import Loader
+from pneumo_fast.model import build_model
+from pneumo_fast.options import TrainConfig
+from pneumo_fast.runs import BEST, CONFIG, HISTORY, LAST, Checkpoint, EpochRecord, load_checkpoint
+from pneumo_fast.shards import Dataset
+from pneumo_fast.train import Learner, train, train_step
+
+TIMINGS = {"images_per_s", "wait_share", "train_seconds", "val_seconds"}
+KEYS = TIMINGS | {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap"}
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of 32 x 32 pixels from which there is nothing to learn: 21 for training, 13 for validation."""
+    path = tmp_path_factory.mktemp("data") / "noise"
+    make_dataset(path, size=32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(noise: Path) -> TrainConfig:
+    """Two epochs of three steps; each test names its own run folder."""
+    return TrainConfig(datasets=(noise,), out=Path("unset"), epochs=2, batch_size=8, lr=1e-3, device="cpu", seed=1)
+
+
+@pytest.fixture(scope="module")
+def reference_run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run with the real ResNet-18."""
+    run = tmp_path_factory.mktemp("runs") / "reference"
+    train(replace(config, out=run))
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network in the place of ResNet-18, where any will do."""
+
+    def build(_: str) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
+        )
+
+    monkeypatch.setattr(training, "build_model", build)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small images gain nothing from more, and tests that run side by side lose."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def history_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / HISTORY).read_text().splitlines()]
+
+
+def results(run: Path) -> list[dict[str, Any]]:
+    """The history without what a clock decides."""
+    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in history_of(run)]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as one, by path."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: leaf for key, item in items for path, leaf in flat(item, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def check_same(one: Path, other: Path) -> None:
+    """Hold two checkpoints equal bit for bit: weights, optimizer, scaler and counters, but timings."""
+    states = []
+    for path in (one, other):
+        checkpoint = load_checkpoint(path)
+        parts = checkpoint.model, checkpoint.optimizer, checkpoint.scaler, checkpoint.best_auroc, checkpoint.epoch
+        states.append(flat(list(parts)))
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        same = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
+        assert same, name
+
+
+def weights(path: Path) -> torch.Tensor:
+    """All weights of a checkpoint in a row."""
+    return torch.cat([value.double().ravel() for value in load_checkpoint(path).model.values()])
+
+
+def infer(checkpoint: Checkpoint, dataset: Dataset, split: str) -> torch.Tensor:
+    """Logits of a split by nothing but torchvision's model and NumPy's arithmetic."""
+    model = build_model(checkpoint.arch)
+    model.load_state_dict(checkpoint.model)
+    images = (stored_images(dataset, split).astype(np.float32) / dataset.scale - checkpoint.mean) / checkpoint.std
+    with torch.no_grad():
+        return torch.as_tensor(model.eval()(torch.from_numpy(images.astype(np.float32)[:, None]))[:, 0])
+
+
+def auroc(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The share of pairs of a positive and a negative in which the positive has the higher logit."""
+    differences = logits[labels == 1][:, None] - logits[labels == 0][None]
+    return ((differences > 0).double() + 0.5 * (differences == 0).double()).mean().item()
+
+
+def test_the_same_seed_repeats_bit_for_bit(config: TrainConfig, reference_run: Path, tmp_path: Path) -> None:
+    train(replace(config, out=tmp_path / "again"))
+    for name in (BEST, LAST):
+        check_same(tmp_path / "again" / name, reference_run / name)
+    assert results(tmp_path / "again") == results(reference_run)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_seed_chooses_the_first_weights_and_the_order(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: list[torch.Tensor] = []
+    steps: list[torch.Tensor] = []
+
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(steps) % 6 == 0:
+            first.append(next(learner.model.parameters()).detach().clone())
+        steps.append(images[:, 0, 0, 0].clone())
+        return train_step(learner, images, labels)
+
+    monkeypatch.setattr(training, "train_step", spy)
+    for seed in (1, 2):
+        train(replace(config, out=tmp_path / str(seed), seed=seed))
+    epochs = [torch.cat(steps[at : at + 3]) for at in (0, 3, 6, 9)]
+    assert not torch.equal(first[0], first[1])
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 4
+    assert all(torch.equal(epoch.sort()[0], epochs[0].sort()[0]) for epoch in epochs)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(config: TrainConfig, reference_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(replace(config, out=run, epochs=1))
+    seen: list[tuple[int, int]] = []
+    epochs: list[float] = []
+    summary = train(
+        replace(config, out=run, resume=True),
+        on_epoch=lambda record: epochs.append(record["epoch"]),
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    for name in (BEST, LAST):
+        check_same(run / name, reference_run / name)
+    assert results(run) == results(reference_run)
+    assert summary.epochs == 2
+    assert summary.history == history_of(run)
+    assert epochs == [2], "the first epoch is not trained again"
+    assert seen == [(21 + 8, 42), (21 + 16, 42), (42, 42)]
+    assert json.loads((run / CONFIG).read_text())["config"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_resuming_a_finished_run_does_nothing(config: TrainConfig, reference_run: Path, epochs: int) -> None:
+    def state() -> dict[str, tuple[int, int]]:
+        return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in reference_run.iterdir()}
+
+    before = state()
+    calls: list[EpochRecord] = []
+    summary = train(replace(config, out=reference_run, epochs=epochs, resume=True), on_epoch=calls.append)
+    assert state() == before
+    assert not calls
+    assert summary.epochs == 2
+    assert summary.history == history_of(reference_run)
+
+
+@pytest.mark.usefixtures("quick")
+def test_resuming_where_nothing_is_yet_starts(config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, out=tmp_path / "plain"))
+    train(replace(config, out=tmp_path / "resumed", resume=True))
+    check_same(tmp_path / "plain" / LAST, tmp_path / "resumed" / LAST)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("when", ["before the history", "before the best", "before the last", "after all"])
+def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    validate = training._validate
+
+    def rising(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
+        return validate(learner, loader, epoch) | {"val_auroc": 0.5 + 0.1 * epoch}
+
+    monkeypatch.setattr(training, "_validate", rising)
+    train(replace(config, out=tmp_path / "whole"))
+    run = tmp_path / "run"
+    train(replace(config, out=run, epochs=1))
+    doomed = {"before the history": HISTORY, "before the best": BEST, "before the last": LAST}.get(when)
+
+    def write(path: Path, data: bytes | str) -> None:
+        if path.name == doomed:
+            raise KeyboardInterrupt
+        files.write_atomic(path, data)
+
+    def stop(_: EpochRecord) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_atomic", write)
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(config, out=run, resume=True), on_epoch=stop)
+    train(replace(config, out=run, resume=True))
+    for name in (BEST, LAST):
+        check_same(run / name, tmp_path / "whole" / name)
+    assert results(run) == results(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.01}, "was trained with lr 0.001, now it is 0.01"),
+        ({"seed": 2}, "was trained with seed 1, now it is 2"),
+        ({"batch_size": 4}, "was trained with batch-size 8, now it is 4"),
+        ({"pos_weight": 1.0}, "was trained with pos-weight 2.5, now it is 1.0"),
+        ({"amp": True, "amp_dtype": "bfloat16"}, "was trained with amp-dtype 'None', now it is 'torch.bfloat16'"),
+        ({"datasets": "other"}, "was trained with dataset '"),
+    ],
+)
+def test_resuming_with_another_option_is_refused(
+    config: TrainConfig, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    run = tmp_path / "run"
+    train(replace(config, out=run, epochs=1))
+    if "datasets" in change:
+        make_dataset(tmp_path / "d", size=32, shard_rows=5)
+        change = {"datasets": (tmp_path / "d",)}
+    before = (run / LAST).read_bytes()
+    with pytest.raises(RunError) as error:
+        train(replace(config, out=run, resume=True, **change))
+    assert f"run {run} {message}" in str(error.value)
+    assert (run / LAST).read_bytes() == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_moved_dataset_is_the_same_dataset(config: TrainConfig, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", size=32)
+    run = tmp_path / "run"
+    train(replace(config, out=run, epochs=1, datasets=(tmp_path / "d",)))
+    (tmp_path / "d").rename(tmp_path / "moved")
+    train(replace(config, out=run, resume=True, datasets=(tmp_path / "moved",)))
+    assert len(history_of(run)) == 2
+    assert json.loads((run / CONFIG).read_text())["config"]["datasets"] == [str(tmp_path / "moved")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_is_replaced_only_on_request(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, out=tmp_path / "run", epochs=1)
+    train(config)
+    with pytest.raises(RunError, match="holds a run"):
+        train(config)
+    train(replace(config, overwrite=True, seed=7))
+    assert load_checkpoint(tmp_path / "run" / LAST).settings["seed"] == 7
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_folder_layout_trains_the_same(config: TrainConfig, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", size=32, layout="folder")
+    for name, dataset in (("shards", config.datasets[0]), ("folder", tmp_path / "d")):
+        train(replace(config, out=tmp_path / name, datasets=(dataset,)))
+    check_same(tmp_path / "shards" / LAST, tmp_path / "folder" / LAST)
+
+
+def test_what_can_be_learned_is_learned(tmp_path: Path) -> None:
+    """The positives have a bright square."""
+    make_dataset(tmp_path / "d", size=32, labels={"train": [0, 0, 1] * 16, "val": [0, 1, 0] * 5}, learnable=True)
+    config = TrainConfig(datasets=(tmp_path / "d",), out=tmp_path / "run", epochs=2, batch_size=4, device="cpu")
+    history = train(config).history
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    assert history[-1]["train_accuracy"] > 0.85
+    assert history[-1]["val_auroc"] > 0.95
+
+
+def test_the_best_checkpoint_is_the_epoch_with_the_best_auroc(config: TrainConfig, noise: Path, tmp_path: Path) -> None:
+    """Noise makes the AUROC go up and down; a rank statistic on the saved model's own logits confirms it."""
+    summary = train(replace(config, out=tmp_path / "run", epochs=3))
+    dataset = Dataset.open(noise)
+    labels = torch.as_tensor(dataset.rows("val")["label"].tolist())
+    aurocs = [record["val_auroc"] for record in history_of(tmp_path / "run")]
+    best, last = load_checkpoint(tmp_path / "run" / BEST), load_checkpoint(tmp_path / "run" / LAST)
+    assert len(set(aurocs)) > 1, "a test that cannot tell the epochs apart tells nothing"
+    assert best.epoch == best.best_epoch == last.best_epoch == summary.best_epoch == 1 + aurocs.index(max(aurocs))
+    assert last.epoch == 3
+    for checkpoint in (best, last):
+        logits = infer(checkpoint, dataset, "val")
+        assert aurocs[checkpoint.epoch - 1] == pytest.approx(auroc(logits, labels), abs=1e-6)
+    assert summary.best_auroc == best.best_auroc == max(aurocs)
+
+
+def test_the_validation_figures_are_those_of_the_saved_model(reference_run: Path, noise: Path) -> None:
+    checkpoint, dataset = load_checkpoint(reference_run / LAST), Dataset.open(noise)
+    logits = infer(checkpoint, dataset, "val").double()
+    labels = torch.as_tensor(dataset.rows("val")["label"].tolist()).double()
+    record = history_of(reference_run)[-1]
+    loss = -(2.5 * labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log()).mean()
+    assert record["val_loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert record["val_accuracy"] == pytest.approx(((logits > 0) == labels.bool()).double().mean().item())
+    ranked = labels[logits.argsort(descending=True)]
+    precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
+    assert record["val_ap"] == pytest.approx((precision * ranked).sum().item() / ranked.sum().item(), abs=1e-6)
+
+
+def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
+    history = history_of(reference_run)
+    assert [record["epoch"] for record in history] == [1, 2]
+    for record in history:
+        assert record.keys() == KEYS
+        assert all(math.isfinite(value) for value in record.values())
+        assert 0 <= record["wait_share"] <= 1
+        assert record["images_per_s"] == pytest.approx(21 / record["train_seconds"])
+        assert all(0 <= record[key] <= 1 for key in KEYS if key.endswith(("accuracy", "auroc", "ap")))
+    content = json.loads((reference_run / CONFIG).read_text())
+    assert content["config"]["datasets"] == [str(noise)]
+    assert {name: content["config"][name] for name in ("epochs", "batch_size", "lr", "seed", "pos_weight")} == {
+        "epochs": 2, "batch_size": 8, "lr": 1e-3, "seed": 1, "pos_weight": "auto",
+    }  # fmt: skip
+    assert content["resolved"] == {
+        "device": "cpu", "amp_dtype": "None", "pos_weight": 2.5, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    assert content["dataset"]["identity"] == Dataset.open(noise).identity
+    assert {path.name for path in reference_run.iterdir()} == {BEST, LAST, HISTORY, CONFIG}
+
+
+def test_the_checkpoint_says_how_to_use_it(reference_run: Path, noise: Path) -> None:
+    checkpoint, dataset = load_checkpoint(reference_run / BEST), Dataset.open(noise)
+    assert (checkpoint.arch, checkpoint.size) == ("resnet18", 32)
+    assert (checkpoint.mean, checkpoint.std) == (dataset.mean, dataset.std)
+    assert checkpoint.dataset_identity == dataset.identity
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("given", "expected"), [("auto", 15 / 6), (4.0, 4.0)])
+def test_the_weight_of_a_positive(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any, expected: float
+) -> None:
+    used = []
+
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        used.append(learner.loss.pos_weight)
+        return train_step(learner, images, labels)
+
+    monkeypatch.setattr(training, "train_step", spy)
+    train(replace(config, out=tmp_path / "run", epochs=1, pos_weight=given))
+    assert [float(weight) for weight in used if weight is not None] == [expected] * 3
+    assert load_checkpoint(tmp_path / "run" / LAST).pos_weight == expected
+    assert json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]["pos_weight"] == expected
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_training_loss_is_a_mean_over_images(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not over batches, of which the last has fewer."""
+    seen: list[tuple[float, int]] = []
+
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, logits = train_step(learner, images, labels)
+        seen.append((loss.item(), len(labels)))
+        return loss, logits
+
+    monkeypatch.setattr(training, "train_step", spy)
+    (record,) = train(replace(config, out=tmp_path / "run", epochs=1)).history
+    assert [count for _, count in seen] == [8, 8, 5]
+    assert record["train_loss"] == pytest.approx(sum(loss * count for loss, count in seen) / 21, rel=1e-6)
+
+
+def spoil_step(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
+    """Let the loss of one step, counted from 1, be ``value``."""
+    steps = iter(range(1, 100))
+
+    def spoiled(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, logits = train_step(learner, images, labels)
+        return (torch.full_like(loss, value) if next(steps) == step else loss), logits
+
+    monkeypatch.setattr(training, "train_step", spoiled)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("every", "found"), [(1, 2), (2, 2), (50, 3)])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, every: int, found: int
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "CHECK_EVERY", every)
+        spoil_step(patch, 3 + 2, value)
+        with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 2 by step {found}: lower --lr"):
+            train(replace(config, out=run))
+    assert not [thread for thread in threading.enumerate() if thread.name == "pneumo-fast-read"]
+    assert load_checkpoint(run / LAST).epoch == 1
+    assert len(history_of(run)) == 1
+    train(replace(config, out=run, resume=True))
+    train(replace(config, out=tmp_path / "whole"))
+    check_same(run / LAST, tmp_path / "whole" / LAST)
+
+
+def test_a_learning_rate_far_too_high(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss became"):
+        train(replace(config, out=tmp_path / "run", lr=1e30))
+    assert not (tmp_path / "run" / LAST).exists()
+    assert not (tmp_path / "run" / BEST).exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_weights_spoiled_by_the_last_step_are_never_saved(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training loss, taken before the step, is still a number; the validation loss is not."""
+    steps = iter(range(1, 100))
+
+    def step(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, logits = train_step(learner, images, labels)
+        if next(steps) == 6:
+            with torch.no_grad():
+                next(learner.model.parameters()).fill_(math.nan)
+        return loss, logits
+
+    monkeypatch.setattr(training, "train_step", step)
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 2"):
+        train(replace(config, out=tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
+    assert weights(tmp_path / "run" / BEST).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({**LABELS, "train": [0] * 9}, "the train split of .* has images of label 0 only"),
+        ({**LABELS, "train": [1] * 9}, "the train split of .* has images of label 1 only"),
+        ({**LABELS, "val": [0] * 9}, "the val split of .* has images of label 0 only: convert with more images"),
+        ({"train": [0, 1]}, "has no 'val' images: its splits are train"),
+    ],
+)
+def test_data_from_which_nothing_can_be_learned_or_told(
+    config: TrainConfig, tmp_path: Path, labels: dict[str, list[int]], message: str
+) -> None:
+    make_dataset(tmp_path / "d", labels=labels)
+    with pytest.raises(DatasetError, match=message):
+        train(replace(config, out=tmp_path / "run", datasets=(tmp_path / "d",)))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"device": "cuda:99"}, DeviceError, "device 'cuda:99' is asked for"),
+        ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
+        ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
+        ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is no dataset"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    config: TrainConfig, tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(replace(config, out=tmp_path / "run", **change))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_bfloat16_is_used_where_it_is_insisted_on(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, epochs=1)
+    train(replace(config, out=tmp_path / "float32"))
+    train(replace(config, out=tmp_path / "bfloat16", amp=True, amp_dtype="bfloat16"))
+    plain, mixed = weights(tmp_path / "float32" / LAST), weights(tmp_path / "bfloat16" / LAST)
+    assert not torch.equal(plain, mixed)
+    assert torch.allclose(plain, mixed, atol=0.02)
+    checkpoint = load_checkpoint(tmp_path / "bfloat16" / LAST)
+    assert all(value.dtype in {torch.float32, torch.int64} for value in checkpoint.model.values())
+    assert json.loads((tmp_path / "bfloat16" / CONFIG).read_text())["resolved"]["amp_dtype"] == "torch.bfloat16"
+
+
+@pytest.mark.usefixtures("quick")
+def test_amp_on_a_cpu_without_bfloat16_is_float32(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda _: False)
+    for name, amp in (("plain", False), ("amp", True)):
+        train(replace(config, out=tmp_path / name, epochs=1, amp=amp))
+    check_same(tmp_path / "plain" / LAST, tmp_path / "amp" / LAST)
+    assert caplog.text.count("no native bfloat16") == 1
+
+
+def make_learner(device: torch.device, amp_dtype: torch.dtype | None) -> Learner:
+    torch.manual_seed(0)
+    model = build_model().to(device)
+    return Learner(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
+        scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16),
+        loss=nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0, device=device)),
+        device=device,
+        amp_dtype=amp_dtype,
+    )
+
+
+def batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eight images of 32 x 32 pixels, the positives brighter."""
+    labels = torch.tensor([0.0, 1.0] * 4)
+    images = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(1)) + labels[:, None, None, None]
+    return images.to(device), labels.to(device)
+
+
+@DEVICES
+@pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"])
+def test_a_step_learns(device: str, amp_dtype: torch.dtype | None) -> None:
+    if device == "cpu" and amp_dtype == torch.float16:
+        pytest.skip("float16 is for GPUs")
+    learner = make_learner(torch.device(device), amp_dtype)
+    learner.model.train()
+    steps = [train_step(learner, *batch(learner.device)) for _ in range(6)]
+    for loss, logits in steps:
+        assert (loss.shape, loss.dtype, loss.requires_grad) == ((), torch.float32, False)
+        assert (logits.shape, logits.dtype, logits.requires_grad) == ((8,), torch.float32, False)
+    assert steps[-1][0] < 0.5 * steps[0][0]
+    assert all(parameter.dtype == torch.float32 for parameter in learner.model.parameters())
+    assert learner.scaler.is_enabled() == (amp_dtype == torch.float16)
+
+
+def test_a_step_is_the_plain_one() -> None:
+    """Against a step written out: forward, loss, backward, Adam."""
+    learner, plain = (make_learner(torch.device("cpu"), None) for _ in range(2))
+    images, labels = batch(learner.device)
+    for _ in range(2):
+        loss, logits = train_step(learner, images, labels)
+        expected_logits = plain.model(images)[:, 0]
+        weight = 1 + labels
+        expected_loss = nn.functional.binary_cross_entropy_with_logits(expected_logits, labels, weight=weight)
+        assert torch.equal(logits, expected_logits)
+        assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+        plain.optimizer.zero_grad()
+        plain.loss(expected_logits, labels).backward()
+        plain.optimizer.step()
+    states = learner.model.state_dict(), plain.model.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_step_that_overflows_float16_is_left_out() -> None:
+    learner = make_learner(torch.device("cuda"), torch.float16)
+    images, labels = batch(learner.device)
+    train_step(learner, images, labels)
+    before = [parameter.clone() for parameter in learner.model.parameters()]
+    scale = learner.scaler.get_scale()
+    train_step(learner, images * 1e30, labels)
+    assert learner.scaler.get_scale() == scale / 2
+    assert all(torch.equal(*pair) for pair in zip(before, learner.model.parameters(), strict=True))
+
+
+@DEVICES
+def test_a_run_on_each_device(config: TrainConfig, tmp_path: Path, device: str) -> None:
+    """With mixed precision where the device gains from it."""
+    summary = train(replace(config, out=tmp_path / "run", epochs=1, device=device, amp=device == "cuda"))
+    assert summary.epochs == 1
+    checkpoint = load_checkpoint(tmp_path / "run" / LAST)
+    assert all(value.device.type == "cpu" for value in checkpoint.model.values())
+    resolved = json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]
+    assert resolved["device"] == {"cpu": "cpu", "cuda": "cuda:0"}[device]
+    assert resolved["amp_dtype"] == {"cpu": "None", "cuda": "torch.float16"}[device]
+    assert ("scale" in checkpoint.scaler) == (device == "cuda")
