@@ -166,7 +166,7 @@ class Loader:
         self._end_epoch()
         self._reader.close()
         self._slots.clear()
-        self._pipeline = None
+        self._pipeline = self._failure = None  # an error's traceback holds on to the pipeline
 
     def __enter__(self) -> Loader:
         """Return the loader itself."""

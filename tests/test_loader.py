@@ -254,6 +254,19 @@ def test_a_shard_missing_from_the_start(tmp_path: Path) -> None:
         within(lambda: collect(loader, 0))
 
 
+def test_a_shard_that_comes_back(tmp_path: Path) -> None:
+    """An error ends the epoch it happened in, not the loader."""
+    dataset = make_dataset(tmp_path / "d")
+    images, labels = reference(dataset, "val", dataset.mean, dataset.std)
+    shard, away = tmp_path / "d" / "val-00002.npy", tmp_path / "away.npy"
+    with Loader(dataset, "val", batch_size=4, device=CPU) as loader:
+        shard.rename(away)
+        with pytest.raises(DatasetError, match="cannot be opened"):
+            within(lambda: collect(loader, 0))
+        away.rename(shard)
+        check_epoch(loader, 0, images, labels, "cpu")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_reading_that_fails_in_a_way_nobody_thought_of_is_no_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -274,9 +287,11 @@ def resources() -> tuple[int, int]:
 @pytest.mark.parametrize("use", ["whole", "middle", "held", "unused", "error"])
 def test_a_closed_loader_leaves_no_thread_and_no_file_open(tmp_path: Path, use: str) -> None:
     dataset = make_dataset(tmp_path / "d", layout="folder")
+    kept = []
 
     def once() -> None:
         loader = Loader(dataset, "train", batch_size=4, device=CPU, shuffle=True)
+        kept.append(loader)
         held = loader.epoch(0)
         if use == "whole":
             list(held)
