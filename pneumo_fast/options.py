@@ -153,6 +153,8 @@ class TrainConfig:
                 raise ConfigError(f"{name.replace('_', '-')} {getattr(self, name)}: at least {least} expected")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr {self.lr}: a number above 0 expected")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ConfigError(f"seed {self.seed}: a whole number of 64 bits expected")
         if self.pos_weight != "auto" and not 0 < self.pos_weight < math.inf:
             raise ConfigError(f"pos-weight {self.pos_weight}: auto, or a number above 0 expected")
         if self.resume and self.overwrite:

@@ -467,6 +467,7 @@ def test_data_from_which_nothing_can_be_learned_or_told(
     ("change", "error", "message"),
     [
         ({"device": "cuda:99"}, DeviceError, "device 'cuda:99' is asked for"),
+        ({"seed": 2**64}, ConfigError, "seed 18446744073709551616: a whole number of 64 bits expected"),
         ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
         ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
         ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is no dataset"),
