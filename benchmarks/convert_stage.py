@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
-import io
-import multiprocessing
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.pool import Pool
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
-from PIL import Image
-from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
-from benchmarks.measure import Contender, Stage, race, ratio
+from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio, without_start_up
+from benchmarks.rivals import chosen_plugin, run_rivals
 from pneumo_fast.convert import convert
-from pneumo_fast.options import ConvertConfig
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.options import ConvertConfig, Decode
+from pneumo_fast.supervise import ONE_THREAD
 
-REFERENCE_SIZE = 224
+CEILING, FAST, EXACT = "ceiling: libjpeg-turbo alone", "pneumo-fast, fast", "pneumo-fast, exact"
+ALONE = "pneumo-fast, fast, a single image"
 
 
-def replicate(source: Path, folder: Path, count: int) -> tuple[Path, Path]:
-    """Make ``count`` hard links to DICOM files under new ids, and a label table; (images, labels)."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiographs:
+    """DICOM files under new ids, with a label table."""
+
+    images: Path
+    """Folder of links."""
+    labels: Path
+    """Label table (CSV)."""
+    paths: tuple[str, ...]
+    about: dict[str, Any]
+    """How many files they are links to, and what these are like."""
+
+
+def replicate(source: Path, folder: Path, count: int) -> Radiographs:
+    """Link the DICOM files of a folder under ``count`` new ids, again and again if need be, and label them.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or the first is not JPEG Baseline, which the bare decoder is measured on.
+    """
     files = sorted(source.glob("*.dcm"))
+    if not files:
+        raise ConfigError(f"{source} holds no *.dcm files: give a folder that does, or none at all")
+    header = pydicom.dcmread(files[0], stop_before_pixels=True)
+    if header.file_meta.TransferSyntaxUID != JPEGBaseline8Bit:
+        raise ConfigError(f"{files[0]} is {header.file_meta.TransferSyntaxUID.name}: give JPEG Baseline files")
     images = folder / "images"
     images.mkdir(parents=True)
-    rows = ["patientId,Target"]
-    for number in range(count):
-        link(files[number % len(files)], images / f"image{number:07d}.dcm")
-        rows.append(f"image{number:07d},{number % 4 == 0:d}")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    return images, folder / "labels.csv"
+    paths = [images / f"image{number:07d}.dcm" for number in range(count)]
+    for number, path in enumerate(paths):
+        link(files[number % len(files)], path)
+    rows = [f"{path.stem},{number % 4 == 0:d}" for number, path in enumerate(paths)]
+    labels = folder / "labels.csv"
+    labels.write_text("\n".join(["patientId,Target", *rows]) + "\n")
+    used = files[:count]
+    about = {
+        "from": f"{len(used)} files" + (" (replicated)" if count > len(used) else ""),
+        "of": f"{header.Rows} x {header.Columns}",
+        "kB each": round(sum(file.stat().st_size for file in used) / len(used) / 1000),
+    }
+    return Radiographs(images=images, labels=labels, paths=tuple(map(str, paths)), about=about)
 
 
 def link(source: Path, target: Path) -> None:
@@ -48,113 +77,104 @@ def link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
 
 
-def convert_stage(source: Path, folder: Path, *, count: int, workers: int, runs: int) -> Stage:
-    """Race the converter, the reference approach with each of pydicom's plugins, and the bare decoder."""
-    images, labels = replicate(source, folder, count)
-    paths = [str(path) for path in sorted(images.iterdir())]
-    one_image, one_label = replicate(source, folder / "one", 2)
-    plugins = get_decoder(JPEGBaseline8Bit).available_plugins
-    with _pool(workers) as pool:
-        contenders: dict[str, Contender] = {
-            "ceiling: libjpeg-turbo alone, in full": lambda: _rate(pool, _decode_frames, paths),
-            "pneumo-fast, --decode fast": lambda: _ours(images, labels, folder / "out", workers, "fast"),
-            "pneumo-fast, fast, 1 worker": lambda: _ours(images, labels, folder / "out", 1, "fast"),
-            "pneumo-fast, --decode exact": lambda: _ours(images, labels, folder / "out", workers, "exact"),
-        }
-        for plugin in plugins:
-            contenders[f"reference, pydicom with {plugin}"] = _reference(pool, folder / "reference", paths, plugin)
-        results = race(contenders, runs)
-    start_up_s = min(_seconds(one_image, one_label, folder / "out", 1, "fast") for _ in range(3))
-    ratios = {
-        "fast / ceiling": ratio(results, "pneumo-fast, --decode fast", "ceiling: libjpeg-turbo alone, in full"),
-        "exact / ceiling": ratio(results, "pneumo-fast, --decode exact", "ceiling: libjpeg-turbo alone, in full"),
-        f"{workers} workers / 1 worker": ratio(results, "pneumo-fast, --decode fast", "pneumo-fast, fast, 1 worker"),
-        "seconds to convert two images (start-up)": start_up_s,
+def convert_stage(source: Path, folder: Path, *, count: int, size: int, workers: int, runs: int) -> Stage:
+    """Race the converter, the bare decoder, and the reference approach with each of pydicom's plugins."""
+    radiographs, single = replicate(source, folder, count), replicate(source, folder / "single", 1)
+
+    def ours(number: int, decode: Decode = "fast", what: Radiographs = radiographs) -> Contender:
+        return _ours(what, folder, size=size, workers=number, decode=decode)
+
+    contenders = {
+        CEILING: _rival(["decode"], radiographs, workers),
+        FAST: ours(workers),
+        EXACT: ours(workers, "exact"),
+        ALONE: ours(workers, what=single),
     }
-    for plugin in plugins:
-        name = f"reference, pydicom with {plugin}"
-        ratios[f"fast / {name}"] = ratio(results, "pneumo-fast, --decode fast", name)
-    conditions = {"images": count, "of": f"{len(sorted(source.glob('*.dcm')))} files (replicated)", "workers": workers}
-    return Stage(name="convert", conditions=conditions, results=results, ratios=ratios)
-
-
-def _ours(images: Path, labels: Path, out: Path, workers: int, decode: Literal["fast", "exact"]) -> float:
-    """End to end, start-up and checksums and flushing to disk included."""
-    return len(os.listdir(images)) / _seconds(images, labels, out, workers, decode)  # noqa: PTH208  # counts links
-
-
-def _seconds(images: Path, labels: Path, out: Path, workers: int, decode: Literal["fast", "exact"]) -> float:
-    begin = time.perf_counter()
-    convert(
-        ConvertConfig(
-            images=images, labels=labels, out=out, val_fraction=0.5, workers=workers, decode=decode, overwrite=True
-        )
+    for number in (n for n in (1, 2) if n < workers):
+        contenders[_with(CEILING, number, workers)] = _rival(["decode"], radiographs, number)
+        contenders[_with(FAST, number, workers)] = ours(number)
+    references = _references(radiographs, folder, size=size, workers=workers)
+    results = race(contenders | references, runs)
+    results += _steady(results)
+    return Stage(
+        name="convert",
+        conditions={"images": count} | radiographs.about | {"to": f"{size} x {size}", "workers": workers},
+        results=results,
+        ratios=_ratios(results, list(references), workers),
     )
-    return time.perf_counter() - begin
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[Pool]:
-    """Worker processes that are already running when the clock starts, and use one thread each, as ours do."""
-    saved = os.environ.get("OPENBLAS_NUM_THREADS")
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield pool
-    if saved is None:
-        del os.environ["OPENBLAS_NUM_THREADS"]
-    else:
-        os.environ["OPENBLAS_NUM_THREADS"] = saved
+def _with(name: str, number: int, workers: int) -> str:
+    """A contender's name, which tells its number of processes where that is not the one asked for."""
+    return name if number == workers else f"{name}, {number} worker{'s' * (number > 1)}"
 
 
-def _rate(pool: Pool, work: Callable[[list[str]], float], paths: list[str]) -> float:
-    """Images per second of all processes together, each timing its own part."""
-    processes: int = pool._processes  # type: ignore[attr-defined]  # as it was made
-    parts = [paths[start::processes] for start in range(processes)]
-    seconds = pool.map(work, parts, chunksize=1)
-    return len(paths) / max(seconds)
+def _ours(radiographs: Radiographs, folder: Path, *, size: int, workers: int, decode: Decode) -> Contender:
+    """The whole conversion: planning, starting the workers, checksums, flushing to disk."""
+
+    def turn() -> Turn:
+        with tempfile.TemporaryDirectory(dir=folder) as out:  # gone before the next turn, which finds nothing to flush
+            config = ConvertConfig(
+                images=radiographs.images,
+                labels=radiographs.labels,
+                out=Path(out, "dataset"),
+                size=size,
+                workers=workers,
+                decode=decode,
+            )
+            begin = time.perf_counter()
+            summary = convert(config)
+            return Turn(images=summary.images, seconds=time.perf_counter() - begin)
+
+    return turn
 
 
-def _decode_frames(paths: list[str]) -> float:
-    """Seconds to decode the frames, which are read into memory before the clock starts."""
-    frames = [get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1) for path in paths]
-    begin = time.perf_counter()
-    for frame in frames:
-        Image.open(io.BytesIO(frame), formats=["JPEG"]).load()
-    return time.perf_counter() - begin
+def _rival(work: Sequence[str], radiographs: Radiographs, processes: int) -> Contender:
+    """Work that :mod:`benchmarks.rivals` does, one thread in each process, as in our workers."""
+    paths = radiographs.paths
+
+    def turn() -> Turn:
+        return Turn(images=len(paths), seconds=run_rivals(work, paths, processes, os.environ | ONE_THREAD))
+
+    return turn
 
 
-def _reference(pool: Pool, out: Path, paths: list[str], plugin: str) -> Contender:
-    out.mkdir(exist_ok=True)
-    return lambda: _rate(pool, _ReferenceWork(out, plugin), paths)
+def _references(radiographs: Radiographs, folder: Path, *, size: int, workers: int) -> dict[str, Contender]:
+    """The reference approach with pydicom's own choice of plugin, and with each other one."""
+    chosen = chosen_plugin(Path(radiographs.paths[0]))
+    others = [name for name in get_decoder(JPEGBaseline8Bit).available_plugins if name != chosen]
+    plugins: dict[str, list[str]] = {f"reference, pydicom's choice: {chosen}": []}
+    plugins |= {f"reference, told to use {name}": [name] for name in others}
+
+    def contender(plugin: list[str]) -> Contender:
+        def turn() -> Turn:
+            with tempfile.TemporaryDirectory(dir=folder) as out:
+                return _rival(["reference", out, str(size), *plugin], radiographs, workers)()
+
+        return turn
+
+    return {name: contender(plugin) for name, plugin in plugins.items()}
 
 
-class _ReferenceWork:
-    """What the common write-ups do: pydicom's array, over 255, resized, one ``.npy`` file per image."""
-
-    def __init__(self, out: Path, plugin: str) -> None:
-        self.out, self.plugin = out, plugin
-
-    def __call__(self, paths: list[str]) -> float:
-        begin = time.perf_counter()
-        for path in paths:
-            header = pydicom.dcmread(path)
-            header.pixel_array_options(decoding_plugin=self.plugin)
-            small = bilinear(header.pixel_array / 255.0, REFERENCE_SIZE)
-            np.save(self.out / Path(path).stem, small.astype(np.float16))
-        return time.perf_counter() - begin
+def _steady(results: list[Result]) -> list[Result]:
+    """Our results once more with the start-up taken off, where there are images enough to tell."""
+    by_name = {result.name: result for result in results}
+    ours = [result for name, result in by_name.items() if name.startswith("pneumo-fast") and name != ALONE]
+    steady = [without_start_up(result, by_name[ALONE]) for result in ours]
+    return [result for result in steady if result is not None]
 
 
-def bilinear(image: NDArray[Any], size: int) -> NDArray[np.float64]:
-    """Plain bilinear resize, which looks at four input pixels for each output pixel and skips all others."""
-    rows, columns = (_neighbours(length, size) for length in image.shape)
-    top = image[rows[0][:, None], columns[0]] * (1 - columns[2]) + image[rows[0][:, None], columns[1]] * columns[2]
-    low = image[rows[1][:, None], columns[0]] * (1 - columns[2]) + image[rows[1][:, None], columns[1]] * columns[2]
-    mixed: NDArray[np.float64] = top * (1 - rows[2][:, None]) + low * rows[2][:, None]
-    return mixed
-
-
-def _neighbours(length: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The two input positions beside each output position, and the weight of the second."""
-    centre = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
-    first = np.floor(centre).astype(np.int64)
-    return first, np.minimum(first + 1, length - 1), centre - first
+def _ratios(results: list[Result], references: list[str], workers: int) -> dict[str, float]:
+    """What is asked of the converter, with and without its start-up, and how far this machine scales at all."""
+    names = {result.name for result in results}
+    alone = next(result for result in results if result.name == ALONE)
+    ratios = {"start-up: seconds to convert a single image": 1 / alone.median}
+    many = sorted({number for number in (2, workers) if 1 < number <= workers})
+    for kind, tail in (("end to end", ""), ("steady", ", steady")):
+        pairs = {"fast / ceiling": (FAST + tail, CEILING), "exact / ceiling": (EXACT + tail, CEILING)}
+        pairs |= {f"fast / {name}": (FAST + tail, name) for name in references}
+        for n in many:
+            pairs[f"fast, {n} workers / 1"] = (_with(FAST, n, workers) + tail, _with(FAST, 1, workers) + tail)
+        ratios |= {f"{key}, {kind}": ratio(results, *pair) for key, pair in pairs.items() if names.issuperset(pair)}
+    scaling = {f"ceiling, {n} workers / 1": (_with(CEILING, n, workers), _with(CEILING, 1, workers)) for n in many}
+    return ratios | {key: ratio(results, *pair) for key, pair in scaling.items()}

@@ -7,33 +7,72 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import features
 
-PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda120", "numpy", "pydicom", "pillow", "python-gdcm", "pylibjpeg")
+PACKAGES = (
+    "pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "numpy", "pydicom", "pillow", "python-gdcm",
+    "pylibjpeg", "pylibjpeg-libjpeg",
+)  # fmt: skip
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+WIDTH = 80  # columns of a terminal
 
-Contender = Callable[[], float]
-"""Does its work once and gives images per second."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One measured run of one contender."""
+
+    images: int
+    seconds: float
+    """Wall-clock time."""
+    waited_s: float | None = None
+    """Seconds of it in which the consumer waited for its next batch, where there is a consumer."""
+
+    @property
+    def rate(self) -> float:
+        """Images per second."""
+        return self.images / self.seconds
+
+
+Contender = Callable[[], Turn]
+"""Does its work once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """Images per second of one contender, run by run."""
+    """One contender, run by run."""
 
     name: str
-    rates: list[float]
+    turns: list[Turn]
     """One per run, the warm-up left out."""
-    notes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rates(self) -> list[float]:
+        """Images per second of each run."""
+        return [turn.rate for turn in self.turns]
 
     @property
     def median(self) -> float:
         """Median rate."""
         return statistics.median(self.rates)
+
+    @property
+    def waiting(self) -> float | None:
+        """Median share of the time spent waiting, in [0, 1]; None where nothing waits."""
+        shares = [turn.waited_s / turn.seconds for turn in self.turns if turn.waited_s is not None]
+        return statistics.median(shares) if shares else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The raw values and what the table shows of them."""
+        summary = {"median": self.median, "lowest": min(self.rates), "highest": max(self.rates)}
+        return asdict(self) | {"rates": self.rates, "images_per_s": summary, "waiting": self.waiting}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,36 +84,55 @@ class Stage:
     """Sizes and counts, and where the images come from."""
     results: list[Result]
     ratios: dict[str, float]
-    """Quotients of medians of this very run."""
+    """Quotients of medians of this very run, and seconds where the name says so."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        results = [result.as_dict() for result in self.results]
+        return {"name": self.name, "conditions": self.conditions, "results": results, "ratios": self.ratios}
 
 
 def race(contenders: Mapping[str, Contender], runs: int) -> list[Result]:
     """Run all contenders in turns, so that a slow moment of the machine hits all alike; the first turn warms up."""
     for contender in contenders.values():
         contender()
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     for _ in range(runs):
         for name, contender in contenders.items():
-            rates[name].append(contender())
-    return [Result(name=name, rates=values) for name, values in rates.items()]
+            turns[name].append(contender())
+    return [Result(name=name, turns=values) for name, values in turns.items()]
 
 
-def ratio(results: list[Result], upper: str, lower: str) -> float:
-    """Median of one contender over that of another."""
+def without_start_up(whole: Result, alone: Result) -> Result | None:
+    """The rate once running: run by run, what a run over one image took is taken off what the whole took.
+
+    None where a run did not take at least twice as long as its start-up: the difference would be noise.
+    """
+    pairs = list(zip(whole.turns, alone.turns, strict=True))
+    if any(turn.seconds < 2 * one.seconds for turn, one in pairs):
+        return None
+    turns = [Turn(images=turn.images - one.images, seconds=turn.seconds - one.seconds) for turn, one in pairs]
+    return Result(name=f"{whole.name}, steady", turns=turns)
+
+
+def ratio(results: Iterable[Result], upper: str, lower: str) -> float:
+    """Median rate of one contender over that of another."""
     medians = {result.name: result.median for result in results}
     return medians[upper] / medians[lower]
 
 
 def surroundings() -> dict[str, Any]:
-    """Hardware, versions and date."""
+    """Hardware, versions, threads and date."""
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": {"torch": torch.get_num_threads()} | {n: os.environ[n] for n in THREADS if n in os.environ},
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "libjpeg_turbo": features.version("libjpeg_turbo"),
     }
 
 
@@ -94,19 +152,22 @@ def _version(package: str) -> str | None:
 
 
 def report(stages: list[Stage]) -> str:
-    """A table for people, 80 columns wide at most."""
-    lines = []
-    for stage in stages:
-        lines.append(f"\n{stage.name}: " + ", ".join(f"{key} {value}" for key, value in stage.conditions.items()))
-        lines.append(f"  {'':38}{'images/s':>10}{'lowest':>10}{'highest':>10}")
-        for result in stage.results:
-            figures = "".join(f"{value:>10,.0f}" for value in (result.median, min(result.rates), max(result.rates)))
-            notes = "  " + ", ".join(f"{key} {value:.3g}" for key, value in result.notes.items())
-            lines.append(f"  {result.name:38}{figures}{notes}".rstrip())
-        lines += [f"  {name:58}{value:>10.2f}" for name, value in stage.ratios.items()]
-    return "\n".join(lines)
+    """A table for people, at most 80 columns wide."""
+    return "\n".join(line for stage in stages for line in _stage_lines(stage))
+
+
+def _stage_lines(stage: Stage) -> list[str]:
+    conditions = ", ".join(f"{key} {value}" for key, value in stage.conditions.items())
+    lines = ["", *textwrap.wrap(f"{stage.name}: {conditions}", WIDTH, subsequent_indent="  ")]
+    waiting = any(result.waiting is not None for result in stage.results)
+    lines.append(f"  {'images/s':40}{'median':>9}{'lowest':>9}{'highest':>9}{'waiting' if waiting else '':>9}".rstrip())
+    for result in stage.results:
+        rates = "".join(f"{rate:>9,.{rate < 100:d}f}" for rate in (result.median, min(result.rates), max(result.rates)))
+        share = "" if result.waiting is None else f"{result.waiting:>9.1%}"
+        lines.append(f"  {result.name:40}{rates}{share}")
+    return lines + [f"  {name:58}{value:>9.2f}" for name, value in stage.ratios.items()]
 
 
 def as_json(stages: list[Stage]) -> str:
     """Everything on one line, for programs."""
-    return json.dumps({"surroundings": surroundings(), "stages": [asdict(stage) for stage in stages]})
+    return json.dumps({"surroundings": surroundings(), "stages": [stage.as_dict() for stage in stages]})

@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py                                  makes its own radiographs
     python benchmarks/throughput.py --dicoms DIR --out FILE.json     uses real ones and keeps the raw values
+    python benchmarks/throughput.py --stage load --dataset DIR       uses a dataset that convert wrote
 
 Prints a table for people and, as its last line, everything as JSON for programs. See ``benchmarks/README.md``.
 """
@@ -15,18 +16,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/throughput.py` works anywhere
 
-from benchmarks.convert_stage import convert_stage, replicate
+from benchmarks.convert_stage import convert_stage
+from benchmarks.inputs import Stored, store_dataset, store_dicoms
 from benchmarks.load_stage import load_stage
 from benchmarks.measure import Stage, as_json, report
 from benchmarks.train_stage import train_stage
-from pneumo_fast.convert import convert
-from pneumo_fast.options import ConvertConfig
-from pneumo_fast.phantom import PhantomConfig, make_phantoms
-from pneumo_fast.shards import Dataset
+from pneumo_fast.errors import PneumoError
+from pneumo_fast.phantom import IMAGES_FOLDER, PhantomConfig, make_phantoms
 
 STAGES = ("convert", "load", "train")
+PHANTOMS, PHANTOM_PX = 16, 1024
 
 
 def main() -> None:
@@ -35,8 +38,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-bench-") as temporary:
         work = Path(temporary)
         os.environ["XDG_CONFIG_HOME"] = str(work / "config")  # a hash key of its own
-        source = arguments.dicoms or make_phantoms(PhantomConfig(out=work / "phantoms", count=16, size_px=1024)).images
-        stages = [_measure(name, source, work, arguments) for name in arguments.stage]
+        wanted = arguments.stage or ["all"]
+        names = [name for name in STAGES if name in wanted or "all" in wanted]
+        try:
+            stages = [_measure(name, work, arguments) for name in names]
+        except PneumoError as error:
+            sys.exit(f"throughput.py: {error}")
     print(report(stages))
     text = as_json(stages)
     if arguments.out:
@@ -45,39 +52,56 @@ def main() -> None:
 
 
 def _parse() -> Any:
+    gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", action="append", choices=STAGES, help="may be repeated; all by default")
-    parser.add_argument("--dicoms", type=Path, help="folder of DICOM files; 16 phantoms of 1024 pixels by default")
-    parser.add_argument("--images", type=int, default=2000, help="images to convert and to load (files are replicated)")
-    parser.add_argument("--size", type=int, default=224, help="stored size in pixels, for loading")
-    parser.add_argument("--train-size", type=int, default=64, help="stored size in pixels, for training")
-    parser.add_argument("--batch-size", type=int, default=256, help="for loading; training uses 32")
-    parser.add_argument("--steps", type=int, default=8, help="training steps in a run")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes, for converting")
-    parser.add_argument("--runs", type=int, default=5, help="measured runs of each contender, after one to warm up")
+    parser.add_argument("--stage", action="append", choices=(*STAGES, "all"), help="may be repeated; all by default")
+    parser.add_argument("--dicoms", type=Path, help=f"folder of DICOM files; else {PHANTOMS} phantoms are made")
+    parser.add_argument("--dataset", type=Path, help="dataset to load and train on; else the DICOM files are converted")
+    parser.add_argument("--images", type=_positive, default=2000, help="how many to convert, to load, to train on")
+    parser.add_argument("--size", type=_positive, default=224, help="pixels, stored size")
+    parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes, to convert")
+    parser.add_argument("--batch-size", type=_positive, default=256, help="for loading")
+    parser.add_argument("--runs", type=_positive, default=5, help="that count, after one to warm up")
+    parser.add_argument("--train-size", type=_positive, default=224 if gpu else 64, help="stored size, for training")
+    parser.add_argument("--train-batch-size", type=_positive, default=256 if gpu else 32, help="for training")
+    parser.add_argument("--steps", type=_positive, default=50 if gpu else 8, help="training steps in a run")
     parser.add_argument("--out", type=Path, help="file for the raw values (JSON)")
-    arguments = parser.parse_args()
-    arguments.stage = arguments.stage or list(STAGES)
-    return arguments
+    return parser.parse_args()
 
 
-def _measure(name: str, source: Path, work: Path, arguments: Any) -> Stage:
-    folder = work / name
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{value}: at least 1 expected")
+    return value
+
+
+def _measure(name: str, work: Path, arguments: Any) -> Stage:
+    print(f"measuring {name} ...", file=sys.stderr, flush=True)
     if name == "convert":
-        return convert_stage(source, folder, count=arguments.images, workers=arguments.workers, runs=arguments.runs)
-    images, labels = replicate(source, folder, arguments.images)
-    size = arguments.size if name == "load" else arguments.train_size
-    shards = _dataset(images, labels, folder / "float16", size=size)
-    layout = _dataset(images, labels, folder / "folder", size=size, layout="folder")
-    if name == "train":
-        return train_stage(shards, layout, batch_size=32, steps=arguments.steps, runs=arguments.runs)
-    datasets = {"float16": shards, "uint8": _dataset(images, labels, folder / "uint8", size=size, dtype="uint8")}
-    return load_stage(datasets, layout, batch_size=arguments.batch_size, runs=arguments.runs)
+        counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
+        return convert_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
+    if name == "load":
+        stored = _stored(work, name, arguments.size, arguments)
+        return load_stage(stored, batch_size=arguments.batch_size, runs=arguments.runs)
+    stored = _stored(work, name, arguments.train_size, arguments)
+    return train_stage(stored, batch_size=arguments.train_batch_size, steps=arguments.steps, runs=arguments.runs)
 
 
-def _dataset(images: Path, labels: Path, out: Path, **options: Any) -> Dataset:
-    convert(ConvertConfig(images=images, labels=labels, out=out, val_fraction=0.02, **options))
-    return Dataset.open(out)
+def _dicoms(work: Path, arguments: Any) -> Path:
+    """The folder given, or one of phantoms, which is made when first needed."""
+    if arguments.dicoms:
+        return Path(arguments.dicoms)
+    images = work / "phantoms" / IMAGES_FOLDER
+    if not images.exists():
+        make_phantoms(PhantomConfig(out=images.parent, count=min(PHANTOMS, arguments.images), size_px=PHANTOM_PX))
+    return images
+
+
+def _stored(work: Path, name: str, size: int, arguments: Any) -> Stored:
+    if arguments.dataset:
+        return store_dataset(arguments.dataset, work / name, arguments.images)
+    source = _dicoms(work, arguments)
+    return store_dicoms(source, work / name, count=arguments.images, size=size, workers=arguments.workers)
 
 
 if __name__ == "__main__":

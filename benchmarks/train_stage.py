@@ -1,88 +1,113 @@
-"""Training: the step fed by this project's loader and by the reference's, against the step on one fixed batch."""
+"""Training: the same step fed by this project's loader and by the reference's, and on one fixed batch."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 
 import torch
 from torch import nn
 
-from benchmarks.load_stage import reference_loader
-from benchmarks.measure import Contender, Stage, race, ratio
-from pneumo_fast.loader import Loader
+from benchmarks.inputs import Stored
+from benchmarks.load_stage import Batch, Epochs, data_loader, devices, pneumo_fast, settle
+from benchmarks.measure import Contender, Stage, Turn, race, ratio
+from pneumo_fast.errors import ConfigError
 from pneumo_fast.model import build_model
-from pneumo_fast.shards import Dataset
 from pneumo_fast.train import Learner, train_step
 
-CEILING, OURS, REFERENCE = "ceiling: one fixed batch", "step fed by pneumo-fast", "step fed by DataLoader, 2 workers"
+CEILING = "ceiling: one fixed batch"
+UNTIMED_STEPS = 2  # at the start of each turn, until the loaders have caught up
 
-Batch = tuple[torch.Tensor, torch.Tensor]
 
+def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> Stage:
+    """Race the same training step on several sources of batches; a turn is ``steps`` steps.
 
-def train_stage(dataset: Dataset, folder: Dataset, *, batch_size: int, steps: int, runs: int) -> Stage:
-    """Race the same training step on three sources of batches."""
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    Raises
+    ------
+    ConfigError
+        If there are fewer images than a batch takes.
+    """
+    if (images := len(stored.folder.index)) < batch_size:
+        raise ConfigError(
+            f"{images} training images for batches of {batch_size}: give more --images or smaller batches"
+        )
+    device = devices()[-1]
     learner = _learner(device)
-    fixed = torch.randn(batch_size, 1, dataset.size, dataset.size, device=device)
-    labels = (torch.rand(batch_size, device=device) < 0.25).float()
-    waits: list[float] = []
-    reference = reference_loader(folder, batch_size=batch_size, workers=2)
-    with Loader(dataset, "train", batch_size=batch_size, device=device, shuffle=True) as loader:
-        contenders: dict[str, Contender] = {
-            CEILING: _timed(learner, lambda: itertools.repeat((fixed, labels)), steps),
-            OURS: _timed(learner, lambda: _epochs(loader), steps, after=lambda s: waits.append(loader.wait_s / s)),
-            REFERENCE: _timed(learner, lambda: itertools.chain.from_iterable(itertools.repeat(reference)), steps),
-        }
-        results = race(contenders, runs)
-    waits = sorted(waits[1:])
-    results = [replace(r, notes={"waiting": waits[len(waits) // 2]}) if r.name == OURS else r for r in results]
-    ratios = {f"{name} / ceiling": ratio(results, name, CEILING) for name in (OURS, REFERENCE)}
-    conditions = {"model": "resnet18", "size": f"{dataset.size} x {dataset.size}", "batch": batch_size, "steps": steps}
-    return Stage(name="train", conditions=conditions | {"device": device.type}, results=results, ratios=ratios)
+    with ExitStack() as stack:
+        sources = contenders(stored, device, batch_size)
+        for epochs in sources.values():
+            stack.enter_context(closing(epochs))
+        results = race({name: _steps(learner, epochs, steps) for name, epochs in sources.items()}, runs)
+    fed = [name for name in sources if name != CEILING]
+    return Stage(
+        name="train",
+        conditions=stored.about | {"model": "resnet18", "batch": batch_size, "steps": steps} | _precision(learner),
+        results=results,
+        ratios={f"{name} / ceiling": ratio(results, name, CEILING) for name in fed},
+    )
+
+
+def contenders(stored: Stored, device: torch.device, batch_size: int) -> dict[str, Epochs]:
+    """Everyone who feeds the step, by name."""
+    sources = {
+        CEILING: _fixed_batch(stored.folder.size, device, batch_size),
+        "step fed by pneumo-fast, DALI": pneumo_fast(stored.shards["float16"], device, batch_size),
+    }
+    for workers in (0, 2):
+        epochs = data_loader(stored.folder, device, batch_size, workers, drop_last=True)
+        sources[f"step fed by DataLoader, {workers} workers"] = epochs
+    return sources
+
+
+def _fixed_batch(size: int, device: torch.device, batch_size: int) -> Epochs:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 1, size, size, generator=generator).to(device)
+    labels = (torch.rand(batch_size, generator=generator) < 0.25).float().to(device)
+    while True:
+        yield itertools.repeat((images, labels))
 
 
 def _learner(device: torch.device) -> Learner:
     torch.manual_seed(0)
-    model = build_model().to(device).train()
-    model = model.to(memory_format=torch.channels_last)
+    gpu = device.type == "cuda"
+    model = build_model().to(device).to(memory_format=torch.channels_last).train()
     return Learner(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-4),
-        scaler=torch.amp.GradScaler(device.type, enabled=device.type == "cuda"),
+        scaler=torch.amp.GradScaler(device.type, enabled=gpu),
         loss=nn.BCEWithLogitsLoss(),
         device=device,
-        amp_dtype=torch.float16 if device.type == "cuda" else None,
+        amp_dtype=torch.float16 if gpu else None,
     )
 
 
-def _epochs(loader: Loader) -> Iterator[Batch]:
-    """Batches without end; the loader's clock is that of the last epoch begun, so runs must fit into one."""
-    for epoch in itertools.count():
-        yield from loader.epoch(epoch)
+def _precision(learner: Learner) -> dict[str, str]:
+    return {"device": learner.device.type, "precision": str(learner.amp_dtype or torch.float32).removeprefix("torch.")}
 
 
-def _timed(
-    learner: Learner,
-    source: Callable[[], Iterator[Batch]],
-    steps: int,
-    after: Callable[[float], None] = lambda _seconds: None,
-) -> Contender:
-    """Images per second of ``steps`` steps, the first batch of the source included."""
+def _steps(learner: Learner, epochs: Epochs, steps: int) -> Contender:
+    """A turn begins a new epoch; steps beyond its end go on with the next."""
 
-    def run() -> float:
-        batches = source()
-        count, begin = 0, time.perf_counter()
-        for images, labels in itertools.islice(batches, steps):
-            on_device = images.to(learner.device), labels.to(learner.device, torch.float32)
-            train_step(learner, *on_device)
-            count += len(labels)
-        if learner.device.type == "cuda":
-            torch.cuda.synchronize(learner.device)
-        seconds = time.perf_counter() - begin
-        after(seconds)
-        return count / seconds
+    def turn() -> Turn:
+        batches: Iterator[Batch] = itertools.chain.from_iterable(epochs)
+        _take(learner, itertools.islice(batches, UNTIMED_STEPS))
+        settle(learner.device)
+        begin = time.perf_counter()
+        images, waited_s = _take(learner, itertools.islice(batches, steps))
+        settle(learner.device)
+        return Turn(images=images, seconds=time.perf_counter() - begin, waited_s=waited_s)
 
-    return run
+    return turn
+
+
+def _take(learner: Learner, batches: Iterable[Batch]) -> tuple[int, float]:
+    """Train on each batch; gives the images, and the seconds until each next batch was there."""
+    count, waited_s, asked = 0, 0.0, time.perf_counter()
+    for images, labels in batches:
+        waited_s += time.perf_counter() - asked
+        train_step(learner, images, labels)
+        count += len(labels)
+        asked = time.perf_counter()
+    return count, waited_s
