@@ -76,15 +76,15 @@ class Normalize:
         return ((image - self.mean) / self.std).unsqueeze(0)
 
 
-def load_stage(stored: Stored, *, batch_size: int, runs: int) -> Stage:
-    """Race the loaders; each turn is one epoch over all training images."""
+def load_stage(stored: Stored, *, batch_size: int, runs: int, least_s: float) -> Stage:
+    """Race the loaders; each turn is as many epochs over all training images as take ``least_s`` seconds."""
     expected = len(stored.folder.index)
     with ExitStack() as stack:
         turns: dict[str, Contender] = {}
         for device in devices():
             for name, epochs in contenders(stored, device, batch_size).items():
                 stack.enter_context(closing(epochs))
-                turns[f"{name}, {device.type}"] = _epoch(epochs, device, expected)
+                turns[f"{name}, {device.type}"] = _whole_epochs(epochs, device, expected, least_s)
         results = race(turns, runs)
     conditions = stored.about | {"batch": batch_size, "page cache": "warm"}
     return Stage(name="load", conditions=conditions, results=results, ratios=_ratios(results))
@@ -101,14 +101,16 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _epoch(epochs: Epochs, device: torch.device, expected: int) -> Contender:
+def _whole_epochs(epochs: Epochs, device: torch.device, expected: int, least_s: float) -> Contender:
     def turn() -> Turn:
-        begin = time.perf_counter()
-        images = sum(len(labels) for _, labels in next(epochs))
-        settle(device)
-        seconds = time.perf_counter() - begin
-        if images != expected:
-            raise RuntimeError(f"an epoch had {images} images, {expected} expected")
+        images, seconds, begin = 0, 0.0, time.perf_counter()
+        while not images or seconds < least_s:
+            count = sum(len(labels) for _, labels in next(epochs))
+            settle(device)
+            seconds = time.perf_counter() - begin
+            if count != expected:
+                raise RuntimeError(f"an epoch had {count} images, {expected} expected")
+            images += count
         return Turn(images=images, seconds=seconds)
 
     return turn

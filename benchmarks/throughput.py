@@ -61,6 +61,7 @@ def _parse() -> Any:
     parser.add_argument("--size", type=_positive, default=224, help="pixels, stored size")
     parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes, to convert")
     parser.add_argument("--batch-size", type=_positive, default=256, help="for loading")
+    parser.add_argument("--least-seconds", type=float, default=1.0, help="that a run of loading takes, in whole epochs")
     parser.add_argument("--runs", type=_positive, default=5, help="that count, after one to warm up")
     parser.add_argument("--train-size", type=_positive, default=224 if gpu else 64, help="stored size, for training")
     parser.add_argument("--train-batch-size", type=_positive, default=256 if gpu else 32, help="for training")
@@ -82,7 +83,7 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
         return convert_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
     if name == "load":
         stored = _stored(work, name, arguments.size, arguments)
-        return load_stage(stored, batch_size=arguments.batch_size, runs=arguments.runs)
+        return load_stage(stored, batch_size=arguments.batch_size, runs=arguments.runs, least_s=arguments.least_seconds)
     stored = _stored(work, name, arguments.train_size, arguments)
     return train_stage(stored, batch_size=arguments.train_batch_size, steps=arguments.steps, runs=arguments.runs)
 

@@ -31,7 +31,7 @@ from pneumo_fast.phantom import PhantomSet
 from pneumo_fast.shards import Dataset
 
 THROUGHPUT = Path(__file__).resolve().parents[1] / "benchmarks" / "throughput.py"
-TINY = ["--images", 8, "--runs", 1, "--size", 32, "--batch-size", 4]
+TINY = ["--images", 8, "--runs", 1, "--size", 32, "--batch-size", 4, "--least-seconds", 0]
 TINY_TRAINING = ["--train-size", 32, "--train-batch-size", 4, "--steps", 1]
 PLUGINS = get_decoder(JPEGBaseline8Bit).available_plugins
 
@@ -112,6 +112,15 @@ def test_a_dataset_given_is_loaded_and_left_as_it_is(throughput: Callable[..., s
     assert stage["conditions"]["images"] == 8
     assert {turn["images"] for result in stage["results"] for turn in result["turns"]} == {8}
     assert before == {path: path.read_bytes() for path in dataset.path.rglob("*") if path.is_file()}
+
+
+def test_a_run_of_loading_takes_as_many_whole_epochs_as_asked(throughput: Callable[..., str], tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    printed = throughput("--stage", "load", "--dataset", dataset.path, "--least-seconds", 0.2)
+    (stage,) = json.loads(printed.splitlines()[-1])["stages"]
+    turns = [turn for result in stage["results"] for turn in result["turns"]]
+    assert all(turn["images"] > 8 and turn["images"] % 8 == 0 for turn in turns)
+    assert min(turn["seconds"] for turn in turns) >= 0.2
 
 
 def test_a_folder_without_dicoms_is_one_line(throughput: Callable[..., str], tmp_path: Path) -> None:
