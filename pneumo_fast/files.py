@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a file for binary writing that appears under ``path`` only once it is complete and on disk.
+    """Open a file, for writing and reading back, that appears under ``path`` only once it is complete and on disk.
 
     When the block raises, ``path`` is left as it was and the temporary file is removed. Without ``sync`` the file
     is whole for every reader but not yet safe from a power cut; one :func:`sync_filesystem` later makes many so.
@@ -25,7 +25,7 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             yield file
             if sync:
                 file.flush()
@@ -37,9 +37,9 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
     """Write a small file whole or not at all; text is encoded as UTF-8."""
-    with atomic_file(path) as file:
+    with atomic_file(path, sync=sync) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 

@@ -29,12 +29,18 @@ def decode_grey_jpeg(frame: bytes, rows: int, columns: int, least: tuple[int, in
     Exception
         Whatever Pillow raises on damaged data.
     """
-    with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
-        if image.size != (columns, rows) or image.mode != "L":
-            raise RejectedImageError("frame_mismatch", f"the JPEG frame is {image.size} {image.mode}")
-        if (scale := _scale(rows, columns, least)) > 1:
-            image.draft("L", (columns // scale, rows // scale))
-        return np.asarray(image)
+    scale = _scale(rows, columns, least)
+    pixels = np.empty((rows // scale, columns // scale), dtype=np.uint8)
+    size = pixels.shape[::-1]
+    try:  # straight into the array: opening the frame as a file first takes a tenth longer
+        Image.frombuffer("L", size, pixels, "raw", "L", 0, 1).frombytes(frame, "jpeg", "L", "", scale, 0)
+    except ValueError:  # truncated, or without its last marker: a file may end so, bytes in memory may not
+        with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+            if image.size != (columns, rows) or image.mode != "L":
+                raise RejectedImageError("frame_mismatch", f"the JPEG frame is {image.size} {image.mode}") from None
+            image.draft("L", size)
+            return np.asarray(image)
+    return pixels
 
 
 def _scale(rows: int, columns: int, least: tuple[int, int] | None) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tokenize
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,15 +30,96 @@ def write_array(path: Path, images: Images, *, sync: bool = True) -> str:
     images : ndarray of float16 or uint8, C order
         A shard (rows, size, size), or one image (size, size) in the folder layout.
     """
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
-    digest = hashlib.sha256(header.getvalue())
+    header = _header(images.shape, images.dtype)
+    digest = hashlib.sha256(header)
     pixels = images.data.cast("B")
     digest.update(pixels)
     with atomic_file(path, sync=sync) as file:
-        file.write(header.getvalue())
+        file.write(header)
         file.write(pixels)
     return digest.hexdigest()
+
+
+class ShardWriter:
+    """Writes a shard image by image: each is still in the processor's cache, and one is all that is kept in memory.
+
+    The header counts the images and comes first, so it is written for as many as are expected. Where fewer came it is
+    replaced (its length is the same) and the checksum worked out anew. Without any image there is no file.
+
+    Parameters
+    ----------
+    path : Path
+        The file appears there, whole, when the block ends without an error.
+    expected : int
+        Images that are likely to come.
+    """
+
+    def __init__(self, path: Path, expected: int) -> None:
+        self._path, self._expected, self._rows = path, expected, 0
+        self._files = ExitStack()
+
+    def __enter__(self) -> ShardWriter:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Give the file its name, or remove it after an error."""
+        self._files.__exit__(*error)
+
+    def append(self, image: Images) -> None:
+        """Write one more image (size, size), of float16 or uint8, in C order."""
+        if not self._rows:
+            self._file = self._files.enter_context(atomic_file(self._path, sync=False))
+            self._image = image
+            header = _header((self._expected, *image.shape), image.dtype)
+            self._digest = hashlib.sha256(header)
+            self._file.write(header)
+        pixels = image.data.cast("B")
+        self._digest.update(pixels)
+        self._file.write(pixels)
+        self._rows += 1
+
+    def finish(self) -> tuple[int, str]:
+        """Complete the file and flush it to disk, though not yet its name.
+
+        Returns
+        -------
+        bytes : int
+            Size of the file; 0 where there is none.
+        sha256 : str
+            Checksum of the file; empty where there is none.
+        """
+        if not self._rows:
+            return 0, ""
+        size = self._file.tell()
+        if self._rows != self._expected:
+            self._file.seek(0)
+            self._file.write(_header((self._rows, *self._image.shape), self._image.dtype))
+            self._file.seek(0)
+            self._digest = hashlib.sha256()
+            while block := self._file.read(1 << 20):
+                self._digest.update(block)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return size, self._digest.hexdigest()
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """A ``.npy`` header of version 1.0, with room for more rows."""
+    header = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+def sums(image: Images) -> tuple[float, float]:
+    """Sum and squared sum of one stored image's values, which are in [0, 1], in float64."""
+    if image.dtype == np.uint8:
+        unit, values = 1 / SCALES["uint8"], image.astype(np.float64).ravel()
+    else:  # moved left, the bits of a positive float16 are those of a float32 2**112 times smaller: the fastest cast
+        bits = image.view(np.uint16).astype(np.uint32) << np.uint32(13)
+        unit, values = 2.0**112, bits.view(np.float32).astype(np.float64).ravel()
+    return float(values.sum()) * unit, float(values @ values) * unit**2
 
 
 def store_unit(values: NDArray[np.float32], out: Images) -> None:

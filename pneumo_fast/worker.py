@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import mmap
 import os
 import pickle
@@ -24,19 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pneumo_fast.dicom import read_radiograph
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.metadata import Metadata
-from pneumo_fast.npy import SCALES, Images, store_unit, write_array
+from pneumo_fast.npy import Images, ShardWriter, store_unit, sums, write_array
 from pneumo_fast.options import Decode, Dtype, Layout, Window
 
 WORK_FOLDER = ".convert"
 JOURNAL = struct.Struct("<qd")  # position of the source being read, and when that began (monotonic clock, seconds)
 NO_FILE = -1  # the position between files
-MEMORY_BYTES = 6 << 30  # address space of a worker beside its shard: a decoder that wants more is stopped by this
+MEMORY_BYTES = 6 << 30  # address space of a worker: a decoder that wants more is stopped by this
 IDLE_S = 20.0  # a worker that is given nothing to do for so long ends; another is started when needed
 
 
@@ -110,9 +108,7 @@ class Record:
         return record if all(sizes) else None
 
 
-def convert_task(
-    task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None], memory: bytearray
-) -> tuple[int, int]:
+def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int]:
     """Convert one task's images; return how many were stored and how many rejected.
 
     Parameters
@@ -121,44 +117,50 @@ def convert_task(
         Sources, by position, that killed or stopped a worker before, with reason and detail: not read again.
     at : callable
         Called with the position of a source before it is read, and with :data:`NO_FILE` after the last.
-    memory : bytearray
-        Where the images are gathered; grown if too small.
 
     Raises
     ------
     OSError
         If the shard cannot be written.
     """
-    stored = _buffer(task, memory)
     rows: list[dict[str, Any]] = []
     rejects: list[dict[str, str]] = []
-    for position, source in enumerate(task.sources):
-        at(position)
-        try:
-            if position in condemned:
-                raise RejectedImageError(*condemned[position])
-            rows.append(_read_image(task, source, stored[len(rows)], len(rows)))
-        except RejectedImageError as error:
-            rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
-    at(NO_FILE)
-    kept = stored[: len(rows)]
-    sums = [_sums(image, SCALES[task.dtype]) for image in kept]
+    totals: list[tuple[float, float]] = []
+    stored: Images = np.empty((task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
+    with ShardWriter(task.out / f"{task.name}.npy", expected=len(task.sources) - len(condemned)) as shard:
+        for position, source in enumerate(task.sources):
+            at(position)
+            try:
+                if position in condemned:
+                    raise RejectedImageError(*condemned[position])
+                row = _read_image(task, source, stored, len(rows))
+            except RejectedImageError as error:
+                rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
+            else:
+                _write_image(task.out / row["shard"], stored) if task.layout == "folder" else shard.append(stored)
+                totals.append(sums(stored))
+                rows.append(row)
+        at(NO_FILE)
+        size, sha256 = shard.finish()
+    if task.layout == "folder":
+        sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
     record = Record(
         name=task.name,
         split=task.split,
-        **_write(task, kept, rows),
-        sum=sum(s for s, _ in sums),
-        square_sum=sum(q for _, q in sums),
-        pixels=kept.size - sum(row["padding_pixels"] for row in rows),
+        bytes=size,
+        sha256=sha256,
+        sum=sum(total for total, _ in totals),
+        square_sum=sum(square for _, square in totals),
+        pixels=len(rows) * task.size**2 - sum(row["padding_pixels"] for row in rows),
         images=rows,
         rejects=rejects,
     )
-    write_atomic(task.record_path, json.dumps(_shallow(record)))
+    write_atomic(task.record_path, json.dumps(_shallow(record)), sync=False)  # one that is lost costs the task again
     return len(rows), len(rejects)
 
 
 def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
-    """Read one image into its row of the shard; return its row of the index."""
+    """Read one image into ``out``; return its row of the index."""
     path = task.images / source.path
     radiograph = read_radiograph(
         path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels
@@ -179,35 +181,10 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
     }
 
 
-def _write(task: Task, kept: Images, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the shard, or each image of the folder layout; return the shard file's size and checksum."""
-    if task.layout == "folder":
-        for row, image in zip(rows, kept, strict=True):
-            path = task.out / row["shard"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_array(path, image, sync=False)
-        sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
-        return {"bytes": 0, "sha256": ""}
-    if not rows:
-        return {"bytes": 0, "sha256": ""}
-    path = task.out / f"{task.name}.npy"
-    sha256 = write_array(path, kept)
-    return {"bytes": path.stat().st_size, "sha256": sha256}
-
-
-def _sums(image: Images, scale: float) -> tuple[float, float]:
-    """Sum and squared sum of one stored image, in float64; padding is 0 and adds nothing."""
-    values: NDArray[np.float64] = image.astype(np.float64).ravel() / scale
-    return float(values.sum()), float(values @ values)
-
-
-def _buffer(task: Task, memory: bytearray) -> Images:
-    """An array for a task's images, in memory that grows to the largest task: fresh pages are dear."""
-    dtype = np.dtype(task.dtype).newbyteorder("<")
-    shape = (len(task.sources), task.size, task.size)
-    if (missing := math.prod(shape) * dtype.itemsize - len(memory)) > 0:
-        memory.extend(bytes(missing))
-    return np.frombuffer(memory, dtype=dtype, count=math.prod(shape)).reshape(shape)
+def _write_image(path: Path, image: Images) -> None:
+    """Write one image of the folder layout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_array(path, image, sync=False)
 
 
 def _shallow(data: Metadata | Record) -> dict[str, Any]:
@@ -220,9 +197,9 @@ def main() -> None:
 
     Argument: the descriptor of the journal's memory.
     """
+    _limit_memory()
     journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)
     answers = os.fdopen(os.dup(1), "w")
-    memory = bytearray()
     os.dup2(2, 1)  # whatever a native decoder prints must not pass for an answer
 
     def at(position: int) -> None:
@@ -233,9 +210,8 @@ def main() -> None:
             task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
         except EOFError:
             return
-        _limit_memory(task)
         try:
-            stored, rejected = convert_task(task, condemned, at, memory)
+            stored, rejected = convert_task(task, condemned, at)
             answer: dict[str, int | str] = {"stored": stored, "rejected": rejected}
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
@@ -244,9 +220,9 @@ def main() -> None:
         answers.flush()
 
 
-def _limit_memory(task: Task) -> None:
+def _limit_memory() -> None:
     """Make an absurd allocation fail in this process instead of bringing the machine down."""
-    shard = len(task.sources) * task.size * task.size * 4
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    wanted = MEMORY_BYTES + shard
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard), hard)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.npy import read_header, store_unit, write_array
+from pneumo_fast.npy import SCALES, ShardWriter, read_header, store_unit, sums, write_array
 from pneumo_fast.shards import BOX_COLUMNS, INDEX_TYPES, Dataset, Manifest, write_table
 
 IN_PLACE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -232,6 +233,37 @@ def test_arrays_are_plain_npy(tmp_path: Path, dtype: str, shape: tuple[int, ...]
         offset, *found = read_header(file, path)
     assert found == [shape, images.dtype]
     assert path.read_bytes()[offset:] == images.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "|u1"])
+@pytest.mark.parametrize("expected", [3, 5, 1000])
+def test_a_shard_written_image_by_image_is_the_same_file(tmp_path: Path, dtype: str, expected: int) -> None:
+    """Also where fewer or more images came than were expected."""
+    images = np.arange(3 * 5 * 5, dtype=dtype).reshape(3, 5, 5)
+    whole, grown = tmp_path / "whole.npy", tmp_path / "grown.npy"
+    digest = write_array(whole, images)
+    with ShardWriter(grown, expected) as shard:
+        for image in images:
+            shard.append(image)
+        assert shard.finish() == (whole.stat().st_size, digest)
+        assert not grown.exists()
+    assert grown.read_bytes() == whole.read_bytes()
+
+
+def test_a_shard_without_images_or_with_an_error_leaves_no_file(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "x.npy", 2) as shard:
+        assert shard.finish() == (0, "")
+    with suppress(OSError), ShardWriter(tmp_path / "x.npy", 2) as shard:
+        shard.append(np.zeros((5, 5), dtype=np.uint8))
+        raise OSError("the disk is full")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "|u1"])
+def test_sums_are_those_of_float64(dtype: str) -> None:
+    levels = np.arange(0x3C01, dtype=np.uint16).view(np.float16) if dtype == "<f2" else np.arange(256, dtype=np.uint8)
+    unit = levels.astype(np.float64) / SCALES[str(np.dtype(dtype))]
+    np.testing.assert_allclose(sums(levels[None]), (unit.sum(), (unit**2).sum()), rtol=1e-14)
 
 
 def npy(array: NDArray[Any], version: tuple[int, int] = (1, 0)) -> Callable[[Path], None]:
