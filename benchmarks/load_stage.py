@@ -18,7 +18,7 @@ from torchvision.datasets import DatasetFolder
 
 from benchmarks.inputs import Stored
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
-from pneumo_fast.loader import Loader
+from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.options import Dtype
 from pneumo_fast.shards import Dataset
 
@@ -39,7 +39,9 @@ def contenders(stored: Stored, device: torch.device, batch_size: int) -> dict[st
 
 def pneumo_fast(dataset: Dataset, device: torch.device, batch_size: int) -> Epochs:
     """Shards through DALI, as ``train`` reads them."""
-    with Loader(dataset, "train", batch_size=batch_size, device=device, shuffle=True) as loader:
+    with Loader(
+        dataset, "train", LoadConfig(batch_size=batch_size, order="shuffle", engine="dali"), device=device
+    ) as loader:
         for epoch in itertools.count():
             yield loader.epoch(epoch)
 

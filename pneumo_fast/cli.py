@@ -21,9 +21,13 @@ from pneumo_fast.options import (
     ConvertConfig,
     Decode,
     Dtype,
+    EngineName,
     EvaluateConfig,
     Layout,
+    OrderName,
+    ShowConfig,
     Split,
+    Strength,
     TrainConfig,
     Ungrouped,
     Window,
@@ -179,6 +183,13 @@ def train(
     pos_weight: Annotated[
         str, typer.Option(help="Weight of a positive image: a number, or auto for negatives / positives.")
     ] = "auto",
+    order: Annotated[OrderName, typer.Option(help="shuffle, weighted or windowed.")] = "shuffle",
+    balance: Annotated[str, typer.Option(help="Column that --order weighted balances.")] = "label",
+    window: Annotated[int, typer.Option(help="Shards that --order windowed shuffles together.")] = 8,
+    loader: Annotated[EngineName, typer.Option(help="How batches get to the device.")] = "auto",
+    resident_share: Annotated[
+        float, typer.Option(help="Share of the device's memory that --loader auto may fill with images.")
+    ] = 0.0,
     amp: Annotated[bool, typer.Option("--amp", help="Automatic mixed precision.")] = False,
     amp_dtype: Annotated[
         AmpDtype | None, typer.Option(help="Data type of mixed precision.", show_default="by the device")
@@ -201,6 +212,11 @@ def train(
         batch_size=batch_size,
         lr=lr,
         pos_weight="auto" if pos_weight == "auto" else _number("pos-weight", pos_weight),
+        order=order,
+        balance=balance,
+        window=window,
+        loader=loader,
+        resident_share=resident_share,
         amp=amp,
         amp_dtype=amp_dtype,
         device=device,
@@ -250,6 +266,24 @@ def verify(
     terminal.show_verification(dataset, problems)
     if problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset"),
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("contact.png"),
+    split: Annotated[Split, typer.Option(help="Which images.")] = "train",
+    count: Annotated[int, typer.Option(help="Images to show.")] = 12,
+    augment: Annotated[Strength, typer.Option(help="How far they are changed.")] = "light",
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of them as well.")] = False,
+    seed: Annotated[int, typer.Option(help="Chooses images and changes, as in training.")] = 0,
+) -> None:
+    """Draw a contact sheet of images, as stored and as augmented, with their boxes."""
+    from pneumo_fast import terminal
+    from pneumo_fast.show import show as draw
+
+    config = ShowConfig(dataset=dataset, out=out, split=split, count=count, augment=augment, flip=flip, seed=seed)
+    terminal.show_contact_sheet(config.out, draw(config))
 
 
 @app.command()

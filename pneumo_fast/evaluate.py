@@ -29,7 +29,7 @@ from pneumo_fast.evaluation import (
     write,
 )
 from pneumo_fast.intervals import Logits
-from pneumo_fast.loader import Loader
+from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.metrics import judge, sigmoid
 from pneumo_fast.model import build_model
 from pneumo_fast.options import EvaluateConfig
@@ -129,7 +129,8 @@ def _infer(
     n, done = len(dataset.rows(config.split)), 0
     logits = torch.empty(n, dtype=torch.float32, device=device)
     normalization = checkpoint.mean, checkpoint.std
-    loader = Loader(dataset, config.split, batch_size=config.batch_size, device=device, normalization=normalization)
+    load = LoadConfig(batch_size=config.batch_size)
+    loader = Loader(dataset, config.split, load, device=device, normalization=normalization)
     try:
         with loader, torch.inference_mode():
             for images, _ in loader.epoch(0):

@@ -1,58 +1,68 @@
-"""Streams a dataset's images to the device: DALI casts and normalizes, a thread of our own reads ahead.
+"""Batches of one split, normalized, on the device: the same ones whichever engine makes them.
 
-DALI calls a source on the thread that asks for a batch, so a slow read would stop the training step. Here the
-source only hands over a batch that a reading thread has already put into a ring of reused buffers. Which rows
-make up which batch is decided by :class:`pneumo_fast.order.Order` alone. This is the only module that imports DALI.
+Which rows make up which batch is decided by :class:`pneumo_fast.order.Order` alone. How they get to the device is
+the engine's business: ``dali`` (:mod:`pneumo_fast.dali`), ``fused`` (:mod:`pneumo_fast.engines`) or ``resident``
+(:mod:`pneumo_fast.resident`).
 """
 
 from __future__ import annotations
 
-import queue
-import threading
+import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from numpy.typing import NDArray
-from torch.utils.dlpack import from_dlpack
 
-from pneumo_fast.errors import DatasetError, DeviceError
-from pneumo_fast.npy import Images
-from pneumo_fast.order import Order, Part
+from pneumo_fast.engines import Batch, Engine, Feed, FusedEngine
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.options import EngineName, OrderName
+from pneumo_fast.order import (
+    Order,
+    Part,
+    Rank,
+    Sampler,
+    Sequential,
+    Shares,
+    Shuffle,
+    Weighted,
+    Windowed,
+    balanced_weights,
+    shard_sizes,
+)
 from pneumo_fast.reader import ShardReader
+from pneumo_fast.resident import device_memory, resident_engine, split_bytes
 from pneumo_fast.shards import Dataset
 
-try:
-    from nvidia.dali import fn, pipeline_def, types
-except ImportError as error:
-    raise DeviceError(
-        f"NVIDIA DALI cannot be imported ({error}): install the package nvidia-dali-cuda120 (it runs without a GPU too)"
-    ) from error
-
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images and labels."""
-
-DALI_DEPTH = 2  # batches in flight inside DALI; more did not help
-READ_AHEAD = 2  # batches read and waiting for DALI
-POLL_S = 0.1  # how soon the reading thread notices that it is no longer wanted
+THREADS = 4  # reading threads at most; beyond the cores they only wait for each other
 
 
-@dataclass(eq=False)
-class _Slot:
-    """One reused batch of host memory; pinned where a GPU will fetch it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadConfig:
+    """Which batches, and how they get to the device."""
 
-    images: Images
-    """Shape (max_batch, 1, size, size), stored data type."""
-    labels: NDArray[np.float32]
-    """Shape (max_batch,)."""
-    rows: int = 0
-    """How many of the rows are filled."""
-    delivered: torch.cuda.Event | None = None
-    """Passed on the device once the batch that came from here has left this memory."""
+    batch_size: int
+    """Images in a batch of all processes together; the last batch may be smaller, or larger by one."""
+    order: OrderName = "sequential"
+    """Storage order. Or, for training, never a batch of one image: ``shuffle``, every image once, afresh each epoch;
+    ``weighted``, drawn with replacement so that every value of ``balance`` is as likely as any other; ``windowed``,
+    every image once, shuffled within ``window`` shards."""
+    seed: int = 0
+    """Chooses the order."""
+    parts: tuple[Part, ...] = ()
+    """Which share of the images a shuffled epoch uses (see :func:`pneumo_fast.order.parts_by_share`)."""
+    balance: str = "label"
+    """Column of the index that ``weighted`` balances."""
+    window: int = 8
+    """Shards that ``windowed`` shuffles together, at least 1."""
+    engine: EngineName = "auto"
+    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU and ``fused`` on a CPU."""
+    resident_share: float = 0.0
+    """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 
 
 class Loader:
@@ -63,63 +73,62 @@ class Loader:
     dataset : Dataset
     split : str
         ``train``, ``val`` or ``test``.
-    batch_size : int
-        Images in a batch; the last one may be smaller, or larger by one (see :class:`pneumo_fast.order.Order`).
+    config : LoadConfig
     device : torch.device
-        A GPU gets the stored data type over the bus and casts and normalizes there; ``cpu`` needs no driver.
-    shuffle : bool
-        Shuffle afresh each epoch, and never make a batch of one (for training). Else storage order.
-    seed : int
-        Chooses the order.
     normalization : (mean, std), optional
         In units of [0, 1]; the dataset's own where not given.
-    parts : tuple of Part, optional
-        Which share of the rows an epoch uses (see :func:`pneumo_fast.order.parts_by_share`).
+    rank : Rank, optional
+        Which process this is; each takes its share of every batch.
 
     Raises
     ------
     DatasetError
         If the split is empty or a shard does not fit the manifest.
     ConfigError
-        If the split or the batch size is too small.
+        If the split or the batch size is too small, or the engine cannot serve the device.
+    DeviceError
+        If DALI is not installed, or the split does not fit into the device's memory.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         split: str,
+        config: LoadConfig,
         *,
-        batch_size: int,
         device: torch.device,
-        shuffle: bool = False,
-        seed: int = 0,
         normalization: tuple[float, float] | None = None,
-        parts: tuple[Part, ...] = (),
+        rank: Rank | None = None,
     ) -> None:
         rows = dataset.rows(split)
         mean, std = normalization or (dataset.mean, dataset.std)
-        self.order = Order(n=len(rows), batch_size=batch_size, shuffle=shuffle, seed=seed, parts=parts)
+        training = config.order != "sequential"
+        self.order = Order(sampler=_sampler(config, rows), batch_size=config.batch_size, training=training)
+        self.rank = rank or Rank()
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches since the epoch began."""
+        self.longest_wait_s = 0.0
+        """The longest of these waits but the first, for which nothing can have been read ahead."""
         self._device = device
-        self._labels = rows["label"].to_numpy(dtype=np.float32)
-        self._reader = ShardReader(dataset, rows)
-        shape = (self.order.max_batch, 1, dataset.size, dataset.size)
-        self._slots = [_make_slot(shape, dataset.dtype, device) for _ in range(DALI_DEPTH + READ_AHEAD + 1)]
-        self._free: queue.Queue[_Slot] = queue.Queue()
-        self._ready: queue.Queue[_Slot | Exception] = queue.Queue()
-        self._stop = threading.Event()
-        self._failure: Exception | None = None
-        self._in_dali: list[_Slot] = []
+        self._shape = (1, dataset.size, dataset.size)
+        self._fingerprint = _fingerprint(dataset, split, config)
+        self._epoch = self._batch = 0
+        self._resuming = False
         self._current: Generator[Batch, None, None] | None = None
-        self._pipeline = _pipeline(
-            source=self._next_batch,
-            stored=dataset.dtype,
-            mean=dataset.scale * mean,
-            std=dataset.scale * std,
-            batch_size=self.order.max_batch,
-            device_id=device.index if device.type == "cuda" else None,
+        feed = Feed(
+            reader=ShardReader(dataset, rows),
+            labels=rows["label"].to_numpy(dtype=np.float32),
+            order=self.order,
+            rank=self.rank,
+            scale=dataset.scale,
+            mean=mean,
+            std=std,
+            device=device,
+            threads=min(THREADS, len(os.sched_getaffinity(0))),
         )
+        self.engine = _choose(config, feed)
+        """The engine's name."""
+        self._engine = _open(self.engine, feed)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -128,15 +137,17 @@ class Loader:
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """Go through the split once; an epoch that is still under way ends here.
 
+        The first one after :meth:`load_state_dict` begins where the state says, if it is the state's epoch.
+
         Parameters
         ----------
         epoch : int
-            Chooses the permutation, when shuffling.
+            Chooses the order, where it is not storage order.
 
         Yields
         ------
         images : Tensor of float32, shape (N, 1, size, size)
-            Normalized, on the device.
+            Normalized, on the device. It stays as it is until the next batch is asked for, and no longer.
         labels : Tensor of float32, shape (N,)
             0 or 1, on the device.
 
@@ -146,27 +157,57 @@ class Loader:
             If a shard changed under the loader.
         """
         self._end_epoch()
-        self._current = self._batches(epoch)
+        first = self._batch if self._resuming and epoch == self._epoch else 0
+        self._resuming = False
+        self._current = self._batches(epoch, first)
         return self._current
 
-    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
-        self._begin()
-        reading = threading.Thread(target=self._read_epoch, args=(epoch,), name="pneumo-fast-read", daemon=True)
-        reading.start()
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: the next batch to deliver. It does not depend on the number of processes."""
+        return {"epoch": self._epoch, "batch": self._batch, **self._fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loader was: its epoch will begin with the batch that it would have delivered next.
+
+        Raises
+        ------
+        ConfigError
+            If that loader had other data or another order.
+        """
+        for name, value in self._fingerprint.items():
+            if state.get(name) != value:
+                raise ConfigError(f"the loader's state has {name} {state.get(name)!r}, this loader has {value!r}")
+        self._end_epoch()
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._resuming = True
+
+    def _batches(self, epoch: int, first: int) -> Generator[Batch, None, None]:
+        self._epoch, self._batch = epoch, first
+        self.wait_s = self.longest_wait_s = 0.0
+        stop = len(self) if len(self.rank.share(self.order.rows(epoch, len(self) - 1))) else len(self) - 1
+        if first < stop:
+            self._engine.begin(epoch, range(first, stop))
         try:
-            for _ in range(len(self.order)):
-                yield self._deliver()
+            for batch in range(first, len(self)):
+                begin = time.perf_counter()
+                out = self._engine.next() if batch < stop else self._nothing()
+                waited = time.perf_counter() - begin
+                self.wait_s += waited
+                if batch > first:
+                    self.longest_wait_s = max(self.longest_wait_s, waited)
+                self._batch = batch + 1
+                yield out
         finally:
-            self._stop.set()
-            reading.join()
-            self._drain()
+            self._engine.end()
+
+    def _nothing(self) -> Batch:
+        """Our share of a last batch that has fewer rows than there are processes."""
+        return torch.empty((0, *self._shape), device=self._device), torch.empty(0, device=self._device)
 
     def close(self) -> None:
         """Give back files, threads and device memory; the loader may not be used afterwards."""
         self._end_epoch()
-        self._reader.close()
-        self._slots.clear()
-        self._pipeline = self._failure = None  # an error's traceback holds on to the pipeline
+        self._engine.close()
 
     def __enter__(self) -> Loader:
         """Return the loader itself."""
@@ -184,111 +225,50 @@ class Loader:
             self._current.close()
             self._current = None
 
-    def _begin(self) -> None:
-        self.wait_s = 0.0
-        self._failure = None
-        self._stop.clear()
-        self._in_dali.clear()
-        self._ready, self._free = queue.Queue(), queue.Queue()
-        for slot in self._slots:
-            self._free.put(slot)
 
-    def _read_epoch(self, epoch: int) -> None:
-        """Fill free slots in the epoch's order, until the end or until told to stop; runs in its own thread."""
-        try:
-            for batch in range(len(self.order)):
-                slot = self._take_free()
-                if slot is None:
-                    return
-                rows = self.order.rows(epoch, batch)
-                slot.rows = len(rows)
-                self._reader.read_into(rows, slot.images[: len(rows), 0])
-                np.take(self._labels, rows, out=slot.labels[: len(rows)], mode="clip")
-                self._ready.put(slot)
-        except (DatasetError, OSError) as error:
-            self._ready.put(error)
-        finally:  # whatever went wrong, nobody waits for a batch that will not come
-            self._ready.put(DatasetError("reading ended before the epoch's last batch"))
-
-    def _take_free(self) -> _Slot | None:
-        """Wait for a slot whose last batch has left it; None when told to stop."""
-        while not self._stop.is_set():
-            try:
-                slot = self._free.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            if slot.delivered is not None:
-                slot.delivered.synchronize()
-            return slot
-        return None
-
-    def _next_batch(self, info: types.BatchInfo) -> tuple[Images, NDArray[np.float32]]:
-        """The source that DALI calls: hand over the next batch that has been read."""
-        if info.iteration >= len(self.order) or self._stop.is_set() or self._failure is not None:
-            raise StopIteration
-        slot = self._ready.get()
-        if isinstance(slot, Exception):
-            self._failure = slot
-            raise StopIteration
-        self._in_dali.append(slot)
-        return slot.images[: slot.rows], slot.labels[: slot.rows]
-
-    def _deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run DALI for one batch and give its source's slot back to the reading thread."""
-        begin = time.perf_counter()
-        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
-        try:
-            outputs = self._pipeline.run(stream)
-        except StopIteration:
-            raise self._failure or DatasetError("the epoch ended before its last batch") from None
-        images, labels = (from_dlpack(output.as_tensor()) for output in outputs)
-        slot = self._in_dali.pop(0)
-        if stream is not None:
-            slot.delivered = stream.record_event()
-        self._free.put(slot)
-        self.wait_s += time.perf_counter() - begin
-        return images, labels
-
-    def _drain(self) -> None:
-        """Take what DALI has begun out of it, so that the next epoch starts clean."""
-        try:
-            while True:
-                self._pipeline.run()
-        except StopIteration:
-            self._pipeline.reset()
+def process_rank() -> Rank:
+    """The rank of this process as torch.distributed knows it; alone where that is not in use."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return Rank(number=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size())
+    return Rank()
 
 
-def _make_slot(shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.device) -> _Slot:
-    torch_dtype = torch.float16 if dtype == np.float16 else torch.uint8
-    images = torch.empty(shape, dtype=torch_dtype, pin_memory=device.type == "cuda")
-    return _Slot(images=images.numpy(), labels=np.empty(shape[0], dtype=np.float32))
+def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, Any]:
+    """What decides the batches; the engine and the number of processes do not."""
+    parts = [[part.rows, part.used] for part in config.parts]
+    chosen = {name: getattr(config, name) for name in ("batch_size", "order", "seed", "balance", "window")}
+    return {"dataset": dataset.identity, "split": split, **chosen, "parts": parts}
 
 
-def _pipeline(
-    *, source: Any, stored: np.dtype[Any], mean: float, std: float, batch_size: int, device_id: int | None
-) -> Any:
-    """Build the one pipeline, for a GPU (``device_id`` given) or without one.
+def _sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
+    if config.parts and config.order != "shuffle":
+        raise ConfigError(f"order {config.order} with shares of several datasets: only shuffle can take shares")
+    if config.order == "shuffle":
+        return Shares(config.parts, config.seed) if config.parts else Shuffle(len(rows), config.seed)
+    if config.order == "weighted":
+        if config.balance not in rows:
+            raise ConfigError(f"no column {config.balance!r} to balance: the index has {', '.join(rows.columns)}")
+        return Weighted(balanced_weights(rows[config.balance].to_numpy()), config.seed)
+    if config.order == "windowed":
+        return Windowed(shard_sizes(rows["shard"].to_numpy()), config.window, config.seed)
+    return Sequential(len(rows))
 
-    ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered.
-    """
 
-    def define() -> tuple[Any, Any]:
-        images, labels = fn.external_source(
-            source=source,
-            num_outputs=2,
-            batch=True,
-            batch_info=True,
-            no_copy=True,
-            dtype=[types.FLOAT16 if stored == np.float16 else types.UINT8, types.FLOAT],
-            ndim=[3, 0],
-            layout=["CHW", ""],
-        )
-        if device_id is not None:
-            images, labels = images.gpu(), labels.gpu()
-        images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, mean=[mean], std=[std], output_layout="CHW")
-        return images, labels
+def _choose(config: LoadConfig, feed: Feed) -> EngineName:
+    if config.engine != "auto":
+        return config.engine
+    if split_bytes(feed) <= config.resident_share * device_memory(feed.device)[1]:
+        return "resident"
+    return "dali" if feed.device.type == "cuda" else "fused"
 
-    decorate = pipeline_def(batch_size=batch_size, device_id=device_id, num_threads=2, prefetch_queue_depth=DALI_DEPTH)
-    pipeline = decorate(define)()
-    pipeline.build()
-    return pipeline
+
+def _open(engine: EngineName, feed: Feed) -> Engine:
+    if engine == "resident":
+        return resident_engine(feed)
+    if engine == "fused":
+        if feed.device.type != "cpu":
+            raise ConfigError(f"engine fused on {feed.device}: it is for CPUs, give dali or resident")
+        return FusedEngine(feed)
+    from pneumo_fast.dali import DaliEngine  # noqa: PLC0415  # DALI takes half a second to import, and may be missing
+
+    return DaliEngine(feed)

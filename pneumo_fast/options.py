@@ -16,6 +16,9 @@ Window = Literal["auto", "none"]
 Ungrouped = Literal["keep", "drop"]
 AmpDtype = Literal["float16", "bfloat16"]
 Split = Literal["train", "val", "test"]
+OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
+EngineName = Literal["auto", "dali", "fused", "resident"]
+Strength = Literal["light", "strong"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +126,16 @@ class TrainConfig:
     """Learning rate of Adam, above 0."""
     pos_weight: float | Literal["auto"] = "auto"
     """Weight of a positive image in the loss, above 0; ``auto`` is negatives / positives of the train split."""
+    order: OrderName = "shuffle"
+    """``shuffle``, ``weighted`` or ``windowed`` (see :class:`pneumo_fast.loader.Loader`)."""
+    balance: str = "label"
+    """Column of the index whose values ``order weighted`` makes equally frequent."""
+    window: int = 8
+    """Shards, at least 1, that ``order windowed`` shuffles together."""
+    loader: EngineName = "auto"
+    """How batches get to the device; the batches are the same."""
+    resident_share: float = 0.0
+    """Share of the device's memory, in [0, 1], up to which ``loader auto`` keeps all training images there."""
     amp: bool = False
     """Automatic mixed precision, where the device gains from it."""
     amp_dtype: AmpDtype | None = None
@@ -148,7 +161,7 @@ class TrainConfig:
             raise ConfigError(
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
             )
-        for name, least in (("epochs", 1), ("batch_size", 2)):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("window", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name.replace('_', '-')} {getattr(self, name)}: at least {least} expected")
         if not 0 < self.lr < math.inf:
@@ -157,6 +170,10 @@ class TrainConfig:
             raise ConfigError(f"seed {self.seed}: a whole number of 64 bits expected")
         if self.pos_weight != "auto" and not 0 < self.pos_weight < math.inf:
             raise ConfigError(f"pos-weight {self.pos_weight}: auto, or a number above 0 expected")
+        if self.order == "sequential":
+            raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
+        if not 0 <= self.resident_share <= 1:
+            raise ConfigError(f"resident-share {self.resident_share}: a share from 0 to 1 expected")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
 
@@ -197,3 +214,41 @@ class EvaluateConfig:
                 raise ConfigError(f"threshold {threshold} is given more than once: give each one once")
         if self.batch_size < 1:
             raise ConfigError(f"batch size {self.batch_size} is too small: use at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShowConfig:
+    """Which images to show, and how changed."""
+
+    dataset: Path = Path("dataset")
+    """The dataset folder."""
+    out: Path = Path("contact.png")
+    """PNG file to write; one that is there is replaced."""
+    split: Split = "train"
+    """Which images."""
+    count: int = 12
+    """Images to show, 1 to 100; all of them where the split has fewer."""
+    augment: Strength = "light"
+    """How far they are changed."""
+    flip: bool = False
+    """Whether half of them are mirrored as well."""
+    seed: int = 0
+    """Chooses the images and their changes, which are those of a training run with this seed."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot work.
+        """
+        for name, values in (("split", get_args(Split)), ("augment", get_args(Strength))):
+            if (value := getattr(self, name)) not in values:
+                raise ConfigError(f"{name} {value!r} is unknown: use one of {', '.join(values)}")
+        if not 1 <= self.count <= 100:
+            raise ConfigError(f"count {self.count}: 1 to 100 images expected")
+        if self.out.suffix.lower() != ".png":
+            raise ConfigError(f"out {self.out}: the name of a PNG file expected, for instance contact.png")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ConfigError(f"seed {self.seed}: a whole number of 64 bits expected")

@@ -4,21 +4,63 @@ Nothing is stored between calls, so two readers that agree on the numbers agree 
 anywhere, and a permutation of ten million rows costs no memory. The permutation is a Feistel network over
 ``ceil(sqrt(n))`` squared (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): positions that fall
 outside ``n`` are encrypted again until they fall inside.
+
+A sampler maps positions in an epoch to rows; :class:`Order` cuts the positions into batches. The number of processes
+plays no part in either: each process takes its share of every batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.mixing import MASK, mix, mix_int
+
+Rows = NDArray[np.int64]
 
 ROUNDS = 8  # four make a Feistel network hard to tell from random (Luby and Rackoff 1988); eight leave a margin
-_MASK = (1 << 64) - 1
+
+
+class Sampler(Protocol):
+    """Which row stands at which position of an epoch."""
+
+    @property
+    def length(self) -> int:
+        """Positions in an epoch."""
+
+    def rows(self, positions: Rows, epoch: int) -> Rows:
+        """Rows at some positions (each in ``0 .. length - 1``), int64, of the same shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential:
+    """Storage order; every row once."""
+
+    length: int
+
+    def rows(self, positions: Rows, epoch: int) -> Rows:
+        """See :class:`Sampler`."""
+        del epoch
+        return positions
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Another permutation each epoch; every row once."""
+
+    length: int
+    seed: int = 0
+
+    def rows(self, positions: Rows, epoch: int) -> Rows:
+        """See :class:`Sampler`."""
+        return permute(positions, self.length, self.seed, epoch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +71,148 @@ class Part:
     """Rows in the stretch."""
     used: int
     """Rows of it in an epoch, 0 to ``rows``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """A part of each stretch of rows, another each epoch, shuffled together; no row twice."""
+
+    parts: tuple[Part, ...]
+    seed: int = 0
+
+    @property
+    def length(self) -> int:
+        """See :class:`Sampler`."""
+        return sum(part.used for part in self.parts)
+
+    def rows(self, positions: Rows, epoch: int) -> Rows:
+        """See :class:`Sampler`."""
+        places = permute(positions, self.length, self.seed, epoch)
+        rows = np.empty_like(places)
+        first_place = first_row = 0
+        for number, part in enumerate(self.parts, start=1):
+            mine = (places >= first_place) & (places < first_place + part.used)
+            chosen = permute(places[mine] - first_place, part.rows, mix_int(self.seed + number), epoch)
+            rows[mine] = first_row + chosen
+            first_place, first_row = first_place + part.used, first_row + part.rows
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """Rows drawn with replacement, each with a chance in proportion to its weight; as many as there are rows."""
+
+    weights: NDArray[np.float64] = field(repr=False)
+    """Shape (rows,), each finite and at least 0, not all 0."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the weights.
+
+        Raises
+        ------
+        ConfigError
+            If one is negative or not finite, or all are 0.
+        """
+        if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and self.weights.any()):
+            raise ConfigError("the weights of the images must be finite, at least 0 and not all 0")
+
+    @property
+    def length(self) -> int:
+        """See :class:`Sampler`."""
+        return len(self.weights)
+
+    @cached_property
+    def _cumulative(self) -> NDArray[np.float64]:
+        return np.cumsum(self.weights)
+
+    def rows(self, positions: Rows, epoch: int) -> Rows:
+        """See :class:`Sampler`."""
+        key = np.uint64(mix_int(mix_int(self.seed & MASK) ^ (epoch & MASK)))
+        uniform = (mix(mix(positions.astype(np.uint64)) ^ key) >> np.uint64(11)) * 2.0**-53
+        drawn = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
+        rows: Rows = np.minimum(
+            drawn, int(np.flatnonzero(self.weights)[-1])
+        )  # the product may be rounded up to the end
+        return rows
+
+
+def balanced_weights(categories: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Weights (n,) that make every category as likely as any other: one over the number of its rows."""
+    _, code, counts = np.unique(categories, return_inverse=True, return_counts=True)
+    weights: NDArray[np.float64] = 1.0 / counts[code]
+    return weights
+
+
+@dataclass(frozen=True, eq=False)
+class Windowed:
+    """Shards in random order, shuffled within a window of a few of them; every row once.
+
+    For data that do not fit in memory: at any time only ``window`` shards are read from.
+    """
+
+    shards: tuple[int, ...] = field(repr=False)
+    """Rows of each shard, in storage order."""
+    window: int
+    """Shards in a window, at least 1."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the window.
+
+        Raises
+        ------
+        ConfigError
+            If it holds no shard.
+        """
+        if self.window < 1:
+            raise ConfigError(f"window {self.window}: at least 1 shard expected")
+
+    @property
+    def length(self) -> int:
+        """See :class:`Sampler`."""
+        return sum(self.shards)
+
+    def rows(self, positions: Rows, epoch: int) -> Rows:
+        """See :class:`Sampler`."""
+        layout = _windows(self, epoch)
+        window = np.searchsorted(layout.window_ends, positions, side="right")
+        places = np.empty_like(positions)
+        for number in np.unique(window).tolist():
+            first = int(layout.window_ends[number - 1]) if number else 0
+            length = int(layout.window_ends[number]) - first
+            mine = window == number
+            places[mine] = first + permute(positions[mine] - first, length, mix_int(self.seed + 1 + number), epoch)
+        shard = np.searchsorted(layout.ends, places, side="right")
+        return layout.offsets[shard] + places
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """An epoch's positions, shard after shard in the epoch's order of shards."""
+
+    ends: Rows
+    """Where each shard ends, in positions."""
+    offsets: Rows
+    """What makes a row of a position in each shard, when added."""
+    window_ends: Rows
+
+
+@lru_cache(maxsize=4)
+def _windows(sampler: Windowed, epoch: int) -> _Layout:
+    """The layout of an epoch; takes a time in proportion to the number of shards, once an epoch."""
+    sizes = np.array(sampler.shards, dtype=np.int64)
+    order = permute(np.arange(len(sizes), dtype=np.int64), len(sizes), mix_int(sampler.seed), epoch)
+    ends = np.cumsum(sizes[order])
+    first_rows = (np.cumsum(sizes) - sizes)[order]
+    last = np.arange(sampler.window, len(sizes) + sampler.window, sampler.window).clip(max=len(sizes)) - 1
+    return _Layout(ends=ends, offsets=first_rows - (ends - sizes[order]), window_ends=ends[last])
+
+
+def shard_sizes(shards: NDArray[np.generic]) -> tuple[int, ...]:
+    """Rows of each shard, given the shard of each row in storage order."""
+    starts = np.flatnonzero(np.concatenate([[True], shards[1:] != shards[:-1]]))
+    return tuple(np.diff([*starts, len(shards)]).tolist())
 
 
 def parts_by_share(sizes: Sequence[int], shares: Sequence[float]) -> tuple[Part, ...]:
@@ -48,23 +232,14 @@ def parts_by_share(sizes: Sequence[int], shares: Sequence[float]) -> tuple[Part,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """The batches of every epoch over ``n`` rows.
+    """The batches of every epoch."""
 
-    Every row comes exactly once in an epoch, unless ``parts`` say otherwise. A training batch never holds a single
-    image, which BatchNorm may refuse: a single left-over row joins the batch before it, which then has
-    ``batch_size + 1`` rows.
-    """
-
-    n: int
-    """Rows in the split, at least 1."""
+    sampler: Sampler
     batch_size: int
-    """Rows in a batch, at least 1; with ``shuffle`` at least 2."""
-    shuffle: bool = False
-    """Shuffle afresh each epoch (for training); else storage order and no joining of a left-over row."""
-    seed: int = 0
-    """Chooses the permutations."""
-    parts: tuple[Part, ...] = ()
-    """Where an epoch shall hold a part of the rows only (shuffled orders): one entry per stretch of rows."""
+    """Rows in a batch of all processes together, at least 1; for training at least 2."""
+    training: bool = False
+    """Never make a batch of a single image, which BatchNorm may refuse: a single left-over row joins the batch before
+    it, which then has ``batch_size + 1`` rows."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -72,25 +247,27 @@ class Order:
         Raises
         ------
         ConfigError
-            If there are no rows, or fewer than two for shuffled batches, or the batch size is too small.
+            If there are no rows, or fewer than two for training, or the batch size does not fit.
         """
-        least = 2 if self.shuffle else 1
+        least = 2 if self.training else 1
         if self.batch_size < least:
             raise ConfigError(f"batch size {self.batch_size} is too small: use at least {least}")
-        if self.parts and not self.shuffle:
-            raise ConfigError("an order with parts must be shuffled")
         if self.length < least:
             raise ConfigError(f"an epoch has {self.length} images: at least {least} are needed")
+        if self.training and self.batch_size > self.length:
+            raise ConfigError(
+                f"batch size {self.batch_size} is larger than an epoch of {self.length} images: use at most that many"
+            )
 
     @property
     def length(self) -> int:
         """Rows in an epoch."""
-        return sum(part.used for part in self.parts) if self.parts else self.n
+        return self.sampler.length
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         whole, left = divmod(self.length, self.batch_size)
-        return whole if left == 0 or (self._joins_last and whole) else whole + 1
+        return whole if left == 0 or self._joins_last else whole + 1
 
     @property
     def max_batch(self) -> int:
@@ -99,38 +276,59 @@ class Order:
 
     @property
     def _joins_last(self) -> bool:
-        return self.shuffle and self.length % self.batch_size == 1
+        return self.training and self.length % self.batch_size == 1
 
-    def rows(self, epoch: int, batch: int) -> NDArray[np.int64]:
-        """Row numbers of one batch, int64, shape (rows,), each in ``0 .. n - 1``.
+    def rows(self, epoch: int, batch: int) -> Rows:
+        """Row numbers of one batch, int64, shape (rows,).
 
         Raises
         ------
         IndexError
             If the epoch has no such batch.
         """
-        if not 0 <= batch < len(self):
-            raise IndexError(f"batch {batch} of an epoch of {len(self)}")
-        stop = self.length if batch == len(self) - 1 else (batch + 1) * self.batch_size
-        positions = np.arange(batch * self.batch_size, stop, dtype=np.int64)
-        if not self.shuffle:
-            return positions
-        rows = permute(positions, self.length, self.seed, epoch)
-        return self._of_parts(rows, epoch) if self.parts else rows
+        return self.rows_of(epoch, range(batch, batch + 1))[0]
 
-    def _of_parts(self, places: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """Fill each part's places of the epoch with rows of it, another choice each epoch, none of them twice."""
-        rows = np.empty_like(places)
-        first_place = first_row = 0
-        for number, part in enumerate(self.parts, start=1):
-            mine = (places >= first_place) & (places < first_place + part.used)
-            chosen = permute(places[mine] - first_place, part.rows, _mix_int(self.seed + number), epoch)
-            rows[mine] = first_row + chosen
-            first_place, first_row = first_place + part.used, first_row + part.rows
-        return rows
+    def rows_of(self, epoch: int, batches: range) -> list[Rows]:
+        """Row numbers of some batches that follow each other: the same, worked out at once."""
+        if not 0 <= batches.start < batches.stop <= len(self):
+            lacking = batches.start if not 0 <= batches.start < len(self) else batches.stop - 1
+            raise IndexError(f"batch {lacking} of an epoch of {len(self)}")
+        ends = [min(batch * self.batch_size, self.length) for batch in batches[1:]]
+        first = batches.start * self.batch_size
+        last = self.length if batches.stop == len(self) else batches.stop * self.batch_size
+        rows = self.sampler.rows(np.arange(first, last, dtype=np.int64), epoch)
+        return np.split(rows, np.array(ends, dtype=np.int64) - first)
 
 
-def permute(positions: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rank:
+    """Which process this is, of how many that share every batch."""
+
+    number: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such process.
+        """
+        if self.world_size < 1:
+            raise ConfigError(f"world size {self.world_size}: at least 1 process expected")
+        if not 0 <= self.number < self.world_size:
+            raise ConfigError(
+                f"rank {self.number} of a world of {self.world_size}: 0 to {self.world_size - 1} expected"
+            )
+
+    def share(self, rows: Rows) -> Rows:
+        """The rows of a batch that are this process's: a stretch of it, at most one row longer than any other's."""
+        first, stop = (len(rows) * number // self.world_size for number in (self.number, self.number + 1))
+        return rows[first:stop]
+
+
+def permute(positions: Rows, n: int, seed: int, epoch: int) -> Rows:
     """Map positions through the permutation of ``0 .. n - 1`` that ``seed`` and ``epoch`` choose.
 
     Parameters
@@ -138,7 +336,7 @@ def permute(positions: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDAr
     positions : ndarray of int64, shape (k,)
         Each in ``0 .. n - 1``.
     """
-    width = int(np.ceil(np.sqrt(n)))
+    width = math.isqrt(max(0, n - 1)) + 1
     keys = _round_keys(seed, epoch)
     out = _encrypt(positions, width, keys)
     while (outside := out >= n).any():
@@ -146,30 +344,18 @@ def permute(positions: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDAr
     return out
 
 
-def _encrypt(values: NDArray[np.int64], width: int, keys: list[np.uint64]) -> NDArray[np.int64]:
+def _encrypt(values: Rows, width: int, keys: list[np.uint64]) -> Rows:
     """One pass of the Feistel network on ``0 .. width**2 - 1``; addition modulo ``width`` makes it a bijection."""
     left, right = np.divmod(values, width)
     for key in keys:
         left, right = (
             right,
-            (left + (_mix(right.astype(np.uint64) ^ key) % np.uint64(width)).astype(np.int64)) % width,
+            (left + (mix(right.astype(np.uint64) ^ key) % np.uint64(width)).astype(np.int64)) % width,
         )
     return left * width + right
 
 
 def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
     """A 64-bit key for each round; seed and epoch are mixed one after the other so that (1, 2) is not (2, 1)."""
-    state = _mix_int(_mix_int(seed & _MASK) ^ (epoch & _MASK))
-    return [np.uint64(_mix_int(state + r)) for r in range(1, ROUNDS + 1)]
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finalizer of SplitMix64 (Steele et al. 2014), which spreads every bit over all the others."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _mix_int(x: int) -> int:
-    """One SplitMix64 step on a Python integer."""
-    return int(_mix(np.array([(x + 0x9E3779B97F4A7C15) & _MASK], dtype=np.uint64))[0])
+    state = mix_int(mix_int(seed & MASK) ^ (epoch & MASK))
+    return [np.uint64(mix_int(state + r)) for r in range(1, ROUNDS + 1)]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,14 +13,29 @@ from numpy.typing import NDArray
 
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.npy import Images, read_header
+from pneumo_fast.order import Rows
 from pneumo_fast.shards import Dataset
+
+CLOSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where some images lie."""
+
+    shard: Rows
+    """Number of each image's shard."""
+    descriptor: NDArray[np.int32]
+    """File descriptor of each image's shard; :data:`CLOSED` where it is not kept open."""
+    offset: Rows
+    """Byte at which each image begins; without meaning where the shard is not open."""
 
 
 class ShardReader:
     """Reads stored images of one split by positioned reads; safe to use from several threads.
 
     A positioned read of a file that was cut short comes back short and becomes an error; a memory map would kill
-    the process.
+    the process. A shard that is written to while it is open is noticed by its time of change.
     """
 
     OPEN_FILES = 256
@@ -26,21 +44,24 @@ class ShardReader:
     def __init__(self, dataset: Dataset, rows: pd.DataFrame) -> None:
         self.shape = dataset.manifest.image_shape
         self.dtype = dataset.dtype
+        self.image_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         self._folder = dataset.path
-        self._image_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         names, codes = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
         self._names = [str(name) for name in names]
         self._shard = codes.astype(np.int64)
         self._row = rows["row"].to_numpy(dtype=np.int64)
         counts = {shard.name: shard.rows for shard in dataset.manifest.shards}
         self._rows = [counts.get(name) for name in self._names]
-        self._open: dict[int, tuple[int, int]] = {}
+        self._opening = threading.Lock()
+        self._descriptor = np.full(len(names), CLOSED, dtype=np.int32)
+        self._first_byte = np.zeros(len(names), dtype=np.int64)
+        self._changed_ns: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Images in the split."""
         return len(self._row)
 
-    def read_into(self, rows: NDArray[np.int64], out: Images) -> None:
+    def read_into(self, rows: Rows, out: Images) -> None:
         """Read images into a buffer.
 
         Parameters
@@ -53,31 +74,78 @@ class ShardReader:
         Raises
         ------
         DatasetError
-            If a shard is gone, was cut short or has another header than the manifest says.
+            If a shard is gone, was cut short, has another header than the manifest says, or changed while open.
         """
-        shard, row = self._shard[rows], self._row[rows]
-        breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
+        places = self.locate(rows)
+        row = self._row[rows]
+        breaks = np.flatnonzero((np.diff(places.shard) != 0) | (np.diff(row) != 1)) + 1
         starts = [0, *breaks.tolist()]
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):  # neighbours on disk: one read
-            self._read_run(int(shard[start]), int(row[start]), out[start:stop])
+            self._read_run(int(places.shard[start]), int(row[start]), out[start:stop])
+        self.check_unchanged(places)
+
+    def locate(self, rows: Rows) -> Places:
+        """Where images lie; their shards are opened, as far as files may be kept open.
+
+        Raises
+        ------
+        DatasetError
+            If a shard is gone or has another header than the manifest says.
+        """
+        shard = self._shard[rows]
+        if (self._descriptor[shard] == CLOSED).any():
+            self._keep_open(np.unique(shard))
+        offset = self._first_byte[shard] + self._row[rows] * self.image_bytes
+        return Places(shard, self._descriptor[shard], offset)
+
+    def check_unchanged(self, places: Places) -> None:
+        """Refuse what was read if one of the shards has been written to since it was opened.
+
+        Raises
+        ------
+        DatasetError
+        """
+        for shard in np.unique(places.shard).tolist():
+            descriptor = int(self._descriptor[shard])
+            if descriptor != CLOSED and os.fstat(descriptor).st_mtime_ns != self._changed_ns[shard]:
+                raise DatasetError(f"shard {self._path(shard)} changed while it was read: run convert again")
+
+    def close(self) -> None:
+        """Close every file; the reader may not be used afterwards."""
+        for descriptor in self._descriptor[self._descriptor != CLOSED].tolist():
+            os.close(descriptor)
+        self._descriptor[:] = CLOSED
+
+    def _keep_open(self, shards: Rows) -> None:
+        with self._opening:
+            for shard in shards[self._descriptor[shards] == CLOSED].tolist():
+                if len(self._changed_ns) >= self.OPEN_FILES:
+                    return
+                descriptor, first_byte = self._open(shard)
+                self._first_byte[shard] = first_byte  # before the descriptor, which other threads look at
+                self._changed_ns[shard] = os.fstat(descriptor).st_mtime_ns
+                self._descriptor[shard] = descriptor
 
     def _read_run(self, shard: int, row: int, out: Images) -> None:
-        descriptor, first_byte = self._open.get(shard) or self._open_shard(shard)
+        descriptor, first_byte = int(self._descriptor[shard]), int(self._first_byte[shard])
+        kept = descriptor != CLOSED
+        if not kept:
+            descriptor, first_byte = self._open(shard)
         try:
             view = out.data.cast("B")
-            offset = first_byte + row * self._image_bytes
+            offset = first_byte + row * self.image_bytes
             while view:
                 count = os.preadv(descriptor, [view], offset)
                 if count == 0:
-                    raise DatasetError(f"shard {self._folder / self._names[shard]} was cut short: run convert again")
+                    raise DatasetError(f"shard {self._path(shard)} was cut short: run convert again")
                 view, offset = view[count:], offset + count
         finally:
-            if self._open.get(shard) != (descriptor, first_byte):
+            if not kept:
                 os.close(descriptor)
 
-    def _open_shard(self, shard: int) -> tuple[int, int]:
+    def _open(self, shard: int) -> tuple[int, int]:
         """Open a shard, check its header and return (file descriptor, offset of the first pixel)."""
-        path = self._folder / self._names[shard]
+        path = self._path(shard)
         try:
             with path.open("rb") as file:
                 offset, shape, dtype = read_header(file, path)
@@ -91,11 +159,7 @@ class ShardReader:
             raise DatasetError(
                 f"shard {path} holds {dtype} {shape}, the manifest says {self.dtype} {expected}: run convert again"
             )
-        if len(self._open) < self.OPEN_FILES:
-            self._open.setdefault(shard, (descriptor, offset))  # another thread may have been first
         return descriptor, offset
 
-    def close(self) -> None:
-        """Close every file; the reader may not be used afterwards."""
-        while self._open:
-            os.close(self._open.popitem()[1][0])
+    def _path(self, shard: int) -> Path:
+        return self._folder / self._names[shard]

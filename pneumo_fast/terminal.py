@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # results are only shown here; importing their modules would 
     from pneumo_fast.evaluation import Evaluation
     from pneumo_fast.metrics import ThresholdMetrics
     from pneumo_fast.runs import EpochRecord
+    from pneumo_fast.show import ShowSummary
     from pneumo_fast.train import TrainSummary
 
 out = Console(highlight=False)
@@ -165,6 +166,15 @@ def show_verification(dataset: Path, problems: list[str]) -> None:
         out.print(problem, soft_wrap=True)
     verdict = f"{len(problems)} problems: convert again" if problems else "sound, every byte of it"
     out.print(f"{dataset}: {verdict}", soft_wrap=True)
+
+
+def show_contact_sheet(path: Path, summary: ShowSummary) -> None:
+    """What is on the contact sheet, and where it is."""
+    out.print(
+        f"Images: {summary.images}, each as stored and in {summary.versions - 1} changed versions; boxes: "
+        f"{summary.boxes}; written to {path}",
+        soft_wrap=True,
+    )
 
 
 def show_training(summary: TrainSummary) -> None:

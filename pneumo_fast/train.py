@@ -21,7 +21,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAvera
 from pneumo_fast.combine import open_datasets, train_sizes
 from pneumo_fast.devices import resolve_amp, resolve_device
 from pneumo_fast.errors import DatasetError, TrainingError
-from pneumo_fast.loader import Loader
+from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.model import build_model
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.order import parts_by_share
@@ -154,12 +154,8 @@ def _fit(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Run the epochs that are left, writing checkpoints and history after each."""
-    options: dict[str, Any] = {"batch_size": config.batch_size, "device": learner.device, "seed": config.seed}
-    parts = parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else ()
-    with (
-        Loader(dataset, "train", shuffle=True, parts=parts, **options) as images,
-        Loader(dataset, "val", **options) as validation,
-    ):
+    device = learner.device
+    with _training_loader(config, dataset, device) as images, _validation_loader(config, dataset, device) as validation:
         for epoch in range(checkpoint.epoch, config.epochs):
             n = images.order.length
 
@@ -173,6 +169,24 @@ def _fit(
             _save(config.out, learner, checkpoint, record)
             if on_epoch:
                 on_epoch(record)
+
+
+def _training_loader(config: TrainConfig, dataset: Dataset, device: torch.device) -> Loader:
+    load = LoadConfig(
+        batch_size=config.batch_size,
+        order=config.order,
+        seed=config.seed,
+        parts=parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else (),
+        balance=config.balance,
+        window=config.window,
+        engine=config.loader,
+        resident_share=config.resident_share,
+    )
+    return Loader(dataset, "train", load, device=device)
+
+
+def _validation_loader(config: TrainConfig, dataset: Dataset, device: torch.device) -> Loader:
+    return Loader(dataset, "val", LoadConfig(batch_size=config.batch_size, engine=config.loader), device=device)
 
 
 def _train_epoch(learner: Learner, loader: Loader, epoch: int, progress: Callable[[int], None]) -> EpochRecord:
@@ -195,6 +209,8 @@ def _train_epoch(learner: Learner, loader: Loader, epoch: int, progress: Callabl
         "train_accuracy": float(accuracy.compute()),
         "images_per_s": seen / seconds,
         "wait_share": loader.wait_s / seconds,
+        "wait_ms_per_step": 1000 * loader.wait_s / len(loader),
+        "longest_wait_ms": 1000 * loader.longest_wait_s,
         "train_seconds": seconds,
     }
 
@@ -257,6 +273,8 @@ def _pos_weight(dataset: Dataset, config: TrainConfig) -> float:
             )
     if config.pos_weight != "auto":
         return config.pos_weight
+    if config.order == "weighted" and config.balance == "label":
+        return 1.0  # both classes are equally frequent already
     labels = dataset.rows("train")["label"]
     return float((labels == 0).sum() / (labels == 1).sum())
 
@@ -304,6 +322,9 @@ def _settings(
         "dataset": dataset.identity,
         "shares": list(config.shares),
         "seed": config.seed,
+        "order": config.order,
+        "balance": config.balance,
+        "window": config.window,
         "batch-size": config.batch_size,
         "lr": config.lr,
         "pos-weight": pos_weight,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from pneumo_fast.loader import Loader
+from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.model import build_model
 from pneumo_fast.runs import BEST, load_checkpoint
 from pneumo_fast.shards import Dataset
@@ -39,7 +39,7 @@ def scores_auroc(models: list[nn.Module], dataset: Dataset, split: str) -> list[
     """AUROC of each model's raw output over a split, in one pass over the images."""
     scores: list[list[torch.Tensor]] = [[] for _ in models]
     truth = []
-    with Loader(dataset, split, batch_size=BATCH_SIZE, device=torch.device("cpu")) as loader:
+    with Loader(dataset, split, LoadConfig(batch_size=BATCH_SIZE), device=torch.device("cpu")) as loader:
         for images, labels in loader.epoch(0):
             truth.append(labels.to(torch.int64))  # a copy: the loader uses its memory again
             for model, score in zip(models, scores, strict=True):

@@ -21,10 +21,11 @@ from pneumo_fast import __version__
 from pneumo_fast import convert as convert_module
 from pneumo_fast import evaluate as evaluate_module
 from pneumo_fast import phantom as phantom_module
+from pneumo_fast import show as show_module
 from pneumo_fast import train as train_module
 from pneumo_fast.cli import parse_max_rejects
 from pneumo_fast.errors import ConfigError, ConvertError, LabelError
-from pneumo_fast.options import ConvertConfig, EvaluateConfig, TrainConfig
+from pneumo_fast.options import ConvertConfig, EvaluateConfig, ShowConfig, TrainConfig
 from pneumo_fast.phantom import PhantomConfig, PhantomSet
 from pneumo_fast.shards import Dataset
 
@@ -51,6 +52,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
             (convert_module, "convert"),
             (train_module, "train"),
             (evaluate_module, "evaluate"),
+            (show_module, "show"),
             (phantom_module, "make_phantoms"),
         ):
             monkeypatch.setattr(module, name, instead)
@@ -70,6 +72,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
         (["convert", "i", "l"], ConvertConfig(images=Path("i"), labels=Path("l"))),
         (["train"], TrainConfig()),
         (["evaluate"], EvaluateConfig()),
+        (["show"], ShowConfig()),
         (["phantom", "o"], PhantomConfig(out=Path("o"))),
     ],
 )
@@ -110,6 +113,11 @@ TRAIN_OPTIONS = {
     "--batch-size": "5",
     "--lr": "0.01",
     "--pos-weight": "2.5",
+    "--order": "weighted",
+    "--balance": "view",
+    "--window": "3",
+    "--loader": "dali",
+    "--resident-share": "0.5",
     "--amp": "",
     "--amp-dtype": "bfloat16",
     "--device": "cpu",
@@ -117,6 +125,8 @@ TRAIN_OPTIONS = {
     "--resume": "",
 }
 EVALUATE_OPTIONS = {"--dataset": "d", "--split": "test", "--threshold": "0.3", "--device": "cpu", "--batch-size": "5"}
+
+SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment": "strong", "--flip": "", "--seed": "7"}
 
 
 @pytest.mark.parametrize(
@@ -130,6 +140,7 @@ EVALUATE_OPTIONS = {"--dataset": "d", "--split": "test", "--threshold": "0.3", "
         ),
         (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite"}),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
+        (["show", "d"], SHOW_OPTIONS, ShowConfig(), set()),
     ],
 )
 def test_every_option_reaches_its_field(
@@ -241,6 +252,10 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         (["evaluate"], 1, "best.pt"),
         (["evaluate", "--split", "all"], 2, "Invalid value for '--split'"),
         (["evaluate", "--threshold", "2"], 2, "threshold 2.0 is no probability"),
+        (["show"], 1, "dataset is no dataset: no manifest.json there"),
+        (["show", "--count", "0"], 2, "count 0: 1 to 100 images expected"),
+        (["show", "--out", "sheet"], 2, "out sheet: the name of a PNG file expected"),
+        (["show", "--augment", "none"], 2, "Invalid value for '--augment'"),
         (["verify", "junk"], 1, "dataset junk: not a complete manifest"),
         (["phantom", "out", "--count", "0"], 2, "count is 0"),
     ],
@@ -357,7 +372,7 @@ def cpu_seconds() -> Iterator[list[float]]:
     used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["train"], ["evaluate"], ["verify"], ["phantom"]])
+@pytest.mark.parametrize("command", [[], ["convert"], ["train"], ["evaluate"], ["verify"], ["show"], ["phantom"]])
 def test_help_answers_at_once(command: list[str]) -> None:
     with cpu_seconds() as used:
         assert "Usage: pneumo-fast" in shell("-m", "pneumo_fast", *command, "--help").stdout
@@ -406,7 +421,7 @@ def test_from_radiographs_to_metrics(
     options = [str(source / word) if word.endswith(".json") else word for word in options]
     tables = [source / "stage_2_train_images", source / "stage_2_train_labels.csv", "data"]
     assert run_cli("convert", *tables, *options, "--val-fraction", "0.3").code == 0
-    assert run_cli("train", "data", "--out", "run", "--epochs", "2", "--amp").code == 0
+    assert run_cli("train", "data", "--out", "run", "--epochs", "2", "--batch-size", "8", "--amp").code == 0
     assert run_cli("evaluate", "run").code == 0
     assert len(pd.read_csv("data/index.csv")) == images
     assert len(Path("run/history.jsonl").read_text().splitlines()) == 2

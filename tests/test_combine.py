@@ -15,8 +15,8 @@ from make_dataset import make_dataset, stored_images
 
 from pneumo_fast.combine import open_datasets, train_sizes
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.loader import Loader
-from pneumo_fast.order import Order, parts_by_share
+from pneumo_fast.loader import LoadConfig, Loader
+from pneumo_fast.order import Order, Shares, parts_by_share
 from pneumo_fast.shards import Dataset, write_table
 
 OTHER = {"train": [1, 0, 1], "val": [0, 1]}
@@ -37,7 +37,9 @@ def test_one_dataset_is_itself(folders: list[Path]) -> None:
 def test_the_loader_delivers_the_images_of_all(folders: list[Path]) -> None:
     joint = open_datasets(folders)
     expected = np.concatenate([stored_images(open_datasets([folder]), "train") for folder in folders])
-    with Loader(joint, "train", batch_size=7, device=torch.device("cpu"), normalization=(0.0, 1.0)) as loader:
+    with Loader(
+        joint, "train", LoadConfig(batch_size=7), device=torch.device("cpu"), normalization=(0.0, 1.0)
+    ) as loader:
         images = np.concatenate([batch.numpy()[:, 0].copy() for batch, _ in loader.epoch(0)])
     np.testing.assert_array_equal(images, expected.astype(np.float32))
 
@@ -107,7 +109,7 @@ def test_train_sizes(folders: list[Path]) -> None:
 def test_an_epoch_has_the_shares_and_no_row_twice(sizes: list[int], weights: list[float], seed: int) -> None:
     shares = weights[: len(sizes)]
     parts = parts_by_share(sizes, shares)
-    order = Order(n=sum(sizes), batch_size=8, shuffle=True, seed=seed, parts=parts)
+    order = Order(sampler=Shares(parts, seed), batch_size=8)
     rows = np.concatenate([order.rows(0, batch) for batch in range(len(order))])
     assert len(set(rows.tolist())) == len(rows) == sum(part.used for part in parts)
     starts = np.cumsum([0, *sizes])
@@ -117,6 +119,6 @@ def test_an_epoch_has_the_shares_and_no_row_twice(sizes: list[int], weights: lis
 
 
 def test_another_choice_of_rows_each_epoch() -> None:
-    order = Order(n=200, batch_size=50, shuffle=True, parts=parts_by_share([100, 100], [1, 0.5]))
+    order = Order(sampler=Shares(parts_by_share([100, 100], [1, 0.5])), batch_size=50)
     epochs = [{int(r) for batch in range(len(order)) for r in order.rows(epoch, batch)} for epoch in (0, 1)]
     assert epochs[0] != epochs[1]

@@ -80,7 +80,7 @@ def test_hash_key_id(dataset: Dataset) -> None:
 
 def test_run_folder(own_dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, device="cpu"))
+    train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, batch_size=16, device="cpu"))
     assert {path.name for path in run.iterdir()} == set(documented("## The run folder")) - {"eval/"}
     config: dict[str, Any] = json.loads((run / "config.json").read_text())
     assert documented("### `config.json`") == list(config)

@@ -26,7 +26,7 @@ from pneumo_fast.runs import BEST, CONFIG, HISTORY, LAST, Checkpoint, EpochRecor
 from pneumo_fast.shards import Dataset
 from pneumo_fast.train import Learner, train, train_step
 
-TIMINGS = {"images_per_s", "wait_share", "train_seconds", "val_seconds"}
+TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
 KEYS = TIMINGS | {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap"}
 
 
@@ -329,6 +329,9 @@ def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
         assert record.keys() == KEYS
         assert all(math.isfinite(value) for value in record.values())
         assert 0 <= record["wait_share"] <= 1
+        steps = record["train_seconds"] * record["wait_share"] * 1000 / record["wait_ms_per_step"]
+        assert steps == pytest.approx(round(steps))
+        assert 0 <= record["longest_wait_ms"] <= record["wait_share"] * record["train_seconds"] * 1000
         assert record["images_per_s"] == pytest.approx(21 / record["train_seconds"])
         assert all(0 <= record[key] <= 1 for key in KEYS if key.endswith(("accuracy", "auroc", "ap")))
     content = json.loads((reference_run / CONFIG).read_text())

@@ -1,0 +1,119 @@
+"""What every engine of the loader is given and has to do; and the fused one, for CPUs.
+
+An engine delivers the batches of one process, in order. Which rows those are, the loader says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pneumo_fast.fused import Normalizer
+from pneumo_fast.order import Order, Rank, Rows
+from pneumo_fast.reader import ShardReader
+from pneumo_fast.ring import Ring, Slot
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images, float32, shape (N, 1, size, size), normalized; and labels, float32, shape (N,)."""
+
+READ_AHEAD = 2  # batches read and waiting
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feed:
+    """What the batches are made of."""
+
+    reader: ShardReader
+    labels: NDArray[np.float32] = field(repr=False)
+    """Shape (rows of the split,)."""
+    order: Order
+    rank: Rank
+    scale: float
+    """Stored value of white."""
+    mean: float
+    """Of the images, in [0, 1]."""
+    std: float
+    device: torch.device
+    threads: int
+    """That read."""
+
+    @property
+    def max_batch(self) -> int:
+        """Rows in the largest batch of this process."""
+        return -(-self.order.max_batch // self.rank.world_size)
+
+    def rows(self, epoch: int, batch: int) -> Rows:
+        """The rows of a batch that are this process's."""
+        return self.rank.share(self.order.rows(epoch, batch))
+
+
+class Engine(Protocol):
+    """Delivers batches."""
+
+    def begin(self, epoch: int, batches: range) -> None:
+        """Start with the first of these batches of an epoch; none of them is empty."""
+
+    def next(self) -> Batch:
+        """The next batch, on the device; it stays as it is until the next one is asked for.
+
+        Raises
+        ------
+        DatasetError
+            If a shard changed under the loader.
+        """
+
+    def end(self) -> None:
+        """Stop, also in the middle of an epoch."""
+
+    def close(self) -> None:
+        """End, and give back files, threads and memory."""
+
+
+class FusedEngine:
+    """Reads, casts and normalizes each image into the very memory that PyTorch sees; for CPUs."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._epoch = 0
+        self._normalizer = Normalizer(feed.reader.dtype, feed.mean * feed.scale, feed.std * feed.scale)
+        shape = (feed.max_batch, 1, *feed.reader.shape)
+        slots = [Slot(images=torch.empty(shape), labels=torch.empty(shape[0])) for _ in range(READ_AHEAD + 1)]
+        self._ring = Ring(slots, self._fill, feed.threads)
+        self._lent: Slot | None = None
+
+    def begin(self, epoch: int, batches: range) -> None:
+        """See :class:`Engine`."""
+        self._epoch = epoch
+        self._ring.begin(batches)
+
+    def next(self) -> Batch:
+        """See :class:`Engine`."""
+        if self._lent is not None:
+            self._ring.give_back(self._lent)
+        slot = self._lent = self._ring.take()
+        return slot.images[: slot.rows], slot.labels[: slot.rows]
+
+    def end(self) -> None:
+        """See :class:`Engine`."""
+        self._ring.end()
+        self._lent = None
+
+    def close(self) -> None:
+        """See :class:`Engine`."""
+        self.end()
+        self._ring.close()
+        self._feed.reader.close()
+
+    def _fill(self, slot: Slot, batch: int) -> None:
+        rows = self._feed.rows(self._epoch, batch)
+        slot.rows = len(rows)
+        self._write(rows, slot.images.numpy().reshape(len(slot.images), -1)[: len(rows)])
+        np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
+
+    def _write(self, rows: Rows, out: NDArray[np.float32]) -> None:
+        """Normalize images into ``out``, shape (len(rows), pixels)."""
+        self._normalizer.stream(self._feed.reader, rows, out)

@@ -1,0 +1,49 @@
+"""The kernels: compiled or not, the same bits as plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pneumo_fast.fused import Normalizer, _compiled_kernels
+
+COMPILED = pytest.mark.parametrize(
+    "compiled",
+    [False, pytest.param(True, marks=pytest.mark.skipif(_compiled_kernels() is None, reason="no numba"))],
+)
+CONSTANTS = [(0.0, 1.0), (0.123456789, 0.98765), (0.9999, 1e-3), (1 / 3, 1 / 7)]
+
+
+def aligned(rows: int, pixels: int, beyond: int = 0) -> NDArray[np.float32]:
+    """Float32 that begins so many bytes after a multiple of 64."""
+    raw = np.empty(rows * pixels * 4 + 128, dtype=np.uint8)
+    start = -raw.ctypes.data % 64 + beyond
+    return raw[start : start + rows * pixels * 4].view(np.float32).reshape(rows, pixels)
+
+
+@COMPILED
+@pytest.mark.parametrize("beyond", [0, 4, 32])
+@pytest.mark.parametrize(("mean", "std"), CONSTANTS)
+@pytest.mark.parametrize("pixels", [15361, 15360, 16, 15, 17, 1])
+def test_every_float16_is_normalized_to_the_last_bit(
+    compiled: bool, pixels: int, mean: float, std: float, beyond: int
+) -> None:
+    """All 15,361 values in [0, 1], subnormal ones too, at whatever address they end up."""
+    every = np.arange(15361, dtype=np.uint16).view(np.float16)[-pixels:]
+    images, rows = np.stack([every, every[::-1]]), np.array([1, 0, 1])
+    out = aligned(3, pixels, beyond)
+    Normalizer(np.dtype("float16"), mean, std, compiled=compiled).gather(images, rows, out)
+    expected = (images[rows].astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
+    np.testing.assert_array_equal(out, expected)
+
+
+@COMPILED
+@pytest.mark.parametrize("beyond", [0, 4])
+@pytest.mark.parametrize(("mean", "std"), CONSTANTS)
+def test_every_byte_is_normalized_to_the_last_bit(compiled: bool, mean: float, std: float, beyond: int) -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(2, 128)
+    out = aligned(3, 128, beyond)
+    Normalizer(np.dtype("uint8"), 255 * mean, 255 * std, compiled=compiled).gather(images, np.array([1, 0, 0]), out)
+    expected = (images[[1, 0, 0]].astype(np.float32) - np.float32(255 * mean)) * np.float32(1 / (255 * std))
+    np.testing.assert_array_equal(out, expected)
