@@ -1,4 +1,4 @@
-"""The DALI engine: casts and normalizes on the device. The only module that imports DALI.
+"""The DALI engine: casts, augments and normalizes on the device. The only module that imports DALI.
 
 DALI calls a source on the thread that asks for a batch, so a slow read would stop the training step. Here the source
 only hands over a batch that the ring's threads have already read. The stored data type crosses the bus.
@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
+from pneumo_fast.augment import Draws, noise_field
 from pneumo_fast.engines import READ_AHEAD, Batch, Feed
 from pneumo_fast.errors import DatasetError, DeviceError
-from pneumo_fast.npy import Images
 from pneumo_fast.ring import Ring, Slot, nvtx_range
 
 try:
     from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali import math as dali_math
 except ImportError as error:
     raise DeviceError(
         f"NVIDIA DALI cannot be imported ({error}): install the package nvidia-dali-cuda120 (it runs without a GPU "
@@ -27,6 +28,8 @@ except ImportError as error:
     ) from error
 
 DALI_DEPTH = 2  # batches in flight inside DALI; more did not help
+ARGUMENT_TYPES = (types.FLOAT, types.FLOAT, types.FLOAT, types.FLOAT, types.INT32)  # of what _arguments gives
+ARGUMENT_DIMENSIONS = (2, 0, 0, 0, 1)
 
 
 class DaliEngine:
@@ -41,14 +44,7 @@ class DaliEngine:
         shape = (feed.max_batch, 1, *feed.reader.shape)
         slots = [_make_slot(shape, feed.reader.dtype, feed.device) for _ in range(DALI_DEPTH + READ_AHEAD + 1)]
         self._ring = Ring(slots, self._fill, feed.threads)
-        self._pipeline = _pipeline(
-            source=self._source,
-            stored=feed.reader.dtype,
-            mean=feed.scale * feed.mean,
-            std=feed.scale * feed.std,
-            batch_size=feed.max_batch,
-            device_id=feed.device.index if feed.device.type == "cuda" else None,
-        )
+        self._pipeline = _pipeline(feed, self._source)
 
     def begin(self, epoch: int, batches: range) -> None:
         """See :class:`pneumo_fast.engines.Engine`."""
@@ -97,8 +93,11 @@ class DaliEngine:
             slot.rows = len(rows)
             self._feed.reader.read_into(rows, slot.images.numpy()[: len(rows), 0])
             np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
+            if augmentation := self._feed.augmentation:
+                draws = augmentation.draw(self._epoch, rows, self._feed.reader.shape[0])
+                slot.arguments = _arguments(self._feed, draws)
 
-    def _source(self) -> tuple[Images, NDArray[np.float32]]:
+    def _source(self) -> tuple[NDArray[np.generic], ...]:
         """What DALI calls: hand over the next batch that has been read."""
         if self._stopped or self._failure is not None or not self._ring:
             raise StopIteration
@@ -108,7 +107,7 @@ class DaliEngine:
             self._failure = error
             raise StopIteration from None
         self._in_dali.append(slot)
-        return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows]
+        return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows], *slot.arguments
 
 
 def _make_slot(shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.device) -> Slot:
@@ -120,30 +119,60 @@ def _make_slot(shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.devic
     )
 
 
-def _pipeline(
-    *, source: Any, stored: np.dtype[Any], mean: float, std: float, batch_size: int, device_id: int | None
-) -> Any:
-    """Build the one pipeline, for a GPU (``device_id`` given) or without one.
+def _pipeline(feed: Feed, source: Any) -> Any:
+    """Build the one pipeline, for a GPU or without one, with augmentation or without.
 
     ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered.
     """
+    stored = types.FLOAT16 if feed.reader.dtype == np.float16 else types.UINT8
+    on_gpu = feed.device.type == "cuda"
 
     def define() -> tuple[Any, Any]:
-        images, labels = fn.external_source(
+        images, labels, *arguments = fn.external_source(
             source=source,
-            num_outputs=2,
+            num_outputs=7 if feed.augmentation else 2,
             batch=True,
             no_copy=True,
-            dtype=[types.FLOAT16 if stored == np.float16 else types.UINT8, types.FLOAT],
-            ndim=[3, 0],
-            layout=["CHW", ""],
+            dtype=[stored, types.FLOAT, *(ARGUMENT_TYPES if feed.augmentation else ())],
+            ndim=[3, 0, *(ARGUMENT_DIMENSIONS if feed.augmentation else ())],
+            layout=["CHW", *[""] * (6 if feed.augmentation else 1)],
         )
-        if device_id is not None:
+        if on_gpu:
             images, labels = images.gpu(), labels.gpu()
-        images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, mean=[mean], std=[std], output_layout="CHW")
-        return images, labels
+        return _augmented(feed, images, *arguments) if feed.augmentation else _normalized(feed, images), labels
 
-    decorate = pipeline_def(batch_size=batch_size, device_id=device_id, num_threads=2, prefetch_queue_depth=DALI_DEPTH)
+    decorate = pipeline_def(
+        batch_size=feed.max_batch,
+        device_id=feed.device.index if on_gpu else None,
+        num_threads=2,
+        prefetch_queue_depth=DALI_DEPTH,
+    )
     pipeline = decorate(define)()
     pipeline.build()
     return pipeline
+
+
+def _normalized(feed: Feed, images: Any) -> Any:
+    mean, std = feed.mean * feed.scale, feed.std * feed.scale
+    return fn.crop_mirror_normalize(images, dtype=types.FLOAT, mean=[mean], std=[std], output_layout="CHW")
+
+
+def _arguments(feed: Feed, draws: Draws) -> tuple[NDArray[np.generic], ...]:
+    """What :func:`_augmented` is told about each image; the normalization is in the factors and summands."""
+    gain = draws.contrast / np.float32(feed.scale * feed.std)
+    summand = (draws.offset - np.float32(feed.mean)) / np.float32(feed.std)
+    return draws.matrix, gain, summand, draws.noise / np.float32(feed.std), draws.noise_shift
+
+
+def _augmented(feed: Feed, images: Any, matrix: Any, gain: Any, summand: Any, noise: Any, noise_shift: Any) -> Any:
+    """The operators that do what :func:`pneumo_fast.augment.apply` does, and normalize."""
+    size, device = feed.reader.shape[0], "gpu" if feed.device.type == "cuda" else "cpu"
+    if device == "gpu":  # but not what operators take as arguments, which DALI wants on the CPU
+        gain, summand, noise = gain.gpu(), summand.gpu(), noise.gpu()
+    images = fn.reshape(fn.cast(images, dtype=types.FLOAT), shape=[size, size, 1], layout="HWC")
+    images = fn.warp_affine(images, matrix=matrix, fill_value=0.0, interp_type=types.INTERP_LINEAR)
+    images = fn.reshape(images, shape=[1, size, size], layout="CHW")
+    field = types.Constant(noise_field(size)[None], device=device)
+    windows = fn.slice(field, start=noise_shift, shape=[size, size], axes=[1, 2])
+    low, high = -feed.mean / feed.std, (1 - feed.mean) / feed.std
+    return dali_math.clamp(images * gain + summand + windows * noise, low, high)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pneumo_fast.augment import Augmentation, apply, noise_field
 from pneumo_fast.fused import Normalizer
 from pneumo_fast.order import Order, Rank, Rows
 from pneumo_fast.reader import ShardReader
@@ -21,6 +22,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, float32, shape (N, 1, size, size), normalized; and labels, float32, shape (N,)."""
 
 READ_AHEAD = 2  # batches read and waiting
+GROUP = 16  # images augmented together on a CPU: few enough to stay in its cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +42,7 @@ class Feed:
     device: torch.device
     threads: int
     """That read."""
+    augmentation: Augmentation | None = None
 
     @property
     def max_batch(self) -> int:
@@ -79,7 +82,9 @@ class FusedEngine:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._epoch = 0
-        self._normalizer = Normalizer(feed.reader.dtype, feed.mean * feed.scale, feed.std * feed.scale)
+        mean, std = (0.0, 1.0) if feed.augmentation else (feed.mean, feed.std)
+        self._normalizer = Normalizer(feed.reader.dtype, mean * feed.scale, std * feed.scale)
+        self._noise = torch.tensor(noise_field(feed.reader.shape[0])) if feed.augmentation else torch.empty(0)
         shape = (feed.max_batch, 1, *feed.reader.shape)
         slots = [Slot(images=torch.empty(shape), labels=torch.empty(shape[0])) for _ in range(READ_AHEAD + 1)]
         self._ring = Ring(slots, self._fill, feed.threads)
@@ -112,8 +117,17 @@ class FusedEngine:
         rows = self._feed.rows(self._epoch, batch)
         slot.rows = len(rows)
         self._write(rows, slot.images.numpy().reshape(len(slot.images), -1)[: len(rows)])
+        if self._feed.augmentation:
+            self._augment(self._feed.augmentation, rows, slot.images[: len(rows)])
         np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
 
     def _write(self, rows: Rows, out: NDArray[np.float32]) -> None:
         """Normalize images into ``out``, shape (len(rows), pixels)."""
         self._normalizer.stream(self._feed.reader, rows, out)
+
+    def _augment(self, augmentation: Augmentation, rows: Rows, images: torch.Tensor) -> None:
+        """Change images in [0, 1] and normalize them, in place."""
+        table = torch.from_numpy(augmentation.draw(self._epoch, rows, images.shape[-1]).table())
+        for group, of_group in zip(torch.split(images, GROUP), torch.split(table, GROUP), strict=True):
+            changed = apply(group, of_group, self._noise)
+            torch.mul(changed.sub_(self._feed.mean), 1 / self._feed.std, out=group)

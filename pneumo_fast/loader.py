@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pneumo_fast.augment import Augmentation
 from pneumo_fast.engines import Batch, Engine, Feed, FusedEngine
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.options import EngineName, OrderName
@@ -59,8 +60,11 @@ class LoadConfig:
     """Column of the index that ``weighted`` balances."""
     window: int = 8
     """Shards that ``windowed`` shuffles together, at least 1."""
+    augmentation: Augmentation | None = None
+    """How images are changed, for training; None leaves them as they are."""
     engine: EngineName = "auto"
-    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU and ``fused`` on a CPU."""
+    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``fused`` on a CPU where nothing is augmented,
+    else ``dali``."""
     resident_share: float = 0.0
     """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 
@@ -123,6 +127,7 @@ class Loader:
             scale=dataset.scale,
             mean=mean,
             std=std,
+            augmentation=config.augmentation,
             device=device,
             threads=min(THREADS, len(os.sched_getaffinity(0))),
         )
@@ -237,7 +242,8 @@ def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, 
     """What decides the batches; the engine and the number of processes do not."""
     parts = [[part.rows, part.used] for part in config.parts]
     chosen = {name: getattr(config, name) for name in ("batch_size", "order", "seed", "balance", "window")}
-    return {"dataset": dataset.identity, "split": split, **chosen, "parts": parts}
+    augmentation = asdict(config.augmentation) if config.augmentation else None
+    return {"dataset": dataset.identity, "split": split, **chosen, "parts": parts, "augmentation": augmentation}
 
 
 def _sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
@@ -259,7 +265,7 @@ def _choose(config: LoadConfig, feed: Feed) -> EngineName:
         return config.engine
     if split_bytes(feed) <= config.resident_share * device_memory(feed.device)[1]:
         return "resident"
-    return "dali" if feed.device.type == "cuda" else "fused"
+    return "fused" if feed.device.type == "cpu" and feed.augmentation is None else "dali"
 
 
 def _open(engine: EngineName, feed: Feed) -> Engine:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pneumo_fast.augment import apply, noise_field
 from pneumo_fast.engines import Batch, Engine, Feed, FusedEngine
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.npy import Images
 from pneumo_fast.order import Rows
+from pneumo_fast.ring import nvtx_range
 
 CHUNK = 256  # images read at once while the split is loaded
 
@@ -65,12 +67,12 @@ class MemoryEngine(FusedEngine):
 
 
 class DeviceEngine:
-    """For GPUs: gather, cast and normalize there; only row numbers cross the bus."""
+    """For GPUs: gather, cast, augment and normalize there; only numbers cross the bus."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._mean, self._factor = feed.mean * feed.scale, 1 / (feed.std * feed.scale)
         self._labels = torch.from_numpy(feed.labels).to(feed.device)
+        self._noise = torch.tensor(noise_field(feed.reader.shape[0])).to(feed.device) if feed.augmentation else None
         stored: Images = np.empty((CHUNK, 1, *feed.reader.shape), dtype=feed.reader.dtype)
         host = torch.from_numpy(stored)
         self._stored = torch.empty((len(feed.reader), *host.shape[1:]), dtype=host.dtype, device=feed.device)
@@ -79,26 +81,37 @@ class DeviceEngine:
             feed.reader.read_into(np.arange(first, first + len(part)), stored[: len(part), 0])
             part.copy_(host[: len(part)])
         feed.reader.close()
-        self._rows: deque[torch.Tensor] = deque()
+        self._todo: deque[tuple[torch.Tensor, torch.Tensor | None]] = deque()
 
     def begin(self, epoch: int, batches: range) -> None:
-        """See :class:`pneumo_fast.engines.Engine`; the epoch's row numbers go to the device at once."""
-        shares = [self._feed.rank.share(rows) for rows in self._feed.order.rows_of(epoch, batches)]
-        rows = torch.from_numpy(np.concatenate(shares)).to(self._feed.device)
-        self._rows = deque(torch.split(rows, [len(share) for share in shares]))
+        """See :class:`pneumo_fast.engines.Engine`; the epoch's row numbers and changes go to the device at once."""
+        feed = self._feed
+        shares = [feed.rank.share(rows) for rows in feed.order.rows_of(epoch, batches)]
+        sizes, rows = [len(share) for share in shares], np.concatenate(shares)
+        changes: tuple[torch.Tensor | None, ...] = (None,) * len(sizes)
+        if feed.augmentation is not None:
+            table = feed.augmentation.draw(epoch, rows, feed.reader.shape[0]).table()
+            changes = torch.split(torch.from_numpy(table).to(feed.device), sizes)
+        numbers = torch.split(torch.from_numpy(rows).to(feed.device), sizes)
+        self._todo = deque(zip(numbers, changes, strict=True))
 
     def next(self) -> Batch:
         """See :class:`pneumo_fast.engines.Engine`."""
-        rows = self._rows.popleft()
-        images = self._stored.index_select(0, rows).to(torch.float32)
-        return images.sub_(self._mean).mul_(self._factor), self._labels.index_select(0, rows)
+        feed = self._feed
+        rows, changes = self._todo.popleft()
+        with nvtx_range("gather", feed.device):
+            images, white = self._stored.index_select(0, rows).to(torch.float32), feed.scale
+            if changes is not None and self._noise is not None:
+                images, white = apply(images.div_(feed.scale), changes, self._noise), 1.0
+            return images.sub_(feed.mean * white).mul_(1 / (feed.std * white)), self._labels.index_select(0, rows)
 
     def end(self) -> None:
         """See :class:`pneumo_fast.engines.Engine`."""
-        self._rows.clear()
+        self._todo.clear()
 
     def close(self) -> None:
         """See :class:`pneumo_fast.engines.Engine`."""
         self.end()
         self._feed.reader.close()
-        del self._stored, self._labels
+        self._stored = self._labels = torch.empty(0)
+        self._noise = None

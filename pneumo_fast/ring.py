@@ -12,7 +12,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +27,8 @@ class Slot:
     """Float32, shape (max_batch,)."""
     rows: int = 0
     """How many of the rows are filled."""
+    arguments: tuple[NDArray[np.generic], ...] = ()
+    """What DALI is told about each image, beside its pixels."""
     delivered: torch.cuda.Event | None = None
     """Passed on the device once the batch that came from here has left this memory."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,14 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make_dataset import Dtype, make_dataset, stored_images
 from numpy.typing import NDArray
 
 from pneumo_fast.augment import NOISE_SPAN, RANGES, Augmentation, Draws, apply, move_points, noise_field
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.options import Strength
+from pneumo_fast.loader import LoadConfig, Loader
+from pneumo_fast.options import EngineName, Strength
+from pneumo_fast.order import Rank
 
 GREY_LEVELS = 255
 TOLERANCE = 1e-2  # grey levels
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 MANY = np.arange(20_000)
 
 strengths = st.sampled_from(get_args(Strength))
@@ -311,3 +316,84 @@ def test_findings_stay_in_the_image(shared_data: Path, strength: Strength, cut: 
 def test_points_of_the_identity_stay() -> None:
     points = np.array([[0.0, 0.0], [3.5, 60.0]])
     np.testing.assert_allclose(move_points(points, identity(1).matrix[0]), points)
+
+
+# ---- on the way to the model
+
+ENGINES = pytest.mark.parametrize(
+    ("engine", "device"),
+    [
+        ("fused", "cpu"),
+        ("resident", "cpu"),
+        ("dali", "cpu"),
+        *(pytest.param(engine, "cuda", marks=[pytest.mark.gpu, NO_GPU]) for engine in ("dali", "resident")),
+    ],
+)
+
+
+@ENGINES
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("size", [17, 32])
+def test_every_engine_delivers_the_reference(
+    tmp_path: Path, engine: EngineName, device: str, dtype: Dtype, size: int
+) -> None:
+    dataset = make_dataset(tmp_path / "d", dtype=dtype, size=size)
+    stored = stored_images(dataset, "train") / dataset.scale
+    augmentation = Augmentation(strength="strong", flip=True, seed=5)
+    config = LoadConfig(batch_size=4, order="shuffle", seed=5, engine=engine, augmentation=augmentation)
+    with Loader(dataset, "train", config, device=torch.device(device, 0)) as loader:
+        for epoch in (0, 1):
+            for batch, (images, labels) in enumerate(loader.epoch(epoch)):
+                rows = loader.order.rows(epoch, batch)
+                expected = reference(stored[rows], augmentation.draw(epoch, rows, size))
+                found = images[:, 0].cpu().numpy() * dataset.std + dataset.mean
+                assert images.shape == (len(rows), 1, size, size)
+                assert images.dtype == torch.float32
+                assert np.abs(found - expected).max() * GREY_LEVELS < TOLERANCE
+                np.testing.assert_array_equal(labels.cpu(), dataset.rows("train")["label"][rows])
+
+
+@ENGINES
+def test_ranks_and_a_resume_change_images_alike(tmp_path: Path, engine: EngineName, device: str) -> None:
+    dataset = make_dataset(tmp_path / "d", size=17)
+    config = LoadConfig(
+        batch_size=8, order="shuffle", engine=engine, augmentation=Augmentation(strength="light", seed=1)
+    )
+    place = torch.device(device, 0)
+    with Loader(dataset, "train", config, device=place) as loader:
+        whole = [images.cpu().clone() for images, _ in loader.epoch(2)]
+        next(loader.epoch(2))
+        state = loader.state_dict()
+    for number in (0, 1):
+        rank = Rank(number=number, world_size=2)
+        with Loader(dataset, "train", config, device=place, rank=rank) as loader:
+            loader.load_state_dict(state)
+            for batch, (images, _) in enumerate(loader.epoch(2), start=1):
+                expected = rank.share(np.arange(len(whole[batch])))
+                torch.testing.assert_close(images.cpu(), whole[batch][expected], rtol=0, atol=1e-5)
+
+
+def test_a_state_of_another_augmentation_is_refused(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "d")
+    plain = LoadConfig(batch_size=8, order="shuffle")
+    changed = replace(plain, augmentation=Augmentation(strength="light"))
+    with Loader(dataset, "train", plain, device=torch.device("cpu")) as loader:
+        state = json.loads(json.dumps(loader.state_dict()))
+    with Loader(dataset, "train", changed, device=torch.device("cpu")) as loader:
+        with pytest.raises(ConfigError, match="augmentation"):
+            loader.load_state_dict(state)
+        loader.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+
+
+def test_the_same_seed_means_the_same_changes_in_every_release() -> None:
+    draws = Augmentation(strength="strong", flip=True, seed=7).draw(3, np.array([0, 10**6]), 224)
+    matrix = [
+        [[1.01477051, 0.13104248, -5.14126587], [-0.13104248, 1.01477051, 17.58905029]],
+        [[-0.98156738, 0.02697754, 224.39675903], [0.02697754, 0.98156738, 10.87847900]],
+    ]
+    np.testing.assert_allclose(draws.matrix, matrix, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(draws.contrast, [0.92420959, 0.87946296], rtol=1e-6)
+    np.testing.assert_allclose(draws.brightness, [0.08022160, -0.08009735], rtol=1e-6)
+    np.testing.assert_allclose(draws.noise, [0.00817809, 0.01544939], rtol=1e-6)
+    assert draws.noise_shift.tolist() == [[14, 20], [38, 10]]
+    np.testing.assert_allclose(noise_field(224)[0, :3], [-0.38905641, -0.24612309, -0.42479131], rtol=1e-6)

@@ -23,6 +23,7 @@ from make_dataset import LABELS, Dtype, Layout, make_dataset, stored_images
 from numpy.typing import NDArray
 
 from pneumo_fast import reader, resident
+from pneumo_fast.augment import Augmentation
 from pneumo_fast.dali import DALI_DEPTH, DaliEngine
 from pneumo_fast.engines import READ_AHEAD, FusedEngine
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError
@@ -570,6 +571,26 @@ def test_a_state_of_other_batches_is_refused(tmp_path: Path, change: dict[str, A
     message = f"the loader's state has {next(iter(change))} "
     with load(dataset, "train", **(options | change)) as other, pytest.raises(ConfigError, match=message):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("augmentation", [None, Augmentation(strength="strong", flip=True)], ids=["plain", "changed"])
+def test_the_engine_for_gpus_delivers_the_same_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Dtype, augmentation: Augmentation | None
+) -> None:
+    """Nothing in it but the device's name is the GPU's own."""
+    dataset = make_dataset(tmp_path / "d", dtype=dtype, size=32)
+    options: dict[str, Any] = {"batch_size": 4, "order": "shuffle", "augmentation": augmentation}
+    with load(dataset, "train", **options) as loader:
+        expected = [collect(loader, epoch) for epoch in (0, 1)]
+    monkeypatch.setattr(resident, "MemoryEngine", resident.DeviceEngine)
+    with load(dataset, "train", Place("resident", "cpu"), **options) as loader:
+        for epoch in (0, 1):
+            for (images, labels), (expected_images, expected_labels) in zip(
+                collect(loader, epoch), expected[epoch], strict=True
+            ):
+                np.testing.assert_array_equal(labels, expected_labels)
+                np.testing.assert_allclose(images, expected_images, rtol=1e-5, atol=1e-5)
 
 
 # ---- which engine, and what cannot be
