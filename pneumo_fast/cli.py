@@ -18,6 +18,7 @@ from pneumo_fast import __version__
 from pneumo_fast.errors import ConfigError, PneumoError
 from pneumo_fast.options import (
     AmpDtype,
+    Augment,
     ConvertConfig,
     Decode,
     Dtype,
@@ -190,6 +191,8 @@ def train(
     resident_share: Annotated[
         float, typer.Option(help="Share of the device's memory that --loader auto may fill with images.")
     ] = 0.0,
+    augment: Annotated[Augment, typer.Option(help="How far training images are changed: see show.")] = "none",
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of them as well.")] = False,
     amp: Annotated[bool, typer.Option("--amp", help="Automatic mixed precision.")] = False,
     amp_dtype: Annotated[
         AmpDtype | None, typer.Option(help="Data type of mixed precision.", show_default="by the device")
@@ -217,6 +220,8 @@ def train(
         window=window,
         loader=loader,
         resident_share=resident_share,
+        augment=augment,
+        flip=flip,
         amp=amp,
         amp_dtype=amp_dtype,
         device=device,

@@ -19,6 +19,7 @@ Split = Literal["train", "val", "test"]
 OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
 EngineName = Literal["auto", "dali", "fused", "resident"]
 Strength = Literal["light", "strong"]
+Augment = Literal["none", "light", "strong"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +137,10 @@ class TrainConfig:
     """How batches get to the device; the batches are the same."""
     resident_share: float = 0.0
     """Share of the device's memory, in [0, 1], up to which ``loader auto`` keeps all training images there."""
+    augment: Augment = "none"
+    """How far training images are changed (see :data:`pneumo_fast.augment.RANGES`)."""
+    flip: bool = False
+    """Whether half of them are mirrored as well; not without ``augment``."""
     amp: bool = False
     """Automatic mixed precision, where the device gains from it."""
     amp_dtype: AmpDtype | None = None
@@ -170,12 +175,19 @@ class TrainConfig:
             raise ConfigError(f"seed {self.seed}: a whole number of 64 bits expected")
         if self.pos_weight != "auto" and not 0 < self.pos_weight < math.inf:
             raise ConfigError(f"pos-weight {self.pos_weight}: auto, or a number above 0 expected")
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite exclude each other: give one of them")
+        self._check_batches()
+
+    def _check_batches(self) -> None:
         if self.order == "sequential":
             raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
         if not 0 <= self.resident_share <= 1:
             raise ConfigError(f"resident-share {self.resident_share}: a share from 0 to 1 expected")
-        if self.resume and self.overwrite:
-            raise ConfigError("resume and overwrite exclude each other: give one of them")
+        if self.augment not in get_args(Augment):
+            raise ConfigError(f"augment {self.augment!r} is unknown: use one of {', '.join(get_args(Augment))}")
+        if self.flip and self.augment == "none":
+            raise ConfigError("flip without augment: give --augment light or strong as well")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

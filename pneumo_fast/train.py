@@ -18,6 +18,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision
 
+from pneumo_fast.augment import Augmentation
 from pneumo_fast.combine import open_datasets, train_sizes
 from pneumo_fast.devices import resolve_amp, resolve_device
 from pneumo_fast.errors import DatasetError, TrainingError
@@ -181,8 +182,15 @@ def _training_loader(config: TrainConfig, dataset: Dataset, device: torch.device
         window=config.window,
         engine=config.loader,
         resident_share=config.resident_share,
+        augmentation=_augmentation(config),
     )
     return Loader(dataset, "train", load, device=device)
+
+
+def _augmentation(config: TrainConfig) -> Augmentation | None:
+    if config.augment == "none":
+        return None
+    return Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
 
 
 def _validation_loader(config: TrainConfig, dataset: Dataset, device: torch.device) -> Loader:
@@ -325,6 +333,8 @@ def _settings(
         "order": config.order,
         "balance": config.balance,
         "window": config.window,
+        "augment": config.augment,
+        "flip": config.flip,
         "batch-size": config.batch_size,
         "lr": config.lr,
         "pos-weight": pos_weight,

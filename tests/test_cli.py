@@ -118,6 +118,8 @@ TRAIN_OPTIONS = {
     "--window": "3",
     "--loader": "dali",
     "--resident-share": "0.5",
+    "--augment": "strong",
+    "--flip": "",
     "--amp": "",
     "--amp-dtype": "bfloat16",
     "--device": "cpu",
@@ -125,7 +127,6 @@ TRAIN_OPTIONS = {
     "--resume": "",
 }
 EVALUATE_OPTIONS = {"--dataset": "d", "--split": "test", "--threshold": "0.3", "--device": "cpu", "--batch-size": "5"}
-
 SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment": "strong", "--flip": "", "--seed": "7"}
 
 
@@ -247,6 +248,8 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         (["train", "junk"], 1, "dataset junk: not a complete manifest"),
         (["train", "--lr", "0"], 2, "lr 0.0: a number above 0 expected"),
         (["train", "--pos-weight", "much"], 2, "pos-weight 'much': a number expected"),
+        (["train", "--flip"], 2, "flip without augment: give --augment light or strong as well"),
+        (["train", "--augment", "some"], 2, "Invalid value for '--augment'"),
         (["train", "--batch-size", "1"], 2, "batch-size 1: at least 2 expected"),
         (["train", "--device", "abacus"], 1, "abacus"),
         (["evaluate"], 1, "best.pt"),

@@ -172,6 +172,31 @@ def test_a_resumed_run_is_the_uninterrupted_one(config: TrainConfig, reference_r
     assert json.loads((run / CONFIG).read_text())["config"]["epochs"] == 2
 
 
+@pytest.mark.usefixtures("quick")
+def test_training_images_are_changed_when_asked_and_alike_after_a_resume(config: TrainConfig, tmp_path: Path) -> None:
+    plain, whole, parted = (tmp_path / name for name in ("plain", "whole", "parted"))
+    changed = replace(config, augment="strong", flip=True)
+    train(replace(config, out=plain))
+    train(replace(changed, out=whole))
+    train(replace(changed, out=parted, epochs=1))
+    train(replace(changed, out=parted, resume=True))
+    check_same(parted / LAST, whole / LAST)
+    assert [record["train_loss"] for record in results(plain)] != [record["train_loss"] for record in results(whole)]
+    with pytest.raises(RunError, match="was trained with flip True, now it is False"):
+        train(replace(changed, out=whole, flip=False, resume=True))
+
+
+def test_validation_images_are_never_changed(config: TrainConfig, noise: Path) -> None:
+    dataset = Dataset.open(noise)
+    changed = replace(config, augment="strong", flip=True)
+    with (
+        training._validation_loader(config, dataset, torch.device("cpu")) as plain,
+        training._validation_loader(changed, dataset, torch.device("cpu")) as other,
+    ):
+        for (images, _), (images_too, _) in zip(plain.epoch(0), other.epoch(0), strict=True):
+            assert torch.equal(images, images_too)
+
+
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_resuming_a_finished_run_does_nothing(config: TrainConfig, reference_run: Path, epochs: int) -> None:
     def state() -> dict[str, tuple[int, int]]:
@@ -237,6 +262,7 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
         ({"pos_weight": 1.0}, "was trained with pos-weight 2.5, now it is 1.0"),
         ({"amp": True, "amp_dtype": "bfloat16"}, "was trained with amp-dtype 'None', now it is 'torch.bfloat16'"),
         ({"datasets": "other"}, "was trained with dataset '"),
+        ({"augment": "light"}, "was trained with augment 'none', now it is 'light'"),
     ],
 )
 def test_resuming_with_another_option_is_refused(
