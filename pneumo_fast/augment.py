@@ -51,7 +51,7 @@ RANGES: Final[dict[str, Ranges]] = {
     "light": Ranges(rotation_deg=5.0, shift=0.03, scale=0.05, contrast=0.10, brightness=0.05, noise=0.01),
     # What differs between hospitals, bedside films included: a slumped patient, another distance, another processing.
     # No further, or lung bases and apices leave the image, and opacities turn white, which the label is about.
-    "strong": Ranges(rotation_deg=10.0, shift=0.06, scale=0.10, contrast=0.20, brightness=0.10, noise=0.03),
+    "strong": Ranges(rotation_deg=10.0, shift=0.06, scale=0.10, contrast=0.20, brightness=0.10, noise=0.02),
 }
 NOISE_SPAN: Final = 128  # pixels that the window on the field of noise moves by, at most, across and down
 FLIP_SHARE: Final = 0.5  # of the images, where flips are asked for

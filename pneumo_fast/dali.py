@@ -169,8 +169,10 @@ def _augmented(feed: Feed, images: Any, matrix: Any, gain: Any, summand: Any, no
     size, device = feed.reader.shape[0], "gpu" if feed.device.type == "cuda" else "cpu"
     if device == "gpu":  # but not what operators take as arguments, which DALI wants on the CPU
         gain, summand, noise = gain.gpu(), summand.gpu(), noise.gpu()
-    images = fn.reshape(fn.cast(images, dtype=types.FLOAT), shape=[size, size, 1], layout="HWC")
-    images = fn.warp_affine(images, matrix=matrix, fill_value=0.0, interp_type=types.INTERP_LINEAR)
+    if feed.reader.dtype == np.float16:  # which warp_affine does not take
+        images = fn.cast(images, dtype=types.FLOAT)
+    images = fn.reshape(images, shape=[size, size, 1], layout="HWC")
+    images = fn.warp_affine(images, matrix=matrix, dtype=types.FLOAT, fill_value=0.0)
     images = fn.reshape(images, shape=[1, size, size], layout="CHW")
     field = types.Constant(noise_field(size)[None], device=device)
     windows = fn.slice(field, start=noise_shift, shape=[size, size], axes=[1, 2])
