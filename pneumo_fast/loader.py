@@ -63,8 +63,7 @@ class LoadConfig:
     augmentation: Augmentation | None = None
     """How images are changed, for training; None leaves them as they are."""
     engine: EngineName = "auto"
-    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``fused`` on a CPU where nothing is augmented,
-    else ``dali``."""
+    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU and ``fused`` on a CPU."""
     resident_share: float = 0.0
     """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 
@@ -265,7 +264,7 @@ def _choose(config: LoadConfig, feed: Feed) -> EngineName:
         return config.engine
     if split_bytes(feed) <= config.resident_share * device_memory(feed.device)[1]:
         return "resident"
-    return "fused" if feed.device.type == "cpu" and feed.augmentation is None else "dali"
+    return "dali" if feed.device.type == "cuda" else "fused"
 
 
 def _open(engine: EngineName, feed: Feed) -> Engine:
