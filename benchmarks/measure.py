@@ -9,7 +9,7 @@ import platform
 import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Turn:
     """Wall-clock time."""
     waited_s: float | None = None
     """Seconds of it in which the consumer waited for its next batch, where there is a consumer."""
+    cpu_s: float | None = None
+    """Processor time of all processes of the contender, where it was taken."""
 
     @property
     def rate(self) -> float:
@@ -52,6 +54,8 @@ class Result:
     name: str
     turns: list[Turn]
     """One per run, the warm-up left out."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Whatever else is known of the contender: its version, its setting, its memory."""
 
     @property
     def rates(self) -> list[float]:
@@ -85,11 +89,19 @@ class Stage:
     results: list[Result]
     ratios: dict[str, float]
     """Quotients of medians of this very run, and seconds where the name says so."""
+    notes: list[str] = field(default_factory=list)
+    """Lines below the table."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         results = [result.as_dict() for result in self.results]
-        return {"name": self.name, "conditions": self.conditions, "results": results, "ratios": self.ratios}
+        return {
+            "name": self.name,
+            "conditions": self.conditions,
+            "results": results,
+            "ratios": self.ratios,
+            "notes": self.notes,
+        }
 
 
 def race(contenders: Mapping[str, Contender], runs: int) -> list[Result]:
@@ -165,7 +177,8 @@ def _stage_lines(stage: Stage) -> list[str]:
         rates = "".join(f"{rate:>9,.{rate < 100:d}f}" for rate in (result.median, min(result.rates), max(result.rates)))
         share = "" if result.waiting is None else f"{result.waiting:>9.1%}"
         lines.append(f"  {result.name:40}{rates}{share}")
-    return lines + [f"  {name:58}{value:>9.2f}" for name, value in stage.ratios.items()]
+    lines += [f"  {name:58}{value:>9.2f}" for name, value in stage.ratios.items()]
+    return lines + [line for note in stage.notes for line in textwrap.wrap(note, WIDTH, initial_indent="  ")]
 
 
 def as_json(stages: list[Stage]) -> str:

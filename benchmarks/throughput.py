@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/throughput.py` works anywhere
 
 from benchmarks.convert_stage import convert_stage
-from benchmarks.inputs import Stored, store_dataset, store_dicoms
+from benchmarks.inputs import Stored, store_dataset, store_dicoms, store_numbered
 from benchmarks.load_stage import load_stage
 from benchmarks.measure import Stage, as_json, report
 from benchmarks.train_stage import train_stage
@@ -30,6 +30,7 @@ from pneumo_fast.phantom import IMAGES_FOLDER, PhantomConfig, make_phantoms
 
 STAGES = ("convert", "load", "train")
 PHANTOMS, PHANTOM_PX = 16, 1024
+NUMBERED = 2000  # images on which the quality of the shuffle is measured
 
 
 def main() -> None:
@@ -62,6 +63,7 @@ def _parse() -> Any:
     parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes, to convert")
     parser.add_argument("--batch-size", type=_positive, default=256, help="for loading")
     parser.add_argument("--least-seconds", type=float, default=1.0, help="that a run of loading takes, in whole epochs")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="load: contenders named so; may be repeated")
     parser.add_argument("--runs", type=_positive, default=5, help="that count, after one to warm up")
     parser.add_argument("--train-size", type=_positive, default=224 if gpu else 64, help="stored size, for training")
     parser.add_argument("--train-batch-size", type=_positive, default=256 if gpu else 32, help="for training")
@@ -83,7 +85,11 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
         return convert_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
     if name == "load":
         stored = _stored(work, name, arguments.size, arguments)
-        return load_stage(stored, batch_size=arguments.batch_size, runs=arguments.runs, least_s=arguments.least_seconds)
+        dataset = arguments.dataset or work / name / "converted"
+        numbered = store_numbered(dataset, work / "numbered", min(arguments.images, NUMBERED))
+        counts = {"batch_size": arguments.batch_size, "runs": arguments.runs}
+        only = tuple(arguments.only or ())
+        return load_stage(stored, numbered, **counts, least_s=arguments.least_seconds, only=only)
     stored = _stored(work, name, arguments.train_size, arguments)
     return train_stage(stored, batch_size=arguments.train_batch_size, steps=arguments.steps, runs=arguments.runs)
 

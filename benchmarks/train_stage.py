@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from benchmarks.inputs import Stored
-from benchmarks.load_stage import Batch, Epochs, data_loader, devices, pneumo_fast, settle
+from benchmarks.load_stage import devices, settle
+from benchmarks.loaders import Batch, Epochs, data_loader, pneumo_fast
 from benchmarks.measure import Contender, Stage, Turn, race, ratio
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.model import build_model
+from pneumo_fast.options import EngineName
 from pneumo_fast.train import Learner, train_step
 
 CEILING = "ceiling: one fixed batch"
@@ -51,12 +53,13 @@ def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> St
 
 def contenders(stored: Stored, device: torch.device, batch_size: int) -> dict[str, Epochs]:
     """Everyone who feeds the step, by name."""
-    sources = {
-        CEILING: _fixed_batch(stored.folder.size, device, batch_size),
-        "step fed by pneumo-fast, DALI": pneumo_fast(stored.shards["float16"], device, batch_size),
+    engines: tuple[EngineName, ...] = ("fused", "dali") if device.type == "cpu" else ("dali", "resident")
+    sources = {CEILING: _fixed_batch(stored.folder.size, device, batch_size)} | {
+        f"step fed by pneumo-fast, {engine}": pneumo_fast(stored, device, batch_size, engine=engine)
+        for engine in engines
     }
     for workers in (0, 2):
-        epochs = data_loader(stored.folder, device, batch_size, workers, drop_last=True)
+        epochs = data_loader(stored, device, batch_size, workers=workers, drop_last=True)
         sources[f"step fed by DataLoader, {workers} workers"] = epochs
     return sources
 

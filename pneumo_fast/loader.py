@@ -117,6 +117,7 @@ class Loader:
         self._fingerprint = _fingerprint(dataset, split, config)
         self._epoch = self._batch = 0
         self._resuming = False
+        self._begun: tuple[int, int] | None = None  # epoch and batch that the engine has begun with ahead of time
         self._current: Generator[Batch, None, None] | None = None
         feed = Feed(
             reader=ShardReader(dataset, rows),
@@ -133,6 +134,8 @@ class Loader:
         self.engine = _choose(config, feed)
         """The engine's name."""
         self._engine = _open(self.engine, feed)
+        last = np.arange(self.order.length - (len(self.order) - 1) * config.batch_size)
+        self._full = len(self.order) - (len(self.rank.share(last)) == 0)  # batches of which this process has a share
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -188,9 +191,10 @@ class Loader:
     def _batches(self, epoch: int, first: int) -> Generator[Batch, None, None]:
         self._epoch, self._batch = epoch, first
         self.wait_s = self.longest_wait_s = 0.0
-        stop = len(self) if len(self.rank.share(self.order.rows(epoch, len(self) - 1))) else len(self) - 1
-        if first < stop:
-            self._engine.begin(epoch, range(first, stop))
+        stop = self._full
+        if self._begun != (epoch, first):
+            self._begin(epoch, first)
+        self._begun = None
         try:
             for batch in range(first, len(self)):
                 begin = time.perf_counter()
@@ -201,8 +205,16 @@ class Loader:
                     self.longest_wait_s = max(self.longest_wait_s, waited)
                 self._batch = batch + 1
                 yield out
+            self._begin(epoch + 1, 0)  # most probably asked for next: its first batches are there when it begins
+            self._begun = epoch + 1, 0
         finally:
-            self._engine.end()
+            if self._begun is None:
+                self._engine.end()
+
+    def _begin(self, epoch: int, first: int) -> None:
+        self._engine.end()
+        if first < self._full:
+            self._engine.begin(epoch, range(first, self._full))
 
     def _nothing(self) -> Batch:
         """Our share of a last batch that has fewer rows than there are processes."""

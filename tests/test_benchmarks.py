@@ -20,19 +20,20 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
 from benchmarks.convert_stage import replicate
-from benchmarks.inputs import store_dataset
-from benchmarks.load_stage import Epochs, contenders
+from benchmarks.inputs import store_dataset, store_numbered
+from benchmarks.load_stage import AbsentError, Entry, Process, devices, entries, prepare
+from benchmarks.loaders import OWN, Child, Epochs
 from benchmarks.measure import Result, Turn, race, ratio, without_start_up
 from benchmarks.rivals import bilinear, chosen_plugin, run_rivals
 from benchmarks.throughput import main
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.options import Dtype
 from pneumo_fast.phantom import PhantomSet
 from pneumo_fast.shards import Dataset
 
 THROUGHPUT = Path(__file__).resolve().parents[1] / "benchmarks" / "throughput.py"
 TINY = ["--images", 8, "--runs", 1, "--size", 32, "--batch-size", 4, "--least-seconds", 0]
 TINY_TRAINING = ["--train-size", 32, "--train-batch-size", 4, "--steps", 1]
+ONLY = ["--only", "fused, uint8", "--only", "memory map"]
 PLUGINS = get_decoder(JPEGBaseline8Bit).available_plugins
 
 
@@ -75,16 +76,26 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
         "fast, 2 workers / 1, end to end",
         *(f"fast / {name}, end to end" for name in references),
     }
-    assert results_of(stages["load"]).keys() >= {
-        "pneumo-fast, DALI, float16, cpu",
-        "pneumo-fast, DALI, uint8, cpu",
-        "reference, DataLoader, 0 workers, cpu",
-        "reference, DataLoader, 2 workers, cpu",
+    loaders = results_of(stages["load"])
+    for entry in entries(torch.device("cpu")):
+        noted = any(note.startswith(f"{entry.name} does not take part: ") for note in stages["load"]["notes"])
+        assert (entry.name in loaders) != noted, "either measured, or absent with the reason"
+    assert loaders.keys() >= {
+        *(f"pneumo-fast, {e}, {d}" for e in ("fused", "dali", "resident") for d in ("float16", "uint8")),
+        "reference: DatasetFolder",
+        "memory map",
+        "float32 in RAM",
+        "DALI readers.numpy",
     }
+    for result in loaders.values():
+        details = result["details"]
+        assert details["every row once"] == 1.0
+        assert min(details[name] for name in ("cold", "cpu_us", "peak_pss", "first_batch_s", "bytes")) >= 0
     waits = {name: result["waiting"] for name, result in results_of(stages["train"]).items()}
     assert waits.keys() == {
         "ceiling: one fixed batch",
-        "step fed by pneumo-fast, DALI",
+        "step fed by pneumo-fast, fused",
+        "step fed by pneumo-fast, dali",
         "step fed by DataLoader, 0 workers",
         "step fed by DataLoader, 2 workers",
     }
@@ -107,7 +118,7 @@ def throughput(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 def test_a_dataset_given_is_loaded_and_left_as_it_is(throughput: Callable[..., str], tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "dataset", size=32, dtype="uint8")
     before = {path: path.read_bytes() for path in dataset.path.rglob("*") if path.is_file()}
-    printed = throughput("--stage", "load", "--dataset", dataset.path)
+    printed = throughput("--stage", "load", "--dataset", dataset.path, *ONLY)
     (stage,) = json.loads(printed.splitlines()[-1])["stages"]
     assert stage["conditions"]["images"] == 8
     assert {turn["images"] for result in stage["results"] for turn in result["turns"]} == {8}
@@ -116,7 +127,7 @@ def test_a_dataset_given_is_loaded_and_left_as_it_is(throughput: Callable[..., s
 
 def test_a_run_of_loading_takes_as_many_whole_epochs_as_asked(throughput: Callable[..., str], tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "dataset")
-    printed = throughput("--stage", "load", "--dataset", dataset.path, "--least-seconds", 0.2)
+    printed = throughput("--stage", "load", "--dataset", dataset.path, "--least-seconds", 0.2, *ONLY)
     (stage,) = json.loads(printed.splitlines()[-1])["stages"]
     turns = [turn for result in stage["results"] for turn in result["turns"]]
     assert all(turn["images"] > 8 and turn["images"] % 8 == 0 for turn in turns)
@@ -222,13 +233,63 @@ def sorted_epoch(epochs: Epochs) -> tuple[NDArray[np.float32], NDArray[np.float3
     return images[order], labels[order]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_all_loaders_deliver_the_same_images_and_labels(tmp_path: Path, dtype: Dtype) -> None:
-    given = make_dataset(tmp_path / "given", dtype=dtype)
+OURS = [("pneumo-fast", {"engine": engine, "dtype": dtype}) for engine in ("fused", "dali", "resident")
+        for dtype in ("float16", "uint8")]  # fmt: skip
+OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("DataLoader", {"workers": 0}),
+    ("memory map", {"workers": 0}),
+    ("float32 in RAM", {"workers": 0}),
+    ("DALI readers.numpy", {"threads": 1}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*DALI.*")
+@pytest.mark.parametrize(("name", "setting"), [*OURS, *OTHERS])
+def test_all_loaders_deliver_the_same_images_and_labels(tmp_path: Path, name: str, setting: dict[str, Any]) -> None:
+    given = make_dataset(tmp_path / "given")
     stored = store_dataset(given.path, tmp_path / "forms", 100)
-    epochs = contenders(stored, torch.device("cpu"), batch_size=4)
-    names = {"float16": "pneumo-fast, DALI, float16", "uint8": "pneumo-fast, DALI, uint8"}
-    ours, theirs = sorted_epoch(epochs[names[dtype]]), sorted_epoch(epochs["reference, DataLoader, 0 workers"])
-    assert len(theirs[0]) == len(Dataset.open(given.path).rows("train"))
-    np.testing.assert_allclose(ours[0], theirs[0], atol=0.01)  # uint8 was rounded to float16 for the reference
-    np.testing.assert_array_equal(ours[1], theirs[1])
+    cpu = torch.device("cpu")
+    reference = sorted_epoch(OWN["DataLoader"](stored, cpu, 4, workers=0))
+    assert len(reference[0]) == len(Dataset.open(given.path).rows("train"))
+    images, labels = sorted_epoch(OWN[name](stored, cpu, 4, **setting))
+    np.testing.assert_allclose(images, reference[0], atol=0.01)  # uint8 is rounded
+    np.testing.assert_array_equal(labels, reference[1])
+
+
+def test_a_contender_that_delivers_something_else_is_found(tmp_path: Path) -> None:
+    stored = store_dataset(make_dataset(tmp_path / "given").path, tmp_path / "forms", 100)
+
+    def spoiled(change: Callable[[torch.Tensor, torch.Tensor], Any]) -> Callable[..., Epochs]:
+        def make(*arguments: Any, **setting: Any) -> Epochs:
+            for epoch in OWN["DataLoader"](*arguments, **setting):
+                yield (change(*batch) for batch in epoch)
+
+        return make
+
+    changes: list[tuple[Callable[[torch.Tensor, torch.Tensor], Any], str]] = [
+        (lambda images, labels: (images.half(), labels), "float16"),
+        (lambda images, labels: (images + 0.01, labels), "the images' mean is"),
+        (lambda images, labels: (images[:1], labels[:1]), "images, 21 expected"),
+        (lambda images, labels: (images[:, 0], labels), "float32"),
+    ]
+    for change, message in changes:
+        with pytest.raises(RuntimeError, match=message):
+            Child(stored, spoiled(change), torch.device("cpu"), 4, workers=0)
+
+
+def test_the_rows_of_numbered_images_are_read_off_their_pixels(tmp_path: Path) -> None:
+    given = make_dataset(tmp_path / "given", labels={"train": [0, 1, 1, 0] * 20, "val": [0]}, size=32)
+    numbered = store_numbered(given.path, tmp_path / "numbered", 70)
+    assert numbered.folder.index["label"].is_monotonic_increasing
+    for name, setting in (("pneumo-fast", {"engine": "fused", "dtype": "uint8"}), ("DataLoader", {"workers": 0})):
+        child = Child(numbered, OWN[name], torch.device("cpu"), 8, **setting)
+        (epoch,) = child.rows(epochs=1)
+        child.epochs.close()
+        assert sorted(row for batch in epoch for row in batch) == list(range(70))
+
+
+def test_a_contender_that_fails_says_why(tmp_path: Path) -> None:
+    stored = store_dataset(make_dataset(tmp_path / "given").path, tmp_path / "forms", 100)
+    entry = Entry(name="x", contender="pneumo-fast")
+    with pytest.raises(AbsentError, match=r"^ConfigError: batch size 0 is too small"):
+        Process(prepare(stored, entry), entry, devices()[0], 0, {"engine": "fused"})

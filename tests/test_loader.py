@@ -393,6 +393,7 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path, place: Place, monkey
     files = resources()[1]
     with load(dataset, "train", place, batch_size=4, order="shuffle") as loader:
         check_epoch(loader, 0, images, labels, place)
+        loader._engine.end()  # it reads the next epoch's first batches already
         assert resources()[1] == files + 3
 
 
@@ -405,7 +406,7 @@ def test_the_wait_is_measured(tmp_path: Path, place: Place, monkeypatch: pytest.
         time.sleep(0.05)
         return locate(self, *arguments)
 
-    with load(dataset, "train", place, batch_size=4, order="shuffle") as loader:
+    with load(dataset, "train", place, batch_size=2, order="shuffle") as loader:
         within(lambda: collect(loader, 0))
         quick = loader.wait_s
         monkeypatch.setattr(reader.ShardReader, "locate", slowly)
@@ -413,7 +414,7 @@ def test_the_wait_is_measured(tmp_path: Path, place: Place, monkeypatch: pytest.
         within(lambda: collect(loader, 1))
         seconds = time.perf_counter() - begin
         assert 0 < quick < 0.2
-        assert 2 * 0.05 <= loader.wait_s <= seconds  # of five batches, read by two threads
+        assert 0.05 <= loader.wait_s <= seconds  # of ten batches, half of them read ahead, two threads
         assert 0.01 <= loader.longest_wait_s <= loader.wait_s
 
 
