@@ -74,8 +74,8 @@ def greyscale_curve(header: Header, bits_stored: int, *, signed: bool, window: W
 
     linear = None
     if intensity == "range" and not _items(header, "ModalityLUTSequence"):
-        black, one = apply(np.array([0.0, 1.0]))  # both can be stored, signed or not
-        linear = (float(one - black), float(black))
+        black, one = (modality(np.array([0.0, 1.0])) - low) / (high - low)
+        linear = (float(black - one), float(1.0 - black)) if inverted else (float(one - black), float(black))
     return Curve(apply=apply, linear=linear, intensity=intensity, notes=tuple(notes))
 
 

@@ -19,6 +19,7 @@ from pneumo_fast.files import atomic_file
 SCALES: Final = {"float16": 1.0, "uint8": 255.0}
 """Stored value of white, by stored data type; black is 0."""
 
+_REBIAS: Final = np.uint32((127 - 15) << 10)  # from float32's exponent bias to float16's
 Images = NDArray[np.float16] | NDArray[np.uint8]
 
 
@@ -139,11 +140,12 @@ def store_unit(values: NDArray[np.float32], out: Images) -> None:
     rounded += np.uint32(0xFFF)
     rounded += bits
     rounded >>= np.uint32(13)
-    rounded -= np.uint32((127 - 15) << 10)  # from the one exponent's bias to the other's
+    np.maximum(rounded, _REBIAS, out=rounded)  # what is smaller becomes 0
+    rounded -= _REBIAS
     out.view(np.uint16)[...] = rounded
-    tiny = values < np.finfo(np.float16).tiny
-    if tiny.any():  # subnormal numbers have another layout
-        out[tiny] = values[tiny]
+    subnormal = (values < np.finfo(np.float16).tiny) & (bits != 0)
+    if subnormal.any():  # they have another layout
+        out[subnormal] = values[subnormal]
 
 
 def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
