@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,15 @@ class Stored:
     """How many images, of what size, and where they come from."""
 
 
-def store_dicoms(source: Path, folder: Path, *, count: int, size: int, workers: int) -> Stored:
-    """Convert the DICOM files of a folder, replicated up to ``count``, and store them in every form."""
+@cache
+def convert_dicoms(source: Path, folder: Path, *, count: int, size: int, workers: int) -> tuple[Path, str]:
+    """Convert the DICOM files of a folder, replicated up to ``count``; the dataset's path, and where it comes from."""
     radiographs = replicate(source, folder, count)
     config = ConvertConfig(
-        images=radiographs.images, labels=radiographs.labels, out=folder / "converted", size=size, workers=workers
+        images=radiographs.images, labels=radiographs.labels, out=folder / "dataset", size=size, workers=workers
     )
     convert(config)
-    return store_dataset(config.out, folder, count, radiographs.about["from"])
+    return config.out, str(radiographs.about["from"])
 
 
 def store_dataset(dataset: Path, folder: Path, count: int, source: str = "a dataset given") -> Stored:
@@ -54,14 +56,28 @@ def _store_all(whole: Dataset, rows: pd.DataFrame, folder: Path, source: str) ->
     return Stored(
         shards={dtype: _store(whole, rows, folder / dtype, dtype, "shards") for dtype in ("float16", "uint8")},
         folder=singles,
-        mean_normalized=_mean_normalized(singles),
+        mean_normalized=mean_normalized(singles),
         about={"images": len(rows), "from": source, "size": f"{whole.size} x {whole.size}"},
     )
 
 
-def _mean_normalized(singles: Dataset) -> float:
-    total = sum(float(np.load(singles.path / name).sum(dtype=np.float64)) for name in singles.index["shard"])
-    return (total / (len(singles.index) * singles.size**2) - singles.mean) / singles.std
+def store_repeated(dataset: Path, folder: Path, count: int) -> Dataset:
+    """Shards of ``count`` images: the training images of a dataset, over and over again."""
+    whole = Dataset.open(dataset)
+    rows = whole.rows("train")
+    return _store(whole, rows.iloc[np.arange(count) % len(rows)].reset_index(drop=True), folder, "float16", "shards")
+
+
+def mean_normalized(dataset: Dataset) -> float:
+    """Mean of all pixels of a float16 dataset once they are normalized."""
+    reader, total = ShardReader(dataset, dataset.index), 0.0
+    images = np.empty((SHARD_ROWS, *reader.shape), dtype=reader.dtype)
+    for first in range(0, len(reader), SHARD_ROWS):
+        rows = np.arange(first, min(first + SHARD_ROWS, len(reader)))
+        reader.read_into(rows, images[: len(rows)])
+        total += sum(float(image.astype(np.float32).sum(dtype=np.float64)) for image in images[: len(rows)])
+    reader.close()
+    return (total / (len(reader) * dataset.size**2) - dataset.mean) / dataset.std
 
 
 def store_numbered(dataset: Path, folder: Path, count: int) -> Stored:
@@ -81,7 +97,7 @@ def store_numbered(dataset: Path, folder: Path, count: int) -> Stored:
                 digits = np.array([row // 1024, row // 32 % 32, row % 32], dtype=np.float32) / np.float32(32)
                 store_unit(digits, images[place, 0, :3])
             write_array(path, images if dataset_of.manifest.layout == "shards" else images[0], sync=False)
-    return replace(stored, mean_normalized=_mean_normalized(stored.folder))
+    return replace(stored, mean_normalized=mean_normalized(stored.folder))
 
 
 def _store(whole: Dataset, rows: pd.DataFrame, out: Path, dtype: Dtype, layout: Layout) -> Dataset:

@@ -3,6 +3,7 @@
     python benchmarks/throughput.py                                  makes its own radiographs
     python benchmarks/throughput.py --dicoms DIR --out FILE.json     uses real ones and keeps the raw values
     python benchmarks/throughput.py --stage load --dataset DIR       uses a dataset that convert wrote
+    python benchmarks/throughput.py --rehearse-scale --dataset DIR   loads more and more images
 
 Prints a table for people and, as its last line, everything as JSON for programs. See ``benchmarks/README.md``.
 """
@@ -21,9 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/throughput.py` works anywhere
 
 from benchmarks.convert_stage import convert_stage
-from benchmarks.inputs import Stored, store_dataset, store_dicoms, store_numbered
+from benchmarks.inputs import convert_dicoms, store_dataset, store_numbered
 from benchmarks.load_stage import load_stage
 from benchmarks.measure import Stage, as_json, report
+from benchmarks.scale_stage import SIZES, scale_stage
 from benchmarks.train_stage import train_stage
 from pneumo_fast.errors import PneumoError
 from pneumo_fast.phantom import IMAGES_FOLDER, PhantomConfig, make_phantoms
@@ -39,8 +41,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-bench-") as temporary:
         work = Path(temporary)
         os.environ["XDG_CONFIG_HOME"] = str(work / "config")  # a hash key of its own
-        wanted = arguments.stage or ["all"]
+        wanted = arguments.stage or ([] if arguments.rehearse_scale is not None else ["all"])
         names = [name for name in STAGES if name in wanted or "all" in wanted]
+        names += ["scale"] if arguments.rehearse_scale is not None else []
         try:
             stages = [_measure(name, work, arguments) for name in names]
         except PneumoError as error:
@@ -64,6 +67,8 @@ def _parse() -> Any:
     parser.add_argument("--batch-size", type=_positive, default=256, help="for loading")
     parser.add_argument("--least-seconds", type=float, default=1.0, help="that a run of loading takes, in whole epochs")
     parser.add_argument("--only", action="append", metavar="TEXT", help="load: contenders named so; may be repeated")
+    grow = f"load as the dataset grows, replicated to so many images: {' '.join(map(str, SIZES))} if none is given"
+    parser.add_argument("--rehearse-scale", type=_positive, nargs="*", metavar="N", help=grow)
     parser.add_argument("--runs", type=_positive, default=5, help="that count, after one to warm up")
     parser.add_argument("--train-size", type=_positive, default=224 if gpu else 64, help="stored size, for training")
     parser.add_argument("--train-batch-size", type=_positive, default=256 if gpu else 32, help="for training")
@@ -83,14 +88,19 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
     if name == "convert":
         counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
         return convert_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
+    counts = {"batch_size": arguments.batch_size, "runs": arguments.runs}
+    if name == "scale":
+        sizes = tuple(arguments.rehearse_scale or SIZES)
+        dataset, _ = _dataset(work, arguments.size, arguments)
+        return scale_stage(dataset, work / name, sizes=sizes, **counts, least_s=arguments.least_seconds)
     if name == "load":
-        stored = _stored(work, name, arguments.size, arguments)
-        dataset = arguments.dataset or work / name / "converted"
+        dataset, source = _dataset(work, arguments.size, arguments)
+        stored = store_dataset(dataset, work / name, arguments.images, source)
         numbered = store_numbered(dataset, work / "numbered", min(arguments.images, NUMBERED))
-        counts = {"batch_size": arguments.batch_size, "runs": arguments.runs}
         only = tuple(arguments.only or ())
         return load_stage(stored, numbered, **counts, least_s=arguments.least_seconds, only=only)
-    stored = _stored(work, name, arguments.train_size, arguments)
+    dataset, source = _dataset(work, arguments.train_size, arguments)
+    stored = store_dataset(dataset, work / name, arguments.images, source)
     return train_stage(stored, batch_size=arguments.train_batch_size, steps=arguments.steps, runs=arguments.runs)
 
 
@@ -104,11 +114,12 @@ def _dicoms(work: Path, arguments: Any) -> Path:
     return images
 
 
-def _stored(work: Path, name: str, size: int, arguments: Any) -> Stored:
+def _dataset(work: Path, size: int, arguments: Any) -> tuple[Path, str]:
+    """The dataset given, or the radiographs converted, which is done when first needed; and where it comes from."""
     if arguments.dataset:
-        return store_dataset(arguments.dataset, work / name, arguments.images)
-    source = _dicoms(work, arguments)
-    return store_dicoms(source, work / name, count=arguments.images, size=size, workers=arguments.workers)
+        return Path(arguments.dataset), "a dataset given"
+    source, folder = _dicoms(work, arguments), work / f"converted-{size}"
+    return convert_dicoms(source, folder, count=arguments.images, size=size, workers=arguments.workers)
 
 
 if __name__ == "__main__":

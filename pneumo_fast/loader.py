@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from pneumo_fast.augment import Augmentation
+from pneumo_fast.devices import resolve_device
 from pneumo_fast.engines import Batch, Engine, Feed, FusedEngine
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.options import EngineName, OrderName
@@ -90,7 +91,7 @@ class Loader:
     ConfigError
         If the split or the batch size is too small, or the engine cannot serve the device.
     DeviceError
-        If DALI is not installed, or the split does not fit into the device's memory.
+        If DALI is not installed, the device is not there, or the split does not fit into its memory.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Loader:
         normalization: tuple[float, float] | None = None,
         rank: Rank | None = None,
     ) -> None:
+        device = resolve_device(str(device))
         rows = dataset.rows(split)
         mean, std = normalization or (dataset.mean, dataset.std)
         training = config.order != "sequential"

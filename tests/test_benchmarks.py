@@ -134,6 +134,19 @@ def test_a_run_of_loading_takes_as_many_whole_epochs_as_asked(throughput: Callab
     assert min(turn["seconds"] for turn in turns) >= 0.2
 
 
+def test_the_rehearsal_of_scale_replicates_images_up_to_each_size(
+    throughput: Callable[..., str], tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    printed = throughput("--rehearse-scale", 50, 20, "--dataset", dataset.path)
+    (stage,) = json.loads(printed.splitlines()[-1])["stages"]
+    assert stage["conditions"]["images"] == "replicated"
+    turns = {name: result["turns"][0]["images"] for name, result in results_of(stage).items()}
+    assert turns == {"pneumo-fast, fused, 20 images": 20, "pneumo-fast, fused, 50 images": 50}
+    small, large = (result["images_per_s"]["median"] for result in stage["results"])
+    assert stage["ratios"]["largest / smallest size"] == pytest.approx(large / small)
+
+
 def test_a_folder_without_dicoms_is_one_line(throughput: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"throughput.py: .* holds no \*.dcm files"):
         throughput("--stage", "convert", "--dicoms", tmp_path)

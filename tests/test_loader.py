@@ -387,7 +387,7 @@ def test_an_error_in_the_consumer_closes_the_loader_cleanly(tmp_path: Path, plac
 
 @STREAMING
 def test_more_shards_than_files_may_be_open(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader.ShardReader, "OPEN_FILES", 3)
+    monkeypatch.setattr(reader, "openable_files", lambda _: 3)
     dataset = make_dataset(tmp_path / "d", layout="folder")
     images, labels = reference(dataset, "train", dataset.mean, dataset.std)
     files = resources()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pneumo_fast import reader as reader_module
 from pneumo_fast.convert import convert
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.npy import write_array
 from pneumo_fast.options import ConvertConfig
 from pneumo_fast.phantom import PhantomSet
-from pneumo_fast.reader import ShardReader
+from pneumo_fast.reader import ShardReader, openable_files
 from pneumo_fast.shards import Dataset
 
 IN_PLACE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,9 +81,23 @@ def test_a_whole_split_at_once(dataset: Dataset) -> None:
         np.testing.assert_array_equal(read(reader, rows), by_numpy(dataset, rows))
 
 
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "kept", "left"),
+    [(1024, 4096, 256, 256, 1024), (1024, 4096, 257, 1024, 4096), (1024, 1024, 9000, 256, 1024)],
+)
+def test_more_files_are_kept_open_where_the_system_allows_it(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int, kept: int, left: int
+) -> None:
+    limits = {resource.RLIMIT_NOFILE: (soft, hard)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    assert openable_files(wanted) == kept
+    assert limits == {resource.RLIMIT_NOFILE: (left, hard)}
+
+
 @pytest.mark.parametrize("open_files", [1, 256])
 def test_folder_layout(in_folders: Dataset, monkeypatch: pytest.MonkeyPatch, open_files: int) -> None:
-    monkeypatch.setattr(ShardReader, "OPEN_FILES", open_files)
+    monkeypatch.setattr(reader_module, "openable_files", lambda _: open_files)
     rows = [3, 1, 1, 27, 0]
     with reading(in_folders) as reader:
         for _ in range(2):
@@ -91,7 +107,7 @@ def test_folder_layout(in_folders: Dataset, monkeypatch: pytest.MonkeyPatch, ope
 @pytest.mark.parametrize("open_files", [2, 256])
 def test_threads_share_a_reader(in_folders: Dataset, monkeypatch: pytest.MonkeyPatch, open_files: int) -> None:
     """All of them open the same files at the same moment; no descriptor is lost."""
-    monkeypatch.setattr(ShardReader, "OPEN_FILES", open_files)
+    monkeypatch.setattr(reader_module, "openable_files", lambda _: open_files)
     rows = list(range(TRAIN_IMAGES))
     expected = by_numpy(in_folders, rows)
     together = Barrier(8)
