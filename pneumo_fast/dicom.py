@@ -193,7 +193,8 @@ def _show(
         scale, offset = curve.linear
         shown = resize(stored, *fit)
         shown *= np.float32(scale)
-        shown += np.float32(offset)
+        if offset:
+            shown += np.float32(offset)
         return shown, 0
     full = apply_curve(curve, stored, form.stored, signed=form.signed)
     if padding is None:
