@@ -89,7 +89,9 @@ def _find_files(folder: Path, out: Path) -> list[str]:
     found, dataset = [], out.resolve()
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(parent, name).resolve() != dataset]
-        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if not name.startswith(".")]  # noqa: PTH118
+        below = os.path.relpath(parent, folder)
+        prefix = "" if below == os.curdir else below + os.sep
+        found += [prefix + name for name in names if not name.startswith(".")]
     return sorted(found)
 
 
@@ -107,8 +109,8 @@ def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, str], list
     candidates: dict[str, list[str]] = {}
     unmatched = 0
     for path in files:
-        name = Path(path).name
-        image_id = name if name in ids else Path(path).stem
+        name = path.rpartition(os.sep)[2]
+        image_id = name if name in ids else name.rpartition(".")[0] or name
         if image_id in ids:
             candidates.setdefault(image_id, []).append(path)
         else:
