@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import select
 import shutil
 import statistics
 import subprocess
@@ -32,6 +33,7 @@ TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLO
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "pneumo-fast, fused, float16"
 SWEEP_S = 0.5
+PATIENCE_S = 300.0  # for any one answer of a contender: a peer's thread may die and leave it waiting
 SHUFFLED_EPOCHS = 5
 CHI_SQUARE_5 = 3.84  # exceeded by chance in 5 % of cases, one degree of freedom
 STEPS_S = (0.002, 0.02)  # a step shorter than a batch takes to load, and a longer one
@@ -112,6 +114,9 @@ class Process:
         return self._answer()
 
     def _answer(self) -> Any:
+        if not select.select([self._answers], [], [], PATIENCE_S)[0]:
+            self._child.kill()
+            raise AbsentError(f"it gave no answer within {PATIENCE_S:.0f} s")
         line = self._answers.readline()
         answer = json.loads(line) if line else {"error": "it ended without a word"}
         if isinstance(answer, dict) and "error" in answer:

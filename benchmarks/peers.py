@@ -33,13 +33,15 @@ class Peer:
     """Writes the images in the peer's own format below a folder."""
     settings: tuple[dict[str, Any], ...] = field(default=({},))
     """What is tried; the fastest takes part."""
+    needs: str = "pip install 'pneumo-fast[peers]'"
+    """How to get it."""
 
     def absent(self) -> str:
         """Why it cannot take part; empty if it can."""
         try:
             importlib.import_module(self.module)
         except Exception as error:  # noqa: BLE001  # whatever stops an import is the reason
-            return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            return f"{type(error).__name__}: {str(error).splitlines()[0][:120]} ({self.needs})"
         return ""
 
     @property
@@ -207,10 +209,11 @@ def spdl_epochs(stored: Stored, device: torch.device, batch_size: int, *, thread
 
 
 class _Source:
-    """Random access to the memory map, for Grain."""
+    """Random access to the memory map, for Grain; with another data type, to the same bits, for FFCV."""
 
-    def __init__(self, stored: Stored) -> None:
-        self.images, self.labels = mapped(stored)
+    def __init__(self, stored: Stored, dtype: str = "float16") -> None:
+        images, self.labels = mapped(stored)
+        self.images = images.view(dtype)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -242,12 +245,15 @@ def _write_ffcv(stored: Stored, folder: Path) -> None:
     from ffcv.writer import DatasetWriter
 
     size = stored.folder.size
-    fields = {"image": NDArrayField(shape=(size, size), dtype=np.dtype("float16")), "label": FloatField()}
-    DatasetWriter(str(folder / "data.beton"), fields, num_workers=1).from_indexed_dataset(_Source(stored))
+    fields = {"image": NDArrayField(shape=(size, size), dtype=np.dtype("int16")), "label": FloatField()}
+    DatasetWriter(str(folder / "data.beton"), fields, num_workers=1).from_indexed_dataset(_Source(stored, "int16"))
 
 
 def ffcv_epochs(stored: Stored, device: torch.device, batch_size: int, *, workers: int) -> Epochs:
-    """One file under a memory map, threads that decode into reused memory; random order."""
+    """One file under a memory map, threads that decode into reused memory; random order.
+
+    The compiler that FFCV relies on knows no float16 on a CPU, so the bits travel as whole numbers.
+    """
     from ffcv.fields.decoders import FloatDecoder, NDArrayDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import ToTensor
@@ -264,7 +270,7 @@ def ffcv_epochs(stored: Stored, device: torch.device, batch_size: int, *, worker
     while True:
         yield (
             (
-                image.unsqueeze(1).to(device).to(torch.float32).sub_(mean).mul_(1 / std),
+                image.view(torch.float16).unsqueeze(1).to(device).to(torch.float32).sub_(mean).mul_(1 / std),
                 label.flatten().to(device, torch.float32),
             )
             for image, label in loader
@@ -274,7 +280,8 @@ def ffcv_epochs(stored: Stored, device: torch.device, batch_size: int, *, worker
 _WORKERS = tuple({"workers": workers} for workers in (0, 1, 2))
 PEERS = {
     "FFCV": Peer(
-        package="ffcv", module="ffcv", make=ffcv_epochs, prepare=_write_ffcv, settings=({"workers": 1}, {"workers": 2})
+        package="ffcv", module="ffcv", make=ffcv_epochs, prepare=_write_ffcv, settings=({"workers": 1}, {"workers": 2}),
+        needs="pip install ffcv compiles it, against the development files of OpenCV 4 and libjpeg-turbo",
     ),
     "SPDL": Peer(
         package="spdl", module="spdl.pipeline", make=spdl_epochs, prepare=_nothing,

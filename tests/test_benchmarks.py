@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
+from benchmarks import load_stage
 from benchmarks.convert_stage import replicate
 from benchmarks.inputs import store_dataset, store_numbered
 from benchmarks.load_stage import AbsentError, Entry, Process, devices, entries, prepare
@@ -299,6 +300,14 @@ def test_the_rows_of_numbered_images_are_read_off_their_pixels(tmp_path: Path) -
         (epoch,) = child.rows(epochs=1)
         child.epochs.close()
         assert sorted(row for batch in epoch for row in batch) == list(range(70))
+
+
+def test_a_contender_that_hangs_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = store_dataset(make_dataset(tmp_path / "given").path, tmp_path / "forms", 100)
+    entry = Entry(name="x", contender="pneumo-fast")
+    monkeypatch.setattr(load_stage, "PATIENCE_S", 0.01)  # it takes longer than that to start
+    with pytest.raises(AbsentError, match=r"^it gave no answer within 0 s"):
+        Process(prepare(stored, entry), entry, devices()[0], 4, {"engine": "fused"})
 
 
 def test_a_contender_that_fails_says_why(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ def test_shards_hold_one_split_each(hundred: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "shards", "largest"), [(1, 1, 1), (33, 2, 32), (2_048, 64, 32), (6_400, 64, 100), (70_000, 69, 1_024)]
+    ("images", "shards", "largest"),
+    [(1, 1, 1), (33, 2, 32), (2_048, 64, 32), (6_400, 64, 100), (70_000, 64, 1_094), (400_000, 98, 4_096)],
 )
 def test_default_shards_are_neither_many_nor_large(images: int, shards: int, largest: int) -> None:
     sizes = Counter(_cut(pd.DataFrame({"split": ["val"] * images}), None)["task"])
