@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -244,7 +244,8 @@ def prepare(stored: Stored, entry: Entry) -> Path:
         if not target.exists():
             target.mkdir()
             try:
-                peer.prepare(stored, target)
+                with redirect_stdout(sys.stderr):  # what a peer has to say is none of the table's
+                    peer.prepare(stored, target)
             except Exception as error:  # a peer may fail in any way; the others go on
                 shutil.rmtree(target)
                 raise AbsentError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error

@@ -122,7 +122,7 @@ class Loader:
         self._begun: tuple[int, int] | None = None  # epoch and batch that the engine has begun with ahead of time
         self._current: Generator[Batch, None, None] | None = None
         feed = Feed(
-            reader=ShardReader(dataset, rows),
+            reader=ShardReader(dataset, rows, config.window if config.order == "windowed" else 0),
             labels=rows["label"].to_numpy(dtype=np.float32),
             order=self.order,
             rank=self.rank,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +51,18 @@ class ShardReader:
 
     A positioned read of a file that was cut short comes back short and becomes an error; a memory map would kill
     the process. A shard that is written to while it is open is noticed by its time of change.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    rows : DataFrame
+        Rows of the index, as :meth:`pneumo_fast.shards.Dataset.rows` gives them.
+    whole_shards : int
+        If above 0, so many shards are read from at a time, and the system is told of each when it is first asked for: a
+        slow disk then reads it in one go.
     """
 
-    def __init__(self, dataset: Dataset, rows: pd.DataFrame) -> None:
+    def __init__(self, dataset: Dataset, rows: pd.DataFrame, whole_shards: int = 0) -> None:
         self.shape = dataset.manifest.image_shape
         self.dtype = dataset.dtype
         self.image_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
@@ -68,6 +78,7 @@ class ShardReader:
         self._descriptor = np.full(len(names), CLOSED, dtype=np.int32)
         self._first_byte = np.zeros(len(names), dtype=np.int64)
         self._changed_ns: dict[int, int] = {}
+        self._announced: deque[int] = deque(maxlen=whole_shards)
 
     def __len__(self) -> int:
         """Images in the split."""
@@ -107,6 +118,8 @@ class ShardReader:
         shard = self._shard[rows]
         if (self._descriptor[shard] == CLOSED).any():
             self._keep_open(np.unique(shard))
+        if self._announced.maxlen:
+            self._announce(np.unique(shard))
         offset = self._first_byte[shard] + self._row[rows] * self.image_bytes
         return Places(shard, self._descriptor[shard], offset)
 
@@ -127,6 +140,14 @@ class ShardReader:
         for descriptor in self._descriptor[self._descriptor != CLOSED].tolist():
             os.close(descriptor)
         self._descriptor[:] = CLOSED
+
+    def _announce(self, shards: Rows) -> None:
+        """Have the system read whole shards into the page cache."""
+        for shard in shards.tolist():
+            descriptor = int(self._descriptor[shard])
+            if shard not in self._announced and descriptor != CLOSED:
+                self._announced.append(shard)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _keep_open(self, shards: Rows) -> None:
         with self._opening:

@@ -95,6 +95,21 @@ def test_more_files_are_kept_open_where_the_system_allows_it(
     assert limits == {resource.RLIMIT_NOFILE: (left, hard)}
 
 
+def test_whole_shards_are_announced_once_while_they_are_read_from(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *_: announced.append(str((OPEN / str(file)).readlink())))
+    rows = dataset.rows("train")
+    reader = ShardReader(dataset, rows, whole_shards=2)
+    names = rows["shard"].unique().tolist()
+    firsts = [int(np.flatnonzero(rows["shard"] == name)[0]) for name in names]
+    for number in (0, 1, 0, 1, 2, 1, 0):
+        read(reader, [firsts[number]])
+    reader.close()
+    assert [Path(path).name for path in announced] == [names[number] for number in (0, 1, 2, 0)]
+
+
 @pytest.mark.parametrize("open_files", [1, 256])
 def test_folder_layout(in_folders: Dataset, monkeypatch: pytest.MonkeyPatch, open_files: int) -> None:
     monkeypatch.setattr(reader_module, "openable_files", lambda _: open_files)
