@@ -16,7 +16,7 @@ from torch.utils.dlpack import from_dlpack
 from pneumo_fast.augment import Draws, noise_field
 from pneumo_fast.engines import READ_AHEAD, Batch, Feed
 from pneumo_fast.errors import DatasetError, DeviceError
-from pneumo_fast.ring import Ring, Slot, nvtx_range
+from pneumo_fast.ring import Position, Ring, Slot, nvtx_range, positions
 
 try:
     from nvidia.dali import fn, pipeline_def, types
@@ -37,7 +37,6 @@ class DaliEngine:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._epoch = 0
         self._stopped = True
         self._failure: Exception | None = None
         self._in_dali: list[Slot] = []
@@ -46,10 +45,10 @@ class DaliEngine:
         self._ring = Ring(slots, self._fill, feed.threads)
         self._pipeline = _pipeline(feed, self._source)
 
-    def begin(self, epoch: int, batches: range) -> None:
+    def begin(self, epoch: int, first: int, stop: int) -> None:
         """See :class:`pneumo_fast.engines.Engine`."""
-        self._epoch, self._failure, self._stopped = epoch, None, False
-        self._ring.begin(batches)
+        self._failure, self._stopped = None, False
+        self._ring.begin(positions(epoch, first, stop))
 
     def next(self) -> Batch:
         """See :class:`pneumo_fast.engines.Engine`; gives the slot back to be read into while DALI is at work."""
@@ -87,14 +86,14 @@ class DaliEngine:
         self._feed.reader.close()
         self._pipeline = self._failure = None  # an error's traceback holds on to the pipeline
 
-    def _fill(self, slot: Slot, batch: int) -> None:
+    def _fill(self, slot: Slot, position: Position) -> None:
         with nvtx_range("read", self._feed.device):
-            rows = self._feed.rows(self._epoch, batch)
+            rows = self._feed.rows(*position)
             slot.rows = len(rows)
             self._feed.reader.read_into(rows, slot.images.numpy()[: len(rows), 0])
             np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
             if augmentation := self._feed.augmentation:
-                draws = augmentation.draw(self._epoch, rows, self._feed.reader.shape[0])
+                draws = augmentation.draw(position[0], rows, self._feed.reader.shape[0])
                 slot.arguments = _arguments(self._feed, draws)
 
     def _source(self) -> tuple[NDArray[np.generic], ...]:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pneumo_fast.augment import Augmentation, apply, noise_field
+from pneumo_fast.augment import Augmentation, Draws, apply, noise_field
 from pneumo_fast.fused import Normalizer
 from pneumo_fast.order import Order, Rank, Rows
 from pneumo_fast.reader import ShardReader
-from pneumo_fast.ring import Ring, Slot
+from pneumo_fast.ring import Position, Ring, Slot, positions
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, float32, shape (N, 1, size, size), normalized; and labels, float32, shape (N,)."""
@@ -57,8 +57,11 @@ class Feed:
 class Engine(Protocol):
     """Delivers batches."""
 
-    def begin(self, epoch: int, batches: range) -> None:
-        """Start with the first of these batches of an epoch; none of them is empty."""
+    def begin(self, epoch: int, first: int, stop: int) -> None:
+        """Start with a batch of an epoch, and go on epoch after epoch, each up to ``stop``; none of them is empty.
+
+        Epochs follow each other without a pause: while the last batches of one are used, the next one's are read.
+        """
 
     def next(self) -> Batch:
         """The next batch, on the device; it stays as it is until the next one is asked for.
@@ -81,7 +84,6 @@ class FusedEngine:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._epoch = 0
         mean, std = (0.0, 1.0) if feed.augmentation else (feed.mean, feed.std)
         self._normalizer = Normalizer(feed.reader.dtype, mean * feed.scale, std * feed.scale)
         self._noise = torch.tensor(noise_field(feed.reader.shape[0])) if feed.augmentation else torch.empty(0)
@@ -90,10 +92,9 @@ class FusedEngine:
         self._ring = Ring(slots, self._fill, feed.threads)
         self._lent: Slot | None = None
 
-    def begin(self, epoch: int, batches: range) -> None:
+    def begin(self, epoch: int, first: int, stop: int) -> None:
         """See :class:`Engine`."""
-        self._epoch = epoch
-        self._ring.begin(batches)
+        self._ring.begin(positions(epoch, first, stop))
 
     def next(self) -> Batch:
         """See :class:`Engine`."""
@@ -113,21 +114,22 @@ class FusedEngine:
         self._ring.close()
         self._feed.reader.close()
 
-    def _fill(self, slot: Slot, batch: int) -> None:
-        rows = self._feed.rows(self._epoch, batch)
+    def _fill(self, slot: Slot, position: Position) -> None:
+        rows = self._feed.rows(*position)
         slot.rows = len(rows)
         self._write(rows, slot.images.numpy().reshape(len(slot.images), -1)[: len(rows)])
         if self._feed.augmentation:
-            self._augment(self._feed.augmentation, rows, slot.images[: len(rows)])
+            draws = self._feed.augmentation.draw(position[0], rows, slot.images.shape[-1])
+            self._augment(draws, slot.images[: len(rows)])
         np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
 
     def _write(self, rows: Rows, out: NDArray[np.float32]) -> None:
         """Normalize images into ``out``, shape (len(rows), pixels)."""
         self._normalizer.stream(self._feed.reader, rows, out)
 
-    def _augment(self, augmentation: Augmentation, rows: Rows, images: torch.Tensor) -> None:
+    def _augment(self, draws: Draws, images: torch.Tensor) -> None:
         """Change images in [0, 1] and normalize them, in place."""
-        table = torch.from_numpy(augmentation.draw(self._epoch, rows, images.shape[-1]).table())
+        table = torch.from_numpy(draws.table())
         for group, of_group in zip(torch.split(images, GROUP), torch.split(table, GROUP), strict=True):
             changed = apply(group, of_group, self._noise)
             torch.mul(changed.sub_(self._feed.mean), 1 / self._feed.std, out=group)

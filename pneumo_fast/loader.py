@@ -119,7 +119,7 @@ class Loader:
         self._fingerprint = _fingerprint(dataset, split, config)
         self._epoch = self._batch = 0
         self._resuming = False
-        self._begun: tuple[int, int] | None = None  # epoch and batch that the engine has begun with ahead of time
+        self._begun: tuple[int, int] | None = None  # epoch and batch that the engine delivers next
         self._current: Generator[Batch, None, None] | None = None
         feed = Feed(
             reader=ShardReader(dataset, rows, config.window if config.order == "windowed" else 0),
@@ -195,7 +195,9 @@ class Loader:
         self.wait_s = self.longest_wait_s = 0.0
         stop = self._full
         if self._begun != (epoch, first):
-            self._begin(epoch, first)
+            self._engine.end()
+            if stop:
+                self._engine.begin(epoch, first, stop)
         self._begun = None
         try:
             for batch in range(first, len(self)):
@@ -207,16 +209,10 @@ class Loader:
                     self.longest_wait_s = max(self.longest_wait_s, waited)
                 self._batch = batch + 1
                 yield out
-            self._begin(epoch + 1, 0)  # most probably asked for next: its first batches are there when it begins
-            self._begun = epoch + 1, 0
+            self._begun = epoch + 1, 0  # most probably asked for next
         finally:
             if self._begun is None:
                 self._engine.end()
-
-    def _begin(self, epoch: int, first: int) -> None:
-        self._engine.end()
-        if first < self._full:
-            self._engine.begin(epoch, range(first, self._full))
 
     def _nothing(self) -> Batch:
         """Our share of a last batch that has fewer rows than there are processes."""

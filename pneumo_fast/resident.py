@@ -82,10 +82,19 @@ class DeviceEngine:
             part.copy_(host[: len(part)])
         feed.reader.close()
         self._todo: deque[tuple[torch.Tensor, torch.Tensor | None]] = deque()
+        self._epoch = self._first = self._stop = 0
 
-    def begin(self, epoch: int, batches: range) -> None:
-        """See :class:`pneumo_fast.engines.Engine`; the epoch's row numbers and changes go to the device at once."""
-        feed = self._feed
+    def begin(self, epoch: int, first: int, stop: int) -> None:
+        """See :class:`pneumo_fast.engines.Engine`."""
+        self.end()
+        self._epoch, self._first, self._stop = epoch, first, stop
+
+    def _begin_epoch(self) -> None:
+        """Send an epoch's row numbers and changes to the device at once."""
+        feed, epoch, batches = self._feed, self._epoch, range(self._first, self._stop)
+        self._epoch, self._first = epoch + 1, 0
+        if not batches:
+            return
         shares = [feed.rank.share(rows) for rows in feed.order.rows_of(epoch, batches)]
         sizes, rows = [len(share) for share in shares], np.concatenate(shares)
         changes: tuple[torch.Tensor | None, ...] = (None,) * len(sizes)
@@ -98,6 +107,8 @@ class DeviceEngine:
     def next(self) -> Batch:
         """See :class:`pneumo_fast.engines.Engine`."""
         feed = self._feed
+        while not self._todo:
+            self._begin_epoch()
         rows, changes = self._todo.popleft()
         with nvtx_range("gather", feed.device):
             images, white = self._stored.index_select(0, rows).to(torch.float32), feed.scale

@@ -6,6 +6,7 @@ once. Batches are taken in their order, whichever thread was done first.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -33,8 +34,17 @@ class Slot:
     """Passed on the device once the batch that came from here has left this memory."""
 
 
-Fill = Callable[[Slot, int], None]
-"""Puts a batch, by its number, into a slot; called from several threads at once."""
+Position = tuple[int, int]
+"""Epoch and batch."""
+Fill = Callable[[Slot, Position], None]
+"""Puts a batch into a slot; called from several threads at once."""
+
+
+def positions(epoch: int, first: int, stop: int) -> Iterator[Position]:
+    """Batch after batch, epoch after epoch without end: each epoch's up to ``stop``, the first one's from ``first``."""
+    for later in itertools.count(epoch):
+        for batch in range(first if later == epoch else 0, stop):
+            yield later, batch
 
 
 class Ring:
@@ -44,12 +54,12 @@ class Ring:
         self._slots = list(slots)
         self._fill = fill
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pneumo-fast-read")
-        self._todo: Iterator[int] = iter(())
+        self._todo: Iterator[Position] = iter(())
         self._filling: deque[tuple[Slot, Future[None]]] = deque()
 
-    def begin(self, batches: range) -> None:
+    def begin(self, todo: Iterator[Position]) -> None:
         """Start to fill all slots with the first of these batches."""
-        self._todo = iter(batches)
+        self._todo = todo
         for slot in self._slots:
             self.give_back(slot)
 
@@ -71,14 +81,14 @@ class Ring:
 
     def give_back(self, slot: Slot) -> None:
         """Let a slot be filled with another batch."""
-        batch = next(self._todo, None)
-        if batch is not None:
-            self._filling.append((slot, self._pool.submit(self._fill_when_free, slot, batch)))
+        position = next(self._todo, None)
+        if position is not None:
+            self._filling.append((slot, self._pool.submit(self._fill_when_free, slot, position)))
 
-    def _fill_when_free(self, slot: Slot, batch: int) -> None:
+    def _fill_when_free(self, slot: Slot, position: Position) -> None:
         if slot.delivered is not None:
             slot.delivered.synchronize()
-        self._fill(slot, batch)
+        self._fill(slot, position)
 
     def end(self) -> None:
         """Stop filling, and wait for what is being filled."""

@@ -612,7 +612,15 @@ def test_a_split_that_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pyte
         load(make_dataset(tmp_path / "d"), "val", Place("resident", "cpu"), batch_size=4)
 
 
-def test_the_fused_engine_is_for_cpus(tmp_path: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+@pytest.mark.parametrize("engine", ["dali", "resident", "auto"])
+def test_a_gpu_that_is_not_there(tmp_path: Path, engine: EngineName) -> None:
+    with pytest.raises(DeviceError, match="device 'cuda:0' is asked for, but 0 GPUs are visible"):
+        load(make_dataset(tmp_path / "d"), "val", Place(engine, "cuda"), batch_size=4)
+
+
+def test_the_fused_engine_is_for_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumo_fast.loader.resolve_device", torch.device)
     with pytest.raises(ConfigError, match="engine fused on cuda:0: it is for CPUs"):
         load(make_dataset(tmp_path / "d"), "val", Place("fused", "cuda"), batch_size=4)
 
