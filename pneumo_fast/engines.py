@@ -100,8 +100,8 @@ class FusedEngine:
         """See :class:`Engine`."""
         if self._lent is not None:
             self._ring.give_back(self._lent)
-        slot = self._lent = self._ring.take()
-        return slot.images[: slot.rows], slot.labels[: slot.rows]
+        self._lent = self._ring.take()
+        return self._lent.views
 
     def end(self) -> None:
         """See :class:`Engine`."""
@@ -117,6 +117,7 @@ class FusedEngine:
     def _fill(self, slot: Slot, position: Position) -> None:
         rows = self._feed.rows(*position)
         slot.rows = len(rows)
+        slot.views = slot.images[: len(rows)], slot.labels[: len(rows)]  # here: the consumer would wait for the GIL
         self._write(rows, slot.images.numpy().reshape(len(slot.images), -1)[: len(rows)])
         if self._feed.augmentation:
             draws = self._feed.augmentation.draw(position[0], rows, slot.images.shape[-1])

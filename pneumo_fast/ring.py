@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ class Slot:
     """Float32, shape (max_batch,)."""
     rows: int = 0
     """How many of the rows are filled."""
+    views: tuple[torch.Tensor, torch.Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
+    """The filled rows of both."""
     arguments: tuple[NDArray[np.generic], ...] = ()
     """What DALI is told about each image, beside its pixels."""
     delivered: torch.cuda.Event | None = None
