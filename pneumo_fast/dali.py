@@ -6,6 +6,7 @@ only hands over a batch that the ring's threads have already read. The stored da
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class DaliEngine:
         self._stopped = True
         self._failure: Exception | None = None
         self._in_dali: list[Slot] = []
+        self._lent: Batch | None = None
+        self._held: deque[tuple[torch.cuda.Event, Batch]] = deque()
         shape = (feed.max_batch, 1, *feed.reader.shape)
         slots = [_make_slot(shape, feed.reader.dtype, feed.device) for _ in range(DALI_DEPTH + READ_AHEAD + 1)]
         self._ring = Ring(slots, self._fill, feed.threads)
@@ -54,6 +57,8 @@ class DaliEngine:
         """See :class:`pneumo_fast.engines.Engine`; gives the slot back to be read into while DALI is at work."""
         device = self._feed.device
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        if stream is not None:
+            self._hold(stream)
         try:
             with nvtx_range("deliver", device):
                 outputs = self._pipeline.run(stream)
@@ -63,8 +68,16 @@ class DaliEngine:
         slot = self._in_dali.pop(0)
         if stream is not None:
             slot.delivered = stream.record_event()
+            self._lent = images, labels
         self._ring.give_back(slot)
         return images, labels
+
+    def _hold(self, stream: torch.cuda.Stream) -> None:
+        """Keep the last batch from being written over by DALI until all that the consumer has asked of it is done."""
+        if self._lent is not None:
+            self._held.append((stream.record_event(), self._lent))
+        while self._held and self._held[0][0].query():  # type: ignore[no-untyped-call]
+            self._held.popleft()
 
     def end(self) -> None:
         """Take what DALI has begun out of it, so that the next epoch starts clean."""
@@ -76,15 +89,17 @@ class DaliEngine:
                 self._pipeline.run()
         except StopIteration:
             self._pipeline.reset()
-        self._ring.end()
-        self._in_dali.clear()
+        finally:
+            self._ring.end()
+            self._in_dali.clear()
+            self._held.clear()
 
     def close(self) -> None:
         """See :class:`pneumo_fast.engines.Engine`."""
         self.end()
         self._ring.close()
         self._feed.reader.close()
-        self._pipeline = self._failure = None  # an error's traceback holds on to the pipeline
+        self._pipeline = self._failure = self._lent = None  # an error's traceback holds on to the pipeline
 
     def _fill(self, slot: Slot, position: Position) -> None:
         with nvtx_range("read", self._feed.device):
@@ -113,8 +128,8 @@ def _make_slot(shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.devic
     torch_dtype = torch.float16 if dtype == np.float16 else torch.uint8
     pinned = device.type == "cuda"
     return Slot(
-        images=torch.empty(shape, dtype=torch_dtype, pin_memory=pinned),
-        labels=torch.empty(shape[0], pin_memory=pinned),
+        images=torch.empty(shape, dtype=torch_dtype, device="cpu", pin_memory=pinned),
+        labels=torch.empty(shape[0], dtype=torch.float32, device="cpu", pin_memory=pinned),
     )
 
 

@@ -33,7 +33,9 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if device.type != "cuda":
         raise DeviceError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
-    index, count = device.index or 0, torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    current = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    index = device.index if ":" in name else current
     if index >= count:
         raise DeviceError(f"device {name!r} is asked for, but {count} GPUs are visible: use --device cpu or auto")
     return torch.device("cuda", index)

@@ -79,6 +79,11 @@ class Engine(Protocol):
         """End, and give back files, threads and memory."""
 
 
+def _floats(shape: tuple[int, ...]) -> torch.Tensor:
+    """Memory of this machine, whatever PyTorch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 class FusedEngine:
     """Reads, casts and normalizes each image into the very memory that PyTorch sees; for CPUs."""
 
@@ -88,7 +93,7 @@ class FusedEngine:
         self._normalizer = Normalizer(feed.reader.dtype, mean * feed.scale, std * feed.scale)
         self._noise = torch.tensor(noise_field(feed.reader.shape[0])) if feed.augmentation else torch.empty(0)
         shape = (feed.max_batch, 1, *feed.reader.shape)
-        slots = [Slot(images=torch.empty(shape), labels=torch.empty(shape[0])) for _ in range(READ_AHEAD + 1)]
+        slots = [Slot(images=_floats(shape), labels=_floats(shape[:1])) for _ in range(READ_AHEAD + 1)]
         self._ring = Ring(slots, self._fill, feed.threads)
         self._lent: Slot | None = None
 

@@ -110,6 +110,10 @@ class Loader:
         training = config.order != "sequential"
         self.order = Order(sampler=_sampler(config, rows), batch_size=config.batch_size, training=training)
         self.rank = rank or Rank()
+        if self.rank.world_size > config.batch_size:
+            raise ConfigError(
+                f"batch size {config.batch_size} for {self.rank.world_size} processes: at least one image each expected"
+            )
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches since the epoch began."""
         self.longest_wait_s = 0.0
@@ -135,7 +139,11 @@ class Loader:
         )
         self.engine = _choose(config, feed)
         """The engine's name."""
-        self._engine = _open(self.engine, feed)
+        try:
+            self._engine = _open(self.engine, feed)
+        except BaseException:
+            feed.reader.close()
+            raise
         last = np.arange(self.order.length - (len(self.order) - 1) * config.batch_size)
         self._full = len(self.order) - (len(self.rank.share(last)) == 0)  # batches of which this process has a share
 
@@ -216,7 +224,10 @@ class Loader:
 
     def _nothing(self) -> Batch:
         """Our share of a last batch that has fewer rows than there are processes."""
-        return torch.empty((0, *self._shape), device=self._device), torch.empty(0, device=self._device)
+        images, labels = (
+            torch.empty(shape, dtype=torch.float32, device=self._device) for shape in ((0, *self._shape), (0,))
+        )
+        return images, labels
 
     def close(self) -> None:
         """Give back files, threads and device memory; the loader may not be used afterwards."""
@@ -258,6 +269,10 @@ def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, 
 def _sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
     if config.parts and config.order != "shuffle":
         raise ConfigError(f"order {config.order} with shares of several datasets: only shuffle can take shares")
+    if config.parts and (
+        sum(part.rows for part in config.parts) != len(rows) or any(p.used > p.rows for p in config.parts)
+    ):
+        raise ConfigError(f"the parts {config.parts} are not those of {len(rows)} images")
     if config.order == "shuffle":
         return Shares(config.parts, config.seed) if config.parts else Shuffle(len(rows), config.seed)
     if config.order == "weighted":
@@ -272,7 +287,8 @@ def _sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
 def _choose(config: LoadConfig, feed: Feed) -> EngineName:
     if config.engine != "auto":
         return config.engine
-    if split_bytes(feed) <= config.resident_share * device_memory(feed.device)[1]:
+    free, whole = device_memory(feed.device)
+    if split_bytes(feed) <= min(free, config.resident_share * whole):
         return "resident"
     return "dali" if feed.device.type == "cuda" else "fused"
 

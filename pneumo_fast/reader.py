@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,21 @@ def openable_files(wanted: int) -> int:
     return soft // 4
 
 
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What tells whether a file was written to or replaced: inode, time of change, size; zeros where there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _close_all(descriptors: NDArray[np.int32]) -> None:
+    for descriptor in descriptors[descriptors != CLOSED].tolist():
+        os.close(descriptor)
+    descriptors[:] = CLOSED
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where some images lie."""
@@ -50,7 +66,7 @@ class ShardReader:
     """Reads stored images of one split by positioned reads; safe to use from several threads.
 
     A positioned read of a file that was cut short comes back short and becomes an error; a memory map would kill
-    the process. A shard that is written to while it is open is noticed by its time of change.
+    the process. A shard that is written to or replaced while the reader lives is noticed by inode, time and size.
 
     Parameters
     ----------
@@ -77,7 +93,9 @@ class ShardReader:
         self._opening = threading.Lock()
         self._descriptor = np.full(len(names), CLOSED, dtype=np.int32)
         self._first_byte = np.zeros(len(names), dtype=np.int64)
-        self._changed_ns: dict[int, int] = {}
+        self._close = weakref.finalize(self, _close_all, self._descriptor)
+        self._stamps = [_stamp(self._path(shard)) for shard in range(len(names))]
+        self._kept = 0
         self._announced: deque[int] = deque(maxlen=whole_shards)
 
     def __len__(self) -> int:
@@ -124,22 +142,19 @@ class ShardReader:
         return Places(shard, self._descriptor[shard], offset)
 
     def check_unchanged(self, places: Places) -> None:
-        """Refuse what was read if one of the shards has been written to since it was opened.
+        """Refuse what was read if one of the shards has been written to or replaced since the reader was made.
 
         Raises
         ------
         DatasetError
         """
         for shard in np.unique(places.shard).tolist():
-            descriptor = int(self._descriptor[shard])
-            if descriptor != CLOSED and os.fstat(descriptor).st_mtime_ns != self._changed_ns[shard]:
+            if _stamp(self._path(shard)) != self._stamps[shard]:
                 raise DatasetError(f"shard {self._path(shard)} changed while it was read: run convert again")
 
     def close(self) -> None:
         """Close every file; the reader may not be used afterwards."""
-        for descriptor in self._descriptor[self._descriptor != CLOSED].tolist():
-            os.close(descriptor)
-        self._descriptor[:] = CLOSED
+        self._close()
 
     def _announce(self, shards: Rows) -> None:
         """Have the system read whole shards into the page cache."""
@@ -152,12 +167,12 @@ class ShardReader:
     def _keep_open(self, shards: Rows) -> None:
         with self._opening:
             for shard in shards[self._descriptor[shards] == CLOSED].tolist():
-                if len(self._changed_ns) >= self._open_files:
+                if self._kept >= self._open_files:
                     return
                 descriptor, first_byte = self._open(shard)
                 self._first_byte[shard] = first_byte  # before the descriptor, which other threads look at
-                self._changed_ns[shard] = os.fstat(descriptor).st_mtime_ns
                 self._descriptor[shard] = descriptor
+                self._kept += 1
 
     def _read_run(self, shard: int, row: int, out: Images) -> None:
         descriptor, first_byte = int(self._descriptor[shard]), int(self._first_byte[shard])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,8 +49,9 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     """Bytes that are free, and bytes in all."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
-    page = os.sysconf("SC_PAGE_SIZE")
-    return os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (1024 * int(found[1]) if found else whole), whole  # the page cache makes room where it is asked to
 
 
 class MemoryEngine(FusedEngine):
@@ -61,6 +64,11 @@ class MemoryEngine(FusedEngine):
             part = self._stored[first : first + CHUNK]
             feed.reader.read_into(np.arange(first, first + len(part)), part)
         feed.reader.close()
+
+    def close(self) -> None:
+        """See :class:`pneumo_fast.engines.Engine`."""
+        super().close()
+        self._stored = self._stored[:0].copy()
 
     def _write(self, rows: Rows, out: NDArray[np.float32]) -> None:
         self._normalizer.gather(self._stored.reshape(len(self._stored), -1), rows, out)

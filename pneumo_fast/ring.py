@@ -10,7 +10,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,8 +77,9 @@ class Ring:
         Exception
             Whatever filling it raised.
         """
-        slot, filled = self._filling.popleft()
-        filled.result()
+        slot, filled = self._filling[0]
+        filled.result()  # a signal may interrupt this: the slot stays in the queue, so that it is waited for
+        self._filling.popleft()
         return slot
 
     def give_back(self, slot: Slot) -> None:
@@ -98,11 +99,9 @@ class Ring:
         for _, filled in self._filling:
             filled.cancel()
         while self._filling:
-            _, filled = self._filling.popleft()
-            try:
-                filled.exception()
-            except CancelledError:
-                continue
+            with suppress(CancelledError):
+                self._filling[0][1].exception()
+            self._filling.popleft()
 
     def close(self) -> None:
         """End, and give back threads and memory."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import fields
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -610,6 +611,77 @@ def test_a_split_that_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pyte
         DeviceError, match=r"the split takes 0\.0 GB, and 0\.0 GB are free on cpu.*: give another --loader"
     ):
         load(make_dataset(tmp_path / "d"), "val", Place("resident", "cpu"), batch_size=4)
+
+
+@STREAMING
+def test_an_interrupted_wait_spoils_nothing(tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a read is slow: what it reads must not end up in a batch of a later epoch."""
+    dataset = make_dataset(tmp_path / "d")
+    images, labels = reference(dataset, "train", dataset.mean, dataset.std)
+    locate, result, fresh = reader.ShardReader.locate, Future.result, [True]
+
+    def slowly(self: reader.ShardReader, *arguments: Any) -> reader.Places:
+        time.sleep(0.3)
+        return locate(self, *arguments)
+
+    def interrupted(self: Future[None], *arguments: Any) -> None:
+        if fresh.pop():
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        result(self, *arguments)
+
+    with load(dataset, "train", place, batch_size=2, order="shuffle") as loader:
+        monkeypatch.setattr(reader.ShardReader, "locate", slowly)
+        monkeypatch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(loader.epoch(0))
+        check_epoch(loader, 5, images, labels, place)
+
+
+@STREAMING
+def test_a_shard_replaced_by_another_is_noticed(tmp_path: Path, place: Place) -> None:
+    dataset = make_dataset(tmp_path / "d")
+    name = dataset.rows("train")["shard"].iloc[0]
+    with load(dataset, "train", place, batch_size=2, order="shuffle") as loader:
+        collect(loader, 0)
+        np.save(tmp_path / "other.npy", np.zeros_like(np.load(dataset.path / name)))
+        (tmp_path / "other.npy").rename(dataset.path / name)
+        with pytest.raises(DatasetError, match=rf"{name} changed while it was read"):
+            within(lambda: [collect(loader, epoch) for epoch in (1, 2)])
+
+
+def test_more_processes_than_images_in_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch size 2 for 4 processes: at least one image each expected"):
+        load(make_dataset(tmp_path / "d"), "train", batch_size=2, order="shuffle", rank=Rank(world_size=4))
+
+
+@pytest.mark.parametrize("parts", [(Part(rows=200, used=200),), (Part(rows=21, used=22),)])
+def test_parts_of_other_data(tmp_path: Path, parts: tuple[Part, ...]) -> None:
+    with pytest.raises(ConfigError, match="are not those of 21 images"):
+        load(make_dataset(tmp_path / "d"), "train", batch_size=2, order="shuffle", parts=parts)
+
+
+def test_a_loader_that_fails_to_open_leaves_no_file_open(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "d")
+    last = dataset.path / dataset.rows("train")["shard"].iloc[-1]
+    last.write_bytes(last.read_bytes()[:-10])
+    before = resources()[1]
+    for _ in range(3):
+        with pytest.raises(DatasetError, match="was cut short"):
+            load(dataset, "train", Place("resident", "cpu"), batch_size=4, order="shuffle")
+    assert resources()[1] == before
+
+
+@pytest.mark.parametrize("place", PLACES, ids=" ".join)
+def test_pytorchs_defaults_change_nothing(tmp_path: Path, place: Place) -> None:
+    dataset = make_dataset(tmp_path / "d")
+    images, labels = reference(dataset, "train", dataset.mean, dataset.std)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with load(dataset, "train", place, batch_size=4, order="shuffle") as loader:
+            check_epoch(loader, 0, images, labels, place)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
