@@ -34,7 +34,7 @@ def resolve_device(name: str) -> torch.device:
     if device.type != "cuda":
         raise DeviceError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count()
-    current = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    current = torch.cuda.current_device() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
     index = device.index if ":" in name else current
     if index >= count:
         raise DeviceError(f"device {name!r} is asked for, but {count} GPUs are visible: use --device cpu or auto")
