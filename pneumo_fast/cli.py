@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -25,6 +26,8 @@ from pneumo_fast.options import (
     EngineName,
     EvaluateConfig,
     Layout,
+    Monitor,
+    Optimizer,
     OrderName,
     ShowConfig,
     Split,
@@ -33,6 +36,7 @@ from pneumo_fast.options import (
     Ungrouped,
     Window,
 )
+from pneumo_fast.schedule import ScheduleName
 
 app = typer.Typer(
     name="pneumo-fast",
@@ -171,6 +175,7 @@ def convert(
 
 @app.command()
 def train(
+    context: typer.Context,
     datasets: Annotated[
         list[Path] | None, typer.Argument(help="Dataset folders, one or several.", show_default="dataset")
     ] = None,
@@ -178,9 +183,22 @@ def train(
         list[float] | None, typer.Option(help="Each dataset's share of an epoch, in their order.", show_default="all")
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
+    config: Annotated[
+        Path | None, typer.Option(help="A run's config.json: its options, where none is given here.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-4,
+    accumulate: Annotated[int, typer.Option(help="Parts in which a batch goes through the model.")] = 1,
+    model: Annotated[str, typer.Option(help="A classifier of torchvision.")] = "resnet18",
+    weights: Annotated[str, typer.Option(help="none, default (pretrained) or a file.")] = "none",
+    optimizer: Annotated[Optimizer, typer.Option(help="adam or adamw.")] = "adam",
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-4,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 0.0,
+    schedule: Annotated[ScheduleName, typer.Option(help="How the learning rate falls.")] = "none",
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs in which the learning rate rises.")] = 0.0,
+    clip_norm: Annotated[float | None, typer.Option(help="Longest gradient.", show_default="any")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of an average of the weights.", show_default="off")] = None,
+    label_smoothing: Annotated[float, typer.Option(help="How far labels are drawn together.")] = 0.0,
     pos_weight: Annotated[
         str, typer.Option(help="Weight of a positive image: a number, or auto for negatives / positives.")
     ] = "auto",
@@ -197,41 +215,95 @@ def train(
     amp_dtype: Annotated[
         AmpDtype | None, typer.Option(help="Data type of mixed precision.", show_default="by the device")
     ] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
+    monitor: Annotated[Monitor, typer.Option(help="The validation figure that decides.")] = "auroc",
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a better one before the end.", show_default="all")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Divide anew, by patient, into parts.", show_default="no")] = None,
+    fold: Annotated[int | None, typer.Option(help="Which part is for validation, from 1.", show_default="")] = None,
+    limit_images: Annotated[int | None, typer.Option(help="Use only so many of a split.", show_default="all")] = None,
+    max_skipped: Annotated[int, typer.Option(help="Steps of an epoch that may be left out.")] = 20,
+    checkpoint_minutes: Annotated[float, typer.Option(help="How often to save within an epoch.")] = 10.0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Write a trace of a few steps.")] = False,
+    sync_bn: Annotated[bool, typer.Option("--sync-bn", help="BatchNorm over all GPUs.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Chooses initial weights and order.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch.")] = False,
+    seed: Annotated[int, typer.Option(help="Chooses initial weights, order and folds.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
 ) -> None:
-    """Train a 1-channel ResNet-18 on a dataset."""
+    """Train a 1-channel classifier, ResNet-18 by default, on a dataset."""
     from pneumo_fast import terminal
     from pneumo_fast.train import train as run
 
     terminal.set_up_logging()
-    config = TrainConfig(
-        datasets=tuple(datasets or [Path("dataset")]),
-        shares=tuple(share or ()),
-        out=out,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        pos_weight="auto" if pos_weight == "auto" else _number("pos-weight", pos_weight),
-        order=order,
-        balance=balance,
-        window=window,
-        loader=loader,
-        resident_share=resident_share,
-        augment=augment,
-        flip=flip,
-        amp=amp,
-        amp_dtype=amp_dtype,
-        device=device,
-        seed=seed,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    options: dict[str, Any] = {
+        "datasets": tuple(datasets or [Path("dataset")]),
+        "shares": tuple(share or ()),
+        "out": out,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "model": model,
+        "weights": weights,
+        "optimizer": optimizer,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "warmup_epochs": warmup_epochs,
+        "clip_norm": clip_norm,
+        "ema": ema,
+        "label_smoothing": label_smoothing,
+        "pos_weight": "auto" if pos_weight == "auto" else _number("pos-weight", pos_weight),
+        "order": order,
+        "balance": balance,
+        "window": window,
+        "loader": loader,
+        "resident_share": resident_share,
+        "augment": augment,
+        "flip": flip,
+        "amp": amp,
+        "amp_dtype": amp_dtype,
+        "compile": compile_,
+        "monitor": monitor,
+        "patience": patience,
+        "folds": folds,
+        "fold": fold,
+        "limit_images": limit_images,
+        "max_skipped": max_skipped,
+        "checkpoint_minutes": checkpoint_minutes,
+        "tensorboard": tensorboard,
+        "profile": profile,
+        "sync_bn": sync_bn,
+        "device": device,
+        "seed": seed,
+        "resume": resume,
+        "overwrite": overwrite,
+    }
+    if config is not None:
+        options |= _of_run(config, context)
     with terminal.training_display() as (on_epoch, on_progress):
-        summary = run(config, on_epoch, on_progress)
+        summary = run(TrainConfig(**options), on_epoch, on_progress)
     terminal.show_training(summary)
+
+
+def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
+    """The options of an earlier run, but for those given on this command line, and where to write."""
+    from pneumo_fast.runs import read_config
+
+    saved: dict[str, Any] = read_config(config.parent if config.name == "config.json" else config)["config"]
+    spelled = {"shares": "share", "compile": "compile_"}
+    known = {field.name for field in fields(TrainConfig)} - {"out", "resume", "overwrite"}
+    taken = {
+        name: value
+        for name, value in saved.items()
+        if name in known and str(context.get_parameter_source(spelled.get(name, name))) != "ParameterSource.COMMANDLINE"
+    }
+    for name, kind in (("datasets", Path), ("shares", float)):
+        if isinstance(value := taken.get(name), list):
+            taken[name] = tuple(map(kind, value))
+    return taken
 
 
 @app.command()

@@ -11,6 +11,7 @@
     ├── DeviceError             a device or a library for it is asked for and not there
     ├── RunError                a run folder or checkpoint is missing, damaged or does not fit
     └── TrainingError           training went wrong, for instance a loss that is no number
+        └── TrainingStoppedError    a signal asked for it, and the state is saved (exit code 128 + its number)
 
 A message says what is wrong, where, the value found and what to do about it. It never quotes a value of a
 DICOM file's patient module.
@@ -28,6 +29,7 @@ __all__ = [
     "RejectedImageError",
     "RunError",
     "TrainingError",
+    "TrainingStoppedError",
 ]
 
 
@@ -86,3 +88,17 @@ class RunError(PneumoError):
 
 class TrainingError(PneumoError):
     """Training went wrong; the last good checkpoint is kept."""
+
+
+class TrainingStoppedError(TrainingError):
+    """A signal asked training to stop, and its state is saved.
+
+    Parameters
+    ----------
+    signal_number : int
+        Which signal; the command line exits with 128 more, as shells report it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

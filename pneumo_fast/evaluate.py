@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from pneumo_fast.checkpoint import BEST, Checkpoint, load_checkpoint
 from pneumo_fast.combine import open_datasets
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError, RunError
@@ -33,8 +34,9 @@ from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.metrics import judge, sigmoid
 from pneumo_fast.model import build_model
 from pneumo_fast.options import EvaluateConfig
-from pneumo_fast.runs import BEST, Checkpoint, load_checkpoint, read_config
+from pneumo_fast.runs import read_config
 from pneumo_fast.shards import Dataset
+from pneumo_fast.subsets import select_fold
 
 FOLDER: Final = "eval"
 
@@ -68,7 +70,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
         If the device is not there.
     """
     checkpoint = load_checkpoint(config.run / BEST)
-    dataset = open_datasets(_dataset_paths(config))
+    dataset = _fold_of(checkpoint, open_datasets(_dataset_paths(config)))
     rows = dataset.rows(config.split)
     device = resolve_device(config.device)
     model = _load_model(checkpoint, dataset, config.run).to(device)
@@ -97,6 +99,14 @@ def _dataset_paths(config: EvaluateConfig) -> list[Path]:
         if not path.is_dir():
             raise RunError(f"run {config.run} was trained on {path}, which is not there: say where with --dataset")
     return paths
+
+
+def _fold_of(checkpoint: Checkpoint, dataset: Dataset) -> Dataset:
+    """The splits that the run was trained with, if it was trained on this dataset."""
+    folds, fold = checkpoint.settings.get("folds"), checkpoint.settings.get("fold")
+    if not (folds and fold) or dataset.identity != checkpoint.dataset_identity:
+        return dataset
+    return select_fold(dataset, folds, fold, checkpoint.settings["seed"])
 
 
 def _load_model(checkpoint: Checkpoint, dataset: Dataset, run: Path) -> nn.Module:

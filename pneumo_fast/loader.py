@@ -118,6 +118,8 @@ class Loader:
         """Seconds that the consumer has waited for batches since the epoch began."""
         self.longest_wait_s = 0.0
         """The longest of these waits but the first, for which nothing can have been read ahead."""
+        self.size = dataset.size
+        """Height and width of an image, in pixels."""
         self._device = device
         self._shape = (1, dataset.size, dataset.size)
         self._fingerprint = _fingerprint(dataset, split, config)
@@ -174,10 +176,14 @@ class Loader:
             If a shard changed under the loader.
         """
         self._end_epoch()
-        first = self._batch if self._resuming and epoch == self._epoch else 0
+        first = self.position(epoch)
         self._resuming = False
         self._current = self._batches(epoch, first)
         return self._current
+
+    def position(self, epoch: int) -> int:
+        """The first batch that :meth:`epoch` will deliver: 0, or where :meth:`load_state_dict` left off."""
+        return self._batch if self._resuming and epoch == self._epoch else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is: the next batch to deliver. It does not depend on the number of processes."""
@@ -249,13 +255,6 @@ class Loader:
         if self._current is not None:
             self._current.close()
             self._current = None
-
-
-def process_rank() -> Rank:
-    """The rank of this process as torch.distributed knows it; alone where that is not in use."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return Rank(number=torch.distributed.get_rank(), world_size=torch.distributed.get_world_size())
-    return Rank()
 
 
 def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, Any]:

@@ -145,9 +145,9 @@ def judge(labels: Labels, logits: Logits, thresholds: Sequence[float]) -> Metric
         positives=positives,
         negatives=n - positives,
         prevalence=positives / n,
-        auroc=_auroc(labels, logits) if ranked else None,
+        auroc=auroc(labels, logits) if ranked else None,
         auroc_interval=interval,
-        average_precision=_average_precision(labels, logits) if ranked else None,
+        average_precision=average_precision(labels, logits) if ranked else None,
         thresholds=results,
         always_negative=_rates(None, Confusion(tn=n - positives, fp=0, fn=positives, tp=0)),
         tradeoffs=tradeoffs(results),
@@ -201,11 +201,13 @@ def precision_recall_curve(labels: Labels, logits: Logits) -> Curve:
     return Curve(x=x, y=y)
 
 
-def _auroc(labels: Labels, logits: Logits) -> float:
+def auroc(labels: Labels, logits: Logits) -> float:
+    """Area under the ROC curve; both classes are there."""
     return _rounded(tm.binary_auroc(_ranks(logits), torch.tensor(labels)))
 
 
-def _average_precision(labels: Labels, logits: Logits) -> float:
+def average_precision(labels: Labels, logits: Logits) -> float:
+    """Area under the precision-recall steps; both classes are there."""
     return _rounded(tm.binary_average_precision(_ranks(logits), torch.tensor(labels)))
 
 

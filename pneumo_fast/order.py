@@ -278,6 +278,11 @@ class Order:
     def _joins_last(self) -> bool:
         return self.training and self.length % self.batch_size == 1
 
+    def rows_in(self, batch: int) -> int:
+        """Rows in one batch."""
+        last = batch == len(self) - 1
+        return self.length - batch * self.batch_size if last else self.batch_size
+
     def rows(self, epoch: int, batch: int) -> Rows:
         """Row numbers of one batch, int64, shape (rows,).
 

@@ -2,7 +2,8 @@
 
 Figures are made without pyplot, so nothing global changes and no display is needed. Colours are those of Okabe and
 Ito (2008, https://jfly.uni-koeln.de/color/), which stay apart for colour-blind eyes; what a colour says, a shape or
-a word says as well. The same figures give the same bytes. This is the only module that imports matplotlib.
+a word says as well. The same figures give the same bytes. Only this module and :mod:`pneumo_fast.curves` import
+matplotlib.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def draw_roc(metrics: Metrics, curve: Curve, split: str) -> bytes:
     axes.set_xlabel("1 \N{MINUS SIGN} specificity: share of negatives called positive")
     axes.set_ylabel("sensitivity: share of positives found")
     _legend(figure, axes)
-    return _png(figure)
+    return to_png(figure)
 
 
 def draw_precision_recall(metrics: Metrics, curve: Curve, split: str) -> bytes:
@@ -110,7 +111,7 @@ def draw_precision_recall(metrics: Metrics, curve: Curve, split: str) -> bytes:
     axes.set_xlabel("recall (sensitivity): share of positives found")
     axes.set_ylabel("precision: share of positives among those called positive")
     _legend(figure, axes)
-    return _png(figure)
+    return to_png(figure)
 
 
 def draw_confusion(metrics: Metrics, split: str) -> bytes:
@@ -126,14 +127,14 @@ def draw_confusion(metrics: Metrics, split: str) -> bytes:
     results = (*metrics.thresholds, metrics.always_negative)
     columns = min(len(results), COLUMNS)
     rows = math.ceil(len(results) / columns)
-    figure = _figure(3.4 * columns + 0.4, 3.7 * rows + 0.5)
+    figure = new_figure(3.4 * columns + 0.4, 3.7 * rows + 0.5)
     figure.suptitle(f"Confusion matrices  ·  {_images(metrics, split)}", fontsize=13, color=INK)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, result in zip(panels, results, strict=False):
         _confusion_panel(panel, result)
     for panel in panels[len(results) :]:
         panel.set_axis_off()
-    return _png(figure)
+    return to_png(figure)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,7 +197,7 @@ def draw_contact_sheet(strips: Sequence[Strip], headings: Sequence[str], title: 
         _strip_title(axes, x, y - 0.035, strip)
         for number, panel in enumerate(strip.panels):
             _image_panel(axes, x + number * (1 + gap), y, panel)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _strip_title(axes: Axes, x: float, y: float, strip: Strip) -> None:
@@ -245,14 +246,15 @@ def _cell_colours(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 - weight * (1.0 - full)
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure of a size in inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.02, hspace=0.02)
     return Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
 
 
 def _square_figure(title: str, metrics: Metrics, split: str) -> tuple[Figure, Axes]:
     """A figure with one square plot of [0, 1] by [0, 1] and room for a legend below."""
-    figure = _figure(6.4, 6.6 + 0.2 * len(metrics.thresholds))
+    figure = new_figure(6.4, 6.6 + 0.2 * len(metrics.thresholds))
     axes = figure.add_subplot()
     axes.set_title(f"{title}  ·  {_images(metrics, split)}", fontsize=13, color=INK, pad=12)
     axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), aspect="equal")
@@ -323,7 +325,8 @@ def _flipped(interval: Interval | None) -> Interval | None:
     return None if interval is None else (1 - interval[1], 1 - interval[0])
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # no version: the same figure, the same bytes
     return buffer.getvalue()

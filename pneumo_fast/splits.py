@@ -7,7 +7,7 @@ shuffled gives the same split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -49,11 +49,25 @@ def assign_splits(images: pd.DataFrame, *, val_fraction: float, test_fraction: f
     ndarray of str, shape (images,)
         ``train``, ``val`` or ``test``.
     """
-    fractions = np.array([1.0 - val_fraction - test_fraction, val_fraction, test_fraction])
+    fractions = {"train": 1.0 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
+    return divide(images, fractions, seed, "split")
+
+
+def divide(images: pd.DataFrame, shares: Mapping[str, float], seed: int, purpose: str) -> NDArray[np.object_]:
+    """Give every image one of several names, each with its share of the images; see :func:`assign_splits`.
+
+    Parameters
+    ----------
+    shares : mapping
+        Share of the images by name; they add up to 1.
+    purpose : str
+        Another purpose, another choice.
+    """
+    fractions = np.array(list(shares.values()))
     unit = np.where(images["group"] == "", "i" + images["image_id"], "g" + images["group"])
     label = images["label"].to_numpy()
     units = pd.DataFrame({"unit": unit, "neg": label == 0, "pos": label == 1}).groupby("unit", sort=True).sum()
-    units = units.iloc[seeded_order(units.index, seed, "split")]
+    units = units.iloc[seeded_order(units.index, seed, purpose)]
     want = np.outer(fractions, [(label == 0).sum(), (label == 1).sum()])
     have = np.zeros_like(want)
     choice = pd.Series("", index=units.index, dtype=object)
@@ -65,7 +79,7 @@ def assign_splits(images: pd.DataFrame, *, val_fraction: float, test_fraction: f
             have_now = have + np.outer(counts, [neg, pos])
             counts[_most_missing(want - have_now, fractions, np.array([neg, pos]))] += 1
         have += np.outer(counts, [neg, pos])
-        choice[alike] = np.repeat(np.array(NAMES, dtype=object), counts)
+        choice[alike] = np.repeat(np.array(list(shares), dtype=object), counts)
     return choice[unit].to_numpy()
 
 

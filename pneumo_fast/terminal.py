@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,17 +17,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 if TYPE_CHECKING:  # results are only shown here; importing their modules would cost the help text a second
+    from pneumo_fast.checkpoint import EpochRecord
     from pneumo_fast.convert import ConvertSummary
     from pneumo_fast.evaluation import Evaluation
     from pneumo_fast.metrics import ThresholdMetrics
-    from pneumo_fast.runs import EpochRecord
     from pneumo_fast.show import ShowSummary
     from pneumo_fast.train import TrainSummary
 
-out = Console(highlight=False)
+# Of several processes that train together the first speaks; errors are everyone's.
+out = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 err = Console(stderr=True, highlight=False)
 
 OnProgress = Callable[[int, int], None]
+MONITORED = {"auroc": "AUROC", "ap": "average precision", "loss": "loss", "accuracy": "accuracy"}
 NOT_CLINICAL = "Research software: not for clinical use."
 
 
@@ -181,7 +184,7 @@ def show_training(summary: TrainSummary) -> None:
     """Where the best checkpoint is."""
     out.print(
         f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
-        f"AUROC {summary.best_auroc:.3f})",
+        f"{MONITORED[summary.monitor]} {summary.best:.3f})",
         soft_wrap=True,
     )
 

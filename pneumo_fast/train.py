@@ -1,87 +1,60 @@
-"""The training loop, by hand in plain PyTorch.
+"""Training by hand in plain PyTorch: epochs, validation, and a state that is never lost.
 
-One call of :func:`train` makes a run folder (see :mod:`pneumo_fast.runs`). The step itself is :func:`train_step`;
-nothing in it waits for the device, so the next batch is prepared while the last one is computed.
+One call of :func:`train` makes a run folder (see :mod:`pneumo_fast.runs`). The step itself is in
+:mod:`pneumo_fast.step`. The state is saved between two steps, so a run that goes on from it is the run that was never
+stopped, to the last bit on a CPU with as many threads.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pneumo_fast.augment import Augmentation
-from pneumo_fast.combine import open_datasets, train_sizes
-from pneumo_fast.devices import resolve_amp, resolve_device
-from pneumo_fast.errors import DatasetError, TrainingError
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.model import build_model
+from pneumo_fast import team
+from pneumo_fast.checkpoint import BEST, LAST, Checkpoint, EpochRecord, save_checkpoint
+from pneumo_fast.devices import resolve_amp
+from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
+from pneumo_fast.metrics import auroc, average_precision, sigmoid
+from pneumo_fast.observe import OnEpoch, OnStep, observing
 from pneumo_fast.options import TrainConfig
-from pneumo_fast.order import parts_by_share
-from pneumo_fast.runs import (
-    BEST,
-    LAST,
-    Checkpoint,
-    EpochRecord,
-    claim_run,
-    describe_run,
-    save_checkpoint,
-    write_config,
-    write_history,
+from pneumo_fast.order import Rank
+from pneumo_fast.prepare import (
+    check_options,
+    choose_pos_weight,
+    first_checkpoint,
+    make_learner,
+    open_data,
+    settings_of,
+    training_loader,
+    validation_loader,
+    warm_up_compiler,
 )
-from pneumo_fast.shards import Dataset
+from pneumo_fast.runs import claim_run, describe_run, write_config, write_curves, write_history
+from pneumo_fast.signals import StopRequest
+from pneumo_fast.step import Guard, Learner, train_step
 
-ARCH = "resnet18"
-CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+if TYPE_CHECKING:
+    from pathlib import Path
 
+    from pneumo_fast.loader import Loader
 
-@dataclass(kw_only=True, slots=True)
-class Learner:
-    """What a training step works on."""
+logger = logging.getLogger(__name__)
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    loss: nn.BCEWithLogitsLoss
-    device: torch.device
-    amp_dtype: torch.dtype | None
+LOOK_EVERY = 50  # steps between two looks at the figures, each of which waits for the device
+SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
+MONITORED = {"auroc": ("val_auroc", 1), "ap": ("val_ap", 1), "loss": ("val_loss", -1), "accuracy": ("val_accuracy", 1)}
+"""Key in the history and direction of each figure that can decide which epoch is the best."""
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N,) float32 of images (N, 1, H, W), under mixed precision where it is on."""
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-            logits: torch.Tensor = self.model(images)
-        return logits.squeeze(1).float()
-
-
-def train_step(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One optimizer step; nothing here waits for the device.
-
-    Parameters
-    ----------
-    images : Tensor of float32, shape (N, 1, H, W)
-    labels : Tensor of float32, shape (N,)
-        0 or 1.
-
-    Returns
-    -------
-    loss : Tensor of float32, scalar
-    logits : Tensor of float32, shape (N,)
-    """
-    learner.optimizer.zero_grad(set_to_none=True)
-    logits = learner.logits(images)
-    loss = learner.loss(logits, labels)
-    learner.scaler.scale(loss).backward()
-    learner.scaler.step(learner.optimizer)
-    learner.scaler.update()
-    return loss.detach(), logits.detach()
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,23 +66,24 @@ class TrainSummary:
     """Finished epochs, earlier ones included."""
     best_epoch: int
     """From 1."""
-    best_auroc: float
+    best: float
+    """The monitored figure of that epoch."""
+    monitor: str
+    """Which figure that is."""
     history: list[EpochRecord]
 
 
-def train(
-    config: TrainConfig,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> TrainSummary:
+def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnProgress | None = None) -> TrainSummary:
     """Train a classifier; the best and the last checkpoint end up in ``config.out``.
+
+    Started by ``torchrun``, each process trains on its share of the same batches, and the first of them writes.
 
     Parameters
     ----------
     on_epoch : callable, optional
-        Called with the record of each finished epoch.
+        Called with the record of each finished epoch, in the first process.
     on_progress : callable, optional
-        Called with (training images seen, training images to see in all) after each step.
+        Called with (training images seen, training images to see in all) after each step, in the first process.
 
     Raises
     ------
@@ -118,225 +92,274 @@ def train(
     RunError
         If ``out`` holds a run and neither ``resume`` nor ``overwrite`` is given, or the run does not fit.
     TrainingError
-        If the loss is no finite number; the last good checkpoint is kept.
+        If the loss is no finite number, or too many steps were left out; the last good checkpoint is kept.
+    TrainingStoppedError
+        After SIGINT or SIGTERM, once the state is saved.
     """
-    device = resolve_device(config.device)
-    amp_dtype = resolve_amp(device, amp=config.amp, dtype=config.amp_dtype)
-    dataset = open_datasets(config.datasets)
-    pos_weight = _pos_weight(dataset, config)
-    settings = _settings(config, dataset, pos_weight, amp_dtype)
-    checkpoint = claim_run(config, settings)
-    learner = _make_learner(config, device, amp_dtype, pos_weight)
-    if checkpoint is None:
-        checkpoint = _first_checkpoint(dataset, learner, pos_weight, settings)
-    else:
-        learner.model.load_state_dict(checkpoint.model)
-        learner.optimizer.load_state_dict(checkpoint.optimizer)
-        learner.scaler.load_state_dict(checkpoint.scaler)
-    if checkpoint.epoch < config.epochs:
-        resolved = {"device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight}
-        write_config(config.out, describe_run(config, dataset, resolved))
-        _fit(config, dataset, learner, checkpoint, on_epoch, on_progress)
+    with team.joined(config.device) as (device, rank), StopRequest() as request:
+        check_options(config, device, rank)
+        amp_dtype = resolve_amp(device, amp=config.amp, dtype=config.amp_dtype)
+        dataset = open_data(config)
+        pos_weight = choose_pos_weight(dataset, config)
+        settings = settings_of(config, dataset, pos_weight, amp_dtype)
+        state = _claim(config, settings, rank)
+        if state is None:
+            state = first_checkpoint(config, dataset, pos_weight, settings)
+        if state.epoch < config.epochs and not _out_of_patience(config, state):
+            if rank.number == 0:
+                resolved = {"device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight}
+                write_config(config.out, describe_run(config, dataset, resolved))
+            else:
+                on_epoch = on_progress = None
+            with (
+                training_loader(config, dataset, device, rank) as images,
+                validation_loader(config, dataset, device, rank) as validation,
+            ):
+                learner = make_learner(
+                    config, device, rank, size=dataset.size, batches=len(images), pos_weight=pos_weight,
+                    amp_dtype=amp_dtype,
+                )  # fmt: skip
+                run = Run(config, learner, state, images, validation, rank, request)
+                with observing(config, rank) as (after_epoch, after_step):
+                    run.fit([*after_epoch, *([on_epoch] if on_epoch else [])], after_step, on_progress)
+            if rank.number == 0:
+                write_curves(config.out, state.history, state.best_epoch)
     return TrainSummary(
         run=config.out,
-        epochs=checkpoint.epoch,
-        best_epoch=checkpoint.best_epoch,
-        best_auroc=checkpoint.best_auroc,
-        history=checkpoint.history,
+        epochs=state.epoch,
+        best_epoch=state.best_epoch,
+        best=state.best,
+        monitor=state.monitor,
+        history=state.history,
     )
 
 
-def _fit(
-    config: TrainConfig,
-    dataset: Dataset,
-    learner: Learner,
-    checkpoint: Checkpoint,
-    on_epoch: Callable[[EpochRecord], None] | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    """Run the epochs that are left, writing checkpoints and history after each."""
-    device = learner.device
-    with _training_loader(config, dataset, device) as images, _validation_loader(config, dataset, device) as validation:
-        for epoch in range(checkpoint.epoch, config.epochs):
-            n = images.order.length
-
-            def progress(seen: int, before: int = epoch * n, total: int = config.epochs * n) -> None:
-                if on_progress:
-                    on_progress(before + seen, total)
-
-            record: EpochRecord = {"epoch": epoch + 1}
-            record |= _train_epoch(learner, images, epoch, progress)
-            record |= _validate(learner, validation, epoch)
-            _save(config.out, learner, checkpoint, record)
-            if on_epoch:
-                on_epoch(record)
+def _claim(config: TrainConfig, settings: dict[str, Any], rank: Rank) -> Checkpoint | None:
+    """The state to go on from, if any; the first process makes the folder for all."""
+    state, failure = None, None
+    if rank.number == 0:
+        try:
+            state = claim_run(config, settings)
+        except RunError as error:
+            failure = str(error)
+    state, failure = team.from_first((state, failure))
+    if failure:
+        raise RunError(failure)
+    return state
 
 
-def _training_loader(config: TrainConfig, dataset: Dataset, device: torch.device) -> Loader:
-    load = LoadConfig(
-        batch_size=config.batch_size,
-        order=config.order,
-        seed=config.seed,
-        parts=parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else (),
-        balance=config.balance,
-        window=config.window,
-        engine=config.loader,
-        resident_share=config.resident_share,
-        augmentation=_augmentation(config),
-    )
-    return Loader(dataset, "train", load, device=device)
+def _out_of_patience(config: TrainConfig, state: Checkpoint) -> bool:
+    return config.patience is not None and state.epoch - state.best_epoch >= config.patience
 
 
-def _augmentation(config: TrainConfig) -> Augmentation | None:
-    if config.augment == "none":
-        return None
-    return Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
+class Run:
+    """One run under way: a learner, where it is, and what it is fed with."""
 
+    def __init__(
+        self,
+        config: TrainConfig,
+        learner: Learner,
+        state: Checkpoint,
+        images: Loader,
+        validation: Loader,
+        rank: Rank,
+        request: StopRequest,
+    ) -> None:
+        self._config, self._learner, self._state = config, learner, state
+        self._images, self._validation = images, validation
+        self._rank, self._request = rank, request
+        self._sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, right answers, images counted
+        self._saved_s = time.monotonic()
+        if state.model:
+            self._restore()
+        self._guard = Guard(learner)
+        if state.buffers:
+            self._guard.kept = [buffer.to(learner.device) for buffer in state.buffers]
+        self._guard.skipped = state.skipped[1]
 
-def _validation_loader(config: TrainConfig, dataset: Dataset, device: torch.device) -> Loader:
-    return Loader(dataset, "val", LoadConfig(batch_size=config.batch_size, engine=config.loader), device=device)
+    def fit(self, on_epoch: Sequence[OnEpoch], after_step: OnStep, on_progress: OnProgress | None) -> None:
+        """Run the epochs that are left."""
+        config, state = self._config, self._state
+        if config.compile:
+            warm_up_compiler(self._learner, config.batch_size // self._rank.world_size, self._images.size)
+        while state.epoch < config.epochs and not _out_of_patience(config, state):
+            record: EpochRecord = {"epoch": state.epoch + 1}
+            record |= self._train_epoch(after_step, on_progress)
+            record |= self._validate()
+            self._finish_epoch(record)
+            for observer in on_epoch:
+                observer(record)
+        if _out_of_patience(config, state):
+            logger.info("stopped early: no better %s for %d epochs", config.monitor, config.patience)
 
+    def _train_epoch(self, after_step: OnStep, on_progress: OnProgress | None) -> EpochRecord:
+        learner, images, epoch = self._learner, self._images, self._state.epoch
+        first, n = images.position(epoch), images.order.length
+        learner.model.train()
+        begin = time.perf_counter()
+        for batch, (pixels, labels) in enumerate(images.epoch(epoch), start=first + 1):
+            size = images.order.rows_in(batch - 1)
+            losses, logits = train_step(learner, pixels, labels, size)
+            self._count(losses, logits, labels)
+            after_step()
+            if on_progress:
+                on_progress(epoch * n + min(batch * self._config.batch_size, n), self._config.epochs * n)
+            if batch % LOOK_EVERY == 0:
+                self._look(batch)
+            if batch < len(images):
+                self._attend(batch)
+        self._look(len(images))
+        loss, right, counted = team.total(self._sums).tolist()
+        if not counted:
+            raise TrainingError(f"no step of epoch {epoch + 1} had a finite loss: lower --lr or leave --amp away")
+        self._sums.zero_()
+        seconds, steps = time.perf_counter() - begin, len(images) - first
+        return {
+            "train_loss": loss / counted,
+            "train_accuracy": right / n,
+            "lr": learner.optimizer.param_groups[0]["lr"],
+            "skipped_steps": self._guard.skipped - self._state.skipped[0],
+            "images_per_s": (n - first * self._config.batch_size) / seconds,
+            "wait_share": images.wait_s / seconds,
+            "wait_ms_per_step": 1000 * images.wait_s / steps,
+            "longest_wait_ms": 1000 * images.longest_wait_s,
+            "train_seconds": seconds,
+        }
 
-def _train_epoch(learner: Learner, loader: Loader, epoch: int, progress: Callable[[int], None]) -> EpochRecord:
-    learner.model.train()
-    mean_loss = MeanMetric(nan_strategy="disable").to(learner.device)  # looking for NaN would wait for the device
-    accuracy = BinaryAccuracy(validate_args=False).to(learner.device)
-    seen, begin = 0, time.perf_counter()
-    for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
-        loss, logits = train_step(learner, images, labels)
-        mean_loss.update(loss.expand(len(labels)))  # by image: without the look for NaN, weights go unheeded
-        accuracy.update(logits.sigmoid(), labels.int())
-        if step % CHECK_EVERY == 0:
-            _check_finite(mean_loss, epoch, step)
-        seen += len(labels)
-        progress(seen)
-    _check_finite(mean_loss, epoch, len(loader))
-    seconds = time.perf_counter() - begin
-    return {
-        "train_loss": float(mean_loss.compute()),
-        "train_accuracy": float(accuracy.compute()),
-        "images_per_s": seen / seconds,
-        "wait_share": loader.wait_s / seconds,
-        "wait_ms_per_step": 1000 * loader.wait_s / len(loader),
-        "longest_wait_ms": 1000 * loader.longest_wait_s,
-        "train_seconds": seconds,
-    }
+    def _count(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch's figures up, on the device; what is not finite does not count."""
+        finite = losses.isfinite()
+        loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
+        right = ((logits > 0) == (labels > 0.5)).sum()
+        self._sums += torch.stack([loss, right.double(), finite.sum().double()])
 
+    def _look(self, batch: int) -> None:
+        """See whether all is well; this waits for the device."""
+        skipped, allowed = self._guard.look() - self._state.skipped[0], self._config.max_skipped
+        if skipped > allowed:
+            raise TrainingError(
+                f"{skipped} of the first {batch} steps of epoch {self._state.epoch + 1} had a gradient that is not "
+                f"finite, {allowed} are allowed: lower --lr, leave --amp away or raise --max-skipped; the last "
+                "checkpoint is kept"
+            )
 
-@torch.inference_mode()
-def _validate(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
-    learner.model.eval()
-    mean_loss = MeanMetric(nan_strategy="disable").to(learner.device)
-    metrics = {
-        "val_accuracy": BinaryAccuracy(validate_args=False).to(learner.device),
-        "val_auroc": BinaryAUROC(validate_args=False).to(learner.device),
-        "val_ap": BinaryAveragePrecision(validate_args=False).to(learner.device),
-    }
-    begin = time.perf_counter()
-    for images, labels in loader.epoch(epoch):
-        logits = learner.logits(images)
-        mean_loss.update(learner.loss(logits, labels).expand(len(labels)))
-        for metric in metrics.values():
-            metric.update(logits.sigmoid(), labels.int())
-    _check_finite(mean_loss, epoch, len(loader))
-    values: EpochRecord = {"val_loss": float(mean_loss.compute())}
-    values |= {name: float(metric.compute()) for name, metric in metrics.items()}
-    values["val_seconds"] = time.perf_counter() - begin
-    return values
+    def _attend(self, batch: int) -> None:
+        """Save or stop between two steps, when the clock or a signal asks for it."""
+        if self._rank.world_size > 1 and batch % LOOK_EVERY:
+            return  # several processes ask each other, which waits for the device
+        due = time.monotonic() - self._saved_s > 60 * self._config.checkpoint_minutes
+        wish = team.highest(self._request.signal or (SAVE if due else 0), self._learner.device)
+        if wish:
+            self._save(self._images.state_dict())
+        if wish > SAVE:
+            at = f"step {batch} of epoch {self._state.epoch + 1}"
+            raise TrainingStoppedError(f"stopped by {signal.Signals(wish).name} after {at}: go on with --resume", wish)
 
+    @torch.inference_mode()
+    def _validate(self) -> EpochRecord:
+        learner = self._learner
+        network = (learner.ema.model if learner.ema else learner.model).eval()
+        begin, batches = time.perf_counter(), self._validation.epoch(self._state.epoch)
+        parts = [(learner.logits(images, network), labels.clone()) for images, labels in batches]
+        logits = team.gathered(torch.cat([part for part, _ in parts])).cpu()
+        labels = team.gathered(torch.cat([part for _, part in parts])).cpu()
+        weight = torch.tensor(self._state.pos_weight, dtype=torch.float64)
+        loss = binary_cross_entropy_with_logits(logits.double(), labels.double(), pos_weight=weight).item()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the validation loss became {loss} in epoch {self._state.epoch + 1}: lower --lr or leave --amp away; "
+                "the last checkpoint, if any, is kept"
+            )
+        truth, scores = labels.numpy().astype(np.int64), logits.numpy()
+        return {
+            "val_loss": loss,
+            "val_accuracy": float(((sigmoid(scores) >= 0.5) == truth).mean()),
+            "val_auroc": auroc(truth, scores),
+            "val_ap": average_precision(truth, scores),
+            "val_seconds": time.perf_counter() - begin,
+        }
 
-def _check_finite(mean_loss: MeanMetric, epoch: int, step: int) -> None:
-    if not math.isfinite(value := float(mean_loss.compute())):
-        raise TrainingError(
-            f"the loss became {value} in epoch {epoch + 1} by step {step}: lower --lr or leave --amp away; "
-            "the checkpoint of the last finished epoch, if any, is kept"
+    def _finish_epoch(self, record: EpochRecord) -> None:
+        """Bring the state up to date and write it; the last checkpoint last, so that a kill before loses nothing."""
+        state, learner = self._state, self._learner
+        state.epoch, state.step = int(record["epoch"]), learner.step
+        state.history = [*state.history, record]
+        state.skipped = [self._guard.skipped] * 2
+        key, direction = MONITORED[state.monitor]
+        is_best = not state.best_epoch or direction * record[key] > direction * state.best
+        if is_best:
+            state.best, state.best_epoch = float(record[key]), state.epoch
+        if self._rank.number == 0:
+            write_history(self._config.out, state.history)
+            if is_best:
+                judged = learner.ema.model if learner.ema else learner.model
+                save_checkpoint(replace(state, model=judged.state_dict(), **_EMPTY), self._config.out / BEST)
+        self._save({})
+        if (number := team.highest(self._request.signal, learner.device)) and state.epoch < self._config.epochs:
+            name = signal.Signals(number).name
+            raise TrainingStoppedError(f"stopped by {name} after epoch {state.epoch}: go on with --resume", number)
+
+    def _save(self, loader: dict[str, Any]) -> None:
+        """Write the state between two steps."""
+        learner, state = self._learner, self._state
+        sums = team.total(self._sums)
+        self._saved_s = time.monotonic()
+        if self._rank.number:
+            return
+        random = [torch.get_rng_state()]
+        if learner.device.type == "cuda":
+            random.append(torch.cuda.get_rng_state(learner.device))
+        ema = {"model": learner.ema.model.state_dict(), "updates": learner.ema.updates} if learner.ema else {}
+        save_checkpoint(
+            replace(
+                state,
+                model=learner.model.state_dict(),
+                loader=loader,
+                sums=sums.tolist(),
+                step=learner.step,
+                skipped=[state.skipped[0], self._guard.skipped],
+                optimizer=learner.optimizer.state_dict(),
+                scaler=learner.scaler.state_dict(),
+                ema=ema,
+                buffers=self._guard.kept,
+                random=random,
+                machine=self._machine(),
+            ),
+            self._config.out / LAST,
         )
 
+    def _restore(self) -> None:
+        """Put the learner and the loader where the state says."""
+        learner, state = self._learner, self._state
+        learner.model.load_state_dict(state.model)
+        learner.optimizer.load_state_dict(state.optimizer)
+        learner.scaler.load_state_dict(state.scaler)
+        learner.step = state.step
+        if learner.ema is not None:
+            learner.ema.model.load_state_dict(state.ema["model"])
+            learner.ema.updates = state.ema["updates"]
+        if state.loader:
+            self._images.load_state_dict(state.loader)
+        if self._rank.number == 0:  # the sums are those of all processes
+            self._sums += torch.tensor(state.sums, dtype=torch.float64, device=learner.device)
+            torch.set_rng_state(state.random[0].cpu())
+            if learner.device.type == "cuda" and len(state.random) > 1:
+                torch.cuda.set_rng_state(state.random[1].cpu(), learner.device)
+        changed = [name for name, value in self._machine().items() if state.machine.get(name) != value]
+        if changed:
+            logger.warning("resumed with other %s: the result will not be the same to the last bit", ", ".join(changed))
 
-def _save(run: Path, learner: Learner, checkpoint: Checkpoint, record: EpochRecord) -> None:
-    """Bring the checkpoint up to date and write it.
-
-    The last checkpoint comes last of all: a run that is killed before repeats the epoch, and lacks nothing after.
-    """
-    checkpoint.model = learner.model.state_dict()
-    checkpoint.optimizer = learner.optimizer.state_dict()
-    checkpoint.scaler = learner.scaler.state_dict()
-    checkpoint.epoch = int(record["epoch"])
-    checkpoint.history = [*checkpoint.history, record]
-    is_best = record["val_auroc"] > checkpoint.best_auroc
-    if is_best:
-        checkpoint.best_auroc, checkpoint.best_epoch = float(record["val_auroc"]), checkpoint.epoch
-    write_history(run, checkpoint.history)
-    save_checkpoint(checkpoint, *([run / BEST] if is_best else []), run / LAST)
-
-
-def _pos_weight(dataset: Dataset, config: TrainConfig) -> float:
-    """Weight of a positive image; refuses splits from which nothing can be learned or told."""
-    for split in ("train", "val"):
-        found = dataset.rows(split)["label"].unique()
-        if len(found) < 2:
-            raise DatasetError(
-                f"the {split} split of {dataset.path} has images of label {found[0]} only: convert with more images "
-                "or another --seed or --val-fraction"
-            )
-    if config.pos_weight != "auto":
-        return config.pos_weight
-    if config.order == "weighted" and config.balance == "label":
-        return 1.0  # both classes are equally frequent already
-    labels = dataset.rows("train")["label"]
-    return float((labels == 0).sum() / (labels == 1).sum())
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "threads": torch.get_num_threads(),
+            "processes": self._rank.world_size,
+            "device": self._learner.device.type,
+            "loader": self._images.engine,
+            "torch": str(torch.__version__),
+        }
 
 
-def _make_learner(
-    config: TrainConfig, device: torch.device, amp_dtype: torch.dtype | None, pos_weight: float
-) -> Learner:
-    torch.manual_seed(config.seed)
-    model = build_model(ARCH).to(device)
-    model = model.to(memory_format=torch.channels_last)  # on a CPU 15 % faster at 224 pixels, 7 % slower at 64
-    return Learner(
-        model=model,
-        optimizer=torch.optim.Adam(model.parameters(), lr=config.lr),
-        scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16),
-        loss=nn.BCEWithLogitsLoss(pos_weight=torch.tensor(pos_weight, device=device)),
-        device=device,
-        amp_dtype=amp_dtype,
-    )
-
-
-def _first_checkpoint(dataset: Dataset, learner: Learner, pos_weight: float, settings: dict[str, Any]) -> Checkpoint:
-    return Checkpoint(
-        arch=ARCH,
-        size=dataset.size,
-        mean=dataset.mean,
-        std=dataset.std,
-        pos_weight=pos_weight,
-        dataset_identity=dataset.identity,
-        epoch=0,
-        best_auroc=-1.0,
-        best_epoch=0,
-        history=[],
-        model=learner.model.state_dict(),
-        optimizer=learner.optimizer.state_dict(),
-        scaler=learner.scaler.state_dict(),
-        settings=settings,
-    )
-
-
-def _settings(
-    config: TrainConfig, dataset: Dataset, pos_weight: float, amp_dtype: torch.dtype | None
-) -> dict[str, Any]:
-    """The options that shape the result, which must be the same when resuming."""
-    return {
-        "dataset": dataset.identity,
-        "shares": list(config.shares),
-        "seed": config.seed,
-        "order": config.order,
-        "balance": config.balance,
-        "window": config.window,
-        "augment": config.augment,
-        "flip": config.flip,
-        "batch-size": config.batch_size,
-        "lr": config.lr,
-        "pos-weight": pos_weight,
-        "amp-dtype": str(amp_dtype),
-    }
+_EMPTY: dict[str, Any] = {
+    "loader": {}, "sums": [], "optimizer": {}, "scaler": {}, "ema": {}, "buffers": [], "random": [], "machine": {}
+}  # fmt: skip
+"""What a checkpoint that is only to be judged does without."""

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
+from pneumo_fast.checkpoint import BEST, load_checkpoint
 from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.model import build_model
-from pneumo_fast.runs import BEST, load_checkpoint
 from pneumo_fast.shards import Dataset
 
 REQUIRED = 0.95

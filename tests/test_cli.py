@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -111,7 +111,17 @@ TRAIN_OPTIONS = {
     "--out": "r",
     "--epochs": "3",
     "--batch-size": "5",
+    "--accumulate": "2",
+    "--model": "resnet34",
+    "--weights": "w.pt",
+    "--optimizer": "adamw",
     "--lr": "0.01",
+    "--weight-decay": "0.5",
+    "--schedule": "cosine",
+    "--warmup-epochs": "1.5",
+    "--clip-norm": "2.5",
+    "--ema": "0.75",
+    "--label-smoothing": "0.25",
     "--pos-weight": "2.5",
     "--order": "weighted",
     "--balance": "view",
@@ -122,6 +132,14 @@ TRAIN_OPTIONS = {
     "--flip": "",
     "--amp": "",
     "--amp-dtype": "bfloat16",
+    "--compile": "",
+    "--monitor": "ap",
+    "--patience": "3",
+    "--max-skipped": "4",
+    "--checkpoint-minutes": "2.5",
+    "--tensorboard": "",
+    "--profile": "",
+    "--sync-bn": "",
     "--device": "cpu",
     "--seed": "7",
     "--resume": "",
@@ -139,7 +157,7 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
             ConvertConfig(images=Path("i"), labels=Path("l")),
             {"images", "labels", "overwrite"},
         ),
-        (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite"}),
+        (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
         (["show", "d"], SHOW_OPTIONS, ShowConfig(), set()),
     ],
@@ -165,6 +183,21 @@ def test_lists(config_of: Run) -> None:
     assert config_of("evaluate", "--threshold", "0.1", "--threshold", "0.9").thresholds == (0.1, 0.9)
     train = config_of("train", "a", "b", "--share", "1", "--share", "3")
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
+
+
+def test_folds_and_limit_reach_their_fields(config_of: Run) -> None:
+    given = config_of("train", "--folds", "5", "--fold", "2", "--limit-images", "9")
+    assert (given.folds, given.fold, given.limit_images) == (5, 2, 9)
+
+
+def test_a_run_is_repeated_but_for_what_is_given(config_of: Run, tmp_path: Path) -> None:
+    before = TrainConfig(
+        datasets=(Path("a"), Path("b")), shares=(1.0, 2.0), out=Path("old"), lr=0.5, seed=3, compile=True, ema=0.9
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"config": asdict(before)}, default=str))
+    for path in (tmp_path, tmp_path / "config.json"):
+        again = config_of("train", "--config", path, "--lr", "0.25", "--out", "new")
+        assert again == replace(before, lr=0.25, out=Path("new"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pneumo_fast import evaluation as evaluation_module
 from pneumo_fast import plots
+from pneumo_fast.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, PneumoError, RunError
 from pneumo_fast.evaluate import evaluate
 from pneumo_fast.evaluation import (
@@ -36,7 +37,7 @@ from pneumo_fast.metrics import sigmoid
 from pneumo_fast.model import build_model
 from pneumo_fast.npy import write_array
 from pneumo_fast.options import EvaluateConfig
-from pneumo_fast.runs import BEST, Checkpoint, load_checkpoint, save_checkpoint, write_config
+from pneumo_fast.runs import write_config
 from pneumo_fast.shards import FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo, write_table
 
 SIZE = 32
@@ -112,7 +113,8 @@ def make_run(path: Path, dataset: Path) -> Path:
         pos_weight=1.0,
         dataset_identity=Dataset.open(dataset).identity,
         epoch=3,
-        best_auroc=0.5,
+        best=0.5,
+        monitor="auroc",
         best_epoch=3,
         history=[],
         model=build_model().state_dict(),

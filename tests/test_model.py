@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from pneumo_fast.errors import ConfigError
+from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.model import build_model
 
 
@@ -83,3 +86,39 @@ def test_a_classifier_that_does_not_begin_with_three_channels(
     monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: nn.Sequential(begin))
     with pytest.raises(ConfigError, match="'vgg11' does not begin with a 3-channel convolution"):
         build_model("vgg11")
+
+
+def test_pretrained_colours_are_added_up_and_the_last_layer_starts_anew(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    colour = torchvision.models.resnet18(weights=None).eval()
+    torch.save(colour.state_dict(), tmp_path / "w.pth")
+    grey = build_model("resnet18", str(tmp_path / "w.pth")).eval()
+    images = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        features = nn.Sequential(*list(colour.children())[:-1])(images.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(nn.Sequential(*list(grey.children())[:-1])(images), features, rtol=1e-4, atol=1e-4)
+    assert grey.get_submodule("fc").weight.shape == (1, 512)
+
+
+def test_weights_of_our_own_checkpoint_come_whole(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    trained = build_model()
+    torch.save({"model": trained.state_dict()}, tmp_path / "best.pt")
+    again = build_model("resnet18", str(tmp_path / "best.pt"))
+    for name, value in trained.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"weights .*w\.pth: .* of another model\?"):
+        build_model("resnet50", str(tmp_path / "w.pth"))
+    (tmp_path / "w.pth").write_bytes(b"rubbish")
+    with pytest.raises(RunError, match=r"w\.pth is damaged or no checkpoint"):
+        build_model("resnet18", str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_classifiers_with_several_outputs(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"model '{name}' has several outputs while it trains"):
+        build_model(name)

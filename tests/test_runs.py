@@ -19,20 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_dataset import make_dataset
 
+from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint, load_last, save_checkpoint
 from pneumo_fast.errors import RunError
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.runs import (
-    BEST,
     CONFIG,
     HISTORY,
-    LAST,
     PACKAGES,
-    Checkpoint,
     claim_run,
     describe_run,
-    load_checkpoint,
     read_config,
-    save_checkpoint,
     write_config,
     write_history,
 )
@@ -50,7 +46,8 @@ def make_checkpoint() -> Checkpoint:
         pos_weight=3.5,
         dataset_identity="abc",
         epoch=2,
-        best_auroc=0.75,
+        best=0.75,
+        monitor="auroc",
         best_epoch=1,
         history=[{"epoch": 1, "val_auroc": 0.75}, {"epoch": 2, "val_auroc": 0.5}],
         model={"weight": torch.randn(64, 7, generator=generator), "steps": torch.tensor(3)},
@@ -83,9 +80,33 @@ def test_a_checkpoint_comes_back_as_it_was(saved: Path) -> None:
     assert [path.name for path in saved.parent.iterdir()] == [LAST]
 
 
-def test_a_checkpoint_can_have_two_names(tmp_path: Path) -> None:
-    save_checkpoint(make_checkpoint(), tmp_path / BEST, tmp_path / LAST)
-    assert (tmp_path / BEST).read_bytes() == (tmp_path / LAST).read_bytes()
+def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        save_checkpoint(replace(make_checkpoint(), epoch=epoch), tmp_path / LAST)
+    assert [load_checkpoint(tmp_path / name).epoch for name in (LAST, PREVIOUS)] == [3, 2]
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "flipped"])
+def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_last(tmp_path) is None
+    for epoch in (1, 2):
+        save_checkpoint(replace(make_checkpoint(), epoch=epoch), tmp_path / LAST)
+    data = bytearray((tmp_path / LAST).read_bytes())
+    data[len(data) // 2] ^= 1
+    changed = {"empty": b"", "cut": bytes(data[: len(data) // 2]), "flipped": bytes(data)}
+    (tmp_path / LAST).unlink()
+    if damage != "gone":
+        (tmp_path / LAST).write_bytes(changed[damage])
+    found = load_last(tmp_path)
+    assert found is not None
+    assert found.epoch == 1
+    assert ("going on from previous.pt, which was written before" in caplog.text) == (damage != "gone")
+    (tmp_path / PREVIOUS).write_bytes(b"")
+    (tmp_path / LAST).write_bytes(b"")
+    with pytest.raises(RunError, match=r"previous\.pt is damaged"):
+        load_last(tmp_path)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
@@ -216,7 +237,7 @@ def test_a_save_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(replace(make_checkpoint(), epoch=3), saved)
     assert saved.read_bytes() == before
-    assert [path.name for path in saved.parent.iterdir()] == [LAST]
+    assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == {LAST: before, PREVIOUS: before}
 
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
@@ -258,7 +279,8 @@ def run(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     (run / "eval").mkdir(parents=True)
     (run / "eval" / "metrics.json").write_text("{}")
-    save_checkpoint(make_checkpoint(), run / BEST, run / LAST)
+    for name in (BEST, LAST):
+        save_checkpoint(make_checkpoint(), run / name)
     write_config(run, {"config": {}})
     write_history(run, make_checkpoint().history)
     (run / "notes.txt").write_text("mine")

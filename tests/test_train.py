@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +15,22 @@ import torch
 from make_dataset import DEVICES, LABELS, make_dataset, stored_images
 from torch import nn
 
-from pneumo_fast import devices, files, runs
+from pneumo_fast import checkpoint as checkpoints
+from pneumo_fast import devices, files, prepare, runs
 from pneumo_fast import train as training
+from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, EpochRecord, load_checkpoint
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError, TrainingError
-from pneumo_fast.loader import Loader
 from pneumo_fast.model import build_model
 from pneumo_fast.options import TrainConfig
-from pneumo_fast.runs import BEST, CONFIG, HISTORY, LAST, Checkpoint, EpochRecord, load_checkpoint
+from pneumo_fast.order import Rank
+from pneumo_fast.runs import CONFIG, CURVES, HISTORY
 from pneumo_fast.shards import Dataset
-from pneumo_fast.train import Learner, train, train_step
+from pneumo_fast.step import Learner, train_step
+from pneumo_fast.train import train
 
 TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
-KEYS = TIMINGS | {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap"}
+FIGURES = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap"}
+KEYS = TIMINGS | FIGURES | {"epoch", "lr", "skipped_steps"}
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +59,12 @@ def reference_run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network in the place of ResNet-18, where any will do."""
 
-    def build(_: str) -> nn.Module:
+    def build(_name: str, _weights: str = "none") -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
         )
 
-    monkeypatch.setattr(training, "build_model", build)
+    monkeypatch.setattr(prepare, "build_model", build)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,8 +98,8 @@ def check_same(one: Path, other: Path) -> None:
     states = []
     for path in (one, other):
         checkpoint = load_checkpoint(path)
-        parts = checkpoint.model, checkpoint.optimizer, checkpoint.scaler, checkpoint.best_auroc, checkpoint.epoch
-        states.append(flat(list(parts)))
+        parts = checkpoint.model, checkpoint.optimizer, checkpoint.scaler, checkpoint.ema, checkpoint.step
+        states.append(flat([*parts, checkpoint.best, checkpoint.epoch, checkpoint.loader, checkpoint.sums]))
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         same = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
@@ -137,11 +140,11 @@ def test_the_seed_chooses_the_first_weights_and_the_order(
     first: list[torch.Tensor] = []
     steps: list[torch.Tensor] = []
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
         if len(steps) % 6 == 0:
             first.append(next(learner.model.parameters()).detach().clone())
         steps.append(images[:, 0, 0, 0].clone())
-        return train_step(learner, images, labels)
+        return train_step(learner, images, labels, *size)
 
     monkeypatch.setattr(training, "train_step", spy)
     for seed in (1, 2):
@@ -190,8 +193,8 @@ def test_validation_images_are_never_changed(config: TrainConfig, noise: Path) -
     dataset = Dataset.open(noise)
     changed = replace(config, augment="strong", flip=True)
     with (
-        training._validation_loader(config, dataset, torch.device("cpu")) as plain,
-        training._validation_loader(changed, dataset, torch.device("cpu")) as other,
+        prepare.validation_loader(config, dataset, torch.device("cpu"), Rank()) as plain,
+        prepare.validation_loader(changed, dataset, torch.device("cpu"), Rank()) as other,
     ):
         for (images, _), (images_too, _) in zip(plain.epoch(0), other.epoch(0), strict=True):
             assert torch.equal(images, images_too)
@@ -223,12 +226,12 @@ def test_resuming_where_nothing_is_yet_starts(config: TrainConfig, tmp_path: Pat
 def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    validate = training._validate
+    validate = training.Run._validate
 
-    def rising(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
-        return validate(learner, loader, epoch) | {"val_auroc": 0.5 + 0.1 * epoch}
+    def rising(run: training.Run) -> EpochRecord:
+        return validate(run) | {"val_auroc": 0.5 + 0.1 * run._state.epoch}
 
-    monkeypatch.setattr(training, "_validate", rising)
+    monkeypatch.setattr(training.Run, "_validate", rising)
     train(replace(config, out=tmp_path / "whole"))
     run = tmp_path / "run"
     train(replace(config, out=run, epochs=1))
@@ -244,6 +247,7 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "write_atomic", write)
+        patch.setattr(checkpoints, "write_atomic", write)
         with pytest.raises(KeyboardInterrupt):
             train(replace(config, out=run, resume=True), on_epoch=stop)
     train(replace(config, out=run, resume=True))
@@ -332,7 +336,7 @@ def test_the_best_checkpoint_is_the_epoch_with_the_best_auroc(config: TrainConfi
     for checkpoint in (best, last):
         logits = infer(checkpoint, dataset, "val")
         assert aurocs[checkpoint.epoch - 1] == pytest.approx(auroc(logits, labels), abs=1e-6)
-    assert summary.best_auroc == best.best_auroc == max(aurocs)
+    assert summary.best == best.best == max(aurocs)
 
 
 def test_the_validation_figures_are_those_of_the_saved_model(reference_run: Path, noise: Path) -> None:
@@ -369,7 +373,7 @@ def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
         "device": "cpu", "amp_dtype": "None", "pos_weight": 2.5, "threads": torch.get_num_threads(),
     }  # fmt: skip
     assert content["dataset"]["identity"] == Dataset.open(noise).identity
-    assert {path.name for path in reference_run.iterdir()} == {BEST, LAST, HISTORY, CONFIG}
+    assert {path.name for path in reference_run.iterdir()} == {BEST, LAST, PREVIOUS, HISTORY, CURVES, CONFIG}
 
 
 def test_the_checkpoint_says_how_to_use_it(reference_run: Path, noise: Path) -> None:
@@ -386,13 +390,13 @@ def test_the_weight_of_a_positive(
 ) -> None:
     used = []
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        used.append(learner.loss.pos_weight)
-        return train_step(learner, images, labels)
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+        used.append(learner.pos_weight)
+        return train_step(learner, images, labels, *size)
 
     monkeypatch.setattr(training, "train_step", spy)
     train(replace(config, out=tmp_path / "run", epochs=1, pos_weight=given))
-    assert [float(weight) for weight in used if weight is not None] == [expected] * 3
+    assert [float(weight) for weight in used] == [expected] * 3
     assert load_checkpoint(tmp_path / "run" / LAST).pos_weight == expected
     assert json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]["pos_weight"] == expected
 
@@ -404,53 +408,15 @@ def test_the_training_loss_is_a_mean_over_images(
     """Not over batches, of which the last has fewer."""
     seen: list[tuple[float, int]] = []
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, logits = train_step(learner, images, labels)
-        seen.append((loss.item(), len(labels)))
-        return loss, logits
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+        losses, logits = train_step(learner, images, labels, *size)
+        seen.append((losses.mean().item(), len(labels)))
+        return losses, logits
 
     monkeypatch.setattr(training, "train_step", spy)
     (record,) = train(replace(config, out=tmp_path / "run", epochs=1)).history
     assert [count for _, count in seen] == [8, 8, 5]
     assert record["train_loss"] == pytest.approx(sum(loss * count for loss, count in seen) / 21, rel=1e-6)
-
-
-def spoil_step(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
-    """Let the loss of one step, counted from 1, be ``value``."""
-    steps = iter(range(1, 100))
-
-    def spoiled(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, logits = train_step(learner, images, labels)
-        return (torch.full_like(loss, value) if next(steps) == step else loss), logits
-
-    monkeypatch.setattr(training, "train_step", spoiled)
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(("every", "found"), [(1, 2), (2, 2), (50, 3)])
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, every: int, found: int
-) -> None:
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "CHECK_EVERY", every)
-        spoil_step(patch, 3 + 2, value)
-        with pytest.raises(TrainingError, match=f"the loss became {value} in epoch 2 by step {found}: lower --lr"):
-            train(replace(config, out=run))
-    assert not [thread for thread in threading.enumerate() if thread.name == "pneumo-fast-read"]
-    assert load_checkpoint(run / LAST).epoch == 1
-    assert len(history_of(run)) == 1
-    train(replace(config, out=run, resume=True))
-    train(replace(config, out=tmp_path / "whole"))
-    check_same(run / LAST, tmp_path / "whole" / LAST)
-
-
-def test_a_learning_rate_far_too_high(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the loss became"):
-        train(replace(config, out=tmp_path / "run", lr=1e30))
-    assert not (tmp_path / "run" / LAST).exists()
-    assert not (tmp_path / "run" / BEST).exists()
 
 
 @pytest.mark.usefixtures("quick")
@@ -460,15 +426,15 @@ def test_weights_spoiled_by_the_last_step_are_never_saved(
     """The training loss, taken before the step, is still a number; the validation loss is not."""
     steps = iter(range(1, 100))
 
-    def step(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, logits = train_step(learner, images, labels)
+    def step(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+        loss, logits = train_step(learner, images, labels, *size)
         if next(steps) == 6:
             with torch.no_grad():
                 next(learner.model.parameters()).fill_(math.nan)
         return loss, logits
 
     monkeypatch.setattr(training, "train_step", step)
-    with pytest.raises(TrainingError, match="the loss became nan in epoch 2"):
+    with pytest.raises(TrainingError, match="the validation loss became nan in epoch 2"):
         train(replace(config, out=tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
     assert weights(tmp_path / "run" / BEST).isfinite().all()
@@ -534,73 +500,6 @@ def test_amp_on_a_cpu_without_bfloat16_is_float32(
     assert caplog.text.count("no native bfloat16") == 1
 
 
-def make_learner(device: torch.device, amp_dtype: torch.dtype | None) -> Learner:
-    torch.manual_seed(0)
-    model = build_model().to(device)
-    return Learner(
-        model=model,
-        optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
-        scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16),
-        loss=nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0, device=device)),
-        device=device,
-        amp_dtype=amp_dtype,
-    )
-
-
-def batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eight images of 32 x 32 pixels, the positives brighter."""
-    labels = torch.tensor([0.0, 1.0] * 4)
-    images = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(1)) + labels[:, None, None, None]
-    return images.to(device), labels.to(device)
-
-
-@DEVICES
-@pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"])
-def test_a_step_learns(device: str, amp_dtype: torch.dtype | None) -> None:
-    if device == "cpu" and amp_dtype == torch.float16:
-        pytest.skip("float16 is for GPUs")
-    learner = make_learner(torch.device(device), amp_dtype)
-    learner.model.train()
-    steps = [train_step(learner, *batch(learner.device)) for _ in range(6)]
-    for loss, logits in steps:
-        assert (loss.shape, loss.dtype, loss.requires_grad) == ((), torch.float32, False)
-        assert (logits.shape, logits.dtype, logits.requires_grad) == ((8,), torch.float32, False)
-    assert steps[-1][0] < 0.5 * steps[0][0]
-    assert all(parameter.dtype == torch.float32 for parameter in learner.model.parameters())
-    assert learner.scaler.is_enabled() == (amp_dtype == torch.float16)
-
-
-def test_a_step_is_the_plain_one() -> None:
-    """Against a step written out: forward, loss, backward, Adam."""
-    learner, plain = (make_learner(torch.device("cpu"), None) for _ in range(2))
-    images, labels = batch(learner.device)
-    for _ in range(2):
-        loss, logits = train_step(learner, images, labels)
-        expected_logits = plain.model(images)[:, 0]
-        weight = 1 + labels
-        expected_loss = nn.functional.binary_cross_entropy_with_logits(expected_logits, labels, weight=weight)
-        assert torch.equal(logits, expected_logits)
-        assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
-        plain.optimizer.zero_grad()
-        plain.loss(expected_logits, labels).backward()
-        plain.optimizer.step()
-    states = learner.model.state_dict(), plain.model.state_dict()
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_step_that_overflows_float16_is_left_out() -> None:
-    learner = make_learner(torch.device("cuda"), torch.float16)
-    images, labels = batch(learner.device)
-    train_step(learner, images, labels)
-    before = [parameter.clone() for parameter in learner.model.parameters()]
-    scale = learner.scaler.get_scale()
-    train_step(learner, images * 1e30, labels)
-    assert learner.scaler.get_scale() == scale / 2
-    assert all(torch.equal(*pair) for pair in zip(before, learner.model.parameters(), strict=True))
-
-
 @DEVICES
 def test_a_run_on_each_device(config: TrainConfig, tmp_path: Path, device: str) -> None:
     """With mixed precision where the device gains from it."""
@@ -611,4 +510,4 @@ def test_a_run_on_each_device(config: TrainConfig, tmp_path: Path, device: str) 
     resolved = json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]
     assert resolved["device"] == {"cpu": "cpu", "cuda": "cuda:0"}[device]
     assert resolved["amp_dtype"] == {"cpu": "None", "cuda": "torch.float16"}[device]
-    assert ("scale" in checkpoint.scaler) == (device == "cuda")
+    assert checkpoint.scaler["scale"] == (65536.0 if device == "cuda" else 1.0)

@@ -1,0 +1,199 @@
+"""What training needs before its first step: images, model, optimizer, and which options decide the result."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from pneumo_fast.augment import Augmentation
+from pneumo_fast.checkpoint import Checkpoint
+from pneumo_fast.combine import open_datasets, train_sizes
+from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.loader import LoadConfig, Loader
+from pneumo_fast.model import build_model
+from pneumo_fast.options import TrainConfig
+from pneumo_fast.order import Rank, parts_by_share
+from pneumo_fast.shards import Dataset
+from pneumo_fast.step import Ema, Learner
+from pneumo_fast.subsets import limit_images, select_fold
+
+CHANNELS_LAST_FROM = 128  # pixels; on a CPU 15 % faster at 224 pixels and 7 % slower at 64 (docs/experiments.md)
+FREE_TO_CHANGE = {
+    "out", "device", "resume", "overwrite", "checkpoint_minutes", "tensorboard", "profile", "max_skipped", "loader",
+    "resident_share", "amp", "amp_dtype", "pos_weight", "datasets",
+}  # fmt: skip
+"""Options that do not decide the result, or that are recorded by what they came to."""
+
+
+def open_data(config: TrainConfig) -> Dataset:
+    """The images to train and validate on.
+
+    Raises
+    ------
+    DatasetError
+        If a dataset is missing or damaged, or one of the splits has images of one class only.
+    """
+    dataset = open_datasets(config.datasets)
+    if config.folds and config.fold:
+        dataset = select_fold(dataset, config.folds, config.fold, config.seed)
+    if config.limit_images:
+        dataset = limit_images(dataset, config.limit_images)
+    for split in ("train", "val"):
+        found = dataset.rows(split)["label"].unique()
+        if len(found) < 2:
+            raise DatasetError(
+                f"the {split} split of {dataset.path} has images of label {found[0]} only: convert with more images "
+                "or another --seed or --val-fraction"
+            )
+    return dataset
+
+
+def choose_pos_weight(dataset: Dataset, config: TrainConfig) -> float:
+    """Weight of a positive image."""
+    if config.pos_weight != "auto":
+        return config.pos_weight
+    if config.order == "weighted" and config.balance == "label":
+        return 1.0  # both classes are equally frequent already
+    labels = dataset.rows("train")["label"]
+    return float((labels == 0).sum() / (labels == 1).sum())
+
+
+def settings_of(
+    config: TrainConfig, dataset: Dataset, pos_weight: float, amp_dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """The options that shape the result, which must be the same when resuming."""
+    names = sorted(set(TrainConfig.__slots__) - FREE_TO_CHANGE - {"epochs"})
+    if config.schedule != "none":
+        names.append("epochs")  # on which the learning rate of every step depends
+    values = {name.replace("_", "-"): getattr(config, name) for name in names}
+    values |= {"dataset": dataset.identity, "pos-weight": pos_weight, "amp-dtype": str(amp_dtype)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def training_loader(config: TrainConfig, dataset: Dataset, device: torch.device, rank: Rank) -> Loader:
+    """Batches to train on."""
+    augmentation = None
+    if config.augment != "none":
+        augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
+    load = LoadConfig(
+        batch_size=config.batch_size,
+        order=config.order,
+        seed=config.seed,
+        parts=parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else (),
+        balance=config.balance,
+        window=config.window,
+        engine=config.loader,
+        resident_share=config.resident_share,
+        augmentation=augmentation,
+    )
+    return Loader(dataset, "train", load, device=device, rank=rank)
+
+
+def validation_loader(config: TrainConfig, dataset: Dataset, device: torch.device, rank: Rank) -> Loader:
+    """Batches to validate on: every image once, whatever the number of processes."""
+    load = LoadConfig(batch_size=config.batch_size, engine=config.loader)
+    return Loader(dataset, "val", load, device=device, rank=rank)
+
+
+def make_learner(
+    config: TrainConfig,
+    device: torch.device,
+    rank: Rank,
+    *,
+    size: int,
+    batches: int,
+    pos_weight: float,
+    amp_dtype: torch.dtype | None,
+) -> Learner:
+    """The model and all that changes it.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of the images, in pixels.
+    batches : int
+        Steps in an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown or not of the right kind, or its weights cannot be read.
+    """
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, config.weights).to(device)
+    torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32
+    if device.type == "cuda" or size >= CHANNELS_LAST_FROM:
+        model = model.to(memory_format=torch.channels_last)
+    if config.sync_bn and device.type == "cuda" and rank.world_size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    network = model
+    if rank.world_size > 1:
+        network = nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
+    return Learner(
+        model=model,
+        network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
+        optimizer=make(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
+        device=device,
+        pos_weight=torch.tensor(pos_weight, device=device),
+        amp_dtype=amp_dtype,
+        lr=config.lr,
+        schedule=config.schedule,
+        steps=config.epochs * batches,
+        warm_up=math.ceil(config.warmup_epochs * batches),
+        pieces=config.accumulate,
+        clip_norm=config.clip_norm,
+        smoothing=config.label_smoothing,
+        ema=Ema(model, config.ema) if config.ema else None,
+        world_size=rank.world_size,
+    )
+
+
+def first_checkpoint(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Checkpoint:
+    """The state before the first step."""
+    return Checkpoint(
+        arch=config.model,
+        size=dataset.size,
+        mean=dataset.mean,
+        std=dataset.std,
+        pos_weight=pos_weight,
+        dataset_identity=dataset.identity,
+        epoch=0,
+        best=math.nan,
+        best_epoch=0,
+        monitor=config.monitor,
+        history=[],
+        model={},
+        settings=settings,
+    )
+
+
+def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
+    """Have the model compiled for full batches, outside of what is timed; nothing of the learner changes."""
+    random, buffers = torch.get_rng_state(), [buffer.clone() for buffer in learner.model.buffers()]
+    images = torch.zeros(batch_size, 1, size, size, device=learner.device)
+    learner.model.train()
+    learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]
+    learner.optimizer.zero_grad(set_to_none=True)
+    for buffer, kept in zip(learner.model.buffers(), buffers, strict=True):
+        buffer.copy_(kept)
+    torch.set_rng_state(random)
+
+
+def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None:
+    """Refuse what cannot work on this device or with so many processes.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if config.sync_bn and device.type != "cuda":
+        raise ConfigError("sync-bn without a GPU: leave it away")
+    if config.batch_size < 2 * rank.world_size:
+        raise ConfigError(f"batch-size {config.batch_size} for {rank.world_size} processes: two images each at least")
