@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 
 import torch
-from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.inputs import Stored
 from benchmarks.load_stage import devices, settle
 from benchmarks.loaders import Batch, Epochs, data_loader, pneumo_fast
-from benchmarks.measure import Contender, Stage, Turn, race, ratio
+from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.model import build_model
 from pneumo_fast.options import EngineName
-from pneumo_fast.train import Learner, train_step
+from pneumo_fast.step import Learner, train_step
 
 CEILING = "ceiling: one fixed batch"
 UNTIMED_STEPS = 2  # at the start of each turn, until the loaders have caught up
+SHORT, SHORT_BATCH, SHORT_S, SHORT_STEPS = "step of 1 ms, batch 32", 32, 0.001, 1000
+MATRIX, PRODUCTS = 2048, 10
 
 
 def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> Stage:
@@ -42,13 +45,75 @@ def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> St
         for epochs in sources.values():
             stack.enter_context(closing(epochs))
         results = race({name: _steps(learner, epochs, steps) for name, epochs in sources.items()}, runs)
-    fed = [name for name in sources if name != CEILING]
+    ratios = {f"{name} / ceiling": ratio(results, name, CEILING) for name in sources if name != CEILING}
+    short = _short_steps(stored, device, runs)
     return Stage(
         name="train",
         conditions=stored.about | {"model": "resnet18", "batch": batch_size, "steps": steps} | _precision(learner),
-        results=results,
-        ratios={f"{name} / ceiling": ratio(results, name, CEILING) for name in fed},
+        results=[*results, *short],
+        ratios=ratios | {f"{SHORT}, fed / alone": ratio(short, f"{SHORT}, fed", f"{SHORT}, alone")},
+        notes=[_use_of_the_device(learner, results[0].median, batch_size, stored.folder.size, runs)],
     )
+
+
+def _short_steps(stored: Stored, device: torch.device, runs: int) -> list[Result]:
+    """A step that takes a millisecond and no processor, alone and fed: what a much faster device would see."""
+    engine: EngineName = "fused" if device.type == "cpu" else "dali"
+    with closing(pneumo_fast(stored, device, SHORT_BATCH, engine=engine)) as epochs:
+        batches = itertools.chain.from_iterable(epochs)
+
+        def alone() -> Turn:
+            begin = time.perf_counter()
+            for _ in range(SHORT_STEPS):
+                _wait_until(time.perf_counter() + SHORT_S)
+            return Turn(images=SHORT_STEPS * SHORT_BATCH, seconds=time.perf_counter() - begin)
+
+        def fed() -> Turn:
+            count, waited_s, begin = 0, 0.0, time.perf_counter()
+            for _ in range(SHORT_STEPS):
+                asked = time.perf_counter()
+                _, labels = next(batches)
+                begun = time.perf_counter()
+                waited_s += begun - asked
+                count += len(labels)
+                _wait_until(begun + SHORT_S)
+            return Turn(images=count, seconds=time.perf_counter() - begin, waited_s=waited_s)
+
+        return race({f"{SHORT}, alone": alone, f"{SHORT}, fed": fed}, runs)
+
+
+def _wait_until(moment: float) -> None:
+    """Sleep, but for the last bit, which sleeping would overshoot."""
+    time.sleep(max(0.0, moment - time.perf_counter() - 1e-4))
+    while time.perf_counter() < moment:
+        pass
+
+
+def _use_of_the_device(learner: Learner, rate: float, batch_size: int, size: int, runs: int) -> str:
+    """Achieved floating-point operations per second as a share of the rate of a large matrix product (MFU)."""
+    images = torch.randn(batch_size, 1, size, size, device=learner.device)
+    with FlopCounterMode(display=False) as counter:
+        learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]
+    learner.optimizer.zero_grad(set_to_none=True)
+    achieved = rate * counter.get_total_flops() / batch_size
+    peak = _matrix_product_rate(learner.device, learner.amp_dtype or torch.float32, runs)
+    return (
+        f"ceiling: {achieved / 1e9:,.0f} GFLOP/s, {achieved / peak:.1%} of the {peak / 1e9:,.0f} GFLOP/s of a matrix "
+        f"product of {MATRIX} x {MATRIX} (MFU)"
+    )
+
+
+def _matrix_product_rate(device: torch.device, dtype: torch.dtype, runs: int) -> float:
+    a, b = (torch.randn(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
+    rates = []
+    for _ in range(runs + 1):
+        settle(device)
+        begin = time.perf_counter()
+        for _ in range(PRODUCTS):
+            torch.mm(a, b)
+        settle(device)
+        rates.append(PRODUCTS * 2 * MATRIX**3 / (time.perf_counter() - begin))
+    return statistics.median(rates[1:])
 
 
 def contenders(stored: Stored, device: torch.device, batch_size: int) -> dict[str, Epochs]:
@@ -78,10 +143,12 @@ def _learner(device: torch.device) -> Learner:
     model = build_model().to(device).to(memory_format=torch.channels_last).train()
     return Learner(
         model=model,
-        optimizer=torch.optim.Adam(model.parameters(), lr=1e-4),
-        scaler=torch.amp.GradScaler(device.type, enabled=gpu),
-        loss=nn.BCEWithLogitsLoss(),
+        network=model,
+        optimizer=torch.optim.Adam(model.parameters(), lr=1e-4, fused=True),
         device=device,
+        pos_weight=torch.tensor(1.0, device=device),
+        lr=1e-4,
+        steps=1,
         amp_dtype=torch.float16 if gpu else None,
     )
 
