@@ -1,7 +1,7 @@
 """The command line: options become one frozen configuration and one call of the library.
 
-Only this module imports typer. What is heavy (PyTorch, DALI, pandas) is imported inside the commands, so that
-``--help`` answers at once.
+Only this module and :mod:`pneumo_fast.cli_judge` import typer. What is heavy (PyTorch, DALI, pandas) is imported
+inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from pneumo_fast import __version__
+from pneumo_fast import __version__, cli_judge
 from pneumo_fast.errors import ConfigError, PneumoError
 from pneumo_fast.options import (
     AmpDtype,
@@ -24,7 +24,6 @@ from pneumo_fast.options import (
     Decode,
     Dtype,
     EngineName,
-    EvaluateConfig,
     Layout,
     Monitor,
     Optimizer,
@@ -306,28 +305,9 @@ def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
     return taken
 
 
-@app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")] = Path("run"),
-    dataset: Annotated[Path | None, typer.Option(help="Dataset folder.", show_default="the run's own")] = None,
-    split: Annotated[Split, typer.Option(help="Which images to judge on.")] = "val",
-    threshold: Annotated[
-        list[float] | None,
-        typer.Option(help="Probability that makes an image positive; may be repeated.", show_default="0.5, 0.25"),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
-) -> None:
-    """Judge a run's best checkpoint; write RUN/eval."""
-    from pneumo_fast import terminal
-    from pneumo_fast.evaluate import evaluate as judge
-
-    terminal.set_up_logging()
-    given = {"thresholds": tuple(threshold)} if threshold else {}
-    config = EvaluateConfig(run=run, dataset=dataset, split=split, device=device, batch_size=batch_size, **given)
-    with terminal.progress("evaluating") as on_progress:
-        evaluation = judge(config, on_progress)
-    terminal.show_evaluation(evaluation)
+app.command()(cli_judge.evaluate)
+app.command()(cli_judge.explain)
+app.command()(cli_judge.report)
 
 
 @app.command()

@@ -30,10 +30,10 @@ from pneumo_fast.evaluation import (
     write,
 )
 from pneumo_fast.intervals import Logits
+from pneumo_fast.judge_options import EvaluateConfig
 from pneumo_fast.loader import LoadConfig, Loader
 from pneumo_fast.metrics import judge, sigmoid
 from pneumo_fast.model import build_model
-from pneumo_fast.options import EvaluateConfig
 from pneumo_fast.runs import read_config
 from pneumo_fast.shards import Dataset
 from pneumo_fast.subsets import select_fold

@@ -262,44 +262,6 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """What to judge, on what."""
-
-    run: Path = Path("run")
-    """The run folder; its best checkpoint is judged."""
-    dataset: Path | None = None
-    """The dataset folder; None takes the one the run was trained on."""
-    split: Split = "val"
-    """The images to judge on."""
-    thresholds: tuple[float, ...] = (0.5, 0.25)
-    """Probabilities in [0, 1], each once, from which an image is called positive."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    batch_size: int = 64
-    """Images in a batch, at least 1."""
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
-        if self.split not in get_args(Split):
-            raise ConfigError(f"split {self.split!r} is unknown: use one of {', '.join(get_args(Split))}")
-        if not self.thresholds:
-            raise ConfigError("no threshold is given: use at least one, for instance 0.5")
-        for threshold in self.thresholds:
-            if not 0.0 <= threshold <= 1.0:
-                raise ConfigError(f"threshold {threshold} is no probability: use a number from 0 to 1")
-            if self.thresholds.count(threshold) > 1:
-                raise ConfigError(f"threshold {threshold} is given more than once: give each one once")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch size {self.batch_size} is too small: use at least 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ShowConfig:
     """Which images to show, and how changed."""
 

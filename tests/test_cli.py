@@ -25,7 +25,8 @@ from pneumo_fast import show as show_module
 from pneumo_fast import train as train_module
 from pneumo_fast.cli import parse_max_rejects
 from pneumo_fast.errors import ConfigError, ConvertError, LabelError
-from pneumo_fast.options import ConvertConfig, EvaluateConfig, ShowConfig, TrainConfig
+from pneumo_fast.judge_options import EvaluateConfig
+from pneumo_fast.options import ConvertConfig, ShowConfig, TrainConfig
 from pneumo_fast.phantom import PhantomConfig, PhantomSet
 from pneumo_fast.shards import Dataset
 

@@ -33,10 +33,10 @@ from pneumo_fast.evaluation import (
     predictions_csv,
     to_json,
 )
+from pneumo_fast.judge_options import EvaluateConfig
 from pneumo_fast.metrics import sigmoid
 from pneumo_fast.model import build_model
 from pneumo_fast.npy import write_array
-from pneumo_fast.options import EvaluateConfig
 from pneumo_fast.runs import write_config
 from pneumo_fast.shards import FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo, write_table
 
