@@ -1,12 +1,12 @@
-"""How far a figure can be trusted: confidence intervals of a proportion and of an AUROC.
+"""How far a figure can be trusted: what an estimate is, and intervals that follow from a formula.
 
-Both take every image as an independent one. Several images of one patient are not, and make the intervals too
-narrow.
+:mod:`pneumo_fast.bootstrap` makes the intervals that do not.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
 
@@ -15,11 +15,32 @@ from numpy.typing import NDArray
 
 LEVEL: Final = 0.95
 """Confidence level of every interval."""
-_Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+"""The standard normal's quantile that belongs to it."""
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A figure with its interval; each is None where the images do not define it."""
+
+    value: float | None
+    """The figure."""
+    low: float | None = None
+    """Lower end of the interval at :data:`LEVEL`; None exactly where ``high`` is."""
+    high: float | None = None
+    """Upper end."""
+
+
+def estimate(value: float, interval: Interval | None) -> Estimate:
+    """Put a figure and its interval together; a figure that is no number has neither."""
+    if not math.isfinite(value):
+        return Estimate(value=None)
+    low, high = interval if interval is not None else (None, None)
+    return Estimate(value=float(value), low=low, high=high)
 
 
 def wilson_interval(part: int, whole: int) -> Interval:
@@ -40,42 +61,31 @@ def wilson_interval(part: int, whole: int) -> Interval:
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927) 209;
     method 3 of R. G. Newcombe, Statistics in Medicine 17 (1998) 857.
     """
-    share, weight = part / whole, _Z**2 / whole
+    share, weight = part / whole, Z**2 / whole
     middle = (share + weight / 2) / (1 + weight)
-    half = _Z * math.sqrt(share * (1 - share) / whole + weight / (4 * whole)) / (1 + weight)
+    half = Z * math.sqrt(share * (1 - share) / whole + weight / (4 * whole)) / (1 + weight)
     low = max(0.0, middle - half) if part else 0.0
     high = min(1.0, middle + half) if part < whole else 1.0
     return low, high
 
 
-def delong_interval(labels: Labels, logits: Logits) -> Interval | None:
-    """Interval of the AUROC at :data:`LEVEL`, by DeLong's variance on the logit scale.
-
-    The logit scale keeps the interval within (0, 1) and its coverage right near the ends.
+def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """DeLong's structural components, whose means are both the AUROC.
 
     Returns
     -------
-    (low, high) : tuple of float, or None
-        None where the variance says nothing: fewer than two images of a class, or it is zero (the classes are
-        separated completely, or every score is the same).
+    found : ndarray of float64, shape (positives,)
+        For each positive, the share of negatives that it outranks; a tie counts one half.
+    passed : ndarray of float64, shape (negatives,)
+        For each negative, the share of positives that outrank it.
 
     Notes
     -----
-    E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44 (1988) 837; the logit scale as in G. Qin and
-    L. Hotilovac, Statistical Methods in Medical Research 17 (2008) 207.
+    E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44 (1988) 837; by sorting, as in X. Sun and W. Xu,
+    IEEE Signal Processing Letters 21 (2014) 1389.
     """
-    positive, negative = logits[labels == 1], logits[labels == 0]
-    if min(len(positive), len(negative)) < 2:
-        return None
-    found = _share_below(positive, negative)  # for each positive, the share of negatives that it outranks
-    passed = 1.0 - _share_below(negative, positive)  # for each negative, the share of positives that outrank it
-    area = float(found.mean())
-    variance = float(found.var(ddof=1) / len(positive) + passed.var(ddof=1) / len(negative))
-    if not 0.0 < area < 1.0 or variance < 1e-24:  # rounding leaves no exact zero
-        return None
-    middle, half = math.log(area / (1 - area)), _Z * math.sqrt(variance) / (area * (1 - area))
-    low, high = (1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in (middle - half, middle + half))
-    return low, high
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    return _share_below(positive, negative), 1.0 - _share_below(negative, positive)
 
 
 def _share_below(values: Logits, others: Logits) -> NDArray[np.float64]:
