@@ -1,7 +1,7 @@
 """Loading: normalized float32 batches and labels from stored images, this project against everyone else.
 
-Each contender lives in a process of its own (:mod:`benchmarks.loaders`), all under the same settings of the memory
-allocator, and they take turns. The setting of each is the fastest of a short sweep.
+Each contender's turn is a process of its own (:mod:`benchmarks.loaders`), all under the same settings of the memory
+allocator: twenty of them alive at once would need more than 24 GB. The setting of each is the fastest of a short sweep.
 """
 
 from __future__ import annotations
@@ -140,6 +140,34 @@ class Process:
             self._answers.close()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Racer:
+    """A contender with its best setting."""
+
+    pickled: Path
+    entry: Entry
+    device: torch.device
+    batch_size: int
+    setting: dict[str, Any]
+    about: dict[str, Any]
+    """What is known of it, and of its latest process."""
+
+    def turn(self, **arguments: Any) -> Turn:
+        """One measured run, in a process that lives as long."""
+        with self.process() as process:
+            return process.turn(**arguments)
+
+    @contextmanager
+    def process(self) -> Iterator[Process]:
+        """Its process."""
+        process = Process(self.pickled, self.entry, self.device, self.batch_size, self.setting)
+        try:
+            self.about.update(process.about)
+            yield process
+        finally:
+            process.close()
+
+
 def load_stage(
     stored: Stored, numbered: Stored, *, batch_size: int, runs: int, least_s: float, only: tuple[str, ...] = ()
 ) -> Stage:
@@ -154,22 +182,22 @@ def load_stage(
     limits["our kernel from memory, images/s"] = kernel_limit(pixels, batch_size, runs)
     for device in devices():
         wanted = [entry for entry in entries(device) if not only or any(text in entry.name for text in only)]
-        with _processes(stored, wanted, device, batch_size, notes) as processes:
-            tail = "" if device.type == "cpu" else f", {device.type}"
-            turns: dict[str, Contender] = {
-                name + tail: (lambda process=process: process.turn(least_s=least_s))  # type: ignore[misc]
-                for name, (_, process) in processes.items()
-            }
-            raced = race(turns, runs)
-            for result, (entry, process) in zip(raced, processes.values(), strict=True):
-                result.details.update(process.about, on_disk=entry.on_disk, bytes=_bytes_on_disk(stored, entry))
-                result.details["cpu_us"] = 1e6 * statistics.median((t.cpu_s or 0.0) / t.images for t in result.turns)
-            if OURS in processes:
-                notes += _fixed_steps(processes[OURS][1])
+        racers = _racers(stored, wanted, device, batch_size, notes)
+        tail = "" if device.type == "cpu" else f", {device.type}"
+        turns: dict[str, Contender] = {
+            racer.entry.name + tail: (lambda racer=racer: racer.turn(least_s=least_s))  # type: ignore[misc]
+            for racer in racers
+        }
+        raced = race(turns, runs)
+        for result, racer in zip(raced, racers, strict=True):
+            entry = racer.entry
+            result.details.update(racer.about, on_disk=entry.on_disk, bytes=_bytes_on_disk(stored, entry))
+            result.details["cpu_us"] = 1e6 * statistics.median((t.cpu_s or 0.0) / t.images for t in result.turns)
+            result.details.update(_cold(stored, entry, device, batch_size, racer.setting))
+            result.details.update(_shuffle_quality(numbered, entry, device, batch_size, racer.setting))
+            if entry.name == OURS:
+                notes += _fixed_steps(racer)
         results += raced
-        for result, (entry, _) in zip(raced, processes.values(), strict=True):  # no process holds the files any more
-            result.details.update(_cold(stored, entry, device, batch_size, result.details["setting"]))
-            result.details.update(_shuffle_quality(numbered, entry, device, batch_size, result.details["setting"]))
     notes = [*(f"{name}: {value:,.1f}" for name, value in limits.items()), *notes]
     return Stage(
         name="load",
@@ -191,44 +219,38 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@contextmanager
-def _processes(
+def _racers(
     stored: Stored, wanted: list[Entry], device: torch.device, batch_size: int, notes: list[str]
-) -> Iterator[dict[str, tuple[Entry, Process]]]:
+) -> list[Racer]:
     """Every contender that can take part, with its best setting; the others are noted with the reason."""
-    running: dict[str, tuple[Entry, Process]] = {}
-    try:
-        for entry in wanted:
-            try:
-                running[entry.name] = entry, _best_setting(stored, entry, device, batch_size)
-            except AbsentError as error:
-                notes.append(f"{entry.name} does not take part: {error}")
-        yield running
-    finally:
-        for _, process in running.values():
-            process.close()
+    found = []
+    for entry in wanted:
+        try:
+            found.append(_best_setting(stored, entry, device, batch_size))
+        except AbsentError as error:
+            notes.append(f"{entry.name} does not take part: {error}")
+    return found
 
 
-def _best_setting(stored: Stored, entry: Entry, device: torch.device, batch_size: int) -> Process:
+def _best_setting(stored: Stored, entry: Entry, device: torch.device, batch_size: int) -> Racer:
     """The contender with the fastest of its settings."""
     pickled = prepare(stored, entry)
-    tried: list[tuple[float, dict[str, Any]]] = []
+    tried: list[tuple[float, Racer]] = []
     reason = ""
-    for setting in entry.settings if len(entry.settings) > 1 else ():
+    for setting in entry.settings:
+        about: dict[str, Any] = {"setting": setting}
+        racer = Racer(pickled=pickled, entry=entry, device=device, batch_size=batch_size, setting=setting, about=about)
         try:
-            process = Process(pickled, entry, device, batch_size, setting)
-            tried.append((process.turn(least_s=SWEEP_S).rate, setting))
-            process.close()
+            tried.append((racer.turn(least_s=SWEEP_S).rate, racer))
         except AbsentError as error:
             reason = str(error)
-    if not tried and len(entry.settings) > 1:
+    if not tried:
         raise AbsentError(reason)
-    setting = max(tried, key=lambda pair: pair[0])[1] if tried else entry.settings[0]
-    process = Process(pickled, entry, device, batch_size, setting)
-    process.about |= {"setting": setting, "tried": tried}
+    best = max(tried, key=lambda pair: pair[0])[1]
+    best.about["tried"] = [(rate, racer.setting) for rate, racer in tried]
     if entry.contender in PEERS:
-        process.about["version"] = PEERS[entry.contender].version
-    return process
+        best.about["version"] = PEERS[entry.contender].version
+    return best
 
 
 def prepare(stored: Stored, entry: Entry) -> Path:
@@ -294,18 +316,19 @@ def _shuffle_quality(
     }
 
 
-def _fixed_steps(process: Process) -> list[str]:
+def _fixed_steps(racer: Racer) -> list[str]:
     """How long a step of a fixed length takes, beside the slower of step and loading."""
     lines = []
-    for step_s in STEPS_S:
-        alone = process.call("run", least_s=1.0)
-        fed = process.call("run", least_s=1.0, step_s=step_s)
-        slower = max(step_s, alone["seconds"] / alone["batches"])
-        took = fed["seconds"] / fed["batches"]
-        lines.append(
-            f"fused, float16, with a step of {1000 * step_s:.0f} ms: {1000 * took:.2f} ms a batch, "
-            f"{took / slower:.3f} of the slower of step and loading ({1000 * slower:.2f} ms)"
-        )
+    with racer.process() as process:
+        for step_s in STEPS_S:
+            alone = process.call("run", least_s=1.0)
+            fed = process.call("run", least_s=1.0, step_s=step_s)
+            slower = max(step_s, alone["seconds"] / alone["batches"])
+            took = fed["seconds"] / fed["batches"]
+            lines.append(
+                f"fused, float16, with a step of {1000 * step_s:.0f} ms: {1000 * took:.2f} ms a batch, "
+                f"{took / slower:.3f} of the slower of step and loading ({1000 * slower:.2f} ms)"
+            )
     return lines
 
 
