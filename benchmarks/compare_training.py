@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import surroundings
-from pneumo_fast.metrics import auroc
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.prepare import open_data
+from pneumo_fast.ranking import auroc
 from pneumo_fast.reader import ShardReader
 from pneumo_fast.shards import Dataset
 from pneumo_fast.train import train

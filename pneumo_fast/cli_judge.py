@@ -36,7 +36,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
 ) -> None:
     """Judge a run's best checkpoint, or compare two; write RUN/eval."""
-    from pneumo_fast import terminal
+    from pneumo_fast import terminal, terminal_judge
     from pneumo_fast.compare import compare
     from pneumo_fast.evaluate import evaluate as judge
 
@@ -62,9 +62,9 @@ def evaluate(
         )
         with terminal.progress("evaluating") as on_progress:
             evaluations.append(judge(config, on_progress))
-        terminal.show_evaluation(evaluations[-1])
+        terminal_judge.show_evaluation(evaluations[-1])
     if len(evaluations) == 2:
-        terminal.show_comparison(compare(*evaluations, resamples=resamples, seed=seed))
+        terminal_judge.show_comparison(compare(*evaluations, resamples=resamples, seed=seed))
 
 
 def explain(

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pandas as pd
-import torch
-from torch import nn
+from numpy.typing import NDArray
 
-from pneumo_fast.checkpoint import BEST, Checkpoint, load_checkpoint
-from pneumo_fast.combine import open_datasets
-from pneumo_fast.devices import resolve_device
-from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.evaluation import (
-    DatasetIdentity,
-    Evaluation,
-    Predictions,
-    RunIdentity,
-    clear,
-    count_groups,
-    interval_note,
-    origin_note,
-    write,
-)
-from pneumo_fast.intervals import Logits
+from pneumo_fast import operating as points
+from pneumo_fast.bootstrap import group_numbers
+from pneumo_fast.evaluation import Evaluation, Predictions, clear, describe_intervals, write
+from pneumo_fast.figures import Figures, judge, notes
+from pneumo_fast.judge import Judged, Progress, infer, named_datasets, open_run
 from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.metrics import judge, sigmoid
-from pneumo_fast.model import build_model
-from pneumo_fast.runs import read_config
-from pneumo_fast.shards import Dataset
-from pneumo_fast.subsets import select_fold
+from pneumo_fast.operating import Operating
+from pneumo_fast.overlap import Overlap, find_overlap
+from pneumo_fast.sample import Sample, sigmoid
+from pneumo_fast.wording import counted, interval_note, origin_note
 
 FOLDER: Final = "eval"
 
-Progress = Callable[[int, int], None]
-
-_log = logging.getLogger(__name__)
-
 
 def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Evaluation:
-    """Judge a run's best checkpoint and write ``RUN/eval/``.
+    """Judge a run's best checkpoint and write ``RUN/eval/``, and ``RUN/operating.json`` for the run's own data.
 
     Parameters
     ----------
@@ -69,17 +45,31 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
     DeviceError
         If the device is not there.
     """
-    checkpoint = load_checkpoint(config.run / BEST)
-    dataset = _fold_of(checkpoint, open_datasets(_dataset_paths(config)))
-    rows = dataset.rows(config.split)
-    device = resolve_device(config.device)
-    model = _load_model(checkpoint, dataset, config.run).to(device)
+    judged = open_run(config.run, config.dataset, config.device)
+    judged.dataset.rows(config.split)
     clear(config.run / FOLDER)  # from here on, files of an older checkpoint would pass for this one's
-    _log.info("judging %s on %d images of split %s", config.run / BEST, len(rows), config.split)
-    logits = _infer(model, dataset, checkpoint, config, device, on_progress or _silent)
-    predictions = _predictions(rows, logits, config)
-    evaluation = _evaluation(config, checkpoint, dataset, rows, predictions, device)
+    sample = _sample(judged, config.split, config, on_progress or _silent)
+    operating, reported, reported_on = _operating(judged, sample, config)
+    rows = judged.dataset.rows(config.split)
+    train = judged.dataset.rows("train") if judged.trained_on else None
+    figures = judge(sample, rows, config, operating, reported, reported_on, train)
+    overlap = None if judged.trained_on else find_overlap(named_datasets(config.run), judged.dataset, rows)
+    evaluation = Evaluation(
+        folder=config.run / FOLDER,
+        split=config.split,
+        selected_on_this_data=config.split == "val" if judged.trained_on else None,
+        figures=figures,
+        predictions=_predictions(rows["image_id"].tolist(), sample, operating, reported),
+        intervals=describe_intervals(rows["group"], config.resamples, config.seed),
+        overlap=overlap,
+        notes=_notes(judged, config, figures, sample, operating, overlap),
+        run=judged.run_identity,
+        dataset=judged.dataset_identity,
+        device=str(judged.device),
+    )
     write(evaluation)
+    if operating is not None and judged.trained_on:
+        points.save(config.run, operating)
     return evaluation
 
 
@@ -87,128 +77,64 @@ def _silent(_done: int, _total: int) -> None:
     """Report no progress."""
 
 
-def _dataset_paths(config: EvaluateConfig) -> list[Path]:
-    """The dataset asked for, or those that the run was trained on."""
-    if config.dataset is not None:
-        return [config.dataset]
-    try:
-        paths = [Path(path) for path in read_config(config.run)["config"]["datasets"]]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"run {config.run} does not say which dataset it was trained on: give --dataset") from error
-    for path in paths:
-        if not path.is_dir():
-            raise RunError(f"run {config.run} was trained on {path}, which is not there: say where with --dataset")
-    return paths
-
-
-def _fold_of(checkpoint: Checkpoint, dataset: Dataset) -> Dataset:
-    """The splits that the run was trained with, if it was trained on this dataset."""
-    folds, fold = checkpoint.settings.get("folds"), checkpoint.settings.get("fold")
-    if not (folds and fold) or dataset.identity != checkpoint.dataset_identity:
-        return dataset
-    return select_fold(dataset, folds, fold, checkpoint.settings["seed"])
-
-
-def _load_model(checkpoint: Checkpoint, dataset: Dataset, run: Path) -> nn.Module:
-    """The checkpoint's model, ready to judge images of the dataset's size."""
-    if dataset.size != checkpoint.size:
-        raise RunError(
-            f"run {run} was trained on {checkpoint.size} x {checkpoint.size} images, dataset {dataset.path} has "
-            f"{dataset.size} x {dataset.size}: convert with --size {checkpoint.size}"
-        )
-    try:
-        model = build_model(checkpoint.arch)
-        model.load_state_dict(checkpoint.model)
-    except (ConfigError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"checkpoint {run / BEST} does not fit model {checkpoint.arch!r} ({reason}): train again"
-        ) from error
-    return model.eval()
-
-
-def _infer(
-    model: nn.Module,
-    dataset: Dataset,
-    checkpoint: Checkpoint,
-    config: EvaluateConfig,
-    device: torch.device,
-    on_progress: Progress,
-) -> Logits:
-    """Logits of a split, float32, shape (n,), in storage order."""
-    n, done = len(dataset.rows(config.split)), 0
-    logits = torch.empty(n, dtype=torch.float32, device=device)
-    normalization = checkpoint.mean, checkpoint.std
-    load = LoadConfig(batch_size=config.batch_size)
-    loader = Loader(dataset, config.split, load, device=device, normalization=normalization)
-    try:
-        with loader, torch.inference_mode():
-            for images, _ in loader.epoch(0):
-                logits[done : done + len(images)] = model(images).squeeze(1)
-                done += len(images)
-                on_progress(done, n)
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"batches of {config.batch_size} do not fit into the memory of {device}: use a smaller --batch-size"
-        ) from error
-    return logits.cpu().numpy()
-
-
-def _predictions(rows: pd.DataFrame, logits: Logits, config: EvaluateConfig) -> Predictions:
-    """Put ids, labels and logits side by side, if every logit is a number."""
-    bad = np.flatnonzero(~np.isfinite(logits))
-    if len(bad):
-        raise RunError(
-            f"checkpoint {config.run / BEST} gives the logit {logits[bad[0]]} for image {rows['image_id'][bad[0]]!r} "
-            f"({len(bad)} of {len(rows)} images of split {config.split!r} have none that is a number): train again, "
-            "with a smaller --lr or without --amp"
-        )
-    return Predictions(
-        image_ids=tuple(rows["image_id"]),
+def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: Progress) -> Sample:
+    rows = judged.dataset.rows(split)
+    return Sample(
         labels=rows["label"].to_numpy(dtype=np.int64),
-        logits=logits,
-        probabilities=sigmoid(logits),
+        logits=infer(judged, split, config.batch_size, on_progress),
+        groups=group_numbers(rows["group"]),
     )
 
 
-def _evaluation(
+def _operating(
+    judged: Judged, sample: Sample, config: EvaluateConfig
+) -> tuple[Operating | None, NDArray[np.bool_] | None, str]:
+    """Calibration and thresholds, the images to judge them on (None: all), and these in words."""
+    whole = f"all {counted(sample.n, 'image')} of split {config.split!r}"
+    sha256, pos_weight = judged.run_identity.sha256, judged.checkpoint.pos_weight
+    if not judged.trained_on:
+        return points.load(config.run, sha256), None, whole
+    if config.split != "val":
+        other = _sample(judged, "val", config, _silent)
+        return points.fit(other, pos_weight, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
+    chosen = points.halve(judged.dataset.rows("val"), config.seed)
+    if chosen is None:
+        return None, None, whole
+    half = sample.take(chosen)
+    by = "patients" if (judged.dataset.rows("val")["group"] != "").any() else "images"
+    said = f"half of the {by} of split 'val' ({counted(half.n, 'image')})"
+    return points.fit(half, pos_weight, config, sha256, said), ~chosen, f"the other half ({sample.n - half.n} images)"
+
+
+def _predictions(
+    image_ids: list[str], sample: Sample, operating: Operating | None, reported: NDArray[np.bool_] | None
+) -> Predictions:
+    """Put ids, labels and what the model said side by side."""
+    return Predictions(
+        image_ids=tuple(image_ids),
+        labels=sample.labels,
+        logits=sample.logits.astype(np.float32),
+        probabilities=sample.probabilities,
+        calibrated=None if operating is None else sigmoid(operating.calibration.apply(sample.logits)),
+        reported=np.ones(sample.n, bool) if reported is None else reported,
+        groups=sample.groups,
+    )
+
+
+def _notes(
+    judged: Judged,
     config: EvaluateConfig,
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    rows: pd.DataFrame,
-    predictions: Predictions,
-    device: torch.device,
-) -> Evaluation:
-    metrics = judge(predictions.labels, predictions.logits, config.thresholds)
-    intervals = count_groups(rows["group"])
-    trained_on = dataset.identity == checkpoint.dataset_identity
-    return Evaluation(
-        folder=config.run / FOLDER,
-        split=config.split,
-        selected_on_this_data=config.split == "val" if trained_on else None,
-        metrics=metrics,
-        predictions=predictions,
-        intervals=intervals,
-        notes=(origin_note(config.split, trained_on=trained_on), interval_note(intervals, len(rows)), *metrics.notes),
-        run=_run_identity(config.run, checkpoint),
-        dataset=DatasetIdentity(path=_text(dataset.path), identity=dataset.identity, trained_on=trained_on),
-        device=str(device),
+    figures: Figures,
+    sample: Sample,
+    operating: Operating | None,
+    overlap: Overlap | None,
+) -> tuple[str, ...]:
+    rows = judged.dataset.rows(config.split)
+    without = int((rows["group"] == "").sum())
+    patients = None if without == len(rows) else rows["group"][rows["group"] != ""].nunique()
+    return (
+        origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on),
+        *([overlap.note] if overlap else []),
+        interval_note(patients, without, len(rows)),
+        *notes(figures, sample, operating),
     )
-
-
-def _run_identity(run: Path, checkpoint: Checkpoint) -> RunIdentity:
-    return RunIdentity(
-        path=_text(run),
-        checkpoint=BEST,
-        sha256=hashlib.sha256((run / BEST).read_bytes()).hexdigest(),
-        arch=checkpoint.arch,
-        epoch=checkpoint.epoch,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        dataset_identity=checkpoint.dataset_identity,
-    )
-
-
-def _text(path: Path) -> str:
-    """A path as text that JSON can hold, whatever bytes it is made of."""
-    return os.fsencode(path).decode("utf-8", "replace")

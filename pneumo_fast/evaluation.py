@@ -20,19 +20,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pneumo_fast import __version__, plots
+from pneumo_fast.bootstrap import Groups
 from pneumo_fast.errors import RunError
+from pneumo_fast.figures import Figures
 from pneumo_fast.files import write_atomic
 from pneumo_fast.intervals import LEVEL, Labels, Logits
-from pneumo_fast.metrics import Metrics, Probabilities, call_positive, counted, precision_recall_curve, roc_curve
+from pneumo_fast.judge import DatasetIdentity, RunIdentity
+from pneumo_fast.overlap import Overlap
+from pneumo_fast.ranking import precision_recall_curve, roc_curve
+from pneumo_fast.sample import Probabilities, call_positive
 
 METRICS: Final = "metrics.json"
 PREDICTIONS: Final = "predictions.csv"
 FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
 FORMAT: Final = "pneumo-fast metrics"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -47,54 +54,28 @@ class Predictions:
     """float32, shape (n,), finite."""
     probabilities: Probabilities
     """float64, shape (n,), in [0, 1]: the sigmoid of the logits."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunIdentity:
-    """Which checkpoint was judged."""
-
-    path: str
-    """The run folder, as it was named."""
-    checkpoint: str
-    """File name of the checkpoint in it."""
-    sha256: str
-    """Checksum of the checkpoint, in hexadecimal."""
-    arch: str
-    """Name of the torchvision classifier."""
-    epoch: int
-    """Finished epochs at the checkpoint."""
-    mean: float
-    """Mean that the images were normalized with, in [0, 1]."""
-    std: float
-    """Standard deviation that the images were normalized with, in [0, 1]."""
-    dataset_identity: str
-    """Identity of the dataset that the run was trained on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetIdentity:
-    """Which images it was judged on."""
-
-    path: str
-    """The dataset folder, as it was named."""
-    identity: str
-    """SHA-256 of its manifest."""
-    trained_on: bool
-    """Whether it is the dataset that the run was trained on."""
+    calibrated: Probabilities | None
+    """The calibrated probabilities; None where there is no calibration."""
+    reported: NDArray[np.bool_]
+    """bool, shape (n,): false for images that thresholds and calibration were fitted on."""
+    groups: Groups
+    """int64, shape (n,): number of each image's patient."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intervals:
-    """How the intervals were computed, and what they leave out."""
+    """How the intervals were computed."""
 
     level: float = LEVEL
     """Confidence level."""
-    unit: str = "image"
-    """What counts as one independent observation."""
-    auroc: str = "DeLong variance, logit scale"
-    """Method for the AUROC."""
-    rates: str = "Wilson score"
-    """Method for accuracy, precision, recall and specificity."""
+    unit: str
+    """What is drawn: ``patient``, or ``image`` where no patient is known."""
+    method: str = "percentile bootstrap; Wilson score for shares of 0 and 1"
+    """How, in words."""
+    resamples: int
+    """Of the bootstrap."""
+    seed: int
+    """Of the bootstrap."""
     groups: int | None
     """Groups (patients) in the split; None where no image's is known."""
     images_without_group: int
@@ -111,12 +92,14 @@ class Evaluation:
     """``train``, ``val`` or ``test``."""
     selected_on_this_data: bool | None
     """Whether the checkpoint was chosen by these very images; None on another dataset, where it cannot be known."""
-    metrics: Metrics
+    figures: Figures
     """All figures."""
     predictions: Predictions
     """What they come from."""
     intervals: Intervals
-    """How far the intervals go."""
+    """What the intervals count as independent."""
+    overlap: Overlap | None
+    """What another dataset shares with training; None for the run's own."""
     notes: tuple[str, ...]
     """What a reader has to know beside the figures, one sentence each."""
     run: RunIdentity
@@ -127,40 +110,16 @@ class Evaluation:
     """Where the model ran."""
 
 
-def count_groups(groups: pd.Series[str]) -> Intervals:
-    """Say how many groups (patients) the images of a split are of; ``""`` is an unknown one."""
+def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Intervals:
+    """Say what the bootstrap draws, for the images of a split."""
     known = groups[groups != ""]
-    return Intervals(groups=known.nunique() if len(known) else None, images_without_group=len(groups) - len(known))
-
-
-def origin_note(split: str, *, trained_on: bool) -> str:
-    """Say what the figures are worth, seen from where the images come from."""
-    if not trained_on:
-        return (
-            "This is not the dataset that the run was trained on: whether the model, or the choice of its checkpoint, "
-            "has seen these images or patients cannot be known."
-        )
-    if split == "train":
-        return "The model was trained on these images: the figures say nothing about new ones."
-    if split == "val":
-        return (
-            "The figures come from the data that selected the checkpoint (best AUROC on split 'val'), so they flatter "
-            "it; a test split (convert --test-fraction) would not."
-        )
-    return f"Split {split!r} took no part in training or in the choice of the checkpoint."
-
-
-def interval_note(intervals: Intervals, n: int) -> str:
-    """Say what the intervals leave out."""
-    base = "The intervals count every image as independent"
-    if intervals.groups is None:
-        return f"{base}; which images are of one patient is not known."
-    without = intervals.images_without_group
-    unknown = f" {counted(without, 'image')} {'has' if without == 1 else 'have'} no known patient." if without else ""
-    if intervals.groups == n - without:
-        return f"{base}, and each image is of another patient.{unknown}"
-    several = f"{counted(n - without, 'image')} are of {counted(intervals.groups, 'patient')}"
-    return f"{base}, but {several}: they are too narrow.{unknown}"
+    return Intervals(
+        unit="patient" if len(known) else "image",
+        resamples=resamples,
+        seed=seed,
+        groups=known.nunique() if len(known) else None,
+        images_without_group=len(groups) - len(known),
+    )
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -171,8 +130,10 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "created_by": f"pneumo-fast {__version__}",
         "split": evaluation.split,
         "selected_on_this_data": evaluation.selected_on_this_data,
-        **asdict(evaluation.metrics),
-        "notes": evaluation.notes,  # these hold the notes of the metrics, too
+        **asdict(evaluation.figures),
+        "shared_patients": evaluation.overlap.patients if evaluation.overlap else None,
+        "shared_images": evaluation.overlap.images if evaluation.overlap else None,
+        "notes": evaluation.notes,
         "intervals": asdict(evaluation.intervals),
         "run": asdict(evaluation.run),
         "dataset": asdict(evaluation.dataset),
@@ -188,11 +149,19 @@ def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> 
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image_id", "label", "logit", "probability", *(f"class_at_{t}" for t in thresholds)])
-    classes = [call_positive(predictions.probabilities, t).astype(int).tolist() for t in thresholds]
-    logits = (f"{logit:.9g}" for logit in predictions.logits.tolist())
-    values = (predictions.labels.tolist(), logits, predictions.probabilities.tolist(), *classes)
-    table.writerows(zip(predictions.image_ids, *values, strict=True))
+    names = ["image_id", "label", "logit", "probability", "calibrated_probability", "part"]
+    table.writerow([*names, *(f"class_at_{t}" for t in thresholds)])
+    n = len(predictions.labels)
+    columns = [
+        predictions.image_ids,
+        predictions.labels.tolist(),
+        [f"{logit:.9g}" for logit in predictions.logits.tolist()],
+        predictions.probabilities.tolist(),
+        [""] * n if predictions.calibrated is None else predictions.calibrated.tolist(),
+        ["report" if reported else "choose" for reported in predictions.reported],
+        *(call_positive(predictions.probabilities, t).astype(int).tolist() for t in thresholds),
+    ]
+    table.writerows(zip(*columns, strict=True))
     return text.getvalue()
 
 
@@ -218,7 +187,7 @@ def write(evaluation: Evaluation) -> None:
     RunError
         If the folder cannot be written.
     """
-    thresholds = tuple(r.threshold for r in evaluation.metrics.thresholds if r.threshold is not None)
+    thresholds = tuple(r.threshold for r in evaluation.figures.thresholds if r.threshold is not None)
     files = {PREDICTIONS: predictions_csv(evaluation.predictions, thresholds), **_figures(evaluation)}
     metrics = json.dumps(to_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
     with _writing(evaluation.folder):
@@ -237,11 +206,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _figures(evaluation: Evaluation) -> dict[str, bytes | str]:
     """PNG files by name; no curves where there is but one class."""
-    metrics, split = evaluation.metrics, evaluation.split
+    figures, split = evaluation.figures, evaluation.split
     labels, logits = evaluation.predictions.labels, evaluation.predictions.logits
     roc, precision_recall, confusion = FIGURES
-    drawn: dict[str, bytes | str] = {confusion: plots.draw_confusion(metrics, split)}
-    if metrics.auroc is not None:
-        drawn[roc] = plots.draw_roc(metrics, roc_curve(labels, logits), split)
-        drawn[precision_recall] = plots.draw_precision_recall(metrics, precision_recall_curve(labels, logits), split)
+    drawn: dict[str, bytes | str] = {confusion: plots.draw_confusion(figures, split)}
+    if figures.ranking.auroc.value is not None:
+        drawn[roc] = plots.draw_roc(figures, roc_curve(labels, logits), split)
+        drawn[precision_recall] = plots.draw_precision_recall(figures, precision_recall_curve(labels, logits), split)
     return drawn

@@ -24,6 +24,8 @@ Augment = Literal["none", "light", "strong"]
 Optimizer = Literal["adam", "adamw"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
 
+MONITORED = {"auroc": "AUROC", "ap": "average precision", "loss": "loss", "accuracy": "accuracy"}
+"""What people call the figures that choose a checkpoint."""
 LEAST: Final = {
     "epochs": 1, "batch_size": 2, "accumulate": 1, "window": 1, "patience": 1, "folds": 2, "limit_images": 2,
     "max_skipped": 0, "weight_decay": 0, "warmup_epochs": 0,

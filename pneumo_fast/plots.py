@@ -1,4 +1,4 @@
-"""Draws figures as PNG: ROC, precision-recall and confusion matrices of :mod:`pneumo_fast.metrics`, contact sheets.
+"""Draws figures as PNG: ROC, precision-recall and confusion matrices of :mod:`pneumo_fast.figures`, contact sheets.
 
 Figures are made without pyplot, so nothing global changes and no display is needed. Colours are those of Okabe and
 Ito (2008, https://jfly.uni-koeln.de/color/), which stay apart for colour-blind eyes; what a colour says, a shape or
@@ -22,8 +22,10 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from pneumo_fast.intervals import LEVEL, Interval
-from pneumo_fast.metrics import Curve, Metrics, ThresholdMetrics
+from pneumo_fast.figures import Figures
+from pneumo_fast.intervals import LEVEL, Estimate
+from pneumo_fast.ranking import Curve
+from pneumo_fast.thresholds import ThresholdMetrics
 
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
@@ -46,15 +48,15 @@ PANEL_IN: Final = 1.6  # inches, side of an image on a contact sheet: 240 pixels
 LONGEST_ID: Final = 56  # characters that fit above the images of one row
 
 
-def draw_roc(metrics: Metrics, curve: Curve, split: str) -> bytes:
-    """Draw the ROC curve with every threshold's operating point and its Wilson intervals.
+def draw_roc(metrics: Figures, curve: Curve, split: str) -> bytes:
+    """Draw the ROC curve with every threshold's operating point and its 95 % intervals.
 
     Parameters
     ----------
-    metrics : Metrics
+    metrics : Figures
         Of images of both classes.
     curve : Curve
-        What :func:`pneumo_fast.metrics.roc_curve` gave.
+        What :func:`pneumo_fast.ranking.roc_curve` gave.
     split : str
         Name of the split, for the title.
 
@@ -65,30 +67,28 @@ def draw_roc(metrics: Metrics, curve: Curve, split: str) -> bytes:
     """
     figure, axes = _square_figure("ROC curve", metrics, split)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="chance: AUROC 0.500")
-    area = f"AUROC {metrics.auroc:.3f}{_between(metrics.auroc_interval)}"
+    area = f"AUROC {metrics.ranking.auroc.value:.3f}{_between(metrics.ranking.auroc)}"
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2.2, solid_joinstyle="round", label=area)
     for result, look in _looks(metrics.thresholds):
-        if result.specificity is not None and result.recall is not None:
-            text = (
-                f"threshold {result.threshold}: sensitivity {result.recall:.2f}, specificity {result.specificity:.2f}"
-            )
-            flipped = _flipped(result.specificity_interval)
-            _point(axes, (1 - result.specificity, result.recall), (flipped, result.recall_interval), look, text)
+        found, spared = result.recall, result.specificity
+        if found.value is not None and spared.value is not None:
+            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, specificity {spared.value:.2f}"
+            _point(axes, _flipped(spared), found, look, text)
     axes.set_xlabel("1 \N{MINUS SIGN} specificity: share of negatives called positive")
     axes.set_ylabel("sensitivity: share of positives found")
     _legend(figure, axes)
     return to_png(figure)
 
 
-def draw_precision_recall(metrics: Metrics, curve: Curve, split: str) -> bytes:
+def draw_precision_recall(metrics: Figures, curve: Curve, split: str) -> bytes:
     """Draw the precision-recall steps, whose area is the average precision, with the operating points.
 
     Parameters
     ----------
-    metrics : Metrics
+    metrics : Figures
         Of images of both classes.
     curve : Curve
-        What :func:`pneumo_fast.metrics.precision_recall_curve` gave.
+        What :func:`pneumo_fast.ranking.precision_recall_curve` gave.
     split : str
         Name of the split, for the title.
 
@@ -101,20 +101,20 @@ def draw_precision_recall(metrics: Metrics, curve: Curve, split: str) -> bytes:
     chance = f"chance: precision {metrics.prevalence:.3f}, the share of positives"
     axes.plot([0, 1], [metrics.prevalence] * 2, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=chance)
     x, y = np.concatenate([[0.0], curve.x]), np.concatenate([curve.y[:1], curve.y])
-    area = f"average precision {metrics.average_precision:.3f}"
+    area = f"average precision {metrics.ranking.average_precision.value:.3f}"
     axes.step(x, y, where="pre", color=BLUE, linewidth=2.2, label=area)
     for result, look in _looks(metrics.thresholds):
-        if result.precision is not None and result.recall is not None:
-            text = f"threshold {result.threshold}: sensitivity {result.recall:.2f}, precision {result.precision:.2f}"
-            at, intervals = (result.recall, result.precision), (result.recall_interval, result.precision_interval)
-            _point(axes, at, intervals, look, text)
+        found, right = result.recall, result.precision
+        if found.value is not None and right.value is not None:
+            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, precision {right.value:.2f}"
+            _point(axes, found, right, look, text)
     axes.set_xlabel("recall (sensitivity): share of positives found")
     axes.set_ylabel("precision: share of positives among those called positive")
     _legend(figure, axes)
     return to_png(figure)
 
 
-def draw_confusion(metrics: Metrics, split: str) -> bytes:
+def draw_confusion(metrics: Figures, split: str) -> bytes:
     """Draw one confusion matrix per threshold, and 'always negative' beside them.
 
     Right answers are blue and wrong ones orange, the darker the larger their share of the row.
@@ -235,7 +235,7 @@ def _confusion_panel(axes: Axes, result: ThresholdMetrics) -> None:
     axes.tick_params(length=0, labelsize=10, labelcolor=INK)
     axes.spines[:].set_visible(False)
     title = "always negative" if result.threshold is None else f"threshold {result.threshold}"
-    axes.set_title(f"{title}:  accuracy {_percent(result.accuracy)}", fontsize=11, color=INK, pad=8)
+    axes.set_title(f"{title}:  accuracy {_percent(result.accuracy.value or 0.0)}", fontsize=11, color=INK, pad=8)
 
 
 def _cell_colours(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -252,7 +252,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
 
 
-def _square_figure(title: str, metrics: Metrics, split: str) -> tuple[Figure, Axes]:
+def _square_figure(title: str, metrics: Figures, split: str) -> tuple[Figure, Axes]:
     """A figure with one square plot of [0, 1] by [0, 1] and room for a legend below."""
     figure = new_figure(6.4, 6.6 + 0.2 * len(metrics.thresholds))
     axes = figure.add_subplot()
@@ -274,18 +274,13 @@ def _looks(results: Sequence[ThresholdMetrics]) -> list[tuple[ThresholdMetrics, 
     return [(result, POINTS[i % len(POINTS)]) for i, result in enumerate(results)]
 
 
-def _point(
-    axes: Axes,
-    at: tuple[float, float],
-    intervals: tuple[Interval | None, Interval | None],
-    look: tuple[str, str],
-    text: str,
-) -> None:
+def _point(axes: Axes, x: Estimate, y: Estimate, look: tuple[str, str], text: str) -> None:
     """Mark an operating point, with thin bars for the intervals of both its coordinates."""
     colour, marker = look
+    at = (x.value or 0.0, y.value or 0.0)
     x_error, y_error = (
-        None if interval is None else [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
-        for value, interval in zip(at, intervals, strict=True)
+        None if e.low is None or e.high is None else [[max(0.0, value - e.low)], [max(0.0, e.high - value)]]
+        for value, e in zip(at, (x, y), strict=True)
     )
     axes.errorbar(*at, xerr=x_error, yerr=y_error, fmt="none", ecolor=colour, elinewidth=1.3, zorder=4)
     axes.plot(
@@ -304,25 +299,27 @@ def _point(
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """Put the legend under the plot, where it hides nothing."""
-    crosses = f"crosses: {_percent(LEVEL, 0)} intervals (Wilson)"
+    crosses = f"crosses: {_percent(LEVEL, 0)} intervals"
     axes.plot([], [], linestyle="none", marker="+", markersize=11, color=GREY, label=crosses)
     figure.legend(loc="outside lower center", fontsize=9.5, frameon=False, labelcolor=INK, handlelength=2.4)
 
 
-def _images(metrics: Metrics, split: str) -> str:
+def _images(metrics: Figures, split: str) -> str:
     return f"{split}, n = {metrics.n:,} ({metrics.positives:,} positive)"
 
 
-def _between(interval: Interval | None) -> str:
-    return "" if interval is None else f" ({_percent(LEVEL, 0)} interval {interval[0]:.3f} to {interval[1]:.3f})"
+def _between(e: Estimate) -> str:
+    return "" if e.low is None else f" ({_percent(LEVEL, 0)} interval {e.low:.3f} to {e.high:.3f})"
 
 
 def _percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
-def _flipped(interval: Interval | None) -> Interval | None:
-    return None if interval is None else (1 - interval[1], 1 - interval[0])
+def _flipped(e: Estimate) -> Estimate:
+    """1 - a share, with its interval."""
+    low, high = (None, None) if e.low is None or e.high is None else (1 - e.high, 1 - e.low)
+    return Estimate(value=None if e.value is None else 1 - e.value, low=low, high=high)
 
 
 def to_png(figure: Figure) -> bytes:

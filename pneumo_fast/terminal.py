@@ -1,4 +1,7 @@
-"""What people see in the terminal: progress bars, tables and one-line errors. Only this module imports rich."""
+"""What people see in the terminal: progress bars, tables and one-line errors.
+
+Only this module and :mod:`pneumo_fast.terminal_judge` import rich.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pneumo_fast.options import MONITORED
+
 if TYPE_CHECKING:  # results are only shown here; importing their modules would cost the help text a second
     from pneumo_fast.checkpoint import EpochRecord
     from pneumo_fast.convert import ConvertSummary
-    from pneumo_fast.evaluation import Evaluation
-    from pneumo_fast.metrics import ThresholdMetrics
     from pneumo_fast.show import ShowSummary
     from pneumo_fast.train import TrainSummary
 
@@ -29,7 +32,6 @@ out = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 err = Console(stderr=True, highlight=False)
 
 OnProgress = Callable[[int, int], None]
-MONITORED = {"auroc": "AUROC", "ap": "average precision", "loss": "loss", "accuracy": "accuracy"}
 NOT_CLINICAL = "Research software: not for clinical use."
 
 
@@ -103,7 +105,7 @@ def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgre
         out.print(table)
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def grid(*columns: str, title: str | None = None) -> Table:
     """A table whose first column is text and whose others are numbers."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
@@ -112,7 +114,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def _epochs_table() -> Table:
-    return _table(
+    return grid(
         "epoch", "train\nloss", "train\nacc.", "val\nloss", "val\nacc.", "val\nAUROC", "val\nAP", "images/s", "wait"
     )
 
@@ -130,14 +132,14 @@ def _epoch_cells(record: EpochRecord) -> list[str]:
 def show_conversion(summary: ConvertSummary) -> None:
     """The closing summary of ``convert``."""
     manifest = summary.manifest
-    table = _table("split", "negative", "positive", "images", "positive %", title="Images stored")
+    table = grid("split", "negative", "positive", "images", "positive %", title="Images stored")
     for split, counts in manifest.counts.items():
         n = counts["0"] + counts["1"]
         table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{counts['1'] / n:.1%}")
     out.print(table)
     facts = manifest.input
     if manifest.rejects:
-        rejects = _table("rejected because", "files")
+        rejects = grid("rejected because", "files")
         for reason, count in manifest.rejects.items():
             rejects.add_row(reason, f"{count:,}")
         out.print(rejects)
@@ -187,38 +189,3 @@ def show_training(summary: TrainSummary) -> None:
         f"{MONITORED[summary.monitor]} {summary.best:.3f})",
         soft_wrap=True,
     )
-
-
-def show_evaluation(evaluation: Evaluation) -> None:
-    """The metrics as tables, the trade-offs as sentences."""
-    m = evaluation.metrics
-    out.print(f"\n{m.n:,} images of the {evaluation.split} split, {m.positives:,} positive ({m.prevalence:.1%})")
-    ranks = f"AUROC {_number(m.auroc)}{_interval(m.auroc_interval)}, average precision {_number(m.average_precision)}"
-    out.print(ranks, soft_wrap=True)
-    table = _table("", *(_heading(t) for t in (*m.thresholds, m.always_negative)), title="At each threshold")
-    results = (*m.thresholds, m.always_negative)
-    for name in ("accuracy", "precision", "recall", "specificity"):
-        label = "recall (sensitivity)" if name == "recall" else name
-        cells = [_number(getattr(t, name)) + _interval(getattr(t, f"{name}_interval")) for t in m.thresholds]
-        table.add_row(label, *cells, _number(getattr(m.always_negative, name)))
-    table.add_row("F1", *(_number(t.f1) for t in results))
-    for name, label in (("tp", "found"), ("fn", "missed"), ("fp", "false alarms"), ("tn", "rightly negative")):
-        table.add_row(label, *(f"{getattr(t.confusion, name):,}" for t in results))
-    out.print(table)
-    for sentence in (*m.tradeoffs, *evaluation.notes):
-        out.print(sentence)
-    out.print(f"Written to {evaluation.folder}", soft_wrap=True)
-    out.print(NOT_CLINICAL, style="dim")
-
-
-def _heading(result: ThresholdMetrics) -> str:
-    return "always negative" if result.threshold is None else f"{result.threshold:g}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    """A 95 % interval, in brackets."""
-    return "" if interval is None else f" ({interval[0]:.2f}-{interval[1]:.2f})"

@@ -23,7 +23,6 @@ from pneumo_fast import team
 from pneumo_fast.checkpoint import BEST, LAST, Checkpoint, EpochRecord, save_checkpoint
 from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
-from pneumo_fast.metrics import auroc, average_precision, sigmoid
 from pneumo_fast.observe import OnEpoch, OnStep, observing
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.order import Rank
@@ -38,7 +37,9 @@ from pneumo_fast.prepare import (
     validation_loader,
     warm_up_compiler,
 )
+from pneumo_fast.ranking import auroc, average_precision
 from pneumo_fast.runs import claim_run, describe_run, write_config, write_curves, write_history
+from pneumo_fast.sample import sigmoid
 from pneumo_fast.signals import StopRequest
 from pneumo_fast.step import Guard, Learner, train_step
 

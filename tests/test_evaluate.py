@@ -27,18 +27,16 @@ from pneumo_fast.evaluation import (
     METRICS,
     PREDICTIONS,
     Predictions,
-    count_groups,
-    interval_note,
-    origin_note,
     predictions_csv,
     to_json,
 )
 from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.metrics import sigmoid
 from pneumo_fast.model import build_model
 from pneumo_fast.npy import write_array
 from pneumo_fast.runs import write_config
+from pneumo_fast.sample import sigmoid
 from pneumo_fast.shards import FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo, write_table
+from pneumo_fast.wording import origin_note
 
 SIZE = 32
 LABELS = {"train": [0, 1, 0, 1], "val": [0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0], "test": [0, 0, 0]}
@@ -159,7 +157,7 @@ def leave_old_result(run: Path) -> Path:
 
 
 def config(run: Path, **values: Any) -> EvaluateConfig:
-    return EvaluateConfig(run=run, **{"device": "cpu", **values})
+    return EvaluateConfig(run=run, **{"device": "cpu", "resamples": 100, **values})
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -199,7 +197,8 @@ def test_predictions_are_those_of_a_plain_pass(run: Path, dataset: Path, device:
 def test_classes_and_counts_follow_from_the_file(run: Path) -> None:
     evaluate(config(run, thresholds=(0.5, 0.25, 0.9)))
     table = read_csv(run / "eval" / PREDICTIONS)
-    assert list(table[0]) == ["image_id", "label", "logit", "probability"] + [f"class_at_{t}" for t in (0.5, 0.25, 0.9)]
+    named = ["image_id", "label", "logit", "probability", "calibrated_probability", "part"]
+    assert list(table[0]) == named + [f"class_at_{t}" for t in (0.5, 0.25, 0.9)]
     for result in read_json(run)["thresholds"]:
         pairs = [(int(r["label"]), int(float(r["probability"]) >= result["threshold"])) for r in table]
         assert [int(row[f"class_at_{result['threshold']}"]) for row in table] == [called for _, called in pairs]
@@ -212,12 +211,20 @@ def test_numbers_in_the_file_come_back_exactly(values: list[float]) -> None:
     logits = np.array(values, dtype=np.float32)
     ids = tuple(f'a,"{i}" é' for i in range(len(values)))
     predictions = Predictions(
-        image_ids=ids, labels=np.zeros(len(values), np.int64), logits=logits, probabilities=sigmoid(logits)
+        image_ids=ids,
+        labels=np.zeros(len(values), np.int64),
+        logits=logits,
+        probabilities=sigmoid(logits),
+        calibrated=sigmoid(logits / 3),
+        reported=np.arange(len(values)) % 2 == 0,
+        groups=np.arange(len(values)),
     )
     table = list(csv.DictReader(predictions_csv(predictions, (0.5,)).splitlines()))
     assert tuple(row["image_id"] for row in table) == ids
     assert np.array_equal(np.array([float(row["logit"]) for row in table], np.float32), logits)
     assert np.array_equal(np.array([float(row["probability"]) for row in table]), predictions.probabilities)
+    assert np.array_equal(np.array([float(row["calibrated_probability"]) for row in table]), sigmoid(logits / 3))
+    assert [row["part"] for row in table[:2]] == ["report", "choose"][: len(values)]
 
 
 def test_metrics_json_says_what_was_judged_on_what(run: Path, dataset: Path) -> None:
@@ -231,7 +238,7 @@ def test_metrics_json_says_what_was_judged_on_what(run: Path, dataset: Path) -> 
     assert content["dataset"] == {"path": str(dataset), "identity": Dataset.open(dataset).identity, "trained_on": True}
     assert content["intervals"]["groups"] == 6
     assert "flatter" in content["notes"][0]
-    assert "11 images are of 6 patients" in content["notes"][1]
+    assert "11 images of 6 patients" in content["notes"][1]
     assert [t["threshold"] for t in content["thresholds"]] == [0.5, 0.25]
     assert len(content["tradeoffs"]) == 1
 
@@ -240,7 +247,7 @@ def test_metrics_json_says_what_was_judged_on_what(run: Path, dataset: Path) -> 
 def test_only_val_selected_the_checkpoint(run: Path, split: str, selected: bool) -> None:
     result = evaluate(config(run, split=split))
     assert result.selected_on_this_data is selected
-    assert result.notes[0] == origin_note(split, trained_on=True)
+    assert result.notes[0] == origin_note(split, "auroc", trained_on=True)
 
 
 def test_another_dataset_is_normalized_as_the_run_was(run: Path, tmp_path: Path) -> None:
@@ -248,7 +255,7 @@ def test_another_dataset_is_normalized_as_the_run_was(run: Path, tmp_path: Path)
     first, second = evaluate(config(run)), evaluate(config(run, dataset=other))
     assert np.array_equal(first.predictions.logits, second.predictions.logits)
     assert (second.dataset.trained_on, second.selected_on_this_data) == (False, None)
-    assert "cannot be known" in second.notes[0]
+    assert "not the dataset that the run was trained on" in second.notes[0]
 
 
 def test_the_same_evaluation_writes_the_same_bytes(drawn_run: Path) -> None:
@@ -266,9 +273,10 @@ def test_one_class_has_no_curves_and_old_ones_go(run: Path) -> None:
     leave_old_result(run)
     result = evaluate(config(run, split="test"))
     assert {path.name for path in (run / "eval").iterdir()} == {METRICS, PREDICTIONS, "confusion.png"}
-    assert read_json(run)["auroc"] is None
+    assert read_json(run)["ranking"]["auroc"] == {"value": None, "low": None, "high": None}
     assert any(note.startswith("All 3 images are labelled negative") for note in result.notes)
-    assert [r.accuracy for r in result.metrics.thresholds] == [r.specificity for r in result.metrics.thresholds]
+    thresholds = result.figures.thresholds
+    assert [t.accuracy.value for t in thresholds] == [t.specificity.value for t in thresholds]
 
 
 def test_progress_reaches_the_end(run: Path) -> None:
@@ -287,6 +295,13 @@ def test_progress_reaches_the_end(run: Path) -> None:
         ({"thresholds": (0.5, 0.25, 0.5)}, "0.5 is given more than once"),
         ({"split": "validation"}, "split 'validation' is unknown: use one of train, val, test"),
         ({"batch_size": 0}, "batch size 0"),
+        ({"target_sensitivity": 0.0}, "target-sensitivity 0.0"),
+        ({"target_specificity": 1.5}, "target-specificity 1.5"),
+        ({"cost_ratio": 0.0}, "cost-ratio 0.0"),
+        ({"cost_ratio": math.inf}, "cost-ratio inf"),
+        ({"prevalence": 0.0}, "prevalence 0.0"),
+        ({"prevalence": 1.0}, "prevalence 1.0"),
+        ({"resamples": 99}, "resamples 99"),
     ],
 )
 def test_options_that_cannot_work(values: dict[str, Any], message: str) -> None:
@@ -397,20 +412,79 @@ def test_a_file_in_the_way_of_the_folder(run: Path) -> None:
         evaluate(config(run))
 
 
-@pytest.mark.parametrize(
-    ("groups", "expected", "note"),
-    [
-        (["", "", ""], (None, 3), "; which images are of one patient is not known."),
-        (["a", "b", "c"], (3, 0), ", and each image is of another patient."),
-        (["a", "b", "a"], (2, 0), ", but 3 images are of 2 patients: they are too narrow."),
-        (["a", "", "a"], (1, 1), ", but 2 images are of 1 patient: they are too narrow. 1 image has no known patient."),
-        (["a", "", "b"], (2, 1), ", and each image is of another patient. 1 image has no known patient."),
-    ],
-)
-def test_what_intervals_leave_out(groups: list[str], expected: tuple[int | None, int], note: str) -> None:
-    intervals = count_groups(pd.Series(groups, dtype=str))
-    assert (intervals.groups, intervals.images_without_group) == expected
-    assert interval_note(intervals, 3) == f"The intervals count every image as independent{note}"
+# ---- chosen on one part, judged on another
+
+
+def test_thresholds_are_chosen_on_one_half_of_the_patients_and_judged_on_the_other(run: Path, dataset: Path) -> None:
+    result = evaluate(config(run, cost_ratio=3.0))
+    table = read_csv(run / "eval" / PREDICTIONS)
+    groups = Dataset.open(dataset).rows("val")["group"]
+    parts = {
+        part: {g for row, g in zip(table, groups, strict=True) if row["part"] == part} for part in ("choose", "report")
+    }
+    assert parts["choose"]
+    assert parts["report"]
+    assert not parts["choose"] & parts["report"]
+    judged = [(int(r["label"]), float(r["probability"])) for r in table if r["part"] == "report"]
+    assert result.figures.parts is not None
+    assert (result.figures.parts.n, "other half") == (len(judged), result.figures.parts.reported_on[4:14])
+    for chosen in result.figures.chosen_thresholds:
+        assert chosen.confusion.tp == sum(label and p >= (chosen.threshold or 0) for label, p in judged)
+        assert chosen.confusion.tn == sum(not label and p < (chosen.threshold or 0) for label, p in judged)
+    chose = {float(r["probability"]) for r in table if r["part"] == "choose"}
+    assert {t.threshold for t in result.figures.chosen_thresholds} <= chose
+    assert result.figures.chosen_thresholds[-1].name == "least cost, a miss worth 3 false alarms"
+
+
+def test_another_split_is_judged_whole_with_what_was_chosen_on_validation_images(run: Path) -> None:
+    result = evaluate(config(run, split="train"))
+    assert result.figures.parts is not None
+    assert (result.figures.parts.chosen_on, result.figures.parts.n) == ("split 'val' (11 images)", 4)
+    assert {row["part"] for row in read_csv(run / "eval" / PREDICTIONS)} == {"report"}
+    threshold = result.figures.chosen_thresholds[0].threshold
+    evaluate(config(run))
+    assert str(threshold) in {row["probability"] for row in read_csv(run / "eval" / PREDICTIONS)}
+
+
+def test_the_calibrated_probability_follows_from_the_logit(run: Path) -> None:
+    change(run, pos_weight=2.0)
+    evaluate(config(run))
+    calibration = read_json(run)["calibration"]
+    assert calibration["log_pos_weight"] == pytest.approx(math.log(2.0))
+    for row in read_csv(run / "eval" / PREDICTIONS):
+        logit = (float(row["logit"]) - calibration["log_pos_weight"]) / calibration["temperature"]
+        assert float(row["calibrated_probability"]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-9)
+
+
+def test_other_data_are_judged_with_what_the_run_keeps(run: Path, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "other", mean=0.1, std=0.9)
+    without = evaluate(config(run, dataset=other))
+    assert without.figures.calibration is None
+    assert without.figures.chosen_thresholds == ()
+    own = evaluate(config(run))
+    judged = evaluate(config(run, dataset=other)).figures
+    assert own.figures.calibration is not None
+    assert judged.calibration is not None
+    assert judged.calibration.temperature == own.figures.calibration.temperature
+    assert [t.threshold for t in judged.chosen_thresholds] == [t.threshold for t in own.figures.chosen_thresholds]
+    assert judged.parts is not None
+    assert judged.parts.n == 11
+    change(run, epoch=4)  # another checkpoint: what was fitted for the old one is not for it
+    assert evaluate(config(run, dataset=other)).figures.calibration is None
+
+
+def test_a_damaged_operating_file_is_named(run: Path, tmp_path: Path) -> None:
+    (run / "operating.json").write_text("{")
+    with pytest.raises(RunError, match=r"operating.json is damaged \(JSONDecodeError\): remove it and evaluate"):
+        evaluate(config(run, dataset=make_dataset(tmp_path / "other", mean=0.1)))
+
+
+def test_shared_patients_and_pixels_are_counted(run: Path, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "other", mean=0.1)  # the same groups and no hash key at all: comparable
+    result = evaluate(config(run, dataset=other))
+    assert result.overlap is not None
+    assert (result.overlap.patients, read_json(run)["shared_patients"]) == (6, 6)
+    assert result.overlap.note in result.notes
 
 
 def names(value: Any) -> set[str]:

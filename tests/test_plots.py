@@ -9,12 +9,15 @@ from collections.abc import Callable
 import matplotlib as mpl
 import numpy as np
 import pytest
+from judged import figures_of
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo_fast.figures import Figures
 from pneumo_fast.intervals import Labels, Logits
-from pneumo_fast.metrics import judge, precision_recall_curve, roc_curve
 from pneumo_fast.plots import BLUE, POINTS, VERMILION, draw_confusion, draw_precision_recall, draw_roc
+from pneumo_fast.ranking import precision_recall_curve, roc_curve
+from pneumo_fast.sample import Sample
 
 Pixels = NDArray[np.uint8]
 
@@ -23,6 +26,10 @@ def scores(*, apart: float = 1.5) -> tuple[Labels, Logits]:
     rng = np.random.default_rng(5)
     labels = np.repeat([1, 0], [30, 90])
     return labels, (rng.normal(0, 1, 120) + apart * labels - 1).astype(np.float32)
+
+
+def judge(labels: Labels, logits: Logits, thresholds: tuple[float, ...]) -> Figures:
+    return figures_of(Sample(labels=labels, logits=logits, groups=np.arange(len(labels))), *thresholds)
 
 
 def roc(labels: Labels, logits: Logits, *thresholds: float) -> bytes:
@@ -105,7 +112,7 @@ def test_a_point_without_a_value_is_left_out(draw: Draw) -> None:
 @EACH_CURVE
 def test_complete_separation_is_drawn_without_an_interval(draw: Draw) -> None:
     labels, logits = scores(apart=50)
-    assert judge(labels, logits, (0.5,)).auroc_interval is None
+    assert judge(labels, logits, (0.5,)).ranking.auroc.low is None
     assert area(pixels(draw(labels, logits, 0.5)), rgb(BLUE)) > 500
 
 
