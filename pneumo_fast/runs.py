@@ -31,6 +31,9 @@ from pneumo_fast.shards import Dataset
 
 PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
 CONFIG, HISTORY, CURVES = "config.json", "history.jsonl", "learning_curves.png"
+JUDGED = ("report.html", "model_card.md", "operating.json")
+JUDGED_FOLDERS = ("eval", "explain")
+"""What evaluate, explain and report write; it goes when the run is replaced."""
 
 
 def write_config(run: Path, content: dict[str, Any]) -> None:
@@ -99,9 +102,10 @@ def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | Non
         if taken and not (ours and (config.overwrite or config.resume)):
             hint = "holds a run: give --resume to go on, --overwrite to replace it, or" if ours else "is not empty:"
             raise RunError(f"{config.out} {hint} name another --out")
-        for name in (LAST, PREVIOUS, BEST, CURVES, HISTORY, CONFIG):  # in this order: a rest is never gone on from
+        for name in (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, CONFIG):  # a rest is never gone on from
             (config.out / name).unlink(missing_ok=True)
-        shutil.rmtree(config.out / "eval", ignore_errors=True)
+        for name in JUDGED_FOLDERS:
+            shutil.rmtree(config.out / name, ignore_errors=True)
         config.out.mkdir(parents=True, exist_ok=True)
         sweep_partials(config.out)
     except OSError as error:

@@ -278,7 +278,9 @@ def run(tmp_path: Path) -> Path:
     """A folder with a run of ours, judged, and a file of somebody's."""
     run = tmp_path / "run"
     (run / "eval").mkdir(parents=True)
-    (run / "eval" / "metrics.json").write_text("{}")
+    (run / "explain").mkdir()
+    for name in ("eval/metrics.json", "explain/explain.json", "operating.json", "report.html", "model_card.md"):
+        (run / name).write_text("{}")
     for name in (BEST, LAST):
         save_checkpoint(make_checkpoint(), run / name)
     write_config(run, {"config": {}})
