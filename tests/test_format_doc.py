@@ -16,6 +16,7 @@ from pneumo_fast.convert import convert
 from pneumo_fast.options import ConvertConfig, TrainConfig
 from pneumo_fast.phantom import write_dicom
 from pneumo_fast.privacy import load_key, pseudonym
+from pneumo_fast.runs import JUDGED, JUDGED_FOLDERS
 from pneumo_fast.shards import BOX_TYPES, INDEX_TYPES, REJECT_COLUMNS, Dataset, Manifest, ShardInfo
 from pneumo_fast.train import train
 
@@ -81,12 +82,8 @@ def test_hash_key_id(dataset: Dataset) -> None:
 def test_run_folder(own_dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, batch_size=16, device="cpu"))
-    assert {path.name for path in run.iterdir()} == set(documented("## The run folder")) - {
-        "eval/",
-        "previous.pt",
-        "tensorboard/",
-        "trace.json",
-    }
+    elsewhere = {"previous.pt", "tensorboard/", "trace.json", *JUDGED, *(f"{name}/" for name in JUDGED_FOLDERS)}
+    assert {path.name for path in run.iterdir()} == set(documented("## The run folder")) - elsewhere
     config: dict[str, Any] = json.loads((run / "config.json").read_text())
     assert documented("### `config.json`") == list(config)
     assert list(config["config"]) == [f.name for f in fields(TrainConfig)]
