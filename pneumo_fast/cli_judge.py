@@ -72,7 +72,7 @@ def explain(
     dataset: Annotated[Path | None, typer.Option(help="Dataset folder.", show_default="the run's own")] = None,
     split: Annotated[Split, typer.Option(help="Which images.")] = "val",
     method: Annotated[Method, typer.Option(help="How the map is made.")] = "gradcam",
-    layer: Annotated[str | None, typer.Option(help="Layer to look into.", show_default="the last with a map")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to look into.", show_default="the last fine enough")] = None,
     id_: Annotated[
         list[str] | None,
         typer.Option("--id", help="Image to draw; may be repeated.", show_default="the most confident of each kind"),
@@ -85,7 +85,7 @@ def explain(
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
 ) -> None:
     """Draw where a run's model looked, and count how often that was in a box; write RUN/explain."""
-    from pneumo_fast import terminal
+    from pneumo_fast import terminal, terminal_judge
     from pneumo_fast.explain import explain as look
 
     terminal.set_up_logging()
@@ -105,7 +105,7 @@ def explain(
     )
     with terminal.progress("explaining") as on_progress:
         explanation = look(config, on_progress)
-    terminal.show_explanation(explanation)
+    terminal_judge.show_explanation(explanation)
 
 
 def report(

@@ -2,8 +2,8 @@
 
 Figures are made without pyplot, so nothing global changes and no display is needed. Colours are those of Okabe and
 Ito (2008, https://jfly.uni-koeln.de/color/), which stay apart for colour-blind eyes; what a colour says, a shape or
-a word says as well. The same figures give the same bytes. Only this module and :mod:`pneumo_fast.curves` import
-matplotlib.
+a word says as well. The same figures give the same bytes. Only this module, :mod:`pneumo_fast.curves`
+and :mod:`pneumo_fast.overlays` import matplotlib.
 """
 
 from __future__ import annotations

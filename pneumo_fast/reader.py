@@ -211,3 +211,27 @@ class ShardReader:
 
     def _path(self, shard: int) -> Path:
         return self._folder / self._names[shard]
+
+
+def read_images(dataset: Dataset, index: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
+    """Some images of a split.
+
+    Parameters
+    ----------
+    index : DataFrame
+        Rows of the index, as :meth:`pneumo_fast.shards.Dataset.rows` gives them.
+    rows : ndarray of int64, shape (n,)
+        Which of these.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, size, size)
+        In [0, 1].
+    """
+    reader = ShardReader(dataset, index)
+    images = np.empty((len(rows), *reader.shape), dtype=reader.dtype)
+    try:
+        reader.read_into(rows, images)
+    finally:
+        reader.close()
+    return images.astype(np.float32) / np.float32(dataset.scale)

@@ -19,7 +19,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.options import ShowConfig
 from pneumo_fast.order import Rows, permute
 from pneumo_fast.plots import Panel, Strip, draw_contact_sheet
-from pneumo_fast.reader import ShardReader
+from pneumo_fast.reader import read_images
 from pneumo_fast.resize import fitted_size
 from pneumo_fast.shards import Dataset
 
@@ -51,7 +51,7 @@ def show(config: ShowConfig) -> ShowSummary:
     dataset = Dataset.open(config.dataset)
     index = dataset.rows(config.split)
     rows = choose_rows(index["label"].to_numpy(dtype=np.int64), config.count, config.seed)
-    stored = _read(dataset, index, rows)
+    stored = read_images(dataset, index, rows)
     augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
     draws = [augmentation.draw(epoch, rows, dataset.size) for epoch in range(EPOCHS)]
     versions = [_augmented(stored, drawn) for drawn in draws]
@@ -96,17 +96,6 @@ def stored_boxes(boxes: pd.DataFrame, size: int) -> Boxes:
         points = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]])
         corners.append(points * [width / source_width, height / source_height] + [left, top])
     return tuple(corners)
-
-
-def _read(dataset: Dataset, index: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
-    """Images (n, size, size), in [0, 1]."""
-    reader = ShardReader(dataset, index)
-    images = np.empty((len(rows), *reader.shape), dtype=reader.dtype)
-    try:
-        reader.read_into(rows, images)
-    finally:
-        reader.close()
-    return images.astype(np.float32) / np.float32(dataset.scale)
 
 
 def _augmented(images: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from pneumo_fast.compare import Comparison
 from pneumo_fast.evaluation import Evaluation
+from pneumo_fast.explain import Explanation
 from pneumo_fast.figures import Figures
 from pneumo_fast.intervals import Estimate
 from pneumo_fast.terminal import NOT_CLINICAL, grid, out
@@ -94,6 +95,27 @@ def show_comparison(comparison: Comparison) -> None:
     out.print(rows)
     out.print(comparison.text)
     out.print(f"Written to {comparison.path}", soft_wrap=True)
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Where the model looked, beside what chance would have hit."""
+    boxes, random = explanation.boxes, explanation.randomised
+    out.print(f"\n{explanation.method} of {explanation.layer}, a map of {' x '.join(map(str, explanation.map_size))}")
+    if boxes:
+        rows = grid(f"{boxes.images:,} images with boxes", "share")
+        rows.add_row("map highest in a box (pointing game)", _estimate(boxes.hit_rate))
+        rows.add_row("a random point", _estimate(boxes.hit_rate_random_point))
+        rows.add_row("the centre of the image", _estimate(boxes.hit_rate_centre_point))
+        if random.hit_rate:
+            rows.add_row(f"random weights, map highest in a box ({random.images})", _estimate(random.hit_rate))
+        rows.add_row("the map's sum within the boxes", _estimate(boxes.energy_share))
+        rows.add_row("the boxes' share of the image", _estimate(boxes.box_area_share))
+        out.print(rows)
+    out.print(random.text)
+    for note in explanation.notes:
+        out.print(note)
+    out.print(f"{len(explanation.images)} images drawn; written to {explanation.folder}", soft_wrap=True)
+    out.print(NOT_CLINICAL, style="dim")
 
 
 def _heading(result: ThresholdMetrics) -> str:

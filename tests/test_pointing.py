@@ -1,0 +1,104 @@
+"""The pointing game on maps and boxes drawn by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pneumo_fast.pointing import energy_share, hit, judge_boxes, mask, peak
+from pneumo_fast.randomised import compare_with_random, rank_correlation
+
+
+def box(x: float, y: float, width: float, height: float) -> NDArray[np.float64]:
+    return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+
+
+def spot(row: int, column: int, size: int = 4) -> NDArray[np.float32]:
+    values = np.zeros((size, size), np.float32)
+    values[row, column] = 2.0
+    return values
+
+
+@pytest.mark.parametrize(
+    ("small", "at"), [(spot(0, 0), (0.125, 0.125)), (spot(1, 3), (0.875, 0.375)), (np.zeros((4, 4), np.float32), None)]
+)
+def test_the_peak_is_the_centre_of_the_highest_cell(small: NDArray[np.float32], at: tuple[float, float] | None) -> None:
+    assert peak(small) == at
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ((box(10, 0, 6, 8),), True),
+        ((box(0, 10, 8, 6),), False),
+        ((box(0, 0, 2, 2), box(13, 5, 2, 2)), True),
+        ((), False),
+    ],
+)
+def test_a_hit_is_a_peak_in_a_box(boxes: tuple[NDArray[np.float64], ...], expected: bool) -> None:
+    assert hit(peak(spot(1, 3)), boxes, 16) is expected  # x 14, y 6
+
+
+def test_a_map_of_zeros_hits_nothing() -> None:
+    assert not hit(None, (box(0, 0, 16, 16),), 16)
+    assert energy_share(np.zeros((16, 16), np.float32), (box(0, 0, 16, 16),)) == 0.0
+
+
+def test_boxes_that_overlap_cover_their_union() -> None:
+    assert mask((box(0, 0, 4, 4), box(2, 2, 4, 4)), 8).sum() == 16 + 16 - 4
+    assert mask((box(-5, 6, 9, 9),), 8).sum() == 4 * 2  # cut off at the edges
+
+
+def test_energy_is_the_share_of_the_sum() -> None:
+    large = np.ones((8, 8), np.float32)
+    large[0, 0] = 37.0
+    assert energy_share(large, (box(0, 0, 2, 2),)) == pytest.approx(40 / 100)
+
+
+def test_figures_and_baselines_by_hand() -> None:
+    boxes = [(box(0, 0, 4, 4),), (box(8, 8, 8, 8),), (box(4, 4, 8, 8), box(0, 0, 4, 4))]
+    peaks = [(0.1, 0.1), (0.1, 0.1), None]
+    figures = judge_boxes(peaks, [0.5, 0.25, 0.0], boxes, 16, np.arange(3), resamples=100, seed=0)
+    assert figures.images == 3
+    assert figures.hit_rate.value == pytest.approx(1 / 3)
+    assert figures.hit_rate_centre_point.value == pytest.approx(2 / 3)  # (8, 8): in the second and in the third
+    assert figures.hit_rate_random_point.value == pytest.approx((16 + 64 + 80) / 3 / 256)
+    assert figures.box_area_share == figures.hit_rate_random_point
+    assert figures.energy_share.value == pytest.approx(0.25)
+
+
+def test_intervals_are_by_patient() -> None:
+    rng = np.random.default_rng(0)
+    peaks = [(0.1, 0.1) if rng.random() < 0.5 else (0.9, 0.9) for _ in range(60) for _ in range(1)]
+    twice = [p for p in peaks for _ in range(4)]  # four images of each patient, all alike
+    boxes = [(box(0, 0, 4, 4),)] * 240
+    widths = []
+    for groups in (np.repeat(np.arange(60), 4), np.arange(240)):
+        rate = judge_boxes(twice, [0.0] * 240, boxes, 16, groups, resamples=1000, seed=0).hit_rate
+        assert rate.low is not None
+        assert rate.high is not None
+        widths.append(rate.high - rate.low)
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.15)
+
+
+def test_rank_correlation_of_maps() -> None:
+    rising = np.arange(16, dtype=np.float32).reshape(4, 4)
+    assert rank_correlation(rising, rising**3) == pytest.approx(1.0)
+    assert rank_correlation(rising, -rising) == pytest.approx(-1.0)
+    assert np.isnan(rank_correlation(rising, np.zeros((4, 4), np.float32)))
+
+
+def test_maps_that_random_weights_do_not_change_are_named() -> None:
+    rng = np.random.default_rng(0)
+    maps = [rng.random((4, 4)).astype(np.float32) for _ in range(20)]
+    others = [rng.random((4, 4)).astype(np.float32) for _ in range(20)]
+    same = compare_with_random(maps, maps, None, np.arange(20), resamples=100, seed=0)
+    new = compare_with_random(maps, others, [True] * 5 + [False] * 15, np.arange(20), resamples=100, seed=0)
+    assert same.rank_correlation.value == pytest.approx(1.0)
+    assert "show the image more than the model" in same.text
+    assert "depend on what was learnt" in new.text
+    assert new.hit_rate is not None
+    assert new.hit_rate.value == 0.25
+    even = compare_with_random([np.zeros((4, 4), np.float32)], maps[:1], None, np.arange(1), resamples=100, seed=0)
+    assert even.rank_correlation.value is None
