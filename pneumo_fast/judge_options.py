@@ -79,7 +79,7 @@ class ExplainConfig:
     method: Method = "gradcam"
     """``gradcam``, ``gradcam++`` or ``hirescam``."""
     layer: str | None = None
-    """Name of the module whose output is weighted, as the model names it; None takes the last with a map of 4 x 4 or more."""
+    """Name of the module whose output is weighted, as the model has it; None takes the last map of 4 x 4 or more."""
     ids: tuple[str, ...] = ()
     """Images to draw; none takes the most confident of each kind."""
     count: int = 8
