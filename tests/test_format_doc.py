@@ -83,6 +83,8 @@ def test_run_folder(own_dataset: Path, tmp_path: Path) -> None:
     train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, batch_size=16, device="cpu"))
     assert {path.name for path in run.iterdir()} == set(documented("## The run folder")) - {
         "eval/",
+        "report.html",
+        "model_card.md",
         "previous.pt",
         "tensorboard/",
         "trace.json",
