@@ -24,6 +24,7 @@ from pneumo_fast.options import MONITORED
 if TYPE_CHECKING:  # results are only shown here; importing their modules would cost the help text a second
     from pneumo_fast.checkpoint import EpochRecord
     from pneumo_fast.convert import ConvertSummary
+    from pneumo_fast.report import ReportSummary
     from pneumo_fast.show import ShowSummary
     from pneumo_fast.train import TrainSummary
 
@@ -189,3 +190,10 @@ def show_training(summary: TrainSummary) -> None:
         f"{MONITORED[summary.monitor]} {summary.best:.3f})",
         soft_wrap=True,
     )
+
+
+def show_report(summary: ReportSummary) -> None:
+    """Where the report is, and what is missing in it."""
+    out.print(f"Report: {summary.page} ({summary.size_bytes / 1e6:.1f} MB); model card: {summary.card}", soft_wrap=True)
+    for sentence in summary.remarks:
+        out.print(f"Note: {sentence}", markup=False, soft_wrap=True)

@@ -1,0 +1,78 @@
+"use strict";
+// Moves the threshold and chooses among the heat maps. All numbers stand in the page; nothing is fetched.
+(() => {
+  const all = (selector) => Array.from(document.querySelectorAll(selector));
+  const byId = (id) => document.getElementById(id);
+  for (const part of all("[data-script]")) part.hidden = false;
+  setUpThreshold();
+  setUpGallery();
+
+  function setUpThreshold() {
+    const store = byId("counts");
+    if (!store) return;
+    const counts = JSON.parse(store.textContent);
+    const slider = byId("threshold");
+    const steps = counts.tp.length - 1;
+    let saying;
+    const show = () => {
+      const step = Math.round(Number(slider.value) * steps);
+      const figures = figuresAt(counts, step, steps);
+      for (const place of all("[data-figure]")) place.textContent = figures.text[place.dataset.figure];
+      for (const button of all("button[data-step]"))
+        button.setAttribute("aria-pressed", String(Number(button.dataset.step) === step));
+      move(byId("roc-mark"), counts.plot, 1 - figures.value.specificity, figures.value.sensitivity);
+      move(byId("pr-mark"), counts.plot, figures.value.sensitivity, figures.value.precision);
+      clearTimeout(saying);
+      saying = setTimeout(() => { byId("said").textContent = sentence(figures.text); }, 400);
+    };
+    slider.addEventListener("input", show);
+    for (const button of all("button[data-step]"))
+      button.addEventListener("click", () => { slider.value = String(Number(button.dataset.step) / steps); show(); });
+    show();
+  }
+
+  function figuresAt(counts, step, steps) {
+    const tp = counts.tp[step], fp = counts.fp[step];
+    const fn = counts.positives - tp, tn = counts.negatives - fp;
+    const share = (part, whole) => (whole ? part / whole : NaN);
+    const value = {
+      sensitivity: share(tp, counts.positives),
+      specificity: share(tn, counts.negatives),
+      precision: share(tp, tp + fp),
+      npv: share(tn, tn + fn),
+      accuracy: share(tp + tn, counts.positives + counts.negatives),
+      f1: share(2 * tp, 2 * tp + fp + fn),
+    };
+    const text = { threshold: (step / steps).toFixed(3) };
+    for (const [name, number] of Object.entries(value)) text[name] = Number.isNaN(number) ? "–" : number.toFixed(3);
+    for (const [name, number] of Object.entries({ tp, fp, fn, tn })) text[name] = number.toLocaleString("en-US");
+    return { value, text };
+  }
+
+  function sentence(text) {
+    return `Threshold ${text.threshold}: sensitivity ${text.sensitivity}, specificity ${text.specificity}, ` +
+      `precision ${text.precision}. Found ${text.tp}, missed ${text.fn}, false alarms ${text.fp}, ` +
+      `rightly negative ${text.tn}.`;
+  }
+
+  function move(mark, plot, x, y) {
+    if (!mark) return;
+    const [left, top, width, height] = plot;
+    const known = !Number.isNaN(x) && !Number.isNaN(y);
+    mark.classList.toggle("nowhere", !known);
+    if (!known) return;
+    mark.setAttribute("cx", (left + x * width).toFixed(2));
+    mark.setAttribute("cy", (top + (1 - y) * height).toFixed(2));
+  }
+
+  function setUpGallery() {
+    const buttons = all("button[data-filter]"), figures = all("figure[data-kind]");
+    for (const button of buttons)
+      button.addEventListener("click", () => {
+        const kind = button.dataset.filter;
+        for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+        for (const figure of figures) figure.hidden = kind !== "all" && figure.dataset.kind !== kind;
+        byId("shown").textContent = `${figures.filter((figure) => !figure.hidden).length} of ${figures.length} shown`;
+      });
+  }
+})();

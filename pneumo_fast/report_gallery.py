@@ -1,0 +1,163 @@
+"""The part of a report that shows where the model looked: heat maps by kind, and how often they are in a box."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from pneumo_fast.markup import (
+    Html,
+    bullets,
+    estimate,
+    join,
+    number,
+    paragraph,
+    plain_estimate,
+    table,
+    tag,
+    text,
+)
+from pneumo_fast.report_files import EXPLAIN_FOLDER, Json, RunFiles
+from pneumo_fast.report_words import HEAT, SANITY
+from pneumo_fast.wording import counted
+
+KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
+PLAIN: Final = {"TP": "found", "FP": "false alarms", "FN": "missed", "TN": "rightly negative"}
+METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
+BUDGET_BYTES: Final = 3_000_000
+"""Room for images in a report, which becomes a third more in base64; the whole stays below 5 MB."""
+SIDE_PX: Final = 400
+"""Longest side of an image in the report."""
+_BAD_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that are damaged, or no images."""
+
+
+def gallery_section(files: RunFiles) -> Html:
+    """Heat maps with buttons that choose among them, and what was counted over all images."""
+    explanation = files.explanation
+    if explanation is None:
+        return join(paragraph(sentence, "missing") for sentence in files.remarks_about("explanation"))
+    pictures, dropped = load_pictures(files.run / EXPLAIN_FOLDER, explanation["images"])
+    parts = [paragraph(_intro(explanation)), _counted(explanation)]
+    if pictures:
+        parts += [_buttons(pictures), tag("div", *(_figure(entry, data) for entry, data in pictures), class_="gallery")]
+    else:
+        parts.append(paragraph("No heat map could be shown.", "missing"))
+    if dropped:
+        left_out = f"{counted(dropped, 'heat map')} could not be read, or had no room here"
+        parts.append(paragraph(f"{left_out}: see the folder {EXPLAIN_FOLDER}.", "missing"))
+    return join(parts)
+
+
+def _intro(explanation: Json) -> str:
+    height, width = explanation["map_size"]
+    return HEAT.format(
+        method=METHODS.get(explanation["method"], explanation["method"]),
+        layer=explanation["layer"],
+        height=height,
+        width=width,
+        split=explanation["split"],
+        threshold=f"{explanation['threshold']:g}",
+    )
+
+
+def _counted(explanation: Json) -> Html:
+    """How often the warmest place is in a box, beside places that need no model."""
+    boxes, randomised = explanation["boxes"], explanation["randomised"]
+    rows = []
+    if boxes:
+        rows = [
+            [text("Warmest place is in a box (pointing game)"), estimate(boxes["hit_rate"])],
+            [text("The same for a random place"), estimate(boxes["hit_rate_random_point"])],
+            [text("The same for the middle of the image"), estimate(boxes["hit_rate_centre_point"])],
+            [text("Share of the heat that is in boxes"), estimate(boxes["energy_share"])],
+            [text("Share of the image that is in boxes"), estimate(boxes["box_area_share"])],
+        ]
+        caption = f"Heat and boxes, {counted(boxes['images'], 'image')} with boxes"
+        counted_table = table(caption, ("", "Share"), rows)
+    else:
+        counted_table = paragraph("The images have no boxes that heat could be compared with.", "missing")
+    check = SANITY.format(
+        images=counted(randomised["images"], "image"), correlation=plain_estimate(randomised["rank_correlation"])
+    )
+    notes = bullets(explanation["notes"]) if explanation["notes"] else Html("")
+    return join([counted_table, paragraph(f"{check} {randomised['text']}"), notes])
+
+
+def load_pictures(folder: Path, entries: list[Json]) -> tuple[list[tuple[Json, str]], int]:
+    """Images as data URIs within :data:`BUDGET_BYTES`, and how many had to be left out.
+
+    The first of each kind come first, so that no kind is left out for the sake of another; the order given is kept.
+    """
+    turn: Counter[str] = Counter()
+    order = []
+    for place, entry in enumerate(entries):
+        order.append((turn[entry["kind"]], place))
+        turn[entry["kind"]] += 1
+    found: dict[int, str] = {}
+    room = BUDGET_BYTES
+    for _, place in sorted(order):
+        data = _read_picture(folder, str(entries[place]["file"]))
+        if data is None or len(data[1]) > room:
+            continue
+        room -= len(data[1])
+        found[place] = f"data:{data[0]};base64,{base64.b64encode(data[1]).decode()}"
+    return [(entries[place], found[place]) for place in sorted(found)], len(entries) - len(found)
+
+
+def _read_picture(folder: Path, name: str) -> tuple[str, bytes] | None:
+    """Media type and bytes of an image, free of what else its file holds; None where it is none."""
+    if Path(name).name != name:  # only files of this folder come into the report
+        return None
+    try:
+        with Image.open(folder / name) as opened:
+            picture = opened.convert("RGB")
+    except _BAD_IMAGE:
+        return None
+    picture.thumbnail((SIDE_PX, SIDE_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=82, optimize=True)
+    return "image/jpeg", buffer.getvalue()
+
+
+def _buttons(pictures: list[tuple[Json, str]]) -> Html:
+    by_kind: defaultdict[str, int] = defaultdict(int)
+    for entry, _ in pictures:
+        by_kind[entry["kind"]] += 1
+    names = {"all": f"all ({len(pictures)})"} | {kind: f"{kind}: {PLAIN[kind]} ({by_kind[kind]})" for kind in KINDS}
+    buttons = (
+        tag("button", text(name), type="button", data_filter=kind, aria_pressed="true" if kind == "all" else "false")
+        for kind, name in names.items()
+    )
+    shown = tag("span", id="shown", class_="unseen", role="status", aria_live="polite")
+    attributes = {
+        "class_": "buttons",
+        "role": "group",
+        "aria_label": "Show heat maps",
+        "data_script": True,
+        "hidden": True,
+    }
+    return tag("div", *buttons, shown, **attributes)
+
+
+def _figure(entry: Json, data: str) -> Html:
+    """An image with what is known of it."""
+    kind = KINDS.get(entry["kind"], entry["kind"])
+    label = "positive" if entry["label"] else "negative"
+    known = f"probability {number(entry['probability'])}, labelled {label}"
+    alt = f"Heat map over radiograph {entry['image_id']}: {kind}, {known}."
+    lines = [
+        tag("b", text(kind[:1].upper() + kind[1:])),
+        tag("span", text(known)),
+        tag("code", text(entry["image_id"])),
+    ]
+    if entry["hit"] is not None:
+        share = "" if entry["energy_share"] is None else f"; {100 * entry['energy_share']:.0f} % of the heat in boxes"
+        lines.insert(2, tag("span", text(f"warmest place {'in' if entry['hit'] else 'outside'} the boxes{share}")))
+    picture = tag("img", src=data, alt=alt, width=SIDE_PX, height=SIDE_PX, decoding="async")
+    return tag("figure", picture, tag("figcaption", *lines), data_kind=entry["kind"])

@@ -1,0 +1,264 @@
+"""An evaluated and explained run as its files alone, for the tests of the report: no model, no images of people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from pneumo_fast import operating
+from pneumo_fast.bootstrap import group_numbers
+from pneumo_fast.evaluation import Evaluation, Predictions, describe_intervals, predictions_csv, to_json
+from pneumo_fast.figures import judge
+from pneumo_fast.judge import DatasetIdentity, RunIdentity
+from pneumo_fast.judge_options import EvaluateConfig
+from pneumo_fast.options import TrainConfig
+from pneumo_fast.runs import describe_run, write_config, write_history
+from pneumo_fast.sample import Sample, sigmoid
+from pneumo_fast.shards import FORMAT, FORMAT_VERSION, Dataset, Manifest
+
+POSITIVE = 0.25
+KINDS = {(1, True): "TP", (0, True): "FP", (1, False): "FN", (0, False): "TN"}
+NOTE = "The figures come from the data that selected the checkpoint, in /somebody/else/runs/one, so they flatter it."
+"""With a path, as no note should have one."""
+HOSTILE = "<img src=x onerror=alert(1)>&\"'"
+
+
+def make_run(
+    folder: Path,
+    *,
+    images: int = 160,
+    epochs: int = 6,
+    hostile: bool = False,
+    thresholds: tuple[float, ...] = (0.5, 0.25),
+    pictures: int = 3,
+) -> Path:
+    """Write ``folder/run`` and ``folder/dataset``; the run's path.
+
+    Parameters
+    ----------
+    hostile : bool
+        Whether an image has an id that is markup.
+    pictures : int
+        Heat maps of each kind.
+    """
+    rows = _rows(images, hostile=hostile)
+    identity = _write_dataset(folder / "dataset", rows)
+    run = folder / "run"
+    run.mkdir()
+    (run / "best.pt").write_bytes(b"weights")
+    _write_training(folder, identity, epochs)
+    evaluation = _evaluation(
+        run, folder / "dataset", identity, rows, EvaluateConfig(thresholds=thresholds, resamples=100)
+    )
+    (run / "eval").mkdir()
+    (run / "eval" / "predictions.csv").write_text(predictions_csv(evaluation.predictions, thresholds))
+    (run / "eval" / "metrics.json").write_text(json.dumps(to_json(evaluation), allow_nan=False))
+    _write_explanation(run, evaluation.predictions, to_json(evaluation), pictures)
+    return run
+
+
+def change_json(path: Path, **values: Any) -> None:
+    """Write a JSON file again with other values at its top; a value of ``...`` takes the key away."""
+    content = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def _rows(images: int, *, hostile: bool) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    label = (np.arange(images) % 4 == 0).astype(np.int64)
+    names = np.array(["Normal", "No Lung Opacity / Not Normal"])[rng.integers(0, 2, images)]
+    return pd.DataFrame({
+        "image_id": [HOSTILE if hostile and row == 0 else f"image-{row:04d}" for row in range(images)],
+        "label": label,
+        "group": [f"{row // 2:016x}" for row in range(images)],
+        "sex": rng.choice(["F", "M"], images),
+        "age": rng.integers(5, 95, images).astype(str),
+        "view": np.where(rng.random(images) < 0.3 + 0.4 * label, "AP", "PA"),
+        "class": np.where(label == 1, "Lung Opacity", names),
+    })  # fmt: skip
+
+
+def _logits(rows: pd.DataFrame) -> Any:
+    """Two overlapping heaps, a probability of exactly 0.5 and 0.25 among them."""
+    rng = np.random.default_rng(8)
+    logits = rng.normal(-1.2 + 2.6 * rows["label"].to_numpy(), 1.3).astype(np.float32)
+    logits[:2] = 0.0
+    return logits
+
+
+def _write_dataset(path: Path, rows: pd.DataFrame) -> str:
+    """A dataset's manifest alone; its identity."""
+    path.mkdir()
+    n, positives = len(rows), int(rows["label"].sum())
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        created_by="tests",
+        layout="shards",
+        image_shape=(224, 224),
+        dtype="float16",
+        scale=1.0,
+        mean=0.4812345,
+        std=0.2712345,
+        preprocessing={"decode": "fast", "window": "auto", "resampling": "antialiased bilinear", "aspect": "kept"},
+        split={
+            "seed": 3,
+            "by": "group",
+            "groups": 1234,
+            "ungrouped_images": 5,
+            "leaks": "none: no patient stands in two splits",
+        },
+        counts={"train": {"0": 900, "1": 300}, "val": {"0": n - positives, "1": positives}},
+        input={
+            "label_rows": 1500,
+            "rows_without_file": 7,
+            "files_without_row": 2,
+            "dropped_ungrouped": 0,
+            "burned_in": 1,
+        },
+        duplicates={"equal_pixels": 4, "equal_pixels_across_splits": 1, "equal_uids": 0, "equal_uids_across_splits": 0},
+        rejects={"not_dicom": 11, "corrupt": 2},
+        arguments={"options": {"size": 224, "val_fraction": 0.2, "seed": 3}},
+        shards=(),
+        tables={},
+    )
+    text = manifest.to_json()
+    (path / "manifest.json").write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_training(folder: Path, identity: str, epochs: int) -> None:
+    run, dataset = folder / "run", folder / "dataset"
+    config = TrainConfig(datasets=(dataset,), out=run, epochs=epochs, lr=3e-4, augment="light", amp=True)
+    manifest = Manifest.from_json((dataset / "manifest.json").read_text())
+    nothing = pd.DataFrame()
+    opened = Dataset(path=dataset, manifest=manifest, index=nothing, boxes=nothing, identity=identity)
+    write_config(run, describe_run(config, opened, {"device": "cpu", "amp_dtype": "bfloat16", "pos_weight": 3.0}))
+    steps = [(epoch, 0.6 * 0.8**epoch) for epoch in range(1, epochs + 1)]
+    write_history(
+        run,
+        [
+            {
+                "epoch": epoch,
+                "train_loss": loss,
+                "val_loss": loss + 0.05 * epoch,
+                "val_accuracy": 0.75 + 0.02 * epoch,
+                "val_auroc": 0.9 - 0.2 * loss,
+                "val_ap": 0.8 - 0.3 * loss,
+                "lr": 3e-4,
+            }
+            for epoch, loss in steps
+        ],
+    )
+
+
+def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, config: EvaluateConfig) -> Evaluation:
+    """What evaluate would find."""
+    sample = Sample(labels=rows["label"].to_numpy(), logits=_logits(rows), groups=group_numbers(rows["group"]))
+    chosen = operating.halve(rows, 0)
+    assert chosen is not None
+    sha256 = hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()
+    fitted = operating.fit(sample.take(chosen), 3.0, config, sha256, f"half of the patients ({chosen.sum()} images)")
+    assert fitted is not None
+    where = f"the other half ({(~chosen).sum()} images)"
+    return Evaluation(
+        folder=run / "eval",
+        split="val",
+        selected_on_this_data=True,
+        figures=judge(sample, rows, config, fitted, ~chosen, where, rows),
+        predictions=Predictions(
+            image_ids=tuple(rows["image_id"]),
+            labels=sample.labels,
+            logits=_logits(rows),
+            probabilities=sample.probabilities,
+            calibrated=sigmoid(fitted.calibration.apply(sample.logits)),
+            reported=~chosen,
+            groups=sample.groups,
+        ),
+        intervals=describe_intervals(rows["group"], config.resamples, config.seed),
+        overlap=None,
+        notes=(NOTE,),
+        run=RunIdentity(
+            path=str(run),
+            checkpoint="best.pt",
+            sha256=sha256,
+            arch="resnet18",
+            epoch=4,
+            mean=0.4812345,
+            std=0.2712345,
+            dataset_identity=identity,
+        ),
+        dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True),
+        device="cpu",
+    )
+
+
+def _write_explanation(run: Path, predictions: Predictions, metrics: dict[str, Any], pictures: int) -> None:
+    (run / "explain").mkdir()
+    entries: list[dict[str, Any]] = []
+    of_kind: dict[str, int] = dict.fromkeys(KINDS.values(), 0)
+    answers = zip(predictions.image_ids, predictions.labels.tolist(), predictions.probabilities.tolist(), strict=True)
+    for image_id, label, probability in answers:
+        kind = KINDS[label, probability >= 0.5]
+        if of_kind[kind] == pictures:
+            continue
+        of_kind[kind] += 1
+        name = f"{kind}-{of_kind[kind]:02d}.png"
+        draw_heat_map(len(entries)).save(run / "explain" / name)
+        hit = {"hit": of_kind[kind] % 2 == 1, "energy_share": 0.4} if label else {"hit": None, "energy_share": None}
+        entries.append(
+            {"image_id": image_id, "label": label, "probability": probability, "kind": kind, "file": name} | hit
+        )
+    explanation = {
+        "format": "pneumo-fast explanation",
+        "format_version": 1,
+        "created_by": "tests",
+        "method": "gradcam",
+        "layer": "layer4",
+        "map_size": [7, 7],
+        "split": "val",
+        "threshold": 0.5,
+        "boxes": {
+            "images": 40,
+            "hit_rate": _estimate(0.725),
+            "hit_rate_random_point": _estimate(0.1),
+            "hit_rate_centre_point": _estimate(0.05),
+            "energy_share": _estimate(0.41),
+            "box_area_share": _estimate(0.12),
+        },
+        "randomised": {
+            "images": 64,
+            "rank_correlation": _estimate(0.03),
+            "hit_rate": _estimate(0.1),
+            "text": "The maps follow the weights.",
+        },
+        "images": entries,
+        "intervals": {"level": 0.95, "unit": "patient", "resamples": 100, "seed": 0},
+        "notes": ["Maps are 7 x 7 fields, drawn larger."],
+        "run": metrics["run"],
+        "dataset": metrics["dataset"],
+        "device": "cpu",
+    }
+    (run / "explain" / "explain.json").write_text(json.dumps(explanation))
+
+
+def _estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": max(0.0, value - 0.1), "high": min(1.0, value + 0.1)}
+
+
+def draw_heat_map(number: int, side: int = 120, boxes: Sequence[int] = (30, 40, 70, 90)) -> Image.Image:
+    """A picture as large and plain as a test needs."""
+    across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
+    grey = 90 + 80 * np.cos(6 * across + number) * np.sin(3 * down)
+    heat = 120 * np.exp(-20 * ((across - 0.4) ** 2 + (down - 0.5 - 0.02 * number) ** 2))
+    pixels = np.stack([grey + heat, grey + 0.3 * heat, grey - 0.5 * heat], axis=-1).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    ImageDraw.Draw(picture).rectangle(list(boxes), outline=(230, 159, 0), width=2)
+    return picture
