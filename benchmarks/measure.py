@@ -104,9 +104,12 @@ class Stage:
         }
 
 
-def race(contenders: Mapping[str, Contender], runs: int) -> list[Result]:
-    """Run all contenders in turns, so that a slow moment of the machine hits all alike; the first turn warms up."""
-    for contender in contenders.values():
+def race(contenders: Mapping[str, Contender], runs: int, *, warm_up: bool = True) -> list[Result]:
+    """Run all contenders in turns, so that a slow moment of the machine hits all alike.
+
+    A turn that does not count comes first, unless each turn warms up by itself.
+    """
+    for contender in contenders.values() if warm_up else ():
         contender()
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     for _ in range(runs):
