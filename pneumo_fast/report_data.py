@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any
 
+from pneumo_fast.explain import FOLDER as EXPLAIN_FOLDER
 from pneumo_fast.markup import Html, bullets, facts, join, number, paragraph, percent, table, tag, text
 from pneumo_fast.options import ConvertConfig, TrainConfig
-from pneumo_fast.report_files import EXPLAIN_FOLDER, Json, RunFiles, Source, get
+from pneumo_fast.report_files import Json, RunFiles, Source, get
 from pneumo_fast.report_words import NOT_CLINICAL, SPLITS, limits
 from pneumo_fast.shards import Manifest
 

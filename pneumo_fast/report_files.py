@@ -17,15 +17,15 @@ from pneumo_fast.checkpoint import BEST
 from pneumo_fast.errors import DatasetError, RunError
 from pneumo_fast.evaluate import FOLDER
 from pneumo_fast.evaluation import FORMAT, FORMAT_VERSION, METRICS, PREDICTIONS
+from pneumo_fast.explain import FILE as EXPLANATION
+from pneumo_fast.explain import FOLDER as EXPLAIN_FOLDER
+from pneumo_fast.explain import FORMAT as EXPLANATION_FORMAT
 from pneumo_fast.intervals import Labels
 from pneumo_fast.runs import HISTORY, read_config
 from pneumo_fast.sample import Probabilities, Scores, call_positive
 from pneumo_fast.shards import Manifest
 
 METRICS_PATH: Final = f"{FOLDER}/{METRICS}"
-EXPLAIN_FOLDER: Final = "explain"
-EXPLANATION: Final = "explain.json"
-EXPLANATION_FORMAT: Final = "pneumo-fast explanation"
 EXPLANATION_VERSION: Final = 1
 KEYS: Final = frozenset({
     "created_by", "split", "selected_on_this_data", "n", "positives", "negatives", "prevalence", "ranking",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter, defaultdict
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
+from pneumo_fast.explain import FOLDER as EXPLAIN_FOLDER
 from pneumo_fast.markup import (
     Html,
     bullets,
@@ -22,7 +24,7 @@ from pneumo_fast.markup import (
     tag,
     text,
 )
-from pneumo_fast.report_files import EXPLAIN_FOLDER, Json, RunFiles
+from pneumo_fast.report_files import Json, RunFiles
 from pneumo_fast.report_words import HEAT, SANITY
 from pneumo_fast.wording import counted
 
@@ -31,8 +33,8 @@ PLAIN: Final = {"TP": "found", "FP": "false alarms", "FN": "missed", "TN": "righ
 METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
 BUDGET_BYTES: Final = 3_000_000
 """Room for images in a report, which becomes a third more in base64; the whole stays below 5 MB."""
-SIDE_PX: Final = 400
-"""Longest side of an image in the report."""
+SIDE_PX: Final = 600
+"""Longest side of an image in the report: as explain draws them."""
 _BAD_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for files that are damaged, or no images."""
 
@@ -45,7 +47,7 @@ def gallery_section(files: RunFiles) -> Html:
     pictures, dropped = load_pictures(files.run / EXPLAIN_FOLDER, explanation["images"])
     parts = [paragraph(_intro(explanation)), _counted(explanation)]
     if pictures:
-        parts += [_buttons(pictures), tag("div", *(_figure(entry, data) for entry, data in pictures), class_="gallery")]
+        parts += [_buttons(pictures), tag("div", *map(_figure, pictures), class_="gallery")]
     else:
         parts.append(paragraph("No heat map could be shown.", "missing"))
     if dropped:
@@ -89,8 +91,19 @@ def _counted(explanation: Json) -> Html:
     return join([counted_table, paragraph(f"{check} {randomised['text']}"), notes])
 
 
-def load_pictures(folder: Path, entries: list[Json]) -> tuple[list[tuple[Json, str]], int]:
-    """Images as data URIs within :data:`BUDGET_BYTES`, and how many had to be left out.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A heat map, as it comes into the page."""
+
+    entry: Json
+    """What ``explain.json`` says of it."""
+    jpeg: bytes
+    width: int
+    height: int
+
+
+def load_pictures(folder: Path, entries: list[Json]) -> tuple[list[Picture], int]:
+    """Heat maps within :data:`BUDGET_BYTES`, and how many had to be left out.
 
     The first of each kind come first, so that no kind is left out for the sake of another; the order given is kept.
     """
@@ -99,19 +112,22 @@ def load_pictures(folder: Path, entries: list[Json]) -> tuple[list[tuple[Json, s
     for place, entry in enumerate(entries):
         order.append((turn[entry["kind"]], place))
         turn[entry["kind"]] += 1
-    found: dict[int, str] = {}
+    found: dict[int, Picture] = {}
     room = BUDGET_BYTES
     for _, place in sorted(order):
-        data = _read_picture(folder, str(entries[place]["file"]))
-        if data is None or len(data[1]) > room:
+        picture = _read_picture(folder, entries[place])
+        if picture is None:
             continue
-        room -= len(data[1])
-        found[place] = f"data:{data[0]};base64,{base64.b64encode(data[1]).decode()}"
-    return [(entries[place], found[place]) for place in sorted(found)], len(entries) - len(found)
+        if len(picture.jpeg) > room:
+            break
+        room -= len(picture.jpeg)
+        found[place] = picture
+    return [found[place] for place in sorted(found)], len(entries) - len(found)
 
 
-def _read_picture(folder: Path, name: str) -> tuple[str, bytes] | None:
-    """Media type and bytes of an image, free of what else its file holds; None where it is none."""
+def _read_picture(folder: Path, entry: Json) -> Picture | None:
+    """An image free of what else its file holds; None where it is none."""
+    name = str(entry["file"])
     if Path(name).name != name:  # only files of this folder come into the report
         return None
     try:
@@ -121,14 +137,12 @@ def _read_picture(folder: Path, name: str) -> tuple[str, bytes] | None:
         return None
     picture.thumbnail((SIDE_PX, SIDE_PX))
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=82, optimize=True)
-    return "image/jpeg", buffer.getvalue()
+    picture.save(buffer, format="JPEG", quality=85, optimize=True)
+    return Picture(entry=entry, jpeg=buffer.getvalue(), width=picture.width, height=picture.height)
 
 
-def _buttons(pictures: list[tuple[Json, str]]) -> Html:
-    by_kind: defaultdict[str, int] = defaultdict(int)
-    for entry, _ in pictures:
-        by_kind[entry["kind"]] += 1
+def _buttons(pictures: list[Picture]) -> Html:
+    by_kind = Counter(picture.entry["kind"] for picture in pictures)
     names = {"all": f"all ({len(pictures)})"} | {kind: f"{kind}: {PLAIN[kind]} ({by_kind[kind]})" for kind in KINDS}
     buttons = (
         tag("button", text(name), type="button", data_filter=kind, aria_pressed="true" if kind == "all" else "false")
@@ -145,12 +159,13 @@ def _buttons(pictures: list[tuple[Json, str]]) -> Html:
     return tag("div", *buttons, shown, **attributes)
 
 
-def _figure(entry: Json, data: str) -> Html:
+def _figure(picture: Picture) -> Html:
     """An image with what is known of it."""
+    entry, data = picture.entry, base64.b64encode(picture.jpeg).decode()
     kind = KINDS.get(entry["kind"], entry["kind"])
     label = "positive" if entry["label"] else "negative"
     known = f"probability {number(entry['probability'])}, labelled {label}"
-    alt = f"Heat map over radiograph {entry['image_id']}: {kind}, {known}."
+    alt = f"Radiograph and heat map over it, {entry['image_id']}: {kind}, {known}."
     lines = [
         tag("b", text(kind[:1].upper() + kind[1:])),
         tag("span", text(known)),
@@ -159,5 +174,6 @@ def _figure(entry: Json, data: str) -> Html:
     if entry["hit"] is not None:
         share = "" if entry["energy_share"] is None else f"; {100 * entry['energy_share']:.0f} % of the heat in boxes"
         lines.insert(2, tag("span", text(f"warmest place {'in' if entry['hit'] else 'outside'} the boxes{share}")))
-    picture = tag("img", src=data, alt=alt, width=SIDE_PX, height=SIDE_PX, decoding="async")
-    return tag("figure", picture, tag("figcaption", *lines), data_kind=entry["kind"])
+    source = f"data:image/jpeg;base64,{data}"
+    image = tag("img", src=source, alt=alt, width=picture.width, height=picture.height, decoding="async")
+    return tag("figure", image, tag("figcaption", *lines), data_kind=entry["kind"])

@@ -29,9 +29,9 @@ DECISION: Final = (
 )
 ONE_CLASS: Final = "* This subgroup holds one class only: its images are ranked against all of the other class."
 HEAT: Final = (
-    "{method} at layer {layer} ({height} x {width} fields) on split {split}: the warmer a place, the more it raised "
-    "the score. Outlines are the boxes of the label table; an image is called positive from {threshold} on. A heat "
-    "map shows what moved the score, not why, and not whether that was right."
+    "{method} at layer {layer} ({height} x {width} fields) on split {split}: the brighter a place, the more it "
+    "raised the score. Outlines are the boxes of the label table; an image is called positive from {threshold} on. "
+    "A heat map shows what moved the score, not why, and not whether that was right."
 )
 SANITY: Final = (
     "Sanity check, on {images}: with the weights made random, the heat maps have a rank correlation of "
