@@ -28,7 +28,7 @@ def text(value: object) -> Html:
     return Html(html.escape(str(value)))
 
 
-def tag(name: str, *content: Html, **attributes: object) -> Html:
+def tag(name: str, /, *content: Html, **attributes: object) -> Html:
     """An element.
 
     Parameters

@@ -194,8 +194,8 @@ def _scored(run: Path, metrics: Json, remarks: list[Remark]) -> Scored | None:
     """Labels, logits and probabilities, if they give the counts of the metrics."""
     types = {"label": np.int64, "logit": np.float32, "probability": np.float64}
     try:
-        # "round_trip": another reader may miss the last bit, and with it the side of a threshold
-        table = pd.read_csv(run / FOLDER / PREDICTIONS, usecols=list(types), dtype=types, float_precision="round_trip")
+        # as text first: pandas' own reader of numbers may miss the last bit, and with it the side of a threshold
+        table = pd.read_csv(run / FOLDER / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
         labels, logits, probabilities = (table[name].to_numpy() for name in types)
         scored = Scored(labels=labels, logits=logits, probabilities=probabilities)
         problem = None if _agrees(scored, metrics) else "does not belong to metrics.json"

@@ -58,8 +58,8 @@ def from_metrics(entry: dict[str, Any]) -> dict[str, str]:
 
 
 def from_predictions(run: Path, threshold: float) -> dict[str, int]:
-    table = pd.read_csv(run / "eval" / "predictions.csv", float_precision="round_trip")
-    called, ill = table["probability"] >= threshold, table["label"] == 1
+    table = pd.read_csv(run / "eval" / "predictions.csv", dtype={"probability": str})
+    called, ill = table["probability"].astype(float) >= threshold, table["label"] == 1
     return {
         "tp": int((called & ill).sum()),
         "fp": int((called & ~ill).sum()),
