@@ -78,7 +78,7 @@ def _output_of(model: nn.Module, layer: str) -> Iterator[list[torch.Tensor]]:
     """What a layer gives in each forward pass of the block; nothing stays behind."""
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
-        raise ConfigError(f"layer {layer!r} is not in the model: use one of its modules, for instance layer4")
+        raise ConfigError(f"layer {layer!r} is not in the model: use one of {', '.join(filter(None, modules))}")
     outputs: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> object:

@@ -80,7 +80,7 @@ def explain(
     count: Annotated[int, typer.Option(help="Images to draw of each kind.")] = 8,
     threshold: Annotated[float, typer.Option(help="Probability that makes an image positive.")] = 0.5,
     resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Chooses resamples, points, weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses resamples and random weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
 ) -> None:

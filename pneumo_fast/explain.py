@@ -26,7 +26,7 @@ from pneumo_fast.judge import DatasetIdentity, Judged, Progress, RunIdentity, in
 from pneumo_fast.judge_options import ExplainConfig, Method
 from pneumo_fast.model import build_model
 from pneumo_fast.overlays import draw_overlay
-from pneumo_fast.pointing import BoxFigures, Corners, Map, energy_share, hit, judge_boxes, peak
+from pneumo_fast.pointing import BoxFigures, Corners, energy_share, hit, judge_boxes, peak
 from pneumo_fast.randomised import Randomised, compare_with_random
 from pneumo_fast.reader import read_images
 from pneumo_fast.sample import call_positive, sigmoid
@@ -102,13 +102,16 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
     judged = open_run(config.run, config.dataset, config.device)
     rows = judged.dataset.rows(config.split)
     maps = Maps(judged, rows, config)
-    probabilities = sigmoid(infer(judged, config.split, config.batch_size, on_progress or _silent))
-    chosen = _choose(rows, probabilities, config)
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
+    inferred = _part(on_progress or _silent, 0, len(rows) + len(boxed))
+    probabilities = sigmoid(infer(judged, config.split, config.batch_size, inferred))
+    chosen = _choose(rows, probabilities, config)
     groups = group_numbers(rows["group"])
     size = judged.dataset.size
-    small, energies = _look(maps, boxed, boxes, size)
+    looked = _part(on_progress or _silent, len(rows), len(rows) + len(boxed))
+    peaks, energies = _look(maps, boxed, boxes, size, looked)
+    randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / FOLDER
     with _writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +120,7 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
         figures = None
         if len(boxed):
             figures = judge_boxes(
-                [peak(m) for m in small], energies, [boxes[row] for row in boxed.tolist()], size, groups[boxed],
+                peaks, energies, [boxes[row] for row in boxed.tolist()], size, groups[boxed],
                 resamples=config.resamples, seed=config.seed,
             )  # fmt: skip
         explanation = Explanation(
@@ -128,9 +131,9 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
             split=config.split,
             threshold=config.threshold,
             boxes=figures,
-            randomised=_randomised(maps, boxed, boxes, config),
+            randomised=randomised,
             images=drawn,
-            notes=tuple(_notes(small, boxed, drawn)),
+            notes=tuple(_notes(peaks, drawn)),
             intervals=asdict(describe_intervals(rows["group"], config.resamples, config.seed)),
             run=judged.run_identity,
             dataset=judged.dataset_identity,
@@ -152,6 +155,11 @@ def _silent(_done: int, _total: int) -> None:
     """Report no progress."""
 
 
+def _part(on_progress: Progress, before: int, total: int) -> Progress:
+    """Report a part of the work as part of the whole."""
+    return lambda done, _of: on_progress(before + done, total)
+
+
 class Maps:
     """Makes maps of a split's images, batch by batch.
 
@@ -168,9 +176,10 @@ class Maps:
         layers = map_layers(judged.model, self._normalized(first))
         if not layers:
             raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
+        if config.layer and config.layer not in layers:
+            raise ConfigError(f"layer {config.layer!r} is none that gives a map: use one of {', '.join(layers)}")
         self.layer = config.layer or default_layer(layers)
-        _, small = next(self(np.zeros(1, dtype=np.int64)))
-        self.map_size = (small.shape[1], small.shape[2])
+        self.map_size = layers[self.layer]
 
     def __call__(
         self, chosen: NDArray[np.int64], model: nn.Module | None = None
@@ -199,8 +208,9 @@ class Maps:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # so that one pass over the images sets them
+        several = chosen if len(chosen) > 1 else np.repeat(chosen, 2)  # BatchNorm learns nothing from a single value
         with torch.no_grad():
-            model.train()(self._normalized(self.images(chosen)))
+            model.train()(self._normalized(self.images(several)))
         return model.eval()
 
 
@@ -216,7 +226,7 @@ def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: Expl
                 f"{len(unknown)} of {len(config.ids)} ids are not in split {config.split!r}, first {unknown[0]!r}: use "
                 "ids of its index.csv, or another --split"
             )
-        return [(kinds[places[image_id]], places[image_id]) for image_id in config.ids]
+        return [(kinds[places[image_id]], places[image_id]) for image_id in dict.fromkeys(config.ids)]
     order = np.argsort(-np.abs(probabilities - config.threshold), kind="stable")
     return [(kind, row) for kind in KINDS for row in order[kinds[order] == kind][: config.count].tolist()]
 
@@ -232,16 +242,17 @@ def _boxes(judged: Judged, rows: pd.DataFrame) -> dict[int, Corners]:
 
 
 def _look(
-    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, model: nn.Module | None = None
-) -> tuple[list[Map], list[float]]:
-    """The maps of the images with boxes, and the share of each inside them."""
-    small: list[Map] = []
+    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: Progress
+) -> tuple[list[tuple[float, float] | None], list[float]]:
+    """Where the map of each image with boxes is highest, and the share of it inside them."""
+    peaks: list[tuple[float, float] | None] = []
     energies: list[float] = []
-    for batch, found in maps(boxed, model):
-        small += list(found)
+    for batch, found in maps(boxed):
+        peaks += [peak(m) for m in found]
         large = enlarge(torch.from_numpy(found), size).numpy()
         energies += [energy_share(m, boxes[row]) for row, m in zip(batch.tolist(), large, strict=True)]
-    return small, energies
+        on_progress(len(peaks), len(boxed))
+    return peaks, energies
 
 
 def _draw(
@@ -288,12 +299,12 @@ def _randomised(maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners],
     return compare_with_random(own, other, hits, groups, resamples=config.resamples, seed=config.seed)
 
 
-def _notes(small: list[Map], boxed: NDArray[np.int64], drawn: tuple[Drawn, ...]) -> Iterator[str]:
+def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) -> Iterator[str]:
     yield "A map says which places spoke for pneumonia in one layer; it is no proof of why the model decided so."
-    if not len(boxed):
+    if not peaks:
         yield "No image of this split has a box: whether the model looked at the right place cannot be counted."
-    if empty := sum(not m.any() for m in small):
-        yield f"{empty} of {len(small)} maps of images with boxes are 0 everywhere: they count as missed."
+    if empty := sum(p is None for p in peaks):
+        yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as missed."
     if not drawn:
         yield "No image was drawn."
 

@@ -89,7 +89,7 @@ class ExplainConfig:
     resamples: int = 2000
     """Resamples of the bootstrap, at least 100."""
     seed: int = 0
-    """Chooses the resamples, the random points and the randomised weights."""
+    """Chooses the resamples and the random weights."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     batch_size: int = 64

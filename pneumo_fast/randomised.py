@@ -53,7 +53,7 @@ def compare_with_random(
         images=len(own),
         rank_correlation=found,
         hit_rate=None if hits is None else mean(np.array(hits, dtype=np.float64), groups),
-        text=_conclude(found, len(own)),
+        text=_conclude(found, len(values)),
     )
 
 

@@ -20,12 +20,14 @@ import pytest
 from pneumo_fast import __version__
 from pneumo_fast import convert as convert_module
 from pneumo_fast import evaluate as evaluate_module
+from pneumo_fast import explain as explain_module
 from pneumo_fast import phantom as phantom_module
+from pneumo_fast import report as report_module
 from pneumo_fast import show as show_module
 from pneumo_fast import train as train_module
 from pneumo_fast.cli import parse_max_rejects
 from pneumo_fast.errors import ConfigError, ConvertError, LabelError
-from pneumo_fast.judge_options import EvaluateConfig
+from pneumo_fast.judge_options import EvaluateConfig, ExplainConfig, ReportConfig
 from pneumo_fast.options import ConvertConfig, ShowConfig, TrainConfig
 from pneumo_fast.phantom import PhantomConfig, PhantomSet
 from pneumo_fast.shards import Dataset
@@ -53,6 +55,8 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
             (convert_module, "convert"),
             (train_module, "train"),
             (evaluate_module, "evaluate"),
+            (explain_module, "explain"),
+            (report_module, "report"),
             (show_module, "show"),
             (phantom_module, "make_phantoms"),
         ):
@@ -73,6 +77,8 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
         (["convert", "i", "l"], ConvertConfig(images=Path("i"), labels=Path("l"))),
         (["train"], TrainConfig()),
         (["evaluate"], EvaluateConfig()),
+        (["explain"], ExplainConfig()),
+        (["report"], ReportConfig()),
         (["show"], ShowConfig()),
         (["phantom", "o"], PhantomConfig(out=Path("o"))),
     ],
@@ -145,7 +151,31 @@ TRAIN_OPTIONS = {
     "--seed": "7",
     "--resume": "",
 }
-EVALUATE_OPTIONS = {"--dataset": "d", "--split": "test", "--threshold": "0.3", "--device": "cpu", "--batch-size": "5"}
+EVALUATE_OPTIONS = {
+    "--dataset": "d",
+    "--split": "test",
+    "--threshold": "0.3",
+    "--target-sensitivity": "0.8",
+    "--target-specificity": "0.7",
+    "--cost-ratio": "4.0",
+    "--prevalence": "0.1",
+    "--resamples": "300",
+    "--seed": "7",
+    "--device": "cpu",
+    "--batch-size": "5",
+}
+EXPLAIN_OPTIONS = {
+    "--dataset": "d",
+    "--split": "test",
+    "--method": "hirescam",
+    "--layer": "layer2",
+    "--count": "3",
+    "--threshold": "0.3",
+    "--resamples": "300",
+    "--seed": "7",
+    "--device": "cpu",
+    "--batch-size": "5",
+}
 SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment": "strong", "--flip": "", "--seed": "7"}
 
 
@@ -160,6 +190,7 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
         ),
         (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
+        (["explain", "r"], EXPLAIN_OPTIONS, ExplainConfig(), {"ids"}),
         (["show", "d"], SHOW_OPTIONS, ShowConfig(), set()),
     ],
 )
@@ -169,9 +200,9 @@ def test_every_option_reaches_its_field(
     given = config_of(*arguments, *(word for option in options.items() for word in option if word))
     assert {f.name for f in fields(default) if getattr(given, f.name) == getattr(default, f.name)} == left
     for option, text in options.items():
-        value = getattr(
-            given, {"--threshold": "thresholds", "--share": "shares"}.get(option, option[2:].replace("-", "_"))
-        )
+        value = getattr(given, option[2:].replace("-", "_"), None)
+        if value is None:
+            value = getattr(given, f"{option[2:]}s")
         assert value in {True, (float(text) if text[:1].isdigit() else None,)} or str(value) == text
 
 
@@ -182,6 +213,7 @@ def test_overwrite_reaches_its_field(config_of: Run) -> None:
 
 def test_lists(config_of: Run) -> None:
     assert config_of("evaluate", "--threshold", "0.1", "--threshold", "0.9").thresholds == (0.1, 0.9)
+    assert config_of("explain", "--id", "a", "--id", "b").ids == ("a", "b")
     train = config_of("train", "a", "b", "--share", "1", "--share", "3")
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
 
@@ -460,6 +492,9 @@ def test_from_radiographs_to_metrics(
     assert run_cli("convert", *tables, *options, "--val-fraction", "0.3").code == 0
     assert run_cli("train", "data", "--out", "run", "--epochs", "2", "--batch-size", "8", "--amp").code == 0
     assert run_cli("evaluate", "run").code == 0
+    assert run_cli("explain", "run", "--count", "1").code == 0
+    assert run_cli("report", "run").code == 0
+    assert Path("run/report.html").exists()
     assert len(pd.read_csv("data/index.csv")) == images
     assert len(Path("run/history.jsonl").read_text().splitlines()) == 2
     validation = Dataset.open(Path("data")).rows("val")

@@ -127,6 +127,14 @@ def test_without_boxes_what_can_be_done_is_done(boxless: Path) -> None:
     assert any("No image of this split has a box" in note for note in found.notes)
 
 
+def test_a_single_image_with_a_box(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = explain_module._boxes
+    monkeypatch.setattr(explain_module, "_boxes", lambda *a: dict(list(everyone(*a).items())[:1]))
+    found = explain(config(trained, count=1))
+    assert found.boxes is not None
+    assert (found.boxes.images, found.randomised.images) == (1, 1)
+
+
 def test_progress_reaches_the_end(boxless: Path) -> None:
     calls: list[tuple[int, int]] = []
     explain(config(boxless, batch_size=4), lambda done, total: calls.append((done, total)))
@@ -136,8 +144,8 @@ def test_progress_reaches_the_end(boxless: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        ({"layer": "layer7"}, ConfigError, "layer 'layer7' is not in the model"),
-        ({"layer": "fc"}, ConfigError, "layer 'fc' gives no map: use one of .*layer3"),
+        ({"layer": "layer7"}, ConfigError, "layer 'layer7' is none that gives a map: use one of .*layer3"),
+        ({"layer": "fc"}, ConfigError, "layer 'fc' is none that gives a map: use one of .*layer3"),
         ({"ids": ("val, 0", "nobody")}, ConfigError, "1 of 2 ids are not in split 'val', first 'nobody'"),
         ({"run": Path("nowhere")}, RunError, "run pneumo-fast train first"),
     ],

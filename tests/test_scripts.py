@@ -154,7 +154,10 @@ class TestDemo:
         (demo / "run").mkdir()
         assert sandbox.run("demo", cwd=tmp_path).returncode == 0
         assert sorted(path.name for path in demo.iterdir()) == [".pneumo-fast-demo", "note.txt"]
-        assert sandbox.calls()[2:] == [f"tool {verb}" for verb in ("phantom", "convert", "train", "evaluate", "explain", "report")] * 2
+        assert (
+            sandbox.calls()[2:]
+            == [f"tool {verb}" for verb in ("phantom", "convert", "train", "evaluate", "explain", "report")] * 2
+        )
 
 
 @pytest.fixture
