@@ -14,8 +14,8 @@ from pneumo_fast.thresholds import ThresholdMetrics
 
 RATES = {
     "accuracy": "accuracy",
-    "precision": "precision (PPV)",
-    "recall": "recall (sensitivity)",
+    "precision": "precision",
+    "recall": "sensitivity",
     "specificity": "specificity",
     "npv": "NPV",
     "f1": "F1",
@@ -59,18 +59,18 @@ def _threshold_table(results: tuple[ThresholdMetrics, ...], title: str) -> Table
 
 
 def _chosen_table(results: tuple[ThresholdMetrics, ...]) -> Table:
-    rows = grid("threshold chosen for", "at", "sensitivity", "specificity", "precision")
+    rows = grid("threshold chosen for", "at", "sensitivity", "specificity")
     for t in results:
-        cells = (_estimate(value) for value in (t.recall, t.specificity, t.precision))
+        cells = (_short(value) for value in (t.recall, t.specificity))
         rows.add_row(t.name, f"{t.threshold:.3f}", *cells)
     return rows
 
 
 def _quality_table(figures: Figures) -> Table:
     """Quality of the probabilities; those after calibration are of the images reported on."""
-    judged = {"as they are, all": figures.probability}
+    judged = {"plain, all": figures.probability}
     if figures.calibration:
-        judged |= {"as they are, part": figures.calibration.before, "calibrated, part": figures.calibration.after}
+        judged |= {"plain, part": figures.calibration.before, "calibrated": figures.calibration.after}
     rows = grid("probabilities", "Brier", "log loss", "ECE")
     for name, quality in judged.items():
         rows.add_row(name, *(_estimate(value) for value in (quality.brier, quality.log_loss, quality.ece)))
@@ -82,7 +82,7 @@ def _subgroup_table(figures: Figures) -> Table:
     rows = grid("subgroup", "n", "pos.", "AUROC", f"sensitivity\nat {at}", f"specificity\nat {at}")
     for g in figures.subgroups:
         name = f"{g.column} {g.value}" if len(g.value) < 12 else g.value
-        cells = (_estimate(g.auroc), _number(g.sensitivity.value), _number(g.specificity.value))
+        cells = (_short(g.auroc), _number(g.sensitivity.value), _number(g.specificity.value))
         rows.add_row(name, f"{g.n:,}", f"{g.positives:,}", *cells)
     return rows
 
@@ -134,3 +134,10 @@ def _estimate(e: Estimate, *, bare: bool = False, signed: bool = False) -> str:
     between = " to " if signed else "-"
     interval = "" if bare or e.low is None else f" ({e.low:{sign}.2f}{between}{e.high:{sign}.2f})"
     return f"{e.value:{sign}.3f}{interval}"
+
+
+def _short(e: Estimate) -> str:
+    """The same in two decimals, for a narrow column."""
+    if e.value is None:
+        return "-"
+    return f"{e.value:.2f}" + ("" if e.low is None else f" ({e.low:.2f}-{e.high:.2f})")
