@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pneumo_fast.charts import (
+    WIDTH,
     Frame,
     Series,
     axes,
@@ -23,7 +24,6 @@ from pneumo_fast.markup import (
     Html,
     details,
     estimate,
-    interval,
     join,
     number,
     paragraph,
@@ -40,6 +40,8 @@ SQUARE: Final = Frame()
 WIDE: Final = Frame(height=280)
 ROW: Final = 38.0
 """Height of a row of the forest plot."""
+FIGURES: Final = 132.0
+"""Width of its figures, beside the intervals."""
 
 
 def calibration_section(files: RunFiles) -> Html:
@@ -52,8 +54,8 @@ def calibration_section(files: RunFiles) -> Html:
         looks = {"As the model says it": "one"}
         why = paragraph("There is no calibration: the images to fit it on lack a class.", "missing")
     else:
-        qualities = {"Before": calibration["before"], "After calibration": calibration["after"]}
-        looks = {"Before": "two", "After calibration": "one"}
+        qualities = {"Before calibration": calibration["before"], "After calibration": calibration["after"]}
+        looks = {"Before calibration": "two", "After calibration": "one"}
         said = CALIBRATED.format(
             shift=number(calibration["log_pos_weight"]),
             temperature=number(calibration["temperature"]),
@@ -188,8 +190,8 @@ def _forest(metrics: Json) -> Html:
     groups = [g for g in metrics["subgroups"] if g["auroc"]["value"] is not None]
     ends = [end for g in groups for end in (g["auroc"]["low"], g["auroc"]["value"]) if end is not None]
     low = max(0.0, math.floor(10 * min([0.45, *ends])) / 10)
-    frame = Frame(x=(low, 1.0), height=ROW * (len(groups) + 1) + 56, left=14, right=18, top=8, bottom=48)
-    ticks = [t for t in nice_ticks(low, 1.0, 7) if low <= t <= 1.0]
+    frame = Frame(x=(low, 1.0), height=ROW * (len(groups) + 1) + 56, left=14, right=FIGURES, top=8, bottom=48)
+    ticks = [t for t in nice_ticks(low, 1.0, 5) if low <= t <= 1.0]
     parts = [axes(frame, "AUROC", "", ticks, ())]
     parts.append(rule(frame, (0.5, 0), (0.5, 1), "chance"))
     whole = {"name": "All images", "auroc": metrics["ranking"]["auroc"], "n": metrics["n"]}
@@ -203,14 +205,11 @@ def _forest(metrics: Json) -> Html:
 
 
 def _forest_row(frame: Frame, row: Json, top: float) -> Html:
-    """A subgroup's name and figures above its interval."""
-    e = row["auroc"]
-    y = top + 26
-    between = interval(e)
-    said = f"{number(e['value'])} ({between})" if between else number(e["value"])
+    """A subgroup's name above its interval, and the figures beside that."""
+    e, y = row["auroc"], top + 26
     parts = [
         label((frame.left, top + 14), f"{row['name']}  ·  {row['n']:,}", "row"),
-        label((frame.left + frame.plot_width, top + 14), said, "row number", "end"),
+        label((WIDTH - 10, y + 4), plain_estimate(e), "row figures", "end"),
     ]
     if e["low"] is not None:
         x1, x2 = (frame.at(max(end, frame.x[0]), 0)[0] for end in (e["low"], e["high"]))

@@ -105,7 +105,11 @@ def repeat_section(files: RunFiles) -> Html:
     parts = [paragraph("These commands repeat it; folders are named as they were."), _code(lines)]
     parts += [paragraph(sentence, "missing") for sentence in files.remarks_about("config")]
     resolved = get(files.config, "resolved") or {}
-    chosen = [(name.replace("_", " "), text(value)) for name, value in resolved.items()]
+    chosen = [
+        (name.replace("_", " "), text(f"{value:g}" if isinstance(value, float) else value))
+        for name, value in resolved.items()
+        if value not in {None, "None"}
+    ]
     seeds = [("training", text(get(files.config, "config", "seed"))), ("intervals", text(metrics["intervals"]["seed"]))]
     seeds += [(f"split of {source.name}", text(source.manifest.split.get("seed"))) for source in files.sources]
     parts += [tag("h3", text("Seeds")), facts([pair for pair in seeds if pair[1] != "None"])]
@@ -159,7 +163,8 @@ def commands(files: RunFiles) -> list[str]:
     lines.append(_command("evaluate", [run], judged))
     if files.explanation is not None:
         told = files.explanation
-        names = {name: told[name] for name in ("split", "method", "threshold")}
+        names = {} if told["dataset"]["trained_on"] else {"dataset": told["dataset"]["path"]}
+        names |= {name: told[name] for name in ("split", "method", "layer", "threshold")}
         lines.append(_command(EXPLAIN_FOLDER, [run], names))
     return [*lines, _command("report", [run], {})]
 

@@ -19,13 +19,12 @@ from pneumo_fast.markup import (
     join,
     number,
     paragraph,
-    plain_estimate,
     table,
     tag,
     text,
 )
 from pneumo_fast.report_files import Json, RunFiles
-from pneumo_fast.report_words import HEAT, SANITY
+from pneumo_fast.report_words import HEAT
 from pneumo_fast.wording import counted
 
 KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
@@ -69,26 +68,24 @@ def _intro(explanation: Json) -> str:
 
 
 def _counted(explanation: Json) -> Html:
-    """How often the warmest place is in a box, beside places that need no model."""
+    """How often the brightest place is in a box, beside places that need no model."""
     boxes, randomised = explanation["boxes"], explanation["randomised"]
-    rows = []
+    parts = []
     if boxes:
-        rows = [
-            [text("Warmest place is in a box (pointing game)"), estimate(boxes["hit_rate"])],
-            [text("The same for a random place"), estimate(boxes["hit_rate_random_point"])],
-            [text("The same for the middle of the image"), estimate(boxes["hit_rate_centre_point"])],
-            [text("Share of the heat that is in boxes"), estimate(boxes["energy_share"])],
-            [text("Share of the image that is in boxes"), estimate(boxes["box_area_share"])],
-        ]
-        caption = f"Heat and boxes, {counted(boxes['images'], 'image')} with boxes"
-        counted_table = table(caption, ("", "Share"), rows)
+        found = {
+            "Brightest place is in a box (pointing game)": boxes["hit_rate"],
+            "The same for a random place": boxes["hit_rate_random_point"],
+            "The same for the middle of the image": boxes["hit_rate_centre_point"],
+            "The same with random weights": randomised["hit_rate"],
+            "Share of the heat that is in boxes": boxes["energy_share"],
+            "Share of the image that is in boxes": boxes["box_area_share"],
+        }
+        rows = [[text(name), estimate(e)] for name, e in found.items() if e is not None]
+        parts.append(table(f"Heat and boxes, on {counted(boxes['images'], 'image')} with boxes", ("", "Share"), rows))
     else:
-        counted_table = paragraph("The images have no boxes that heat could be compared with.", "missing")
-    check = SANITY.format(
-        images=counted(randomised["images"], "image"), correlation=plain_estimate(randomised["rank_correlation"])
-    )
-    notes = bullets(explanation["notes"]) if explanation["notes"] else Html("")
-    return join([counted_table, paragraph(f"{check} {randomised['text']}"), notes])
+        parts.append(paragraph("The images have no boxes that heat could be compared with.", "missing"))
+    parts.append(paragraph(f"Sanity check. {randomised['text']}"))
+    return join([*parts, bullets(explanation["notes"]) if explanation["notes"] else Html("")])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +170,7 @@ def _figure(picture: Picture) -> Html:
     ]
     if entry["hit"] is not None:
         share = "" if entry["energy_share"] is None else f"; {100 * entry['energy_share']:.0f} % of the heat in boxes"
-        lines.insert(2, tag("span", text(f"warmest place {'in' if entry['hit'] else 'outside'} the boxes{share}")))
+        lines.insert(2, tag("span", text(f"brightest place {'in' if entry['hit'] else 'outside'} the boxes{share}")))
     source = f"data:image/jpeg;base64,{data}"
     image = tag("img", src=source, alt=alt, width=picture.width, height=picture.height, decoding="async")
     return tag("figure", image, tag("figcaption", *lines), data_kind=entry["kind"])

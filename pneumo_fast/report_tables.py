@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pneumo_fast.markup import Html, estimate, join, number, paragraph, table, text
+from pneumo_fast.markup import Html, estimate, join, number, paragraph, percent, table, text
 from pneumo_fast.report_files import Json
 
 
@@ -11,7 +11,7 @@ def thresholds_section(metrics: Json) -> Html:
     fixed = [*metrics["thresholds"], metrics["always_negative"]]
     parts = [
         paragraph(f"At the fixed thresholds, on all {metrics['n']:,} images:"),
-        _figures_table("Fixed thresholds", fixed),
+        _figures_table("Fixed thresholds", fixed, metrics["prevalence_stated"]),
     ]
     if metrics["tradeoffs"]:
         parts += [paragraph(sentence) for sentence in metrics["tradeoffs"]]
@@ -19,7 +19,7 @@ def thresholds_section(metrics: Json) -> Html:
     if chosen and metrics["parts"]:
         where = metrics["parts"]
         parts.append(paragraph(f"Chosen on {where['chosen_on']} and judged on {where['reported_on']}:"))
-        parts.append(_figures_table("Chosen thresholds", chosen))
+        parts.append(_figures_table("Chosen thresholds", chosen, metrics["prevalence_stated"]))
     else:
         parts.append(
             paragraph("No threshold could be chosen for a purpose: the images to choose on lack a class.", "missing")
@@ -27,7 +27,8 @@ def thresholds_section(metrics: Json) -> Html:
     return join(parts)
 
 
-def _figures_table(caption: str, entries: list[Json]) -> Html:
+def _figures_table(caption: str, entries: list[Json], prevalence: float | None) -> Html:
+    where = "" if prevalence is None else f"where {percent(prevalence)} are positive"
     names = {
         "recall": "Sensitivity (recall)",
         "specificity": "Specificity",
@@ -37,8 +38,8 @@ def _figures_table(caption: str, entries: list[Json]) -> Html:
         "f1": "F1",
         "mcc": "Matthews correlation",
         "net_benefit": "Net benefit",
-        "ppv_at_prevalence": "PPV at the stated share",
-        "npv_at_prevalence": "NPV at the stated share",
+        "ppv_at_prevalence": f"PPV {where}",
+        "npv_at_prevalence": f"NPV {where}",
     }
     rows = [[text("Threshold"), *(text(number(e["threshold"])) for e in entries)]]
     for key, name in names.items():

@@ -33,11 +33,6 @@ HEAT: Final = (
     "raised the score. Outlines are the boxes of the label table; an image is called positive from {threshold} on. "
     "A heat map shows what moved the score, not why, and not whether that was right."
 )
-SANITY: Final = (
-    "Sanity check, on {images}: with the weights made random, the heat maps have a rank correlation of "
-    "{correlation} with the model's own."
-)
-
 LIMITS: Final = (
     "The labels are those of the label table. Where they are wrong, the figures are wrong with them.",
     (

@@ -38,6 +38,7 @@ def make_run(
     hostile: bool = False,
     thresholds: tuple[float, ...] = (0.5, 0.25),
     pictures: int = 3,
+    one_class: bool = False,
 ) -> Path:
     """Write ``folder/run`` and ``folder/dataset``; the run's path.
 
@@ -47,8 +48,12 @@ def make_run(
         Whether an image has an id that is markup.
     pictures : int
         Heat maps of each kind.
+    one_class : bool
+        Whether every image is negative.
     """
     rows = _rows(images, hostile=hostile)
+    if one_class:
+        rows["label"] = 0
     identity = _write_dataset(folder / "dataset", rows)
     run = folder / "run"
     run.mkdir()
@@ -166,20 +171,20 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
     assert chosen is not None
     sha256 = hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()
     fitted = operating.fit(sample.take(chosen), 3.0, config, sha256, f"half of the patients ({chosen.sum()} images)")
-    assert fitted is not None
-    where = f"the other half ({(~chosen).sum()} images)"
+    reported = np.ones(sample.n, bool) if fitted is None else ~chosen
+    where = f"the other half ({reported.sum()} images)"
     return Evaluation(
         folder=run / "eval",
         split="val",
         selected_on_this_data=True,
-        figures=judge(sample, rows, config, fitted, ~chosen, where, rows),
+        figures=judge(sample, rows, config, fitted, reported, where, rows),
         predictions=Predictions(
             image_ids=tuple(rows["image_id"]),
             labels=sample.labels,
             logits=_logits(rows),
             probabilities=sample.probabilities,
-            calibrated=sigmoid(fitted.calibration.apply(sample.logits)),
-            reported=~chosen,
+            calibrated=None if fitted is None else sigmoid(fitted.calibration.apply(sample.logits)),
+            reported=reported,
             groups=sample.groups,
         ),
         intervals=describe_intervals(rows["group"], config.resamples, config.seed),

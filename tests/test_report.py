@@ -367,6 +367,13 @@ def test_no_calibration_no_views_no_subgroups(run: Path) -> None:
         assert said in page.words
 
 
+def test_images_of_one_class(tmp_path: Path) -> None:
+    _, page = made(make_run(tmp_path, one_class=True, pictures=1))
+    for said in ("The images are all of one class", "There is no calibration", "No threshold could be chosen"):
+        assert said in page.words
+    assert "Called positive" in page.text("th")
+
+
 def test_the_command_tells_where_and_what_is_missing(run: Path, run_cli: Callable[..., Any]) -> None:
     shutil.rmtree(run / "explain")
     ended = run_cli("report", run)
