@@ -76,10 +76,10 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def press(self, key: str, code: int) -> None:
-        """Press and release a key."""
+    def press(self, key: str, number: int) -> None:
+        """Press and release a key, by its name and its virtual key code."""
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number)
 
     def size(self, width: int, height: int, *, mobile: bool = False) -> None:
         """Set the size of the window, in CSS pixels."""

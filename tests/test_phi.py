@@ -195,8 +195,9 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     train = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
     run(tmp_path / "said", "train", tmp_path / "dataset", "--out", tmp_path / "run", *train)
     run(tmp_path / "said", "evaluate", tmp_path / "run", "--device", "cpu", "--batch-size", "4")
+    run(tmp_path / "said", "report", tmp_path / "run")
 
-    assert {"best.pt", "eval"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"best.pt", "eval", "report.html", "model_card.md"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert not leaks(tmp_path)
 
 
