@@ -40,7 +40,7 @@ SQUARE: Final = Frame()
 WIDE: Final = Frame(height=280)
 ROW: Final = 38.0
 """Height of a row of the forest plot."""
-FIGURES: Final = 132.0
+FIGURES: Final = 140.0
 """Width of its figures, beside the intervals."""
 
 
