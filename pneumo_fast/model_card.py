@@ -92,7 +92,7 @@ def _training_data(files: RunFiles) -> list[str]:
     if not isinstance(counts, dict):
         return ["Not known: the run's config.json is missing or damaged."]
     rows = [
-        (SPLITS.get(split, split), f"{by['0'] + by['1']:,}", f"{by['0']:,}", f"{by['1']:,}")
+        (str(SPLITS.get(split, split)), f"{by['0'] + by['1']:,}", f"{by['0']:,}", f"{by['1']:,}")
         for split, by in counts.items()
     ]
     said = [f"Identity: SHA-256 {files.metrics['run']['dataset_identity']}."]
@@ -144,8 +144,7 @@ def _analyses(metrics: Json) -> list[str]:
             )
             for g in metrics["subgroups"]
         ]
-        heads = ("Subgroup", "Images", "Positive", "AUROC", "Sensitivity", "Specificity")
-        lines += ["", *_table(heads, groups)]
+        lines += ["", *_table(("Subgroup", "Images", "Positive", "AUROC", "Sensitivity", "Specificity"), groups)]
     return lines
 
 

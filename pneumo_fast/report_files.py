@@ -229,7 +229,7 @@ def _explanation(run: Path, remarks: list[Remark]) -> Json | None:
     path = run / EXPLAIN_FOLDER / EXPLANATION
     again = f"run pneumo-fast explain {run.name}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: Json | None = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         sentence = f"Where the model looked was not drawn yet: {again}, then the report again."
         remarks.append(Remark(about="explanation", sentence=sentence))

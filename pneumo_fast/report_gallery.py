@@ -159,7 +159,7 @@ def _buttons(pictures: list[Picture]) -> Html:
 def _figure(picture: Picture) -> Html:
     """An image with what is known of it."""
     entry, data = picture.entry, base64.b64encode(picture.jpeg).decode()
-    kind = KINDS.get(entry["kind"], entry["kind"])
+    kind = str(KINDS.get(entry["kind"], entry["kind"]))
     label = "positive" if entry["label"] else "negative"
     known = f"probability {number(entry['probability'])}, labelled {label}"
     alt = f"Radiograph and heat map over it, {entry['image_id']}: {kind}, {known}."
