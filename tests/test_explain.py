@@ -15,6 +15,7 @@ from pneumo_fast import explain as explain_module
 from pneumo_fast.convert import convert
 from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.explain import explain
+from pneumo_fast.intervals import Estimate
 from pneumo_fast.judge_options import ExplainConfig
 from pneumo_fast.options import ConvertConfig, TrainConfig
 from pneumo_fast.phantom import PhantomConfig, make_phantoms
@@ -22,45 +23,62 @@ from pneumo_fast.shards import Dataset
 from pneumo_fast.train import train
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run trained on phantoms of 64 pixels until it tells them apart."""
-    folder = tmp_path_factory.mktemp("trained")
-    phantoms = make_phantoms(PhantomConfig(out=folder / "phantoms", count=500, size_px=64))
+def train_on_phantoms(folder: Path, *, size: int, epochs: int) -> Path:
+    """A run trained on phantoms until it tells them apart."""
+    phantoms = make_phantoms(PhantomConfig(out=folder / "phantoms", count=500, size_px=size))
     convert(
         ConvertConfig(
             images=phantoms.images, labels=phantoms.labels, class_info=phantoms.class_info, groups=phantoms.mappings,
-            out=folder / "dataset", size=64, val_fraction=0.4, workers=1,
+            out=folder / "dataset", size=size, val_fraction=0.4, workers=1,
         )
     )  # fmt: skip
     config = TrainConfig(
-        datasets=(folder / "dataset",), out=folder / "run", epochs=6, batch_size=16, lr=1e-3, device="cpu"
+        datasets=(folder / "dataset",), out=folder / "run", epochs=epochs, batch_size=16, lr=1e-3, device="cpu"
     )
     assert train(config).best > 0.9
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images of 64 pixels, which is quick to train."""
+    return train_on_phantoms(tmp_path_factory.mktemp("trained"), size=64, epochs=6)
 
 
 def config(run: Path, **values: Any) -> ExplainConfig:
     return ExplainConfig(run=run, **{"device": "cpu", "resamples": 500, "count": 2, **values})
 
 
+def high(figure: Estimate | None) -> float:
+    """Upper end of an interval; the figure itself where all images agree."""
+    assert figure is not None
+    assert figure.value is not None
+    return figure.value if figure.high is None else figure.high
+
+
 def test_a_trained_model_looks_at_the_opacities_and_a_random_one_does_not(trained: Path) -> None:
-    found = explain(config(trained))
+    found = explain(config(trained, method="hirescam", layer="layer2"))
     assert found.boxes is not None
-    assert found.randomised.hit_rate is not None
+    chance = max(high(found.boxes.hit_rate_random_point), high(found.boxes.hit_rate_centre_point))
+    assert (found.boxes.hit_rate.low or 0) > chance, found.boxes
+    assert (found.boxes.energy_share.low or 0) > high(found.boxes.box_area_share)
+    random = found.randomised
+    assert random.hit_rate is not None
+    assert (random.hit_rate.low or 0) <= high(found.boxes.hit_rate_random_point), random
+    assert abs(random.rank_correlation.value or 1) < 0.3
+
+
+@pytest.mark.slow  # images on which a network of this kind can tell places apart take minutes to learn
+def test_on_larger_images_the_trained_model_is_far_above_chance_and_above_the_random_one(tmp_path: Path) -> None:
+    found = explain(config(train_on_phantoms(tmp_path, size=128, epochs=5), method="hirescam", layer="layer2"))
+    assert found.boxes is not None
     low = found.boxes.hit_rate.low
     assert low is not None
-    for baseline in (found.boxes.hit_rate_random_point, found.boxes.hit_rate_centre_point, found.randomised.hit_rate):
-        assert baseline.high is None or low > baseline.high, (found.boxes, found.randomised)
-    assert (found.boxes.energy_share.low or 0) > (found.boxes.box_area_share.high or 1)
-    assert (found.randomised.rank_correlation.value or 1) < 0.5
-
-
-@pytest.mark.parametrize("method", ["gradcam++", "hirescam"])
-def test_other_methods_find_the_opacities_too(trained: Path, method: str) -> None:
-    found = explain(config(trained, method=method, count=1)).boxes
-    assert found is not None
-    assert (found.hit_rate.low or 0) > (found.hit_rate_random_point.high or 1)
+    assert low > 2 * high(found.boxes.hit_rate_random_point), found.boxes
+    assert low > high(found.boxes.hit_rate_centre_point)
+    assert low > high(found.randomised.hit_rate), found.randomised
+    assert found.randomised.hit_rate is not None
+    assert (found.randomised.hit_rate.low or 0) <= high(found.boxes.hit_rate_random_point), found.randomised
 
 
 def test_the_surest_of_each_kind_are_drawn(trained: Path) -> None:
