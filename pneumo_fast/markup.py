@@ -91,7 +91,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     """A share in [0, 1] as a percentage."""
-    return f"{number(100 * share, digits)} %"
+    return f"{number(100 * share, digits)}\N{NO-BREAK SPACE}%"
 
 
 def interval(estimate: EstimateJson) -> str:
