@@ -6,6 +6,7 @@ inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import fields
@@ -235,6 +236,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
 ) -> None:
     """Train a 1-channel classifier, ResNet-18 by default, on a dataset."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler writes across the progress bar
     from pneumo_fast import terminal
     from pneumo_fast.train import train as run
 

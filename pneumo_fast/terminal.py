@@ -39,10 +39,11 @@ NOT_CLINICAL = "Research software: not for clinical use."
 
 
 def set_up_logging() -> None:
-    """Show the package's messages on standard error."""
+    """Show the package's messages on standard error; on a terminal above the bar, for which its console makes room."""
     handler: logging.Handler
     if err.is_terminal:
-        handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
+        shared = out.is_terminal and not out.quiet
+        handler = RichHandler(console=out if shared else err, show_time=False, show_path=False, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:  # a line for each message, however long
         handler = logging.StreamHandler(err.file)
@@ -127,7 +128,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def _epoch_line(cells: Iterable[str]) -> str:
-    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells))
+    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells)).rstrip()
 
 
 def _epoch_cells(record: EpochRecord) -> list[str]:

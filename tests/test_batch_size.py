@@ -23,6 +23,7 @@ from pneumo_fast.options import TrainConfig
 from pneumo_fast.order import Rank
 from pneumo_fast.runs import CONFIG
 from pneumo_fast.shards import Dataset
+from pneumo_fast.step import train_step
 from pneumo_fast.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,11 +94,10 @@ def test_nothing_fits(config: TrainConfig, noise: Path, monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("quick")
 def test_a_trial_is_two_whole_steps(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
-    step = batch_size.train_step
 
     def spy(learner: Any, images: torch.Tensor, labels: torch.Tensor) -> Any:
         sizes.append(tuple(images.shape))
-        result = step(learner, images, labels)
+        result = train_step(learner, images, labels)
         assert learner.step == len(sizes)
         assert learner.optimizer.state
         return result

@@ -88,15 +88,36 @@ def test_the_rate_after_a_resume_leaves_out_what_was_done_before(monkeypatch: py
     assert all(float(rate.removesuffix("/s")) <= 10 for rate in rates[1:])
 
 
-@pytest.mark.parametrize("is_terminal", [False, True])
-def test_a_message_is_one_line_in_a_pipe(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
-    file = io.StringIO()
-    monkeypatch.setattr(terminal, "err", Console(file=file, force_terminal=is_terminal, width=80, color_system=None))
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The package's logger, as it was afterwards."""
     package = logging.getLogger("pneumo_fast")
     for name in ("level", "handlers", "propagate"):
         monkeypatch.setattr(package, name, getattr(package, name))
+    return package
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_message_is_one_line_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, package: logging.Logger, is_terminal: bool
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(terminal, "err", Console(file=file, force_terminal=is_terminal, width=80, color_system=None))
     terminal.set_up_logging()
-    logging.getLogger("pneumo_fast.train").warning("word " * 40)
+    package.getChild("train").warning("word " * 40)
     lines = file.getvalue().splitlines()
     assert lines[0].startswith("WARNING")
     assert (len(lines) == 1) != is_terminal
+
+
+def test_a_message_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch, package: logging.Logger) -> None:
+    monkeypatch.setattr(terminal, "err", Console(file=io.StringIO(), force_terminal=True))
+
+    def act(_on_epoch: object, on_progress: OnProgress) -> None:
+        terminal.set_up_logging()
+        on_progress(1, 2)
+        package.getChild("train").warning("look")
+        on_progress(2, 2)
+
+    text = ESCAPE.sub("", shown(monkeypatch, is_terminal=True, act=act))
+    assert re.search(r"\rWARNING +look *\ntraining ", text)
