@@ -60,7 +60,7 @@ def main() -> None:
             row = {
                 "seed": seed,
                 "fold": fold,
-                "reference": reference(config),
+                "reference": reference(config, arguments.batch_size),
                 "ours": train(config).history[-1]["val_auroc"],
                 "recipe": train(replace(config, out=Path(temporary, f"{number}r"), **RECIPE)).history[-1]["val_auroc"],
             }
@@ -81,7 +81,7 @@ def _pairs(seeds: int, folds: int) -> Iterator[tuple[int, int]]:
     return ((seed, fold) for seed in range(seeds) for fold in range(1, folds + 1))
 
 
-def reference(config: TrainConfig) -> float:
+def reference(config: TrainConfig, batch_size: int) -> float:
     """AUROC of the minimal loop on the fold's validation images after the last epoch."""
     dataset = open_data(config)
     (images, labels), (held_out, truth) = (_tensors(dataset, split) for split in ("train", "val"))
@@ -91,7 +91,7 @@ def reference(config: TrainConfig) -> float:
     model.fc = nn.Linear(512, 1)
     loss = nn.BCEWithLogitsLoss(pos_weight=(labels == 0).sum() / (labels == 1).sum())
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    batches = DataLoader(TensorDataset(images, labels), batch_size=config.batch_size, shuffle=True)
+    batches = DataLoader(TensorDataset(images, labels), batch_size=batch_size, shuffle=True)
     for _ in range(config.epochs):
         model.train()
         for x, y in batches:

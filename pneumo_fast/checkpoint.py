@@ -136,6 +136,19 @@ def read_weights(path: Path) -> dict[str, Any]:
     return state
 
 
+def trained_size(path: Path) -> int | None:
+    """Height and width in pixels of the images that a checkpoint was trained on; None for files that do not say.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or damaged.
+    """
+    content = _read(path, None)
+    size = content.get("size") if isinstance(content, dict) else None
+    return size if isinstance(size, int) else None
+
+
 def _read(path: Path, device: torch.device | None) -> Any:
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():

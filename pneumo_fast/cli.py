@@ -6,6 +6,7 @@ inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import fields
@@ -186,7 +187,9 @@ def train(
         Path | None, typer.Option(help="A run's config.json: its options, where none is given here.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    batch_size: Annotated[
+        str, typer.Option(help="Images in a batch: a number, or auto for the most that fit on the GPU.")
+    ] = "64",
     accumulate: Annotated[int, typer.Option(help="Parts in which a batch goes through the model.")] = 1,
     model: Annotated[str, typer.Option(help="A classifier of torchvision.")] = "resnet18",
     weights: Annotated[str, typer.Option(help="none, default (pretrained) or a file.")] = "none",
@@ -233,6 +236,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in OUT.")] = False,
 ) -> None:
     """Train a 1-channel classifier, ResNet-18 by default, on a dataset."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler writes across the progress bar
     from pneumo_fast import terminal
     from pneumo_fast.train import train as run
 
@@ -242,7 +246,7 @@ def train(
         "shares": tuple(share or ()),
         "out": out,
         "epochs": epochs,
-        "batch_size": batch_size,
+        "batch_size": "auto" if batch_size == "auto" else _whole_number("batch-size", batch_size),
         "accumulate": accumulate,
         "model": model,
         "weights": weights,
@@ -291,7 +295,10 @@ def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
     """The options of an earlier run, but for those given on this command line, and where to write."""
     from pneumo_fast.runs import read_config
 
-    saved: dict[str, Any] = read_config(config.parent if config.name == "config.json" else config)["config"]
+    content = read_config(config.parent if config.name == "config.json" else config)
+    saved: dict[str, Any] = content["config"]
+    if saved.get("batch_size") == "auto":  # to be repeated on another GPU as well
+        saved["batch_size"] = content.get("resolved", {}).get("batch_size", "auto")
     spelled = {"shares": "share", "compile": "compile_"}
     known = {field.name for field in fields(TrainConfig)} - {"out", "resume", "overwrite"}
     taken = {
@@ -370,6 +377,13 @@ def parse_max_rejects(text: str) -> int | float:
     if text.endswith("%"):
         return _number("max-rejects", text[:-1]) / 100
     return int(text) if text.isdecimal() else _number("max-rejects", text)
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name} {text!r}: a whole number, or auto, expected") from None
 
 
 def _number(name: str, text: str) -> float:

@@ -132,8 +132,8 @@ class TrainConfig:
     """Run folder to write."""
     epochs: int = 10
     """Passes over the training images, at least 1."""
-    batch_size: int = 64
-    """Images in a batch, at least 2."""
+    batch_size: int | Literal["auto"] = 64
+    """Images in a batch, at least 2; ``auto`` is the largest that a GPU's memory has room for."""
     accumulate: int = 1
     """Parts in which a batch goes through the model, to save memory; the step is that of the whole batch."""
     model: str = "resnet18"
@@ -220,7 +220,7 @@ class TrainConfig:
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
             )
         for name, least in LEAST.items():
-            if (value := getattr(self, name)) is not None and not value >= least:
+            if (value := getattr(self, name)) not in {None, "auto"} and not value >= least:
                 raise ConfigError(f"{name.replace('_', '-')} {value}: at least {least} expected")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr {self.lr}: a number above 0 expected")

@@ -8,6 +8,8 @@
     RUN/best.pt         the checkpoint with the best validation figure
     RUN/last.pt         the newest checkpoint, from which training resumes
     RUN/previous.pt     the one before, for when the newest is damaged
+    RUN/tensorboard/    event files, where asked for
+    RUN/trace.json      a trace of a few steps, where asked for
     RUN/eval/           what ``evaluate`` wrote
 """
 
@@ -31,6 +33,7 @@ from pneumo_fast.shards import Dataset
 
 PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
 CONFIG, HISTORY, CURVES = "config.json", "history.jsonl", "learning_curves.png"
+EVENTS, TRACE = "tensorboard", "trace.json"
 JUDGED = ("report.html", "model_card.md", "operating.json")
 JUDGED_FOLDERS = ("eval", "explain")
 """What evaluate, explain and report write; it goes when the run is replaced."""
@@ -73,8 +76,8 @@ def write_curves(run: Path, history: list[EpochRecord], best_epoch: int) -> None
     write_atomic(run / CURVES, draw_learning_curves(history, best_epoch))
 
 
-def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
-    """Make the run folder; return the checkpoint to go on from, if any.
+def find_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from, if any; changes nothing.
 
     Parameters
     ----------
@@ -94,23 +97,36 @@ def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | Non
                     f"run {config.out} was trained with {name} {checkpoint.settings.get(name)!r}, now it is {value!r}: "
                     "resume with the same, or name another --out"
                 )
-        sweep_partials(config.out)
         return checkpoint
     try:
         taken = config.out.is_dir() and any(not path.match(".*.partial") for path in config.out.iterdir())
         ours = (config.out / CONFIG).exists()
-        if taken and not (ours and (config.overwrite or config.resume)):
-            hint = "holds a run: give --resume to go on, --overwrite to replace it, or" if ours else "is not empty:"
-            raise RunError(f"{config.out} {hint} name another --out")
-        for name in (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, CONFIG):  # a rest is never gone on from
-            (config.out / name).unlink(missing_ok=True)
-        for name in JUDGED_FOLDERS:
-            shutil.rmtree(config.out / name, ignore_errors=True)
-        config.out.mkdir(parents=True, exist_ok=True)
-        sweep_partials(config.out)
     except OSError as error:
-        raise RunError(f"run folder {config.out} cannot be made ({error.strerror}): name another --out") from error
+        raise RunError(f"run folder {config.out} cannot be read ({error.strerror}): name another --out") from error
+    if taken and not (ours and (config.overwrite or config.resume)):
+        hint = "holds a run: give --resume to go on, --overwrite to replace it, or" if ours else "is not empty:"
+        raise RunError(f"{config.out} {hint} name another --out")
     return None
+
+
+def clear_run(out: Path, *, keep: bool) -> None:
+    """Make the run folder; unless its run is to be kept, the files of an earlier one go.
+
+    Raises
+    ------
+    RunError
+        If that cannot be done.
+    """
+    try:
+        if not keep:
+            for name in (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, CONFIG):  # a rest is never gone on from
+                (out / name).unlink(missing_ok=True)
+            for name in (*JUDGED_FOLDERS, EVENTS):
+                shutil.rmtree(out / name, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        sweep_partials(out)
+    except OSError as error:
+        raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error
 
 
 def describe_run(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:

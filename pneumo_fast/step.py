@@ -45,6 +45,8 @@ class Learner:
     """Running average of the weights."""
     world_size: int = 1
     """Processes among which a batch is shared out."""
+    synced: bool = False
+    """Whether BatchNorm uses what all processes see; all of them must then call it equally often."""
     step: int = 0
     """Steps done, those included that were left out."""
     scaler: torch.amp.GradScaler = field(init=False)
@@ -87,11 +89,12 @@ def train_step(
     logits : Tensor of float32, shape (N,)
     """
     targets = labels * (1 - learner.smoothing) + learner.smoothing / 2
-    pieces = max(1, min(learner.pieces, len(labels) // 2))  # of two images at least, for BatchNorm
-    parts = list(zip(images.chunk(pieces), targets.chunk(pieces), strict=True))
-    share = learner.world_size / (batch_size or len(labels))  # processes average their gradients
-    if learner.world_size > 1:  # of the last batch a process may have one image or none: too few for BatchNorm
-        learner.model.train(len(labels) > 1)
+    whole = batch_size or len(labels)
+    pieces = max(1, min(learner.pieces, whole // learner.world_size // 2))  # of two images at least, for BatchNorm
+    parts = list(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True))
+    share = learner.world_size / whole  # processes average their gradients
+    if learner.world_size > 1:  # of the last batch a process may have one image or none: too few for its BatchNorm
+        learner.model.train(len(labels) > 1 or learner.synced)
     losses, logits = [], []
     for number, (part, target) in enumerate(parts, start=1):
         with nullcontext() if number == len(parts) else _apart(learner.network):

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -33,13 +32,25 @@ out = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 err = Console(stderr=True, highlight=False)
 
 OnProgress = Callable[[int, int], None]
+EPOCH_COLUMNS = {
+    "epoch": ("", "epoch"), "train_loss": ("train", "loss"), "train_accuracy": ("train", "acc."),
+    "val_loss": ("val", "loss"), "val_accuracy": ("val", "acc."), "val_auroc": ("val", "AUROC"),
+    "val_ap": ("val", "AP"), "images_per_s": ("", "images/s"), "wait_share": ("", "wait"),
+}  # fmt: skip
+"""What is shown of an epoch, below two lines of headings."""
 NOT_CLINICAL = "Research software: not for clinical use."
 
 
 def set_up_logging() -> None:
-    """Show the package's messages on standard error."""
-    handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    """Show the package's messages on standard error; on a terminal above the bar, for which its console makes room."""
+    handler: logging.Handler
+    if err.is_terminal:
+        shared = out.is_terminal and not out.quiet
+        handler = RichHandler(console=out if shared else err, show_time=False, show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:  # a line for each message, however long
+        handler = logging.StreamHandler(err.file)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     package = logging.getLogger("pneumo_fast")
     package.setLevel(logging.INFO)
     package.handlers = [handler]
@@ -63,14 +74,21 @@ def _bar() -> Progress:
 
 
 def _updater(bar: Progress, task: TaskID, show: Callable[[], object]) -> OnProgress:
-    """The function that moves a bar; the bar is shown when there is something to show, not above an early error."""
+    """The function that moves a bar; the bar is shown when there is something to show, not above an early error.
+
+    The rate is that of what came after: the first call may bring what was done before a resume.
+    """
+    first = 0
 
     def update(done: int, total: int) -> None:
+        nonlocal first
         if not bar.tasks[0].total:
-            bar.reset(task, total=total)
+            first = done
+            bar.reset(task, total=total, completed=done)
             show()
         elapsed = bar.tasks[0].elapsed
-        bar.update(task, completed=done, total=total, rate=f"{done / elapsed:,.0f}/s" if elapsed else "")
+        rate = f"{(done - first) / elapsed:,.0f}/s" if elapsed and done > first else ""
+        bar.update(task, completed=done, total=total, rate=rate)
 
     return update
 
@@ -86,24 +104,22 @@ def progress(description: str) -> Iterator[OnProgress]:
 
 @contextmanager
 def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgress]]:
-    """A growing table of epochs above a progress bar on a terminal; a line per epoch elsewhere."""
-    table = _epochs_table()
-    bar = _bar()
-    task = bar.add_task("training", total=None, rate="")
+    """A line per epoch; on a terminal with a progress bar below them."""
+    lines = 0
 
     def on_epoch(record: EpochRecord) -> None:
-        table.add_row(*_epoch_cells(record))
-        if not out.is_terminal:
-            out.print(" ".join(f"{name}={value:.4g}" for name, value in record.items()), soft_wrap=True)
+        nonlocal lines
+        if not lines:
+            for heading in zip(*EPOCH_COLUMNS.values(), strict=True):
+                out.print(_epoch_line(heading), style="bold")
+        lines += 1
+        out.print(_epoch_line(_epoch_cells(record)))
 
-    if out.is_terminal:
-        live = Live(Group(table, bar), console=out, refresh_per_second=8)
-        with ExitStack() as stack:
-            yield on_epoch, _updater(bar, task, lambda: stack.enter_context(live))
+    if not out.is_terminal:
+        yield on_epoch, lambda _done, _total: None
         return
-    yield on_epoch, lambda _done, _total: None
-    if table.row_count:
-        out.print(table)
+    with progress("training") as on_progress:
+        yield on_epoch, on_progress
 
 
 def grid(*columns: str, title: str | None = None) -> Table:
@@ -114,20 +130,13 @@ def grid(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _epochs_table() -> Table:
-    return grid(
-        "epoch", "train\nloss", "train\nacc.", "val\nloss", "val\nacc.", "val\nAUROC", "val\nAP", "images/s", "wait"
-    )
+def _epoch_line(cells: Iterable[str]) -> str:
+    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells)).rstrip()
 
 
 def _epoch_cells(record: EpochRecord) -> list[str]:
-    names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap")
-    return [
-        str(record["epoch"]),
-        *(f"{record[name]:.3f}" for name in names),
-        f"{record['images_per_s']:,.0f}",
-        f"{record['wait_share']:.1%}",
-    ]
+    formats = {"epoch": "d", "images_per_s": ",.0f", "wait_share": ".1%"}
+    return [format(record[name], formats.get(name, ".3f")) for name in EPOCH_COLUMNS]
 
 
 def show_conversion(summary: ConvertSummary) -> None:

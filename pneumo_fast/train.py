@@ -11,18 +11,20 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pneumo_fast import team
+from pneumo_fast.batch_size import find_batch_size
 from pneumo_fast.checkpoint import BEST, LAST, Checkpoint, EpochRecord, save_checkpoint
 from pneumo_fast.devices import resolve_amp
-from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
+from pneumo_fast.errors import DeviceError, RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.observe import OnEpoch, OnStep, observing
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.order import Rank
@@ -38,7 +40,7 @@ from pneumo_fast.prepare import (
     warm_up_compiler,
 )
 from pneumo_fast.ranking import auroc, average_precision
-from pneumo_fast.runs import claim_run, describe_run, write_config, write_curves, write_history
+from pneumo_fast.runs import clear_run, describe_run, find_run, write_config, write_curves, write_history
 from pneumo_fast.sample import sigmoid
 from pneumo_fast.signals import StopRequest
 from pneumo_fast.step import Guard, Learner, train_step
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pneumo_fast.loader import Loader
+    from pneumo_fast.shards import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ MONITORED = {"auroc": ("val_auroc", 1), "ap": ("val_ap", 1), "loss": ("val_loss"
 """Key in the history and direction of each figure that can decide which epoch is the best."""
 
 OnProgress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +92,12 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnP
 
     Raises
     ------
+    ConfigError
+        If an option cannot work on this device or with these images.
     DatasetError
         If the dataset is missing or damaged, or a split lacks a class.
+    DeviceError
+        If the device is not there, or its memory is too small for the model and a batch.
     RunError
         If ``out`` holds a run and neither ``resume`` nor ``overwrite`` is given, or the run does not fit.
     TrainingError
@@ -103,25 +111,30 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnP
         dataset = open_data(config)
         pos_weight = choose_pos_weight(dataset, config)
         settings = settings_of(config, dataset, pos_weight, amp_dtype)
-        state = _claim(config, settings, rank)
-        if state is None:
-            state = first_checkpoint(config, dataset, pos_weight, settings)
+        found = _by_first(rank, lambda: find_run(config, settings))
+        state = found or first_checkpoint(config, dataset, pos_weight, settings)
         if state.epoch < config.epochs and not _out_of_patience(config, state):
-            if rank.number == 0:
-                resolved = {"device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight}
-                write_config(config.out, describe_run(config, dataset, resolved))
-            else:
-                on_epoch = on_progress = None
+            if "batch-size" not in state.settings:
+                state.settings["batch-size"] = find_batch_size(config, dataset, device, rank, amp_dtype)
+            batch_size = int(state.settings["batch-size"])
             with (
-                training_loader(config, dataset, device, rank) as images,
-                validation_loader(config, dataset, device, rank) as validation,
+                training_loader(config, dataset, device, rank, batch_size) as images,
+                validation_loader(config, dataset, device, rank, batch_size) as validation,
             ):
                 learner = make_learner(
                     config, device, rank, size=dataset.size, batches=len(images), pos_weight=pos_weight,
                     amp_dtype=amp_dtype,
                 )  # fmt: skip
                 run = Run(config, learner, state, images, validation, rank, request)
-                with observing(config, rank) as (after_epoch, after_step):
+                resolved = {
+                    "device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight,
+                    "batch_size": batch_size,
+                }  # fmt: skip
+                # what cannot work has been said by now: only here does an earlier run go
+                _by_first(rank, lambda: _make_folder(config, dataset, resolved, keep=found is not None))
+                if rank.number:
+                    on_epoch = on_progress = None
+                with observing(config, rank) as (after_epoch, after_step), _memory_told(device, batch_size):
                     run.fit([*after_epoch, *([on_epoch] if on_epoch else [])], after_step, on_progress)
             if rank.number == 0:
                 write_curves(config.out, state.history, state.best_epoch)
@@ -135,18 +148,34 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnP
     )
 
 
-def _claim(config: TrainConfig, settings: dict[str, Any], rank: Rank) -> Checkpoint | None:
-    """The state to go on from, if any; the first process makes the folder for all."""
-    state, failure = None, None
+def _by_first(rank: Rank, act: Callable[[], T]) -> T:
+    """What the first process finds, or fails with, is that of all."""
+    found, failure = None, None
     if rank.number == 0:
         try:
-            state = claim_run(config, settings)
+            found = act()
         except RunError as error:
             failure = str(error)
-    state, failure = team.from_first((state, failure))
+    found, failure = team.from_first((found, failure))
     if failure:
         raise RunError(failure)
-    return state
+    return cast("T", found)
+
+
+def _make_folder(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any], *, keep: bool) -> None:
+    clear_run(config.out, keep=keep)
+    write_config(config.out, describe_run(config, dataset, resolved))
+
+
+@contextmanager
+def _memory_told(device: torch.device, batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"a batch of {batch_size} images does not fit into the memory of {device}: lower --batch-size (auto finds "
+            "the largest that fits), raise --accumulate or give --amp; the last checkpoint, if any, is kept"
+        ) from error
 
 
 def _out_of_patience(config: TrainConfig, state: Checkpoint) -> bool:
@@ -167,7 +196,7 @@ class Run:
         request: StopRequest,
     ) -> None:
         self._config, self._learner, self._state = config, learner, state
-        self._images, self._validation = images, validation
+        self._images, self._validation, self._batch_size = images, validation, images.order.batch_size
         self._rank, self._request = rank, request
         self._sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, right answers, images counted
         self._saved_s = time.monotonic()
@@ -182,7 +211,7 @@ class Run:
         """Run the epochs that are left."""
         config, state = self._config, self._state
         if config.compile:
-            warm_up_compiler(self._learner, config.batch_size // self._rank.world_size, self._images.size)
+            warm_up_compiler(self._learner, self._batch_size // self._rank.world_size, self._images.size)
         while state.epoch < config.epochs and not _out_of_patience(config, state):
             record: EpochRecord = {"epoch": state.epoch + 1}
             record |= self._train_epoch(after_step, on_progress)
@@ -204,7 +233,7 @@ class Run:
             self._count(losses, logits, labels)
             after_step()
             if on_progress:
-                on_progress(epoch * n + min(batch * self._config.batch_size, n), self._config.epochs * n)
+                on_progress(epoch * n + min(batch * self._batch_size, n), self._config.epochs * n)
             if batch % LOOK_EVERY == 0:
                 self._look(batch)
             if batch < len(images):
@@ -220,7 +249,7 @@ class Run:
             "train_accuracy": right / n,
             "lr": learner.optimizer.param_groups[0]["lr"],
             "skipped_steps": self._guard.skipped - self._state.skipped[0],
-            "images_per_s": (n - first * self._config.batch_size) / seconds,
+            "images_per_s": (n - first * self._batch_size) / seconds,
             "wait_share": images.wait_s / seconds,
             "wait_ms_per_step": 1000 * images.wait_s / steps,
             "longest_wait_ms": 1000 * images.longest_wait_s,
@@ -332,7 +361,12 @@ class Run:
     def _restore(self) -> None:
         """Put the learner and the loader where the state says."""
         learner, state = self._learner, self._state
-        learner.model.load_state_dict(state.model)
+        try:
+            learner.model.load_state_dict(state.model)
+        except RuntimeError as error:
+            raise RunError(
+                f"the checkpoint of run {self._config.out} does not fit model {state.arch!r}: train again"
+            ) from error
         learner.optimizer.load_state_dict(state.optimizer)
         learner.scaler.load_state_dict(state.scaler)
         learner.step = state.step

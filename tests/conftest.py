@@ -9,18 +9,23 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from make_dataset import make_dataset
+from torch import nn
+from training import one_thread as one_thread_only
 
-from pneumo_fast import cli
+from pneumo_fast import cli, prepare
 from pneumo_fast.convert import convert
 from pneumo_fast.executors import Submit, local_workers
-from pneumo_fast.options import ConvertConfig, Dtype
+from pneumo_fast.options import ConvertConfig, Dtype, TrainConfig
 from pneumo_fast.phantom import PhantomConfig, PhantomSet, make_phantoms
 from pneumo_fast.shards import Dataset
 from pneumo_fast.supervise import Outcome, WorkerPool
+from pneumo_fast.train import train
 from pneumo_fast.worker import Task
 
 IMAGES = 40
@@ -118,6 +123,48 @@ def dataset(request: pytest.FixtureRequest, convert_phantoms: Callable[[Dtype], 
 def own_dataset(convert_phantoms: Callable[[Dtype], Path], tmp_path: Path) -> Path:
     """A float16 dataset's folder, to be damaged."""
     return Path(shutil.copytree(convert_phantoms("float16"), tmp_path / "dataset"))
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of 32 x 32 pixels from which there is nothing to learn: 21 for training, 13 for validation."""
+    path = tmp_path_factory.mktemp("data") / "noise"
+    make_dataset(path, size=32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def config(noise: Path) -> TrainConfig:
+    """Two epochs of three steps; each test names its own run folder."""
+    return TrainConfig(datasets=(noise,), out=Path("unset"), epochs=2, batch_size=8, lr=1e-3, device="cpu", seed=1)
+
+
+@pytest.fixture(scope="session")
+def reference_run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run with the real ResNet-18. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "reference"
+    with one_thread_only():
+        train(replace(config, out=run))
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network in the place of ResNet-18, where any will do."""
+
+    def build(_name: str, _weights: str) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
+        )
+
+    monkeypatch.setattr(prepare, "build_model", build)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For the tests of a module that train."""
+    with one_thread_only():
+        yield
 
 
 class Ended(NamedTuple):

@@ -233,6 +233,14 @@ def test_a_run_is_repeated_but_for_what_is_given(config_of: Run, tmp_path: Path)
         assert again == replace(before, lr=0.25, out=Path("new"))
 
 
+def test_a_batch_size_that_was_found_is_repeated(config_of: Run, tmp_path: Path) -> None:
+    assert config_of("train", "--batch-size", "auto").batch_size == "auto"
+    content = {"config": asdict(TrainConfig(batch_size="auto")), "resolved": {"batch_size": 48}}
+    (tmp_path / "config.json").write_text(json.dumps(content, default=str))
+    assert config_of("train", "--config", tmp_path).batch_size == 48
+    assert config_of("train", "--config", tmp_path, "--batch-size", "auto").batch_size == "auto"
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("0", 0), ("5", 5), ("0.05", 0.05), ("1.0", 1.0), ("0.0", 0.0), ("5%", 0.05), ("1.5%", 0.015), ("1e-3", 0.001)],
@@ -317,6 +325,8 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         (["train", "--flip"], 2, "flip without augment: give --augment light or strong as well"),
         (["train", "--augment", "some"], 2, "Invalid value for '--augment'"),
         (["train", "--batch-size", "1"], 2, "batch-size 1: at least 2 expected"),
+        (["train", "--batch-size", "some"], 2, "batch-size 'some': a whole number, or auto, expected"),
+        (["train", "--batch-size", "auto", "--device", "cpu"], 2, "batch-size auto without a GPU: give a number"),
         (["train", "--device", "abacus"], 1, "abacus"),
         (["evaluate"], 1, "best.pt"),
         (["evaluate", "--split", "all"], 2, "Invalid value for '--split'"),

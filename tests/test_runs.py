@@ -24,10 +24,13 @@ from pneumo_fast.errors import RunError
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.runs import (
     CONFIG,
+    EVENTS,
     HISTORY,
     PACKAGES,
-    claim_run,
+    TRACE,
+    clear_run,
     describe_run,
+    find_run,
     read_config,
     write_config,
     write_history,
@@ -273,6 +276,13 @@ def config(out: Path, **options: Any) -> TrainConfig:
     return TrainConfig(out=out, **options)
 
 
+def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
+    """What training does with the run folder before its first step."""
+    checkpoint = find_run(config, settings)
+    clear_run(config.out, keep=checkpoint is not None)
+    return checkpoint
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A folder with a run of ours, judged, and a file of somebody's."""
@@ -285,6 +295,8 @@ def run(tmp_path: Path) -> Path:
         save_checkpoint(make_checkpoint(), run / name)
     write_config(run, {"config": {}})
     write_history(run, make_checkpoint().history)
+    (run / TRACE).write_text("{}")
+    (run / EVENTS).mkdir()
     (run / "notes.txt").write_text("mine")
     return run
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from make_dataset import make_dataset
-from test_train import check_same, history_of, results
 from torch import nn
+from training import check_same, history_of, one_thread, results
 
 from pneumo_fast import prepare
 from pneumo_fast import train as training
@@ -49,21 +48,12 @@ class Dropping(nn.Module):
         return out
 
 
-@pytest.fixture(scope="module")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "noise"
-    make_dataset(path, size=32)
-    return path
-
-
 @pytest.fixture
 def config(noise: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainConfig]:
     """Three epochs of five steps on one thread, of a network that is quick; each test names its own run folder."""
     monkeypatch.setattr(prepare, "build_model", lambda _name, _weights: Dropping())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield TrainConfig(datasets=(noise,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1)
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield TrainConfig(datasets=(noise,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1)
 
 
 def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
@@ -230,15 +220,23 @@ def test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept(
         ("limit_images", None, 9),
         ("model", "resnet18", "resnet34"),
         ("weights", "none", "default"),
+        ("order", "shuffle", "windowed"),
+        ("balance", "label", "group"),
+        ("window", 8, 4),
+        ("compile", False, True),
+        ("augment", "light", "strong"),
+        ("flip", False, True),
+        ("fold", None, 1),
     ],
 )
 def test_resuming_with_another_option_is_refused(
     config: TrainConfig, tmp_path: Path, name: str, value: Any, other: Any
 ) -> None:
     run = tmp_path / "run"
+    config = replace(config, augment="light" if name in {"augment", "flip"} else "none")
     train(replace(config, out=run, epochs=1))
     with pytest.raises(RunError) as error:
-        train(replace(config, out=run, resume=True, **{name: other}))
+        train(replace(config, out=run, resume=True, folds=3 if name == "fold" else None, **{name: other}))
     assert f"was trained with {name.replace('_', '-')} {value!r}, now it is {other!r}" in str(error.value)
 
 

@@ -93,6 +93,29 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole_batch() -> None:
     torch.testing.assert_close(weights(parted.model), weights(whole.model), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("images", "pieces"), [(7, 3), (9, 4), (5, 4), (3, 2)])
+def test_no_part_of_a_batch_is_too_small_for_batchnorm(images: int, pieces: int) -> None:
+    learner = make_learner(model=small(), pieces=pieces)
+    calls: list[int] = []
+    learner.model.register_forward_hook(lambda _module, arguments, _out: calls.append(len(arguments[0])))
+    train_step(learner, torch.randn(images, 1, 32, 32), torch.zeros(images))
+    assert sum(calls) == images
+    assert min(calls) >= 2
+    assert max(calls) - min(calls) <= 1
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_processes_call_a_shared_batchnorm_equally_often(synced: bool) -> None:
+    """Or they would wait for each other for ever; a process's own is left out where it has one image or none."""
+    counts: dict[int, list[bool]] = {}
+    for share in (4, 3, 1, 0):
+        learner = make_learner(model=nn.Sequential(small()), pieces=2, world_size=2, synced=synced)
+        calls = counts.setdefault(share, [])
+        learner.model.register_forward_hook(lambda module, *_, calls=calls: calls.append(module.training))
+        train_step(learner, torch.randn(share, 1, 32, 32), torch.zeros(share), 7 if share > 1 else 1)
+    assert counts == {4: [True], 3: [True], 1: [synced], 0: [synced]}
+
+
 def test_shares_of_a_batch_add_up_to_its_gradient() -> None:
     """Processes average their gradients, so each loss is scaled by the size of the whole batch."""
     images, labels = batch()

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 from make_dataset import make_dataset
-from test_train import results
 from torch import nn
+from training import results
 
 from pneumo_fast import prepare
 from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint

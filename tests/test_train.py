@@ -1,10 +1,9 @@
-"""Training: the same again, on from where it stopped, and figures that an independent pass confirms."""
+"""Training: the same again, and figures that an independent pass confirms."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from make_dataset import DEVICES, LABELS, make_dataset, stored_images
-from torch import nn
+from make_dataset import DEVICES, make_dataset, stored_images
+from training import TIMINGS, check_same, history_of, results, weights
 
-from pneumo_fast import checkpoint as checkpoints
-from pneumo_fast import devices, files, prepare, runs
+from pneumo_fast import devices, prepare
 from pneumo_fast import train as training
-from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, EpochRecord, load_checkpoint
-from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError, TrainingError
+from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint
+from pneumo_fast.errors import TrainingError
 from pneumo_fast.model import build_model
 from pneumo_fast.options import TrainConfig
 from pneumo_fast.order import Rank
@@ -28,87 +26,10 @@ from pneumo_fast.shards import Dataset
 from pneumo_fast.step import Learner, train_step
 from pneumo_fast.train import train
 
-TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FIGURES = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap"}
 KEYS = TIMINGS | FIGURES | {"epoch", "lr", "skipped_steps"}
-
-
-@pytest.fixture(scope="module")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of 32 x 32 pixels from which there is nothing to learn: 21 for training, 13 for validation."""
-    path = tmp_path_factory.mktemp("data") / "noise"
-    make_dataset(path, size=32)
-    return path
-
-
-@pytest.fixture(scope="module")
-def config(noise: Path) -> TrainConfig:
-    """Two epochs of three steps; each test names its own run folder."""
-    return TrainConfig(datasets=(noise,), out=Path("unset"), epochs=2, batch_size=8, lr=1e-3, device="cpu", seed=1)
-
-
-@pytest.fixture(scope="module")
-def reference_run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run with the real ResNet-18."""
-    run = tmp_path_factory.mktemp("runs") / "reference"
-    train(replace(config, out=run))
-    return run
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small network in the place of ResNet-18, where any will do."""
-
-    def build(_name: str, _weights: str = "none") -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
-        )
-
-    monkeypatch.setattr(prepare, "build_model", build)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small images gain nothing from more, and tests that run side by side lose."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def history_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / HISTORY).read_text().splitlines()]
-
-
-def results(run: Path) -> list[dict[str, Any]]:
-    """The history without what a clock decides."""
-    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in history_of(run)]
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested dictionaries and lists as one, by path."""
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {path: leaf for key, item in items for path, leaf in flat(item, f"{name}/{key}").items()}
-    return {name: value}
-
-
-def check_same(one: Path, other: Path) -> None:
-    """Hold two checkpoints equal bit for bit: weights, optimizer, scaler and counters, but timings."""
-    states = []
-    for path in (one, other):
-        checkpoint = load_checkpoint(path)
-        parts = checkpoint.model, checkpoint.optimizer, checkpoint.scaler, checkpoint.ema, checkpoint.step
-        states.append(flat([*parts, checkpoint.best, checkpoint.epoch, checkpoint.loader, checkpoint.sums]))
-    assert states[0].keys() == states[1].keys()
-    for name, value in states[0].items():
-        same = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
-        assert same, name
-
-
-def weights(path: Path) -> torch.Tensor:
-    """All weights of a checkpoint in a row."""
-    return torch.cat([value.double().ravel() for value in load_checkpoint(path).model.values()])
 
 
 def infer(checkpoint: Checkpoint, dataset: Dataset, split: str) -> torch.Tensor:
@@ -155,154 +76,15 @@ def test_the_seed_chooses_the_first_weights_and_the_order(
     assert all(torch.equal(epoch.sort()[0], epochs[0].sort()[0]) for epoch in epochs)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(config: TrainConfig, reference_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(replace(config, out=run, epochs=1))
-    seen: list[tuple[int, int]] = []
-    epochs: list[float] = []
-    summary = train(
-        replace(config, out=run, resume=True),
-        on_epoch=lambda record: epochs.append(record["epoch"]),
-        on_progress=lambda done, total: seen.append((done, total)),
-    )
-    for name in (BEST, LAST):
-        check_same(run / name, reference_run / name)
-    assert results(run) == results(reference_run)
-    assert summary.epochs == 2
-    assert summary.history == history_of(run)
-    assert epochs == [2], "the first epoch is not trained again"
-    assert seen == [(21 + 8, 42), (21 + 16, 42), (42, 42)]
-    assert json.loads((run / CONFIG).read_text())["config"]["epochs"] == 2
-
-
-@pytest.mark.usefixtures("quick")
-def test_training_images_are_changed_when_asked_and_alike_after_a_resume(config: TrainConfig, tmp_path: Path) -> None:
-    plain, whole, parted = (tmp_path / name for name in ("plain", "whole", "parted"))
-    changed = replace(config, augment="strong", flip=True)
-    train(replace(config, out=plain))
-    train(replace(changed, out=whole))
-    train(replace(changed, out=parted, epochs=1))
-    train(replace(changed, out=parted, resume=True))
-    check_same(parted / LAST, whole / LAST)
-    assert [record["train_loss"] for record in results(plain)] != [record["train_loss"] for record in results(whole)]
-    with pytest.raises(RunError, match="was trained with flip True, now it is False"):
-        train(replace(changed, out=whole, flip=False, resume=True))
-
-
 def test_validation_images_are_never_changed(config: TrainConfig, noise: Path) -> None:
     dataset = Dataset.open(noise)
     changed = replace(config, augment="strong", flip=True)
     with (
-        prepare.validation_loader(config, dataset, torch.device("cpu"), Rank()) as plain,
-        prepare.validation_loader(changed, dataset, torch.device("cpu"), Rank()) as other,
+        prepare.validation_loader(config, dataset, torch.device("cpu"), Rank(), 8) as plain,
+        prepare.validation_loader(changed, dataset, torch.device("cpu"), Rank(), 8) as other,
     ):
         for (images, _), (images_too, _) in zip(plain.epoch(0), other.epoch(0), strict=True):
             assert torch.equal(images, images_too)
-
-
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_resuming_a_finished_run_does_nothing(config: TrainConfig, reference_run: Path, epochs: int) -> None:
-    def state() -> dict[str, tuple[int, int]]:
-        return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in reference_run.iterdir()}
-
-    before = state()
-    calls: list[EpochRecord] = []
-    summary = train(replace(config, out=reference_run, epochs=epochs, resume=True), on_epoch=calls.append)
-    assert state() == before
-    assert not calls
-    assert summary.epochs == 2
-    assert summary.history == history_of(reference_run)
-
-
-@pytest.mark.usefixtures("quick")
-def test_resuming_where_nothing_is_yet_starts(config: TrainConfig, tmp_path: Path) -> None:
-    train(replace(config, out=tmp_path / "plain"))
-    train(replace(config, out=tmp_path / "resumed", resume=True))
-    check_same(tmp_path / "plain" / LAST, tmp_path / "resumed" / LAST)
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("when", ["before the history", "before the best", "before the last", "after all"])
-def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
-    validate = training.Run._validate
-
-    def rising(run: training.Run) -> EpochRecord:
-        return validate(run) | {"val_auroc": 0.5 + 0.1 * run._state.epoch}
-
-    monkeypatch.setattr(training.Run, "_validate", rising)
-    train(replace(config, out=tmp_path / "whole"))
-    run = tmp_path / "run"
-    train(replace(config, out=run, epochs=1))
-    doomed = {"before the history": HISTORY, "before the best": BEST, "before the last": LAST}.get(when)
-
-    def write(path: Path, data: bytes | str) -> None:
-        if path.name == doomed:
-            raise KeyboardInterrupt
-        files.write_atomic(path, data)
-
-    def stop(_: EpochRecord) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_atomic", write)
-        patch.setattr(checkpoints, "write_atomic", write)
-        with pytest.raises(KeyboardInterrupt):
-            train(replace(config, out=run, resume=True), on_epoch=stop)
-    train(replace(config, out=run, resume=True))
-    for name in (BEST, LAST):
-        check_same(run / name, tmp_path / "whole" / name)
-    assert results(run) == results(tmp_path / "whole")
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"lr": 0.01}, "was trained with lr 0.001, now it is 0.01"),
-        ({"seed": 2}, "was trained with seed 1, now it is 2"),
-        ({"batch_size": 4}, "was trained with batch-size 8, now it is 4"),
-        ({"pos_weight": 1.0}, "was trained with pos-weight 2.5, now it is 1.0"),
-        ({"amp": True, "amp_dtype": "bfloat16"}, "was trained with amp-dtype 'None', now it is 'torch.bfloat16'"),
-        ({"datasets": "other"}, "was trained with dataset '"),
-        ({"augment": "light"}, "was trained with augment 'none', now it is 'light'"),
-    ],
-)
-def test_resuming_with_another_option_is_refused(
-    config: TrainConfig, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    run = tmp_path / "run"
-    train(replace(config, out=run, epochs=1))
-    if "datasets" in change:
-        make_dataset(tmp_path / "d", size=32, shard_rows=5)
-        change = {"datasets": (tmp_path / "d",)}
-    before = (run / LAST).read_bytes()
-    with pytest.raises(RunError) as error:
-        train(replace(config, out=run, resume=True, **change))
-    assert f"run {run} {message}" in str(error.value)
-    assert (run / LAST).read_bytes() == before
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_moved_dataset_is_the_same_dataset(config: TrainConfig, tmp_path: Path) -> None:
-    make_dataset(tmp_path / "d", size=32)
-    run = tmp_path / "run"
-    train(replace(config, out=run, epochs=1, datasets=(tmp_path / "d",)))
-    (tmp_path / "d").rename(tmp_path / "moved")
-    train(replace(config, out=run, resume=True, datasets=(tmp_path / "moved",)))
-    assert len(history_of(run)) == 2
-    assert json.loads((run / CONFIG).read_text())["config"]["datasets"] == [str(tmp_path / "moved")]
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_run_is_replaced_only_on_request(config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(config, out=tmp_path / "run", epochs=1)
-    train(config)
-    with pytest.raises(RunError, match="holds a run"):
-        train(config)
-    train(replace(config, overwrite=True, seed=7))
-    assert load_checkpoint(tmp_path / "run" / LAST).settings["seed"] == 7
 
 
 @pytest.mark.usefixtures("quick")
@@ -370,7 +152,7 @@ def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
         "epochs": 2, "batch_size": 8, "lr": 1e-3, "seed": 1, "pos_weight": "auto",
     }  # fmt: skip
     assert content["resolved"] == {
-        "device": "cpu", "amp_dtype": "None", "pos_weight": 2.5, "threads": torch.get_num_threads(),
+        "device": "cpu", "amp_dtype": "None", "pos_weight": 2.5, "batch_size": 8, "threads": 1,
     }  # fmt: skip
     assert content["dataset"]["identity"] == Dataset.open(noise).identity
     assert {path.name for path in reference_run.iterdir()} == {BEST, LAST, PREVIOUS, HISTORY, CURVES, CONFIG}
@@ -438,42 +220,6 @@ def test_weights_spoiled_by_the_last_step_are_never_saved(
         train(replace(config, out=tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
     assert weights(tmp_path / "run" / BEST).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ({**LABELS, "train": [0] * 9}, "the train split of .* has images of label 0 only"),
-        ({**LABELS, "train": [1] * 9}, "the train split of .* has images of label 1 only"),
-        ({**LABELS, "val": [0] * 9}, "the val split of .* has images of label 0 only: convert with more images"),
-        ({"train": [0, 1]}, "has no 'val' images: its splits are train"),
-    ],
-)
-def test_data_from_which_nothing_can_be_learned_or_told(
-    config: TrainConfig, tmp_path: Path, labels: dict[str, list[int]], message: str
-) -> None:
-    make_dataset(tmp_path / "d", labels=labels)
-    with pytest.raises(DatasetError, match=message):
-        train(replace(config, out=tmp_path / "run", datasets=(tmp_path / "d",)))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"device": "cuda:99"}, DeviceError, "device 'cuda:99' is asked for"),
-        ({"seed": 2**64}, ConfigError, "seed 18446744073709551616: a whole number of 64 bits expected"),
-        ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
-        ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
-        ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is no dataset"),
-    ],
-)
-def test_what_cannot_be_done_is_said_before_anything_is_written(
-    config: TrainConfig, tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        train(replace(config, out=tmp_path / "run", **change))
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,0 +1,62 @@
+"""What tests of training share: how to read what a run wrote, and how to hold two runs equal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pneumo_fast.checkpoint import load_checkpoint
+from pneumo_fast.runs import HISTORY
+
+TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small images gain nothing from more, and tests that run side by side lose."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def history_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / HISTORY).read_text().splitlines()]
+
+
+def results(run: Path) -> list[dict[str, Any]]:
+    """The history without what a clock decides."""
+    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in history_of(run)]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as one, by path."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: leaf for key, item in items for path, leaf in flat(item, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def check_same(one: Path, other: Path) -> None:
+    """Hold two checkpoints equal bit for bit: weights, optimizer, scaler and counters, but timings."""
+    states = []
+    for path in (one, other):
+        checkpoint = load_checkpoint(path)
+        parts = checkpoint.model, checkpoint.optimizer, checkpoint.scaler, checkpoint.ema, checkpoint.step
+        states.append(flat([*parts, checkpoint.best, checkpoint.epoch, checkpoint.loader, checkpoint.sums]))
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        same = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
+        assert same, name
+
+
+def weights(path: Path) -> torch.Tensor:
+    """All weights of a checkpoint in a row."""
+    return torch.cat([value.double().ravel() for value in load_checkpoint(path).model.values()])
