@@ -69,7 +69,7 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
         "ceiling: libjpeg-turbo alone",
     }
     references = [name for name in results_of(stages["convert"]) if name.startswith("reference")]
-    assert len(references) == len(PLUGINS)
+    assert len(references) == min(len(PLUGINS), 2)
     assert stages["convert"]["ratios"].keys() >= {
         "start-up: seconds to convert a single image",
         "fast / ceiling, end to end",
