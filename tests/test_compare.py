@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 from judged import drawn, mann_whitney, rows_of
+from test_evaluate import make_dataset, make_run
 
 from pneumo_fast.compare import compare, delong_test
 from pneumo_fast.errors import RunError
@@ -140,3 +142,16 @@ def test_two_runs_of_one_name_stay_apart(judged: Judge, tmp_path: Path) -> None:
     comparison = compare(a, b, resamples=100, seed=0)
     assert (comparison.a, comparison.b) == ("run", "run (2)")
     assert (tmp_path / "y/run/eval/comparison.json").exists()
+
+
+def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    runs = [make_run(tmp_path / name, dataset) for name in ("one", "two")]
+    ended = run_cli("evaluate", *runs, "--resamples", "100", "--device", "cpu")
+    assert ended.code == 0
+    assert "two less one" in ended.out
+    assert "The AUROCs differ by +0.000" in ended.out
+    assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
+    assert json.loads((runs[1] / "eval" / "comparison.json").read_text())["n"] == 11
+    ended = run_cli("evaluate", *runs, runs[0])
+    assert (ended.code, ended.err.strip()) == (2, "error: 3 runs are given: one to judge, or two to compare, expected")
