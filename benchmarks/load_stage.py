@@ -196,7 +196,7 @@ def load_stage(
             result.details.update(_cold(stored, entry, device, batch_size, racer.setting))
             result.details.update(_shuffle_quality(numbered, entry, device, batch_size, racer.setting))
             if entry.name == OURS:
-                notes += _fixed_steps(racer)
+                notes += _fixed_steps(racer, runs)
         results += raced
     notes = [*(f"{name}: {value:,.1f}" for name, value in limits.items()), *notes]
     return Stage(
@@ -316,18 +316,23 @@ def _shuffle_quality(
     }
 
 
-def _fixed_steps(racer: Racer) -> list[str]:
-    """How long a step of a fixed length takes, beside the slower of step and loading."""
+def _fixed_steps(racer: Racer, runs: int) -> list[str]:
+    """How long a step of a fixed length takes, beside the slower of step and loading; medians of alternating runs.
+
+    The step's length is what the clock says of it: a sleep lasts some 0.1 ms longer than asked for.
+    """
     lines = []
     with racer.process() as process:
         for step_s in STEPS_S:
-            alone = process.call("run", least_s=1.0)
-            fed = process.call("run", least_s=1.0, step_s=step_s)
-            slower = max(step_s, alone["seconds"] / alone["batches"])
-            took = fed["seconds"] / fed["batches"]
+            pairs = [
+                (process.call("run", least_s=0.5), process.call("run", least_s=0.5, step_s=step_s)) for _ in range(runs)
+            ]
+            loading = statistics.median(alone["seconds"] / alone["batches"] for alone, _ in pairs)
+            step = statistics.median(fed["stepped_s"] / fed["batches"] for _, fed in pairs)
+            took = statistics.median(fed["seconds"] / fed["batches"] for _, fed in pairs)
             lines.append(
-                f"fused, float16, with a step of {1000 * step_s:.0f} ms: {1000 * took:.2f} ms a batch, "
-                f"{took / slower:.3f} of the slower of step and loading ({1000 * slower:.2f} ms)"
+                f"fused, float16, with a step of {1000 * step:.2f} ms: {1000 * took:.2f} ms a batch, "
+                f"{took / max(step, loading):.3f} of the slower of step and loading ({1000 * loading:.2f} ms)"
             )
     return lines
 

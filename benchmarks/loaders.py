@@ -223,18 +223,21 @@ class Child:
         """
         for batch, _labels in next(self.epochs) if warm else ():
             del batch
-        batches, images, seconds, spent = 0, 0, 0.0, cpu_seconds()
+        batches, images, seconds, stepped_s, spent = 0, 0, 0.0, 0.0, cpu_seconds()
         begin = time.perf_counter()
         while not images or seconds < least_s:
             for batch, labels in next(self.epochs):
                 images, batches = images + len(labels), batches + 1
                 if step_s:
+                    step_began = time.perf_counter()
                     time.sleep(step_s)
+                    stepped_s += time.perf_counter() - step_began
                 del batch
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds = time.perf_counter() - begin
-        return {"images": images, "batches": batches, "seconds": seconds, "cpu_s": cpu_seconds() - spent}
+        spent = cpu_seconds() - spent
+        return {"images": images, "batches": batches, "seconds": seconds, "stepped_s": stepped_s, "cpu_s": spent}
 
     def rows(self, *, epochs: int) -> list[list[list[int]]]:
         """The rows of each epoch's batches, of images that carry them (:func:`benchmarks.inputs.store_numbered`)."""

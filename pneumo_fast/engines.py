@@ -21,7 +21,7 @@ from pneumo_fast.ring import Position, Ring, Slot, positions
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, float32, shape (N, 1, size, size), normalized; and labels, float32, shape (N,)."""
 
-READ_AHEAD = 2  # batches read and waiting
+READ_AHEAD = 3  # batches read and waiting: with 2, two threads sometimes wait for a slot at short steps
 GROUP = 16  # images augmented together on a CPU: few enough to stay in its cache
 
 
