@@ -18,6 +18,7 @@ from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.model import build_model
 from pneumo_fast.options import EngineName
+from pneumo_fast.prepare import memory_format
 from pneumo_fast.step import Learner, train_step
 
 CEILING = "ceiling: one fixed batch"
@@ -39,7 +40,10 @@ def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> St
             f"{images} training images for batches of {batch_size}: give more --images or smaller batches"
         )
     device = devices()[-1]
-    learner = _learner(device)
+    gpu = device.type == "cuda"
+    learner = make_learner(
+        device, amp_dtype=torch.float16 if gpu else None, memory=memory_format(device, stored.folder.size)
+    )
     with ExitStack() as stack:
         sources = contenders(stored, device, batch_size)
         for epochs in sources.values():
@@ -137,10 +141,10 @@ def _fixed_batch(size: int, device: torch.device, batch_size: int) -> Epochs:
         yield itertools.repeat((images, labels))
 
 
-def _learner(device: torch.device) -> Learner:
+def make_learner(device: torch.device, *, amp_dtype: torch.dtype | None, memory: torch.memory_format) -> Learner:
+    """What the trainer makes with its defaults."""
     torch.manual_seed(0)
-    gpu = device.type == "cuda"
-    model = build_model().to(device).to(memory_format=torch.channels_last).train()
+    model = build_model().to(device).to(memory_format=memory).train()
     return Learner(
         model=model,
         network=model,
@@ -149,7 +153,7 @@ def _learner(device: torch.device) -> Learner:
         pos_weight=torch.tensor(1.0, device=device),
         lr=1e-4,
         steps=1,
-        amp_dtype=torch.float16 if gpu else None,
+        amp_dtype=amp_dtype,
     )
 
 

@@ -175,7 +175,7 @@ class TrainConfig:
     amp: bool = False
     """Automatic mixed precision, where the device gains from it."""
     amp_dtype: AmpDtype | None = None
-    """Data type of mixed precision; by default float16 on a GPU, bfloat16 on a CPU that has it natively."""
+    """Data type of mixed precision; by default float16 on a GPU, bfloat16 on a CPU that gains from it."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     compile: bool = False

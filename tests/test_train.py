@@ -236,14 +236,14 @@ def test_bfloat16_is_used_where_it_is_insisted_on(config: TrainConfig, tmp_path:
 
 
 @pytest.mark.usefixtures("quick")
-def test_amp_on_a_cpu_without_bfloat16_is_float32(
+def test_amp_on_a_cpu_that_gains_nothing_is_float32(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(devices, "has_native_bfloat16", lambda _: False)
+    monkeypatch.setattr(devices, "cpu_gains_from_bfloat16", lambda: False)
     for name, amp in (("plain", False), ("amp", True)):
         train(replace(config, out=tmp_path / name, epochs=1, amp=amp))
     check_same(tmp_path / "plain" / LAST, tmp_path / "amp" / LAST)
-    assert caplog.text.count("no native bfloat16") == 1
+    assert caplog.text.count("training in float32") == 1
 
 
 @DEVICES
