@@ -54,6 +54,7 @@ CHANGES: Sequence[tuple[str, Any, dict[str, Any]]] = [
 
 HERE = {
     "compile": "test_the_model_is_compiled_before_the_first_step_and_trains_the_same",
+    "datasets": "test_an_option_changes_the_trained_weights",  # by shares, of two datasets
     "ema": "test_an_average_of_the_weights_is_kept_as_the_best",
     "loader": "test_the_loader_and_where_its_images_are_kept",
     "model": "test_the_model_and_its_weights_are_those_asked_for",
@@ -65,7 +66,6 @@ ELSEWHERE = {
     "amp": "test_train: test_bfloat16_is_used_where_it_is_insisted_on",
     "amp_dtype": "test_train_input: test_what_cannot_be_done_is_said_before_anything_is_written",
     "checkpoint_minutes": "test_state: test_the_state_is_saved_by_the_clock",
-    "datasets": "test_train_input: test_what_cannot_be_done_is_said_before_anything_is_written",
     "device": "test_train_input: test_what_cannot_be_done_is_said_before_anything_is_written",
     "max_skipped": "test_state: test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept",
     "monitor": "test_state: test_the_monitored_figure_decides",
