@@ -23,7 +23,7 @@ from pneumo_fast.step import Learner, train_step
 
 CEILING = "ceiling: one fixed batch"
 UNTIMED_STEPS = 2  # at the start of each turn, until the loaders have caught up
-SHORT, SHORT_BATCH, SHORT_S, SHORT_STEPS = "step of 1 ms, batch 32", 32, 0.001, 1000
+SHORT, SHORT_BATCH, SHORT_S, SHORT_STEPS = "step of 1 ms", 32, 0.001, 1000
 MATRIX, PRODUCTS = 2048, 10
 
 
@@ -50,27 +50,31 @@ def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> St
             stack.enter_context(closing(epochs))
         results = race({name: _steps(learner, epochs, steps) for name, epochs in sources.items()}, runs)
     ratios = {f"{name} / ceiling": ratio(results, name, CEILING) for name in sources if name != CEILING}
-    short = _short_steps(stored, device, runs)
+    short_batch = min(SHORT_BATCH, images)
+    short = _short_steps(stored, device, short_batch, runs)
     return Stage(
         name="train",
-        conditions=stored.about | {"model": "resnet18", "batch": batch_size, "steps": steps} | _precision(learner),
+        conditions=stored.about
+        | {"model": "resnet18", "batch": batch_size, "steps": steps}
+        | {"batch of the short step": short_batch}
+        | _precision(learner),
         results=[*results, *short],
         ratios=ratios | {f"{SHORT}, fed / alone": ratio(short, f"{SHORT}, fed", f"{SHORT}, alone")},
         notes=[_use_of_the_device(learner, results[0].median, batch_size, stored.folder.size, runs)],
     )
 
 
-def _short_steps(stored: Stored, device: torch.device, runs: int) -> list[Result]:
+def _short_steps(stored: Stored, device: torch.device, batch_size: int, runs: int) -> list[Result]:
     """A step that takes a millisecond and no processor, alone and fed: what a much faster device would see."""
     engine: EngineName = "fused" if device.type == "cpu" else "dali"
-    with closing(pneumo_fast(stored, device, SHORT_BATCH, engine=engine)) as epochs:
+    with closing(pneumo_fast(stored, device, batch_size, engine=engine)) as epochs:
         batches = itertools.chain.from_iterable(epochs)
 
         def alone() -> Turn:
             begin = time.perf_counter()
             for _ in range(SHORT_STEPS):
                 _wait_until(time.perf_counter() + SHORT_S)
-            return Turn(images=SHORT_STEPS * SHORT_BATCH, seconds=time.perf_counter() - begin)
+            return Turn(images=SHORT_STEPS * batch_size, seconds=time.perf_counter() - begin)
 
         def fed() -> Turn:
             count, waited_s, begin = 0, 0.0, time.perf_counter()

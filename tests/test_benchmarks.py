@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
-from benchmarks import load_stage
+from benchmarks import load_stage, train_stage
 from benchmarks.convert_stage import replicate
 from benchmarks.inputs import store_dataset, store_numbered
 from benchmarks.load_stage import AbsentError, Entry, Process, devices, entries, prepare
@@ -92,15 +92,24 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
         details = result["details"]
         assert details["every row once"] == 1.0
         assert min(details[name] for name in ("cold", "cpu_us", "peak_pss", "first_batch_s", "bytes")) >= 0
-    waits = {name: result["waiting"] for name, result in results_of(stages["train"]).items()}
+    check_training(stages["train"])
+
+
+def check_training(stage: dict[str, Any]) -> None:
+    waits = {name: result["waiting"] for name, result in results_of(stage).items()}
     assert waits.keys() == {
         "ceiling: one fixed batch",
         "step fed by pneumo-fast, fused",
         "step fed by pneumo-fast, dali",
         "step fed by DataLoader, 0 workers",
         "step fed by DataLoader, 2 workers",
+        "step of 1 ms, alone",
+        "step of 1 ms, fed",
     }
+    assert waits.pop("step of 1 ms, alone") is None
     assert all(0 <= share <= 1 for share in waits.values())
+    assert len(stage["ratios"]) == 5
+    assert "GFLOP/s of a matrix product" in stage["notes"][0]
 
 
 @pytest.fixture
@@ -114,6 +123,14 @@ def throughput(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
         return capfd.readouterr().out
 
     return run
+
+
+def test_training_is_measured(throughput: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_stage, "SHORT_STEPS", 20)
+    printed = throughput("--stage", "train", *TINY_TRAINING)
+    (stage,) = json.loads(printed.splitlines()[-1])["stages"]
+    check_training(stage)
+    assert {len(result["turns"]) for result in stage["results"]} == {1}
 
 
 def test_a_dataset_given_is_loaded_and_left_as_it_is(throughput: Callable[..., str], tmp_path: Path) -> None:
