@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import pickle
-import shutil
 import struct
 import warnings
 import zipfile
@@ -90,18 +89,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     buffer = io.BytesIO()
     torch.save({"format": CHECKPOINT_FORMAT, **content}, buffer)
-    if path.name == LAST and path.exists():
-        _keep(path, path.with_name(PREVIOUS))
-    write_atomic(path, buffer.getvalue())
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Give a file a second name, under which it stays when the first is given to another."""
-    previous.unlink(missing_ok=True)
-    try:
-        previous.hardlink_to(path)
-    except OSError:  # some file systems have no links
-        shutil.copyfile(path, previous)
+    write_atomic(path, buffer.getvalue(), keep=path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
 def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True, keep: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file, for writing and reading back, that appears under ``path`` only once it is complete and on disk.
 
     When the block raises, ``path`` is left as it was and the temporary file is removed. Without ``sync`` the file
     is whole for every reader but not yet safe from a power cut; one :func:`sync_filesystem` later makes many so.
+    What was there before gets the name ``keep``, where one is given, once the new file is complete.
 
     Raises
     ------
@@ -30,6 +32,8 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
+        if keep and path.exists():
+            _keep(path, keep)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -37,9 +41,18 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
-def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
-    """Write a small file whole or not at all; text is encoded as UTF-8."""
-    with atomic_file(path, sync=sync) as file:
+def _keep(path: Path, name: Path) -> None:
+    """Give a file a second name, under which it stays when the first is given to another."""
+    name.unlink(missing_ok=True)
+    try:
+        name.hardlink_to(path)
+    except OSError:  # some file systems have no links
+        shutil.copyfile(path, name)
+
+
+def write_atomic(path: Path, data: bytes | str, *, sync: bool = True, keep: Path | None = None) -> None:
+    """Write a small file whole or not at all, as :func:`atomic_file` does; text is encoded as UTF-8."""
+    with atomic_file(path, sync=sync, keep=keep) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,31 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None, syn
     with pytest.raises(OSError, match="full"):
         fail_half_way()
     assert [p.read_text() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def no_links(*_: object) -> None:
+    raise PermissionError("this file system has none")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_was_there_is_kept_once_the_new_file_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    path, kept = tmp_path / "x", tmp_path / "kept"
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    for data in ("first", "second", "third"):
+        write_atomic(path, data, keep=kept)
+    assert (path.read_text(), kept.read_text()) == ("third", "second")
+
+    def fail_half_way() -> None:
+        with atomic_file(path, keep=kept) as file:
+            file.write(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail_half_way()
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"x": "third", "kept": "second"}
 
 
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:

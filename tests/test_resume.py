@@ -94,10 +94,10 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
     train(replace(config, out=run, epochs=1))
     doomed = {"before the history": HISTORY, "before the best": BEST, "before the last": LAST}.get(when)
 
-    def write(path: Path, data: bytes | str) -> None:
+    def write(path: Path, data: bytes | str, keep: Path | None = None) -> None:
         if path.name == doomed:
             raise KeyboardInterrupt
-        files.write_atomic(path, data)
+        files.write_atomic(path, data, keep=keep)
 
     def stop(_: EpochRecord) -> None:
         raise KeyboardInterrupt
