@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import surroundings
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.prepare import open_data
-from pneumo_fast.ranking import auroc
-from pneumo_fast.reader import ShardReader
-from pneumo_fast.shards import Dataset
-from pneumo_fast.train import train
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.metrics.ranking import auroc
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.setup import open_data
+from pneumo_fast.training.train import train
 
 RECIPE: dict[str, Any] = {
     "augment": "light", "optimizer": "adamw", "weight_decay": 0.01, "schedule": "onecycle", "lr": 1e-3, "ema": 0.99,

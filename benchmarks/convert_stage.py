@@ -15,10 +15,11 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio, without_start_up
 from benchmarks.rivals import chosen_plugin, run_rivals
-from pneumo_fast.convert import convert
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.supervisor import ONE_THREAD
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.options import ConvertConfig, Decode
-from pneumo_fast.supervise import ONE_THREAD
+from pneumo_fast.vocabulary import Decode
 
 CEILING, FAST, EXACT = "ceiling: libjpeg-turbo alone", "pneumo-fast, fast", "pneumo-fast, exact"
 ALONE = "pneumo-fast, fast, a single image"

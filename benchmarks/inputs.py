@@ -11,11 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.convert_stage import replicate
-from pneumo_fast.convert import convert
-from pneumo_fast.npy import SCALES, Images, store_unit, write_array
-from pneumo_fast.options import ConvertConfig, Dtype, Layout
-from pneumo_fast.reader import ShardReader
-from pneumo_fast.shards import Dataset, ShardInfo
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import ShardInfo
+from pneumo_fast.dataset.npy import SCALES, Images, store_unit, write_array
+from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.vocabulary import Dtype, Layout
 
 SHARD_ROWS = 1024
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from pneumo_fast.fused import Normalizer
+from pneumo_fast.loading.engines.fused import Normalizer
 
 BYTES = 64 << 20  # of each copy: far more than the caches hold
 REPEATS = 12

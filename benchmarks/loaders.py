@@ -28,9 +28,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.datasets import DatasetFolder
 
 from benchmarks.inputs import Stored
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.options import Dtype, EngineName
-from pneumo_fast.shards import Dataset
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.vocabulary import Dtype, EngineName
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Epochs = Generator[Iterable[Batch], None, None]

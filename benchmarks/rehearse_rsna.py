@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.convert_stage import link
 from benchmarks.measure import surroundings
-from pneumo_fast.convert import ConvertSummary, convert
-from pneumo_fast.options import ConvertConfig
+from pneumo_fast.conversion.convert import ConvertSummary, convert
+from pneumo_fast.conversion.options import ConvertConfig
 
 LABELS, CLASS_INFO, MAPPINGS = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "mappings.json"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.inputs import Stored, mean_normalized, store_repeated
 from benchmarks.load_stage import Entry, Process, devices
 from benchmarks.measure import Contender, Stage, race
-from pneumo_fast.options import EngineName
-from pneumo_fast.shards import Dataset
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.vocabulary import EngineName
 
 SIZES = (2_000, 4_000, 8_000, 16_000, 26_684)
 """Images; the last is the number of the complete RSNA set."""

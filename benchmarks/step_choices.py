@@ -3,7 +3,7 @@
     python benchmarks/step_choices.py --out FILE.json
 
 The same ResNet-18 step on one fixed batch under every combination, in turns. ``train`` takes what won: see
-``CHANNELS_LAST_FROM`` in ``pneumo_fast/prepare.py`` and ``docs/experiments.md``.
+``CHANNELS_LAST_FROM`` in ``pneumo_fast/training/setup.py`` and ``docs/experiments.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import Contender, Stage, Turn, as_json, race, report
 from benchmarks.train_stage import make_learner
-from pneumo_fast.step import train_step
+from pneumo_fast.training.learner import train_step
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}

@@ -28,7 +28,8 @@ from benchmarks.measure import Stage, as_json, report
 from benchmarks.scale_stage import SIZES, scale_stage
 from benchmarks.train_stage import train_stage
 from pneumo_fast.errors import PneumoError
-from pneumo_fast.phantom import IMAGES_FOLDER, PhantomConfig, make_phantoms
+from pneumo_fast.phantoms.make import IMAGES_FOLDER, make_phantoms
+from pneumo_fast.phantoms.options import PhantomConfig
 
 STAGES = ("convert", "load", "train")
 PHANTOMS, PHANTOM_PX = 16, 1024

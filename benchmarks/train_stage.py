@@ -16,10 +16,10 @@ from benchmarks.load_stage import devices, settle
 from benchmarks.loaders import Batch, Epochs, data_loader, pneumo_fast
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.model import build_model
-from pneumo_fast.options import EngineName
-from pneumo_fast.prepare import memory_format
-from pneumo_fast.step import Learner, train_step
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.setup import memory_format
+from pneumo_fast.vocabulary import EngineName
 
 CEILING = "ceiling: one fixed batch"
 UNTIMED_STEPS = 2  # at the start of each turn, until the loaders have caught up

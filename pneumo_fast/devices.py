@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -82,3 +83,12 @@ def resolve_amp(device: torch.device, *, amp: bool, dtype: str | None) -> torch.
         return torch.bfloat16
     logger.warning("bfloat16 is no faster on this CPU: training in float32 (--amp-dtype bfloat16 insists)")
     return None
+
+
+def device_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free, and bytes in all."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (1024 * int(found[1]) if found else whole), whole  # the page cache makes room where it is asked to

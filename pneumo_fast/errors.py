@@ -55,7 +55,8 @@ class RejectedImageError(PneumoError):
     Parameters
     ----------
     reason : str
-        A short code for counting, for instance ``not_dicom``; :data:`pneumo_fast.dicom.REASONS` lists them.
+        A short code for counting, for instance ``not_dicom``; :data:`pneumo_fast.radiograph.rejection.REASONS` has
+        them all.
     detail : str
         What was found, for people; free of patient data.
     """

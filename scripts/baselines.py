@@ -16,10 +16,11 @@ import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from pneumo_fast.checkpoint import BEST, load_checkpoint
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.model import build_model
-from pneumo_fast.shards import Dataset
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.run.checkpoint import BEST, load_checkpoint
+from pneumo_fast.run.model import build_model
 
 REQUIRED = 0.95
 UNTRAINED = 5  # one random network may be lucky or unlucky

@@ -18,15 +18,19 @@ from make_dataset import make_dataset
 from torch import nn
 from training import one_thread as one_thread_only
 
-from pneumo_fast import cli, prepare
-from pneumo_fast.convert import convert
-from pneumo_fast.executors import Submit, local_workers
-from pneumo_fast.options import ConvertConfig, Dtype, TrainConfig
-from pneumo_fast.phantom import PhantomConfig, PhantomSet, make_phantoms
-from pneumo_fast.shards import Dataset
-from pneumo_fast.supervise import Outcome, WorkerPool
-from pneumo_fast.train import train
-from pneumo_fast.worker import Task
+from pneumo_fast.cli import app
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.executors import Submit, local_workers
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.supervisor import Outcome, WorkerPool
+from pneumo_fast.conversion.task import Task
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.phantoms.make import PhantomSet, make_phantoms
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.training import setup
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from pneumo_fast.vocabulary import Dtype
 
 IMAGES = 40
 SIZE = 32
@@ -157,7 +161,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
         )
 
-    monkeypatch.setattr(prepare, "build_model", build)
+    monkeypatch.setattr(setup, "build_model", build)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +190,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["pneumo-fast", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             code = int(end.code or 0)
         return Ended(code, *capsys.readouterr())

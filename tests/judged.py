@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from pneumo_fast.bootstrap import Bootstrap
-from pneumo_fast.figures import Figures, judge
-from pneumo_fast.intervals import Labels, Logits
-from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.sample import Sample
+from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.metrics.intervals import Bootstrap, Labels, Logits
+from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.summary import Figures
 
 FEW = Bootstrap(resamples=100)
 LOGITS = st.floats(-40, 40, width=32)

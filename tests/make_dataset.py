@@ -12,9 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pneumo_fast.npy import SCALES, write_array
-from pneumo_fast.shards import BOX_COLUMNS, FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo
-from pneumo_fast.shards import write_table as write
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.folder import write_table as write
+from pneumo_fast.dataset.format import BOX_COLUMNS, FORMAT, FORMAT_VERSION, INDEX_TYPES, Manifest, ShardInfo
+from pneumo_fast.dataset.npy import SCALES, write_array
 
 Layout = Literal["shards", "folder"]
 Dtype = Literal["float16", "uint8"]

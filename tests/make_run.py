@@ -12,16 +12,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from pneumo_fast import operating
-from pneumo_fast.bootstrap import group_numbers
-from pneumo_fast.evaluation import Evaluation, Predictions, describe_intervals, predictions_csv, to_json
-from pneumo_fast.figures import judge
-from pneumo_fast.judge import DatasetIdentity, RunIdentity
-from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.runs import describe_run, write_config, write_history
-from pneumo_fast.sample import Sample, sigmoid
-from pneumo_fast.shards import FORMAT, FORMAT_VERSION, Dataset, Manifest
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import FORMAT, FORMAT_VERSION, Manifest
+from pneumo_fast.evaluation import operating_points
+from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals, predictions_csv, to_json
+from pneumo_fast.metrics.intervals import group_numbers
+from pneumo_fast.metrics.scored import Sample, sigmoid
+from pneumo_fast.run.folder import write_config, write_history
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.setup import describe_run
 
 POSITIVE = 0.25
 KINDS = {(1, True): "TP", (0, True): "FP", (1, False): "FN", (0, False): "TN"}
@@ -167,10 +169,12 @@ def _write_training(folder: Path, identity: str, epochs: int) -> None:
 def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, config: EvaluateConfig) -> Evaluation:
     """What evaluate would find."""
     sample = Sample(labels=rows["label"].to_numpy(), logits=_logits(rows), groups=group_numbers(rows["group"]))
-    chosen = operating.halve(rows, 0)
+    chosen = operating_points.halve(rows, 0)
     assert chosen is not None
     sha256 = hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()
-    fitted = operating.fit(sample.take(chosen), 3.0, config, sha256, f"half of the patients ({chosen.sum()} images)")
+    fitted = operating_points.fit(
+        sample.take(chosen), 3.0, config, sha256, f"half of the patients ({chosen.sum()} images)"
+    )
     reported = np.ones(sample.n, bool) if fitted is None else ~chosen
     where = f"the other half ({reported.sum()} images)"
     return Evaluation(

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from make_dataset import Dtype, make_dataset, stored_images
 from numpy.typing import NDArray
 
-from pneumo_fast.augment import NOISE_SPAN, RANGES, Augmentation, Draws, apply, move_points, noise_field
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.options import EngineName, Strength
-from pneumo_fast.order import Rank
+from pneumo_fast.loading.augment import NOISE_SPAN, RANGES, Augmentation, Draws, apply, move_points, noise_field
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.vocabulary import EngineName, Strength
 
 GREY_LEVELS = 255
 TOLERANCE = 1e-2  # grey levels

@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training import check_same
 
-from pneumo_fast import batch_size, team
-from pneumo_fast import train as training
-from pneumo_fast.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step
-from pneumo_fast.checkpoint import LAST, load_checkpoint
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError, RunError
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.order import Rank
-from pneumo_fast.runs import CONFIG
-from pneumo_fast.shards import Dataset
-from pneumo_fast.step import train_step
-from pneumo_fast.train import train
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import LAST, load_checkpoint
+from pneumo_fast.run.folder import CONFIG
+from pneumo_fast.training import batch_size, distributed
+from pneumo_fast.training import train as training
+from pneumo_fast.training.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step
+from pneumo_fast.training.learner import train_step
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,7 +80,7 @@ def test_processes_take_what_all_have_room_for(
     monkeypatch.setattr(batch_size, "UNIT", 1)
     monkeypatch.setattr(batch_size, "trial_step", room_for(9))
     monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
-    monkeypatch.setattr(team, "highest", lambda value, _device: max(value, -4))
+    monkeypatch.setattr(distributed, "highest", lambda value, _device: max(value, -4))
     assert find_batch_size(config, Dataset.open(noise), CPU, Rank(number=0, world_size=2), None) == 8
 
 

@@ -27,9 +27,9 @@ from benchmarks.loaders import OWN, Child, Epochs
 from benchmarks.measure import Result, Turn, race, ratio, without_start_up
 from benchmarks.rivals import bilinear, chosen_plugin, run_rivals
 from benchmarks.throughput import main
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.phantom import PhantomSet
-from pneumo_fast.shards import Dataset
+from pneumo_fast.phantoms.make import PhantomSet
 
 THROUGHPUT = Path(__file__).resolve().parents[1] / "benchmarks" / "throughput.py"
 TINY = ["--images", 8, "--runs", 1, "--size", 32, "--batch-size", 4, "--least-seconds", 0]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from judged import IMAGES, drawn, sample_of
 from numpy.typing import NDArray
 
-from pneumo_fast.bootstrap import Bootstrap, group_numbers, mean_interval, percentile_interval, rank_figures
-from pneumo_fast.ranking import auroc, average_precision
+from pneumo_fast.metrics.intervals import Bootstrap, group_numbers, mean_interval, percentile_interval, rank_figures
+from pneumo_fast.metrics.ranking import auroc, average_precision
 
 LEVELS = (0.9, 0.95)
 

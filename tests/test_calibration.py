@@ -11,9 +11,9 @@ from hypothesis import given
 from judged import FEW, IMAGES, drawn, sample_of
 from torchmetrics.functional import classification as tm
 
-from pneumo_fast.bootstrap import Bootstrap
-from pneumo_fast.calibration import COLDEST, HOTTEST, Calibration, calibrate, judge_probability
-from pneumo_fast.sample import Sample, sigmoid
+from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration, calibrate, judge_probability
+from pneumo_fast.metrics.intervals import Bootstrap
+from pneumo_fast.metrics.scored import Sample, sigmoid
 
 
 @given(IMAGES)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pneumo_fast.cam import class_maps, default_layer, enlarge, map_layers
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.judge_options import Method
-from pneumo_fast.model import build_model
+from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
+from pneumo_fast.explanation.options import Method
+from pneumo_fast.run.model import build_model
 
 
 class Pooled(nn.Module):

@@ -18,19 +18,24 @@ import pandas as pd
 import pytest
 
 from pneumo_fast import __version__
-from pneumo_fast import convert as convert_module
-from pneumo_fast import evaluate as evaluate_module
-from pneumo_fast import explain as explain_module
-from pneumo_fast import phantom as phantom_module
-from pneumo_fast import report as report_module
-from pneumo_fast import show as show_module
-from pneumo_fast import train as train_module
-from pneumo_fast.cli import parse_max_rejects
+from pneumo_fast.cli.commands import parse_max_rejects
+from pneumo_fast.conversion import convert as convert_module
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError, ConvertError, LabelError
-from pneumo_fast.judge_options import EvaluateConfig, ExplainConfig, ReportConfig
-from pneumo_fast.options import ConvertConfig, ShowConfig, TrainConfig
-from pneumo_fast.phantom import PhantomConfig, PhantomSet
-from pneumo_fast.shards import Dataset
+from pneumo_fast.evaluation import evaluate as evaluate_module
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.explanation import explain as explain_module
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.loading import preview as show_module
+from pneumo_fast.loading.options import ShowConfig
+from pneumo_fast.phantoms import make as phantom_module
+from pneumo_fast.phantoms.make import PhantomSet
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.reporting import report as report_module
+from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.training import train as train_module
+from pneumo_fast.training.options import TrainConfig
 
 HELP_CPU_S = 0.5
 Run = Callable[..., Any]
@@ -460,7 +465,7 @@ def test_help_answers_at_once(command: list[str]) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     program = (
-        "import sys, pneumo_fast.cli as cli\n"
+        "import sys, pneumo_fast.cli.app as cli\n"
         "sys.argv = ['pneumo-fast', 'convert', '--help']\n"
         "try: cli.main()\n"
         "except SystemExit: print('imported:', *{'torch', 'pandas', 'numpy', 'nvidia', 'pydicom'} & set(sys.modules))\n"

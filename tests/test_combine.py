@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_dataset import make_dataset, stored_images
 
-from pneumo_fast.combine import open_datasets, train_sizes
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.selection import open_datasets, train_sizes
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.order import Order, Shares, parts_by_share
-from pneumo_fast.shards import Dataset, write_table
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.order import Order
+from pneumo_fast.loading.samplers import Shares, parts_by_share
 
 OTHER = {"train": [1, 0, 1], "val": [0, 1]}
 

@@ -15,13 +15,13 @@ import pytest
 from judged import drawn, mann_whitney, rows_of
 from test_evaluate import make_dataset, make_run
 
-from pneumo_fast.compare import compare, delong_test
 from pneumo_fast.errors import RunError
-from pneumo_fast.evaluation import Evaluation, Predictions, describe_intervals
-from pneumo_fast.figures import judge
-from pneumo_fast.judge import DatasetIdentity, RunIdentity
-from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.sample import Sample, Scores
+from pneumo_fast.evaluation.compare import compare, delong_test
+from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals
+from pneumo_fast.metrics.scored import Sample, Scores
 
 Judge = Callable[..., Evaluation]
 

@@ -23,17 +23,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import get_frame
 
-from pneumo_fast import assemble as assemble_module
-from pneumo_fast import convert as convert_module
-from pneumo_fast.convert import ConvertSummary, convert
+from pneumo_fast.conversion import assemble as assemble_module
+from pneumo_fast.conversion import convert as convert_module
+from pneumo_fast.conversion.convert import ConvertSummary, convert
+from pneumo_fast.conversion.executors import Submit
+from pneumo_fast.conversion.labels import read_labels
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.pseudonyms import load_key, pseudonym
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.npy import SCALES
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.executors import Submit
-from pneumo_fast.labels import read_labels
-from pneumo_fast.npy import SCALES
-from pneumo_fast.options import ConvertConfig, Dtype, Layout
-from pneumo_fast.phantom import PhantomSet, write_dicom
-from pneumo_fast.privacy import load_key, pseudonym
-from pneumo_fast.shards import Dataset
+from pneumo_fast.phantoms.dicom_file import write_dicom
+from pneumo_fast.phantoms.make import PhantomSet
+from pneumo_fast.vocabulary import Dtype, Layout
 
 SIZE = 32
 DTYPES = pytest.mark.parametrize("dtype", ["float16", "uint8"])

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from faults.fault_tools import MARK, Site, kill, make_site, poisonous, wait_for
 
-from pneumo_fast.worker import Source, Task
+from pneumo_fast.conversion.task import Source, Task
 
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 

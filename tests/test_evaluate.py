@@ -17,26 +17,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumo_fast import evaluation as evaluation_module
-from pneumo_fast import plots
-from pneumo_fast.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.format import FORMAT, FORMAT_VERSION, INDEX_TYPES, Manifest, ShardInfo
+from pneumo_fast.dataset.npy import write_array
+from pneumo_fast.drawing import style
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, PneumoError, RunError
-from pneumo_fast.evaluate import evaluate
-from pneumo_fast.evaluation import (
-    FIGURES,
-    METRICS,
-    PREDICTIONS,
-    Predictions,
-    predictions_csv,
-    to_json,
-)
-from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.model import build_model
-from pneumo_fast.npy import write_array
-from pneumo_fast.runs import write_config
-from pneumo_fast.sample import sigmoid
-from pneumo_fast.shards import FORMAT, FORMAT_VERSION, INDEX_TYPES, Dataset, Manifest, ShardInfo, write_table
-from pneumo_fast.wording import origin_note
+from pneumo_fast.evaluation import results as evaluation_module
+from pneumo_fast.evaluation.evaluate import evaluate
+from pneumo_fast.evaluation.notes import origin_note
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.evaluation.results import FIGURES, METRICS, PREDICTIONS, Predictions, predictions_csv, to_json
+from pneumo_fast.metrics.scored import sigmoid
+from pneumo_fast.run.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.model import build_model
 
 SIZE = 32
 LABELS = {"train": [0, 1, 0, 1], "val": [0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0], "test": [0, 0, 0]}
@@ -144,7 +138,7 @@ def drawn_run(tmp_path: Path, dataset: Path) -> Path:
 def run(drawn_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose figures are not drawn, which takes most of the time."""
     for name in ("draw_roc", "draw_precision_recall", "draw_confusion"):
-        monkeypatch.setattr(plots, name, lambda *_: b"figure")
+        monkeypatch.setattr(style, name, lambda *_: b"figure")
     return drawn_run
 
 

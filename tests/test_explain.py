@@ -11,16 +11,18 @@ import pytest
 from PIL import Image
 from test_evaluate import make_dataset, make_run
 
-from pneumo_fast import explain as explain_module
-from pneumo_fast.convert import convert
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.explain import explain
-from pneumo_fast.intervals import Estimate
-from pneumo_fast.judge_options import ExplainConfig
-from pneumo_fast.options import ConvertConfig, TrainConfig
-from pneumo_fast.phantom import PhantomConfig, make_phantoms
-from pneumo_fast.shards import Dataset
-from pneumo_fast.train import train
+from pneumo_fast.explanation import explain as explain_module
+from pneumo_fast.explanation.explain import explain
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.phantoms.make import make_phantoms
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 
 def train_on_phantoms(folder: Path, *, size: int, epochs: int) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumo_fast.phantom import write_dicom
+from pneumo_fast.phantoms.dicom_file import write_dicom
 
 SIDE, STORED, ROWS = 1024, 384, 96
 SHARD_BYTES = ROWS * STORED * STORED * 2

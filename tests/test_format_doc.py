@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumo_fast.checkpoint import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint
-from pneumo_fast.convert import convert
-from pneumo_fast.options import ConvertConfig, TrainConfig
-from pneumo_fast.phantom import write_dicom
-from pneumo_fast.privacy import load_key, pseudonym
-from pneumo_fast.runs import JUDGED, JUDGED_FOLDERS
-from pneumo_fast.shards import BOX_TYPES, INDEX_TYPES, REJECT_COLUMNS, Dataset, Manifest, ShardInfo
-from pneumo_fast.train import train
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.pseudonyms import load_key, pseudonym
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, REJECT_COLUMNS, Manifest, ShardInfo
+from pneumo_fast.phantoms.dicom_file import write_dicom
+from pneumo_fast.run.checkpoint import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint
+from pneumo_fast.run.folder import JUDGED, JUDGED_FOLDERS
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
 TYPES = {"text": str, "integer": int, "number": float}

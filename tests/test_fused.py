@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumo_fast.fused import Normalizer, _compiled_kernels
+from pneumo_fast.loading.engines.fused import Normalizer, _compiled_kernels
 
 COMPILED = pytest.mark.parametrize(
     "compiled",

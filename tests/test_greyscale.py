@@ -10,7 +10,7 @@ from pydicom import Dataset
 from radiograph_files import lut
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.greyscale import Curve, apply_curve, greyscale_curve, stored_range
+from pneumo_fast.radiograph.greyscale import Curve, apply_curve, greyscale_curve, stored_range
 
 
 def curve(bits: int = 8, *, signed: bool = False, **attributes: Any) -> Curve:

@@ -12,11 +12,14 @@ from pydicom.encaps import encapsulate
 from radiograph_cases import CASES
 from radiograph_files import PYDICOM_FILES, RAMP, SHARED, jpeg, jpeg_2000, save
 
-from pneumo_fast import dicom, header
-from pneumo_fast.dicom import Radiograph, read_radiograph
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.header import parse_header, parse_plain
-from pneumo_fast.phantom import PhantomConfig, make_phantoms
+from pneumo_fast.phantoms.make import make_phantoms
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.radiograph import header
+from pneumo_fast.radiograph.header import parse_header
+from pneumo_fast.radiograph.plain_header import parse_plain
+from pneumo_fast.radiograph.read import Radiograph, read_radiograph
+from pneumo_fast.radiograph.rejection import REASONS
 
 BASELINE = uid.JPEGBaseline8Bit
 
@@ -149,4 +152,4 @@ def test_steps_back_from_truncated_pixel_data(tmp_path: Path) -> None:
 
 
 def test_reasons_are_the_documented_ones() -> None:
-    assert {case.outcome for case in CASES} - {"read"} <= set(dicom.REASONS)
+    assert {case.outcome for case in CASES} - {"read"} <= set(REASONS)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judged import IMAGES, both_classes, mann_whitney, sample_of
 
-from pneumo_fast.intervals import Estimate, estimate, placements, wilson_interval
+from pneumo_fast.evaluation.compare import placements
+from pneumo_fast.metrics.intervals import Estimate, estimate, wilson_interval
 
 Z = NormalDist().inv_cdf(0.975)
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pneumo_fast.conversion.labels import BOX, LabelTable, read_labels
 from pneumo_fast.errors import LabelError
-from pneumo_fast.labels import BOX, LabelTable, read_labels
 
 RSNA = "patientId,x,y,width,height,Target\n"
 PLAIN = "patientId,Target\n"

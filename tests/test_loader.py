@@ -23,15 +23,19 @@ from hypothesis import strategies as st
 from make_dataset import LABELS, Dtype, Layout, make_dataset, stored_images
 from numpy.typing import NDArray
 
-from pneumo_fast import reader, resident
-from pneumo_fast.augment import Augmentation
-from pneumo_fast.dali import DALI_DEPTH, DaliEngine
-from pneumo_fast.engines import READ_AHEAD, FusedEngine
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError
-from pneumo_fast.loader import LoadConfig, Loader
-from pneumo_fast.options import EngineName, OrderName
-from pneumo_fast.order import Order, Part, Rank, Sequential, Shuffle
-from pneumo_fast.shards import Dataset
+from pneumo_fast.loading import reader
+from pneumo_fast.loading.augment import Augmentation
+from pneumo_fast.loading.engines import resident
+from pneumo_fast.loading.engines.base import READ_AHEAD
+from pneumo_fast.loading.engines.dali import DALI_DEPTH, DaliEngine
+from pneumo_fast.loading.engines.fused import FusedEngine
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.order import Order, Rank
+from pneumo_fast.loading.samplers import Part, Sequential, Shuffle
+from pneumo_fast.vocabulary import EngineName, OrderName
 
 T = TypeVar("T")
 PATIENCE_S = 30.0
@@ -699,14 +703,14 @@ def test_a_gpu_that_is_not_there(tmp_path: Path, engine: EngineName) -> None:
 
 
 def test_the_fused_engine_is_for_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pneumo_fast.loader.resolve_device", torch.device)
+    monkeypatch.setattr("pneumo_fast.loading.loader.resolve_device", torch.device)
     with pytest.raises(ConfigError, match="engine fused on cuda:0: it is for CPUs"):
         load(make_dataset(tmp_path / "d"), "val", Place("fused", "cuda"), batch_size=4)
 
 
 def test_without_dali(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(tmp_path / "d")
-    monkeypatch.delitem(sys.modules, "pneumo_fast.dali")
+    monkeypatch.delitem(sys.modules, "pneumo_fast.loading.engines.dali")
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(DeviceError, match=r"DALI cannot be imported .* or give --loader fused or resident"):
         load(dataset, "val", Place("dali", "cpu"), batch_size=4)

@@ -9,8 +9,8 @@ import pytest
 from pydicom import config
 from radiograph_files import RAMP, header
 
-from pneumo_fast.metadata import BODY_PARTS, VIEWS, Metadata, parse_age, read_metadata
-from pneumo_fast.pixels import PixelFormat
+from pneumo_fast.radiograph.header import PixelFormat
+from pneumo_fast.radiograph.metadata import BODY_PARTS, VIEWS, Metadata, parse_age, read_metadata
 
 CANARY = "ZZCANARYZZ"
 

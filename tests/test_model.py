@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.model import build_model
+from pneumo_fast.run.model import build_model
 
 
 def parameters_of_resnet18(channels: int, outputs: int) -> int:

@@ -13,9 +13,9 @@ import pytest
 from training import history_of
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.runs import EVENTS, TRACE
-from pneumo_fast.train import train
+from pneumo_fast.run.folder import EVENTS, TRACE
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from judged import drawn, rows_of, sample_of
 
-from pneumo_fast.judge_options import EvaluateConfig
-from pneumo_fast.operating import fit, halve, load, save
+from pneumo_fast.evaluation.operating_points import fit, halve, load, save
+from pneumo_fast.evaluation.options import EvaluateConfig
 
 
 def test_no_patient_is_in_both_halves_and_each_has_its_share_of_positives() -> None:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.order import Order, Sequential, Shuffle, Weighted, Windowed, balanced_weights, permute, shard_sizes
+from pneumo_fast.loading.order import Order
+from pneumo_fast.loading.rng import permute
+from pneumo_fast.loading.samplers import Sequential, Shuffle, Weighted, Windowed, balanced_weights, shard_sizes
 
 SEEDS = st.integers(-(2**70), 2**70)
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from test_evaluate import make_dataset
 
-from pneumo_fast import overlap
-from pneumo_fast.overlap import find_overlap
-from pneumo_fast.shards import Dataset
+from pneumo_fast.dataset import leaks
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.leaks import find_overlap
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_patients_are_compared_where_pseudonyms_can_be(
         def open(_path: Path, **_options: Any) -> Dataset:
             return source
 
-    monkeypatch.setattr(overlap, "Dataset", Opened)
+    monkeypatch.setattr(leaks, "Dataset", Opened)
     judged = with_rows(dataset, key, groups, hashes)
     found = find_overlap([Path("x")], judged, judged.index)
     assert (found.patients, found.images) == (patients, images)

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
+from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.labels import read_labels
-from pneumo_fast.phantom import PhantomConfig, PhantomSet, make_phantoms, plan_cases, write_dicom
-from pneumo_fast.thorax import NORMAL, NOT_NORMAL, OPACITY, draw
+from pneumo_fast.phantoms.dicom_file import write_dicom
+from pneumo_fast.phantoms.make import PhantomSet, make_phantoms, plan_cases
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.phantoms.thorax import NORMAL, NOT_NORMAL, OPACITY, draw
 
 COUNT, SIZE = 300, 64
 CLASSES = [OPACITY, NORMAL, NOT_NORMAL]
@@ -119,7 +121,7 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
 def test_same_seed_same_bytes_in_another_process(tmp_path: Path) -> None:
     make_phantoms(PhantomConfig(out=tmp_path / "a", count=6, size_px=48, seed=7))
     code = (
-        "import sys; from pathlib import Path; from pneumo_fast.phantom import PhantomConfig, make_phantoms\n"
+        "import sys; from pathlib import Path; from pneumo_fast.phantoms.make import PhantomConfig, make_phantoms\n"
         "make_phantoms(PhantomConfig(out=Path(sys.argv[1]), count=6, size_px=48, seed=7))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -20,9 +20,9 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
+from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.errors import LabelError
-from pneumo_fast.labels import read_labels
-from pneumo_fast.phantom import write_dicom
+from pneumo_fast.phantoms.dicom_file import write_dicom
 
 NAME = "Zxqplanted^Wilhelmine"
 MARKS = ("zxqplanted", "wilhelmine", "9876501234", "19470229")

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pneumo_fast.conversion.labels import LabelTable
+from pneumo_fast.conversion.plan import Plan, _cut, hide_ids, make_plan
+from pneumo_fast.conversion.pseudonyms import pseudonym
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.labels import LabelTable
-from pneumo_fast.plan import Plan, _cut, hide_ids, make_plan
-from pneumo_fast.privacy import pseudonym
 
 
 def table(ids: list[str], *, source: str = "none", **columns: Any) -> LabelTable:

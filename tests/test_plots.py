@@ -13,11 +13,13 @@ from judged import figures_of
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo_fast.figures import Figures
-from pneumo_fast.intervals import Labels, Logits
-from pneumo_fast.plots import BLUE, POINTS, VERMILION, draw_confusion, draw_precision_recall, draw_roc
-from pneumo_fast.ranking import precision_recall_curve, roc_curve
-from pneumo_fast.sample import Sample
+from pneumo_fast.drawing.confusion import draw_confusion
+from pneumo_fast.drawing.curves import POINTS, draw_precision_recall, draw_roc
+from pneumo_fast.drawing.style import BLUE, VERMILION
+from pneumo_fast.metrics.intervals import Labels, Logits
+from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
+from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.summary import Figures
 
 Pixels = NDArray[np.uint8]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumo_fast.pointing import energy_share, hit, judge_boxes, mask, peak
-from pneumo_fast.randomised import compare_with_random, rank_correlation
+from pneumo_fast.explanation.pointing import energy_share, hit, judge_boxes, mask, peak
+from pneumo_fast.explanation.sanity import compare_with_random, rank_correlation
 
 
 def box(x: float, y: float, width: float, height: float) -> NDArray[np.float64]:

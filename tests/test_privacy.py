@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pneumo_fast.conversion.pseudonyms import KEY_BYTES, default_key_path, load_key, pseudonym
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.privacy import KEY_BYTES, default_key_path, load_key, pseudonym
 
 KEY = bytes(range(KEY_BYTES))
 

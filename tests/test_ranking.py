@@ -10,7 +10,7 @@ from judged import FEW, IMAGES, average_precision_by_hand, both_classes, drawn, 
 from numpy.typing import NDArray
 from torchmetrics.functional import classification as tm
 
-from pneumo_fast.ranking import precision_recall_curve, rank, roc_curve
+from pneumo_fast.metrics.ranking import precision_recall_curve, rank, roc_curve
 
 
 @given(IMAGES.filter(both_classes))

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pneumo_fast import reader as reader_module
-from pneumo_fast.convert import convert
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.npy import write_array
-from pneumo_fast.options import ConvertConfig
-from pneumo_fast.phantom import PhantomSet
-from pneumo_fast.reader import ShardReader, openable_files
-from pneumo_fast.shards import Dataset
+from pneumo_fast.loading import reader as reader_module
+from pneumo_fast.loading.reader import ShardReader, openable_files
+from pneumo_fast.phantoms.make import PhantomSet
 
 IN_PLACE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TRAIN_IMAGES = 28

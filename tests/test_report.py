@@ -22,16 +22,17 @@ from make_run import HOSTILE, change_json, draw_heat_map, make_run
 from PIL import Image
 
 import pneumo_fast
-from pneumo_fast import report_gallery
-from pneumo_fast.charts import nice_ticks, thin, tick
 from pneumo_fast.errors import RunError
-from pneumo_fast.judge_options import ReportConfig
-from pneumo_fast.markup import Html, number, tag, text
-from pneumo_fast.report import ReportSummary, report
-from pneumo_fast.report_data import commands
-from pneumo_fast.report_files import Scored, read_run, without_folders
-from pneumo_fast.report_page import SECTIONS
-from pneumo_fast.slider import STEPS, count, step_of
+from pneumo_fast.formatting import number
+from pneumo_fast.reporting import gallery
+from pneumo_fast.reporting.markup import Html, tag, text
+from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.reporting.page import SECTIONS
+from pneumo_fast.reporting.repeat import commands
+from pneumo_fast.reporting.report import ReportSummary, report
+from pneumo_fast.reporting.sources import Scored, read_run, without_folders
+from pneumo_fast.reporting.svg import nice_ticks, thin, tick
+from pneumo_fast.reporting.threshold_slider import STEPS, count, step_of
 
 PACKAGE = Path(pneumo_fast.__file__).parent
 CARD_PARTS = (
@@ -396,11 +397,11 @@ def test_heat_maps_have_a_budget_that_is_shared_by_all_kinds(
 ) -> None:
     draw_heat_map(0).save(tmp_path / "a.png")
     entries = [{"kind": kind, "file": "a.png"} for kind in ("TP", "TP", "TP", "FP", "FN", "TN")]
-    everything, _ = report_gallery.load_pictures(tmp_path, entries)
+    everything, _ = gallery.load_pictures(tmp_path, entries)
     size = len(everything[0].jpeg)
-    monkeypatch.setattr(report_gallery, "BUDGET_BYTES", 4 * size)
+    monkeypatch.setattr(gallery, "BUDGET_BYTES", 4 * size)
 
-    pictures, dropped = report_gallery.load_pictures(tmp_path, entries)
+    pictures, dropped = gallery.load_pictures(tmp_path, entries)
 
     assert [picture.entry["kind"] for picture in pictures] == ["TP", "FP", "FN", "TN"]
     assert dropped == 2
@@ -526,10 +527,14 @@ def test_ticks(low: float, high: float, ticks: list[float]) -> None:
 
 
 def test_every_file_of_the_package_is_packaged() -> None:
-    listed = re.search(r"(?m)^pneumo_fast = \[(.*)\]$", (PACKAGE.parent / "pyproject.toml").read_text())
-    assert listed
-    others = {path.name for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py"}
-    assert others == set(re.findall(r'"(.*?)"', listed[1]))
+    section = (PACKAGE.parent / "pyproject.toml").read_text().split("[tool.setuptools.package-data]")[1].split("\n[")[0]
+    data = {
+        PACKAGE.parent / package.replace(".", "/") / name
+        for package, names in re.findall(r'(?m)^"?([\w.]+)"? = \[(.*)\]$', section)
+        for name in re.findall(r'"(.*?)"', names)
+    }
+    others = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    assert others == data
 
 
 # ---- colours
@@ -537,7 +542,7 @@ def test_every_file_of_the_package_is_packaged() -> None:
 
 def themes() -> dict[str, dict[str, tuple[float, ...]]]:
     """Colours of the style sheet by name, in light and in dark."""
-    style = (PACKAGE / "report.css").read_text()
+    style = (PACKAGE / "reporting" / "report.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     light, dark = (
         {name: tuple(int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)) for name, value in found}

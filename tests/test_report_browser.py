@@ -12,9 +12,9 @@ import pytest
 from chromium import CHROMIUM, Browser
 from make_run import make_run
 
-from pneumo_fast.judge_options import ReportConfig
-from pneumo_fast.markup import number
-from pneumo_fast.report import report
+from pneumo_fast.formatting import number
+from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.reporting.report import report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo_fast.resize import fitted_size, place, resize
+from pneumo_fast.radiograph.resize import fitted_size, place, resize
 
 SHAPES = [
     ((256, 256), (224, 224)), ((512, 512), (224, 224)), ((100, 37), (20, 31)), ((37, 100), (80, 20)),

@@ -11,14 +11,15 @@ import pytest
 from make_dataset import make_dataset
 from training import check_same, history_of, results
 
-from pneumo_fast import checkpoint as checkpoints
-from pneumo_fast import files, runs
-from pneumo_fast import train as training
-from pneumo_fast.checkpoint import BEST, LAST, EpochRecord, load_checkpoint
+from pneumo_fast import files
 from pneumo_fast.errors import RunError
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.runs import CONFIG, HISTORY
-from pneumo_fast.train import train
+from pneumo_fast.run import checkpoint as checkpoints
+from pneumo_fast.run import folder
+from pneumo_fast.run.checkpoint import BEST, LAST, EpochRecord, load_checkpoint
+from pneumo_fast.run.folder import CONFIG, HISTORY
+from pneumo_fast.training import train as training
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,7 +104,7 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_atomic", write)
+        patch.setattr(folder, "write_atomic", write)
         patch.setattr(checkpoints, "write_atomic", write)
         with pytest.raises(KeyboardInterrupt):
             train(replace(config, out=run, resume=True), on_epoch=stop)

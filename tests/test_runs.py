@@ -19,22 +19,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_dataset import make_dataset
 
-from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint, load_last, save_checkpoint
 from pneumo_fast.errors import RunError
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.runs import (
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint, load_last, save_checkpoint
+from pneumo_fast.run.folder import (
     CONFIG,
     EVENTS,
     HISTORY,
-    PACKAGES,
     TRACE,
     clear_run,
-    describe_run,
     find_run,
     read_config,
     write_config,
     write_history,
 )
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.setup import PACKAGES, describe_run
 
 SETTINGS = {"dataset": "abc", "seed": 3, "lr": 1e-4, "shares": [0.5, 1.0], "amp-dtype": "None"}
 
@@ -281,7 +280,7 @@ def config(out: Path, **options: Any) -> TrainConfig:
 
 def claim_run(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
     """What training does with the run folder before its first step."""
-    checkpoint = find_run(config, settings)
+    checkpoint = find_run(config.out, settings, resume=config.resume, overwrite=config.overwrite)
     clear_run(config.out, keep=checkpoint is not None)
     return checkpoint
 

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.format import BOX_COLUMNS, INDEX_TYPES, Manifest
+from pneumo_fast.dataset.npy import SCALES, ShardWriter, read_header, store_unit, sums, write_array
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.npy import SCALES, ShardWriter, read_header, store_unit, sums, write_array
-from pneumo_fast.shards import BOX_COLUMNS, INDEX_TYPES, Dataset, Manifest, write_table
 
 IN_PLACE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -15,14 +15,15 @@ from make_dataset import make_dataset
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pneumo_fast import show as show_module
-from pneumo_fast.augment import Augmentation
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.drawing.contact_sheet import LONGEST_ID, Panel, Strip, draw_contact_sheet
+from pneumo_fast.drawing.style import ORANGE
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.options import ShowConfig
-from pneumo_fast.plots import LONGEST_ID, ORANGE, Panel, Strip, draw_contact_sheet
-from pneumo_fast.resize import fitted_size, place, resize
-from pneumo_fast.shards import Dataset
-from pneumo_fast.show import choose_rows, show, stored_boxes
+from pneumo_fast.loading import preview as show_module
+from pneumo_fast.loading.augment import Augmentation
+from pneumo_fast.loading.options import ShowConfig
+from pneumo_fast.loading.preview import choose_rows, show
+from pneumo_fast.radiograph.resize import fitted_size, place, resize, stored_boxes
 
 Run = Callable[..., Any]
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pneumo_fast.conversion.labels import read_labels
+from pneumo_fast.dataset.leaks import prove_disjoint
+from pneumo_fast.dataset.splits import NAMES, assign_splits, seeded_order
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.labels import read_labels
-from pneumo_fast.splits import NAMES, assign_splits, prove_disjoint, seeded_order
 
 FRACTIONS = st.tuples(st.floats(0, 0.6), st.floats(0, 0.39))
 SEEDS = st.integers(0, 2**31)

@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from training import check_same, history_of, one_thread, results
 
-from pneumo_fast import prepare
-from pneumo_fast import train as training
-from pneumo_fast.checkpoint import BEST, LAST, load_checkpoint
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.step import Learner, train_step
-from pneumo_fast.train import Run, train
+from pneumo_fast.run.checkpoint import BEST, LAST, load_checkpoint
+from pneumo_fast.training import setup
+from pneumo_fast.training import train as training
+from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import Run, train
 
 STEPS = 5  # in an epoch: 21 images by 4, of which the last holds five
 
@@ -51,7 +51,7 @@ class Dropping(nn.Module):
 @pytest.fixture
 def config(noise: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainConfig]:
     """Three epochs of five steps on one thread, of a network that is quick; each test names its own run folder."""
-    monkeypatch.setattr(prepare, "build_model", lambda _name, _weights: Dropping())
+    monkeypatch.setattr(setup, "build_model", lambda _name, _weights: Dropping())
     with one_thread():
         yield TrainConfig(datasets=(noise,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1)
 
@@ -103,11 +103,11 @@ KILLED = """
 import os, signal, sys, torch
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from pneumo_fast import prepare, train as training
-from pneumo_fast.options import TrainConfig
+from pneumo_fast.training import setup, train as training
+from pneumo_fast.training.options import TrainConfig
 from test_state import ALL_STATES, Dropping
 torch.set_num_threads(1)
-prepare.build_model = lambda name, weights: Dropping()
+setup.build_model = lambda name, weights: Dropping()
 steps, plain = iter(range(1, 1000)), training.train_step
 def step(*arguments):
     result = plain(*arguments)

@@ -14,9 +14,8 @@ from make_dataset import DEVICES
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pneumo_fast.model import build_model
-from pneumo_fast.schedule import lr_factor
-from pneumo_fast.step import Ema, Guard, Learner, train_step
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training.learner import Ema, Guard, Learner, lr_factor, train_step
 
 
 def make_learner(device: str = "cpu", model: nn.Module | None = None, **options: Any) -> Learner:

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from judged import FEW, drawn, mann_whitney, rows_of, sample_of
 
-from pneumo_fast.ranking import rank
-from pneumo_fast.subgroups import bands, judge_subgroups, judge_view
-from pneumo_fast.thresholds import at_threshold
+from pneumo_fast.metrics.ranking import rank
+from pneumo_fast.metrics.subgroups import bands, judge_subgroups, judge_view
+from pneumo_fast.metrics.thresholds import at_threshold
 
 
 @pytest.mark.parametrize(

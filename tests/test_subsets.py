@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from make_dataset import make_dataset
 
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.selection import limit_images, select_fold
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.shards import Dataset
-from pneumo_fast.subsets import limit_images, select_fold
 
 
 @pytest.fixture(scope="module")

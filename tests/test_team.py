@@ -17,11 +17,11 @@ from make_dataset import make_dataset
 from torch import nn
 from training import results
 
-from pneumo_fast import prepare
-from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.runs import CONFIG, CURVES, HISTORY
-from pneumo_fast.train import train
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint
+from pneumo_fast.run.folder import CONFIG, CURVES, HISTORY
+from pneumo_fast.training import setup
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 OPTIONS: dict[str, Any] = {
     "epochs": 2, "batch_size": 6, "lr": 1e-3, "device": "cpu", "seed": 1, "ema": 0.9, "clip_norm": 1.0, "accumulate": 2,
@@ -39,11 +39,11 @@ SCRIPT = """
 import os, sys, torch
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from pneumo_fast import prepare, train as training
-from pneumo_fast.options import TrainConfig
+from pneumo_fast.training import setup, train as training
+from pneumo_fast.training.options import TrainConfig
 from test_team import OPTIONS, plain_network
 torch.set_num_threads(1)
-prepare.build_model = plain_network
+setup.build_model = plain_network
 if {dying} and os.environ["RANK"] == "1":
     steps, plain = iter(range(100)), training.train_step
     training.train_step = lambda *a: os._exit(7) if next(steps) == 2 else plain(*a)
@@ -89,7 +89,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run in one process."""
     run = tmp_path_factory.mktemp("runs") / "alone"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "build_model", plain_network)
+        patch.setattr(setup, "build_model", plain_network)
         train(TrainConfig(datasets=(data,), out=run, **OPTIONS))
     return run
 
@@ -121,7 +121,7 @@ def test_a_process_may_have_nothing_of_the_last_batch(data: Path, tmp_path: Path
 def test_a_run_goes_on_with_another_number_of_processes(
     data: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prepare, "build_model", plain_network)
+    monkeypatch.setattr(setup, "build_model", plain_network)
     one = TrainConfig(datasets=(data,), out=tmp_path / "run", **OPTIONS)
     train(replace(one, epochs=1))
     finish(together(data, tmp_path / "run", resume=True))

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 from training import history_of
 
-from pneumo_fast import terminal
-from pneumo_fast.checkpoint import EpochRecord
+from pneumo_fast.cli import display
+from pneumo_fast.run.checkpoint import EpochRecord
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 OnProgress = Callable[[int, int], None]
@@ -23,8 +23,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, act: Callable[.
     """What a training display writes while ``act`` is given its two functions."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=is_terminal, width=80, height=24, highlight=False)
-    monkeypatch.setattr(terminal, "out", console)
-    with terminal.training_display() as (on_epoch, on_progress):
+    monkeypatch.setattr(display, "out", console)
+    with display.training_display() as (on_epoch, on_progress):
         act(on_epoch, on_progress)
     return file.getvalue()
 
@@ -77,10 +77,10 @@ def test_the_rate_after_a_resume_leaves_out_what_was_done_before(monkeypatch: py
     clock = iter(range(1000))
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, get_time=lambda: float(next(clock)))
-    monkeypatch.setattr(terminal, "out", console)
+    monkeypatch.setattr(display, "out", console)
     rates: list[str] = []
-    bar = terminal._bar()
-    update = terminal._updater(bar, bar.add_task("training", total=None, rate=""), lambda: None)
+    bar = display._bar()
+    update = display._updater(bar, bar.add_task("training", total=None, rate=""), lambda: None)
     for done in (1_000_000, 1_000_010, 1_000_020):
         update(done, 2_000_000)
         rates.append(bar.tasks[0].fields["rate"])
@@ -102,8 +102,8 @@ def test_a_message_is_one_line_in_a_pipe(
     monkeypatch: pytest.MonkeyPatch, package: logging.Logger, is_terminal: bool
 ) -> None:
     file = io.StringIO()
-    monkeypatch.setattr(terminal, "err", Console(file=file, force_terminal=is_terminal, width=80, color_system=None))
-    terminal.set_up_logging()
+    monkeypatch.setattr(display, "err", Console(file=file, force_terminal=is_terminal, width=80, color_system=None))
+    display.set_up_logging()
     package.getChild("train").warning("word " * 40)
     lines = file.getvalue().splitlines()
     assert lines[0].startswith("WARNING")
@@ -111,10 +111,10 @@ def test_a_message_is_one_line_in_a_pipe(
 
 
 def test_a_message_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch, package: logging.Logger) -> None:
-    monkeypatch.setattr(terminal, "err", Console(file=io.StringIO(), force_terminal=True))
+    monkeypatch.setattr(display, "err", Console(file=io.StringIO(), force_terminal=True))
 
     def act(_on_epoch: object, on_progress: OnProgress) -> None:
-        terminal.set_up_logging()
+        display.set_up_logging()
         on_progress(1, 2)
         package.getChild("train").warning("look")
         on_progress(2, 2)

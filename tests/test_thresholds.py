@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from judged import FEW, IMAGES, both_classes, drawn, sample_of
 from torchmetrics.functional import classification as tm
 
-from pneumo_fast.bootstrap import Bootstrap
-from pneumo_fast.intervals import wilson_interval
-from pneumo_fast.thresholds import Confusion, always_negative, at_threshold, choose, net_benefits, rates
+from pneumo_fast.metrics.intervals import Bootstrap, wilson_interval
+from pneumo_fast.metrics.thresholds import Confusion, always_negative, at_threshold, choose, net_benefits, rates
 
 WORKED = [
     # (label, logit), threshold, (tn, fp, fn, tp), (accuracy, precision, recall, specificity, npv, f1)

@@ -14,17 +14,18 @@ import torch
 from make_dataset import DEVICES, make_dataset, stored_images
 from training import TIMINGS, check_same, history_of, results, weights
 
-from pneumo_fast import devices, prepare
-from pneumo_fast import train as training
-from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint
+from pneumo_fast import devices
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import TrainingError
-from pneumo_fast.model import build_model
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.order import Rank
-from pneumo_fast.runs import CONFIG, CURVES, HISTORY
-from pneumo_fast.shards import Dataset
-from pneumo_fast.step import Learner, train_step
-from pneumo_fast.train import train
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint
+from pneumo_fast.run.folder import CONFIG, CURVES, HISTORY
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training import setup
+from pneumo_fast.training import train as training
+from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,8 +81,8 @@ def test_validation_images_are_never_changed(config: TrainConfig, noise: Path) -
     dataset = Dataset.open(noise)
     changed = replace(config, augment="strong", flip=True)
     with (
-        prepare.validation_loader(config, dataset, torch.device("cpu"), Rank(), 8) as plain,
-        prepare.validation_loader(changed, dataset, torch.device("cpu"), Rank(), 8) as other,
+        setup.validation_loader(config, dataset, torch.device("cpu"), Rank(), 8) as plain,
+        setup.validation_loader(changed, dataset, torch.device("cpu"), Rank(), 8) as other,
     ):
         for (images, _), (images_too, _) in zip(plain.epoch(0), other.epoch(0), strict=True):
             assert torch.equal(images, images_too)

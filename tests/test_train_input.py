@@ -14,13 +14,13 @@ import pytest
 import torch
 from make_dataset import LABELS, make_dataset
 
-from pneumo_fast import prepare
-from pneumo_fast import train as training
-from pneumo_fast.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, save_checkpoint
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError
-from pneumo_fast.model import build_model
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.train import train
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training import setup
+from pneumo_fast.training import train as training
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,7 +100,7 @@ def test_a_pickle_dressed_as_a_checkpoint_is_refused_and_does_not_run(
         torch.save(Payload(target), run / LAST)
     else:
         (run / LAST).write_bytes(pickle.dumps(Payload(target)))
-    monkeypatch.setattr(prepare, "build_model", build_model)
+    monkeypatch.setattr(setup, "build_model", build_model)
     changes: dict[str, Any] = {"resume": True} if use == "resume" else {"weights": str(run / LAST), "overwrite": True}
     before = sorted(path.name for path in run.iterdir())
     with pytest.raises(RunError, match=r"last\.pt is damaged or no checkpoint") as caught:
@@ -152,7 +152,7 @@ def test_a_run_is_not_thrown_away_for_one_that_cannot_begin(
     run = tmp_path / "run"
     train(replace(config, out=run, epochs=1))
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    monkeypatch.setattr(prepare, "build_model", build_model)
+    monkeypatch.setattr(setup, "build_model", build_model)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises((ConfigError, RunError)):
         train(replace(config, out=run, overwrite=True, **change))

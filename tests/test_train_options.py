@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from training import weights
 
-from pneumo_fast import prepare
-from pneumo_fast import train as training
-from pneumo_fast.checkpoint import BEST, LAST, load_checkpoint
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.model import build_model
-from pneumo_fast.options import TrainConfig
-from pneumo_fast.order import Rank
-from pneumo_fast.step import Learner, train_step
-from pneumo_fast.train import train
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import BEST, LAST, load_checkpoint
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training import setup
+from pneumo_fast.training import train as training
+from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -163,7 +163,7 @@ def test_batchnorm_is_shared_by_several_processes_where_asked_for(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda model, _devices: model)
-    learner = prepare.make_learner(
+    learner = setup.make_learner(
         replace(config, sync_bn=asked), torch.device("cpu"), Rank(number=1, world_size=2), size=32, batches=3,
         pos_weight=1.0, amp_dtype=None,
     )  # fmt: skip

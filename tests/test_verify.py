@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.shards import Dataset, write_table
-from pneumo_fast.verify import verify
 
 
 def test_a_sound_dataset_has_no_problems(dataset: Dataset) -> None:

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from judged import FEW, figures_of, sample_of
 
-from pneumo_fast.calibration import Calibration
-from pneumo_fast.sample import Sample
-from pneumo_fast.thresholds import ThresholdMetrics, at_threshold
-from pneumo_fast.wording import (
+from pneumo_fast.evaluation.notes import (
     calibration_notes,
     interval_note,
     origin_note,
@@ -18,6 +15,9 @@ from pneumo_fast.wording import (
     tradeoff,
     tradeoffs,
 )
+from pneumo_fast.metrics.calibration import Calibration
+from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.thresholds import ThresholdMetrics, at_threshold
 
 
 def counted(threshold: float, tn: int, fp: int, fn: int, tp: int) -> ThresholdMetrics:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pneumo_fast.phantom import PhantomConfig, PhantomSet, make_phantoms
+from pneumo_fast.phantoms.make import PhantomSet, make_phantoms
+from pneumo_fast.phantoms.options import PhantomConfig
 
 MARK: Final = "PNEUMO_FAST_FAULT_SITE"  # environment variable by which a site's processes are found
 HOOK: Final = Path(__file__).parent / "hook"
-WORKER: Final = "pneumo_fast.worker"  # in the command line of every worker process
+WORKER: Final = "pneumo_fast.conversion.child"  # in the command line of every worker process
 GONE_S: Final = 1.0  # how long after a kill a worker may still be there
 
 

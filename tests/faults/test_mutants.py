@@ -14,11 +14,11 @@ import pydicom.data
 import pytest
 
 from faults.fault_tools import Site
-from pneumo_fast.convert import convert
-from pneumo_fast.dicom import REASONS
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.gates import rejecting
-from pneumo_fast.options import ConvertConfig, Decode
+from pneumo_fast.radiograph.rejection import REASONS, rejecting
+from pneumo_fast.vocabulary import Decode
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 LARGEST_BYTES = 2_000_000

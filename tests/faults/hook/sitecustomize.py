@@ -39,19 +39,19 @@ POISONS = {"segfault": _segfault, "sleep": _sleep, "spin": _spin, "allocate": _a
 
 
 def _install(settings: dict[str, Any]) -> None:
-    from pneumo_fast import dicom  # noqa: PLC0415  # in worker processes alone
+    from pneumo_fast.radiograph import read as module  # noqa: PLC0415  # in worker processes alone
 
-    read = dicom.read_radiograph
+    read = module.read_radiograph
 
-    def read_or_worse(path: Path, *arguments: Any, **options: Any) -> dicom.Radiograph:
+    def read_or_worse(path: Path, *arguments: Any, **options: Any) -> module.Radiograph:
         with Path(settings["log"]).open("a") as log:
             log.write(path.stem + "\n")
         if kind := settings["poison"].get(path.stem):
             POISONS[kind]()
         return read(path, *arguments, **options)
 
-    dicom.read_radiograph = read_or_worse
+    module.read_radiograph = read_or_worse
 
 
-if "PNEUMO_FAST_POISON" in os.environ and any("pneumo_fast.worker" in argument for argument in sys.orig_argv):
+if "PNEUMO_FAST_POISON" in os.environ and any("pneumo_fast.conversion.child" in argument for argument in sys.orig_argv):
     _install(json.loads(os.environ["PNEUMO_FAST_POISON"]))

@@ -1,0 +1,90 @@
+"""The command line: options become one frozen configuration and one call of the library.
+
+Only this module and :mod:`pneumo_fast.cli.commands` import typer. What is heavy (PyTorch, DALI, pandas) is imported
+inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn, cast
+
+import typer
+
+from pneumo_fast import __version__
+from pneumo_fast.cli import commands
+from pneumo_fast.errors import PneumoError
+
+app = typer.Typer(
+    name="pneumo-fast",
+    help="From a folder of chest radiographs and a label table to a judged pneumonia classifier. "
+    "Research software: not for clinical use.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# What typer raises for every wrong use. It exports only the children; the class is click's or, of late, its own.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+
+STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated"}  # as shells report them
+
+
+def main() -> None:
+    """Run the command line; every error a person can cause ends in one line."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
+    except (PneumoError, OSError, UsageError) as error:
+        if "--debug" in sys.argv:
+            raise
+        from pneumo_fast.cli.display import show_error
+
+        show_error(_usage(error) if isinstance(error, UsageError) else str(error))
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
+    except SystemExit as stop:
+        if stop.code in STOPPED:
+            typer.echo(STOPPED[stop.code], err=True)
+        raise
+    raise SystemExit(code)
+
+
+def _usage(error: typer.BadParameter) -> str:
+    command = error.ctx.command_path if error.ctx else "pneumo-fast"
+    return f"{error.format_message().rstrip('.')}: see {command} --help"
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    """End by way of every ``finally``, so that no process and nothing half-written is left."""
+    raise SystemExit(128 + number)
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001  # main() looks for it
+) -> None:
+    if version:
+        typer.echo(f"pneumo-fast {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
+
+
+for command in (
+    commands.convert,
+    commands.train,
+    commands.evaluate,
+    commands.explain,
+    commands.report,
+    commands.verify,
+    commands.show,
+    commands.phantom,
+):
+    app.command()(command)

@@ -1,0 +1,208 @@
+"""What people see in the terminal: progress bars, tables and one-line errors.
+
+Only this module and :mod:`pneumo_fast.cli.results` import rich.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pneumo_fast.vocabulary import MONITORED
+
+if TYPE_CHECKING:
+    from pneumo_fast.conversion.convert import ConvertSummary
+    from pneumo_fast.loading.preview import ShowSummary
+    from pneumo_fast.reporting.report import ReportSummary
+    from pneumo_fast.run.checkpoint import EpochRecord
+    from pneumo_fast.training.train import TrainSummary
+
+# Of several processes that train together the first speaks; errors are everyone's.
+out = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+err = Console(stderr=True, highlight=False)
+
+OnProgress = Callable[[int, int], None]
+EPOCH_COLUMNS = {
+    "epoch": ("", "epoch"), "train_loss": ("train", "loss"), "train_accuracy": ("train", "acc."),
+    "val_loss": ("val", "loss"), "val_accuracy": ("val", "acc."), "val_auroc": ("val", "AUROC"),
+    "val_ap": ("val", "AP"), "images_per_s": ("", "images/s"), "wait_share": ("", "wait"),
+}  # fmt: skip
+"""What is shown of an epoch, below two lines of headings."""
+NOT_CLINICAL = "Research software: not for clinical use."
+
+
+def set_up_logging() -> None:
+    """Show the package's messages on standard error; on a terminal above the bar, for which its console makes room."""
+    handler: logging.Handler
+    if err.is_terminal:
+        shared = out.is_terminal and not out.quiet
+        handler = RichHandler(console=out if shared else err, show_time=False, show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:  # a line for each message, however long
+        handler = logging.StreamHandler(err.file)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    package = logging.getLogger("pneumo_fast")
+    package.setLevel(logging.INFO)
+    package.handlers = [handler]
+    package.propagate = False
+
+
+def show_error(message: str) -> None:
+    """One line on standard error, however long."""
+    err.print(f"error: {' '.join(message.split())}", style="bold red", markup=False, soft_wrap=True)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=out,
+    )
+
+
+def _updater(bar: Progress, task: TaskID, show: Callable[[], object]) -> OnProgress:
+    """The function that moves a bar; the bar is shown when there is something to show, not above an early error.
+
+    The rate is that of what came after: the first call may bring what was done before a resume.
+    """
+    first = 0
+
+    def update(done: int, total: int) -> None:
+        nonlocal first
+        if not bar.tasks[0].total:
+            first = done
+            bar.reset(task, total=total, completed=done)
+            show()
+        elapsed = bar.tasks[0].elapsed
+        rate = f"{(done - first) / elapsed:,.0f}/s" if elapsed and done > first else ""
+        bar.update(task, completed=done, total=total, rate=rate)
+
+    return update
+
+
+@contextmanager
+def progress(description: str) -> Iterator[OnProgress]:
+    """A progress bar with rate and time left; gives the function that moves it."""
+    bar = _bar()
+    task = bar.add_task(description, total=None, rate="")
+    with ExitStack() as stack:
+        yield _updater(bar, task, lambda: stack.enter_context(bar))
+
+
+@contextmanager
+def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgress]]:
+    """A line per epoch; on a terminal with a progress bar below them."""
+    lines = 0
+
+    def on_epoch(record: EpochRecord) -> None:
+        nonlocal lines
+        if not lines:
+            for heading in zip(*EPOCH_COLUMNS.values(), strict=True):
+                out.print(_epoch_line(heading), style="bold")
+        lines += 1
+        out.print(_epoch_line(_epoch_cells(record)))
+
+    if not out.is_terminal:
+        yield on_epoch, lambda _done, _total: None
+        return
+    with progress("training") as on_progress:
+        yield on_epoch, on_progress
+
+
+def grid(*columns: str, title: str | None = None) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _epoch_line(cells: Iterable[str]) -> str:
+    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells)).rstrip()
+
+
+def _epoch_cells(record: EpochRecord) -> list[str]:
+    formats = {"epoch": "d", "images_per_s": ",.0f", "wait_share": ".1%"}
+    return [format(record[name], formats.get(name, ".3f")) for name in EPOCH_COLUMNS]
+
+
+def show_conversion(summary: ConvertSummary) -> None:
+    """The closing summary of ``convert``."""
+    manifest = summary.manifest
+    table = grid("split", "negative", "positive", "images", "positive %", title="Images stored")
+    for split, counts in manifest.counts.items():
+        n = counts["0"] + counts["1"]
+        table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{counts['1'] / n:.1%}")
+    out.print(table)
+    facts = manifest.input
+    if manifest.rejects:
+        rejects = grid("rejected because", "files")
+        for reason, count in manifest.rejects.items():
+            rejects.add_row(reason, f"{count:,}")
+        out.print(rejects)
+    out.print(
+        f"Rows without a file: {facts['rows_without_file']:,}; files without a row: {facts['files_without_row']:,}"
+    )
+    if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
+        out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
+    if facts["dropped_ungrouped"]:
+        out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
+    if facts["burned_in"]:
+        out.print(f"Images marked as having burned-in annotation: {facts['burned_in']:,}")
+    for name, what in (("pixels", "the same pixels"), ("uids", "the same SOP Instance UID")):
+        if count := manifest.duplicates[f"equal_{name}"]:
+            across = manifest.duplicates[f"equal_{name}_across_splits"]
+            out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
+    out.print(f"Leaks between splits: {manifest.split['leaks']}")
+    out.print(f"Pixels of the train split: mean {manifest.mean:.4f}, std {manifest.std:.4f}")
+    if not summary.converted:
+        out.print("Nothing was left to convert: the dataset is complete")
+        return
+    rate = summary.converted / summary.seconds
+    out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+
+
+def show_verification(dataset: Path, problems: list[str]) -> None:
+    """What ``verify`` found."""
+    for problem in problems:
+        out.print(problem, soft_wrap=True)
+    verdict = f"{len(problems)} problems: convert again" if problems else "sound, every byte of it"
+    out.print(f"{dataset}: {verdict}", soft_wrap=True)
+
+
+def show_contact_sheet(path: Path, summary: ShowSummary) -> None:
+    """What is on the contact sheet, and where it is."""
+    out.print(
+        f"Images: {summary.images}, each as stored and in {summary.versions - 1} changed versions; boxes: "
+        f"{summary.boxes}; written to {path}",
+        soft_wrap=True,
+    )
+
+
+def show_training(summary: TrainSummary) -> None:
+    """Where the best checkpoint is."""
+    out.print(
+        f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
+        f"{MONITORED[summary.monitor]} {summary.best:.3f})",
+        soft_wrap=True,
+    )
+
+
+def show_report(summary: ReportSummary) -> None:
+    """Where the report is, and what is missing in it."""
+    out.print(f"Report: {summary.page} ({summary.size_bytes / 1e6:.1f} MB); model card: {summary.card}", soft_wrap=True)
+    for sentence in summary.remarks:
+        out.print(f"Note: {sentence}", markup=False, soft_wrap=True)

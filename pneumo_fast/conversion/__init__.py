@@ -1,0 +1,1 @@
+"""A folder of radiographs and a label table become a dataset."""

@@ -1,0 +1,169 @@
+"""From the records of finished tasks to a dataset: the tables, the statistics, and last of all the manifest."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pneumo_fast import __version__
+from pneumo_fast.conversion.labels import LabelTable
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.plan import Plan
+from pneumo_fast.conversion.pseudonyms import pseudonym
+from pneumo_fast.conversion.resume import Arguments
+from pneumo_fast.conversion.task import WORK_FOLDER, Record
+from pneumo_fast.dataset.folder import write_table
+from pneumo_fast.dataset.format import (
+    BOX_COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    INDEX_TYPES,
+    REJECT_COLUMNS,
+    Manifest,
+    ShardInfo,
+)
+from pneumo_fast.dataset.npy import SCALES
+from pneumo_fast.errors import ConvertError
+from pneumo_fast.files import write_atomic
+from pneumo_fast.vocabulary import SPLITS
+
+
+def assemble(
+    config: ConvertConfig, arguments: Arguments, labels: LabelTable, plan: Plan, records: list[Record], key: bytes
+) -> Manifest:
+    """Write the tables and then the manifest, which makes the folder a dataset; remove the records.
+
+    Raises
+    ------
+    ConvertError
+        If no image is left for training, or all of them are of one colour.
+    """
+    index = _index(plan, records, key)
+    rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
+    tables = {
+        "index.csv": write_table(config.out, "index.csv", index),
+        "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index)),
+        "rejects.csv": write_rejects(config.out, rejects),
+    }
+    mean, std = _statistics(records)
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        created_by=f"pneumo-fast {__version__}",
+        layout=config.layout,
+        image_shape=(config.size, config.size),
+        dtype=config.dtype,
+        scale=SCALES[config.dtype],
+        mean=mean,
+        std=std,
+        preprocessing={
+            "decode": config.decode,
+            "window": config.window,
+            "resampling": "antialiased bilinear, float32",
+            "aspect": "longer side fits, centred on black",
+        },
+        split=_split_facts(config, labels, index, key),
+        counts={
+            split: {str(label): int(((index["split"] == split) & (index["label"] == label)).sum()) for label in (0, 1)}
+            for split in SPLITS
+            if (index["split"] == split).any()
+        },
+        input={
+            "label_rows": len(labels.images),
+            "rows_without_file": plan.rows_without_file,
+            "files_without_row": plan.files_without_row,
+            "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
+            "burned_in": int((index["burned_in"] == "YES").sum()),
+        },
+        duplicates=_duplicates(index, records),
+        rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
+        arguments=asdict(arguments),
+        shards=tuple(
+            ShardInfo(name=f"{r.name}.npy", split=r.split, rows=len(r.images), bytes=r.bytes, sha256=r.sha256)
+            for r in records
+            if r.bytes
+        ),
+        tables=tables,
+    )
+    write_atomic(config.out / "manifest.json", manifest.to_json())
+    shutil.rmtree(config.out / WORK_FOLDER)
+    return manifest
+
+
+def _index(plan: Plan, records: list[Record], key: bytes) -> pd.DataFrame:
+    """The rows that workers wrote, with what only the label table knows; groups by pseudonym."""
+    index = pd.DataFrame([row for record in records for row in record.images], columns=list(INDEX_TYPES))
+    known = plan.images.set_index("image_id")
+    index["label"] = index["image_id"].map(known["label"]).astype(int)
+    index["class"] = index["image_id"].map(known["class"])
+    index["group"] = index["image_id"].map(known["group"].map(lambda group: pseudonym(key, "group", group)))
+    return index
+
+
+def _boxes(labels: LabelTable, index: pd.DataFrame) -> pd.DataFrame:
+    """Boxes of the stored images, in the order of the index, with the size of the source."""
+    sizes = index[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
+    return sizes.merge(labels.boxes, on="image_id")[list(BOX_COLUMNS)]
+
+
+def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
+    """Images that are there more than once, by their pixels and by their SOP Instance UIDs."""
+    uids = pd.Series([row["uid_hash"] for record in records for row in record.images], dtype=str)
+    facts = {}
+    for name, hashes in (("pixels", index["pixel_hash"]), ("uids", uids)):
+        groups = index["split"].groupby(hashes[hashes != ""])
+        sizes, splits = groups.size(), groups.nunique()
+        facts[f"equal_{name}"] = int(sizes[sizes > 1].sum())
+        facts[f"equal_{name}_across_splits"] = int(sizes[splits > 1].sum())
+    return facts
+
+
+def write_rejects(out: Path, rejects: list[dict[str, str]]) -> str:
+    """Write ``rejects.csv``, sorted by path; return its checksum."""
+    table = pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)).sort_values("path")
+    return write_table(out, "rejects.csv", table)
+
+
+def _statistics(records: list[Record]) -> tuple[float, float]:
+    """Mean and standard deviation of the train split's pixels that are no padding, from float64 sums."""
+    train = [record for record in records if record.split == "train"]
+    pixels = sum(record.pixels for record in train)
+    if not pixels:
+        raise ConvertError(
+            "no image is left for training: every one was rejected (see rejects.csv), or goes to another split"
+        )
+    mean = math.fsum(record.sum for record in train) / pixels
+    variance = math.fsum(record.square_sum for record in train) / pixels - mean**2
+    if variance <= 1e-12:
+        raise ConvertError(f"every pixel of the train split has the value {mean:g}: these are no radiographs")
+    return mean, math.sqrt(variance)
+
+
+def _split_facts(config: ConvertConfig, labels: LabelTable, index: pd.DataFrame, key: bytes) -> dict[str, Any]:
+    """How the split was made and what is known about leaks."""
+    grouped = index[index["group"] != ""]
+    ungrouped = len(index) - len(grouped)
+    if labels.group_source == "none":
+        leaks = "unknown: no patients were given (--groups), so images of one may stand on both sides of the split"
+    elif ungrouped:
+        leaks = f"none among images whose patient is known; {ungrouped} others cannot be checked"
+    else:
+        leaks = "none: no patient stands in two splits"
+    return {
+        "seed": config.seed,
+        "val_fraction": config.val_fraction,
+        "test_fraction": config.test_fraction,
+        "by": "image" if labels.group_source == "none" else "group",
+        "group_source": labels.group_source,
+        "groups": int(grouped["group"].nunique()),
+        "ungrouped_images": ungrouped,
+        "ungrouped": config.ungrouped,
+        "leaks": leaks,
+        "hash_key_id": pseudonym(key, "key", "id"),
+    }

@@ -1,0 +1,77 @@
+"""A worker process: tied to the one that started it, it converts task after task.
+
+Imports next to nothing at first, so that the tie holds at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import pickle
+import resource
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1  # prctl(2): be killed when the thread that started this process ends
+MOST_DISPENSABLE: Final = "1000"  # proc(5): whom the kernel kills first when memory runs out
+MEMORY_BYTES: Final = 6 << 30  # address space of a worker: a decoder that wants more is stopped by this
+IDLE_S: Final = 20.0  # a worker that is given nothing to do for so long ends; another is started when needed
+
+
+def put_on_leash(parent: int) -> None:
+    """Die when ``parent`` dies, leave Ctrl-C to it, and be killed before it when memory runs out.
+
+    To be called before anything slow: whoever is killed a moment after it started a process leaves nothing behind.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+    with contextlib.suppress(OSError):  # not every container has it
+        Path("/proc/self/oom_score_adj").write_text(MOST_DISPENSABLE)
+
+
+def main(parent: int) -> None:
+    """Serve tasks from standard input until it ends; answer each with one line of JSON on standard output.
+
+    Argument: the descriptor of the journal's memory.
+    """
+    put_on_leash(parent)
+    from pneumo_fast.conversion.task import JOURNAL, NO_FILE, convert_task  # noqa: PLC0415  # once the leash holds
+
+    _limit_memory()
+    journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a native decoder prints must not pass for an answer
+
+    def at(position: int) -> None:
+        JOURNAL.pack_into(journal, 0, position, time.monotonic())
+
+    while select.select([sys.stdin], [], [], IDLE_S)[0]:
+        try:
+            task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
+        except EOFError:
+            return
+        try:
+            stored, rejected = convert_task(task, condemned, at)
+            answer: dict[str, int | str] = {"stored": stored, "rejected": rejected}
+        except OSError as error:
+            answer = {"error": error.strerror or type(error).__name__}
+        at(NO_FILE)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _limit_memory() -> None:
+    """Make an absurd allocation fail in this process instead of bringing the machine down."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(
+        resource.RLIMIT_AS, (MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard), hard)
+    )

@@ -1,0 +1,203 @@
+"""From a folder of radiographs and a label table to a dataset: plan, tasks, assembly.
+
+Each task writes one whole shard and then a record of it into ``OUT/.convert``; when all are done the tables are
+assembled from the records and the manifest is written last. The bytes depend on the input and the options, not on
+the number of workers, nor on how often the conversion was killed and resumed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pneumo_fast.conversion.assemble import assemble, write_rejects
+from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers
+from pneumo_fast.conversion.labels import LabelTable, read_labels
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
+from pneumo_fast.conversion.pseudonyms import load_key
+from pneumo_fast.conversion.resume import Arguments, claim
+from pneumo_fast.conversion.supervisor import Outcome
+from pneumo_fast.conversion.task import Record, Source, Task
+from pneumo_fast.dataset.format import Manifest
+from pneumo_fast.errors import ConvertError
+from pneumo_fast.files import sweep_partials
+
+Progress = Callable[[int, int], None]
+
+SHARED_DISK_S = 90.0  # NFS clients may keep what they know of a folder for 60 s (nfs(5), acdirmax)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertSummary:
+    """What a conversion did."""
+
+    manifest: Manifest
+    seconds: float
+    """Wall-clock time."""
+    images: int
+    """Images in the dataset."""
+    converted: int
+    """Images converted now; fewer than ``images`` when resuming."""
+
+
+def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConvertSummary:
+    """Convert a folder of radiographs.
+
+    Parameters
+    ----------
+    on_progress : callable, optional
+        Called with (files done, files in all) whenever a shard is finished.
+
+    Raises
+    ------
+    LabelError
+        If a table cannot be used.
+    ConvertError
+        If there is nothing to convert, too much was rejected, or ``out`` is taken or cannot be written.
+    """
+    begin = time.perf_counter()
+    key = load_key(config.hash_key)
+    labels, plan = _plan(config)
+    arguments = Arguments.of(config, labels, plan, key)
+    if config.hash_ids:
+        labels, plan = hide_ids(labels, plan, key)
+    converted = 0
+    try:
+        manifest = claim(config, arguments)
+        if manifest is None:
+            tasks = _tasks(config, plan)
+            converted = _run(config, plan, tasks, on_progress)
+            manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
+    except OSError as error:
+        raise ConvertError(
+            f"dataset {config.out} cannot be written ({error.strerror}): mend that, then go on with --resume"
+        ) from error
+    return ConvertSummary(
+        manifest=manifest,
+        seconds=time.perf_counter() - begin,
+        images=sum(sum(counts.values()) for counts in manifest.counts.values()),
+        converted=converted,
+    )
+
+
+def _plan(config: ConvertConfig) -> tuple[LabelTable, Plan]:
+    labels = read_labels(
+        config.labels,
+        id_column=config.id_column,
+        label_column=config.label_column,
+        group_column=config.group_column,
+        path_column=config.path_column,
+        class_info=config.class_info,
+        groups=config.groups,
+    )
+    plan = make_plan(
+        labels,
+        config.images,
+        out=config.out,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+        keep_ungrouped=config.ungrouped == "keep",
+        shard_size=config.shard_size,
+    )
+    return labels, plan
+
+
+def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
+    return [
+        Task(
+            name=str(name),
+            split=part["split"].iloc[0],
+            images=config.images.absolute(),
+            out=config.out.absolute(),
+            sources=tuple(
+                Source(image_id=image_id, path=path, shown_path=shown_path, label=int(label))
+                for image_id, path, shown_path, label in zip(
+                    part["image_id"], part["path"], part["shown_path"], part["label"], strict=True
+                )
+            ),
+            size=config.size,
+            dtype=config.dtype,
+            layout=config.layout,
+            decode=config.decode,
+            window=config.window,
+            max_pixels=config.max_pixels,
+        )
+        for name, part in plan.images.groupby("task", sort=False)
+    ]
+
+
+def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Progress | None) -> int:
+    """Have the unfinished tasks done; stop as soon as too much is rejected. Returns the images converted."""
+    total = len(plan.images) + len(plan.rejects)
+    limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
+    finished = _finished(tasks)
+    names = {record.name for record in finished}
+    left = [task for task in tasks if task.name not in names]
+    rejected = len(plan.rejects) + sum(len(record.rejects) for record in finished)
+    before = len(plan.rejects) + sum(len(record.images) + len(record.rejects) for record in finished)
+    done, stored = before, 0
+    if left and rejected <= limit:
+        with _workers(config, len(left)) as submit:
+            for outcome in _outcomes([submit(task, config.timeout_s) for task in left]):
+                stored += outcome.stored
+                rejected += outcome.rejected
+                done += outcome.stored + outcome.rejected
+                if on_progress:
+                    on_progress(done, total)
+                if rejected > limit:
+                    break
+    if rejected > limit:
+        _fail_for_rejects(config, plan, tasks, f"{rejected} of {total} files were rejected, {limit} are allowed")
+    return stored
+
+
+def _finished(tasks: list[Task]) -> list[Record]:
+    return [record for task in tasks if (record := Record.find(task))]
+
+
+def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
+    """Every task's record; what another machine wrote on shared disks may take a while to be seen on this one."""
+    deadline = time.monotonic() + (SHARED_DISK_S if config.scheduler else 0.0)
+    while len(records := _finished(tasks)) < len(tasks):
+        if time.monotonic() > deadline:
+            raise ConvertError(
+                f"{len(tasks) - len(records)} of {len(tasks)} finished shards are not in {config.out}: does the "
+                "cluster write to the same disks, and does nothing else write there? Go on with --resume"
+            )
+        time.sleep(1.0)
+    return records
+
+
+@contextmanager
+def _workers(config: ConvertConfig, tasks: int) -> Iterator[Submit]:
+    """Where the tasks run; however the block ends, no worker and nothing half-written is left."""
+    try:
+        if config.scheduler:
+            workers = dask_workers(config.scheduler)
+        else:
+            workers = local_workers(min(config.workers or len(os.sched_getaffinity(0)), tasks))
+        with workers as submit:
+            yield submit
+    finally:
+        sweep_partials(config.out)
+
+
+def _outcomes(futures: list[Future[Outcome]]) -> Iterator[Outcome]:
+    for future in as_completed(futures):
+        yield future.result()
+
+
+def _fail_for_rejects(config: ConvertConfig, plan: Plan, tasks: list[Task], message: str) -> None:
+    """Write down what was rejected so far, and raise."""
+    rejects = [reject for record in _finished(tasks) for reject in record.rejects]
+    write_rejects(config.out, [*plan.rejects, *rejects])
+    raise ConvertError(
+        f"{message}: see {config.out / 'rejects.csv'}; mend them, or raise --max-rejects and go on with --resume"
+    )

@@ -1,0 +1,189 @@
+"""Keeps a disposable worker process for each thread that runs a task, and survives whatever happens to it.
+
+An executor (threads of this process, or a Dask cluster's) only places tasks; isolation is in here. The worker
+journals the file it is at. If it dies, or stays at one file for longer than allowed, it is replaced and the task
+done again; a file at which that happens twice is rejected and not read any more, so that a poison file can neither
+stop the conversion nor wander from worker to worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Task
+from pneumo_fast.errors import ConvertError
+
+STRIKES = 2  # a worker can be killed from outside, or the machine stall: one more chance for the file
+LOST_WORKERS = 5  # deaths of workers that were at no file, for instance while writing, before a task gives up
+POLL_S = 0.25
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+START = "from pneumo_fast.conversion.child import main; main({parent})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a finished task reports."""
+
+    stored: int
+    rejected: int
+
+
+class WorkerLostError(Exception):
+    """The worker died or was killed while at a file, or at none."""
+
+    def __init__(self, position: int, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.position = position
+        self.reason = reason
+        self.detail = detail
+
+
+class Worker:
+    """One child process and the memory it journals in."""
+
+    def __init__(self) -> None:
+        descriptor = os.memfd_create("pneumo-fast-journal")
+        try:
+            os.truncate(descriptor, JOURNAL.size)
+            self._journal = mmap.mmap(descriptor, JOURNAL.size)
+            JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+                [sys.executable, "-c", START.format(parent=os.getpid()), str(descriptor)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(descriptor,),
+                env=os.environ | ONE_THREAD,
+            )
+        finally:
+            os.close(descriptor)
+
+    def run(self, task: Task, condemned: dict[int, tuple[str, str]], timeout_s: float) -> Outcome:
+        """Have the task done.
+
+        Raises
+        ------
+        WorkerLostError
+            If the worker died, or was killed for staying at one file for longer than ``timeout_s``.
+        ConvertError
+            If the shard could not be written.
+        """
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise ConvertError("a worker process has no pipes")
+        try:
+            pickle.dump((task, condemned), stdin)
+            stdin.flush()
+        except BrokenPipeError:
+            raise self._lost() from None
+        while not select.select([stdout], [], [], POLL_S)[0]:
+            position, since = JOURNAL.unpack_from(self._journal)
+            if position != NO_FILE and time.monotonic() - since > timeout_s:
+                raise WorkerLostError(position, "timeout", f"reading took longer than {timeout_s:g} s")
+        line = stdout.readline()
+        if not line:
+            raise self._lost()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ConvertError(f"shard {task.name} cannot be written ({answer['error']}): mend that, then --resume")
+        return Outcome(stored=answer["stored"], rejected=answer["rejected"])
+
+    def _lost(self) -> WorkerLostError:
+        """Why the worker died, and where it was."""
+        code = self._process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        position = JOURNAL.unpack_from(self._journal)[0]
+        what = "the worker ended" if position == NO_FILE else "the decoder crashed"
+        return WorkerLostError(position, "crashed", f"{what} ({how})")
+
+    def is_alive(self) -> bool:
+        """Whether it can be given another task."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kill the process; a thread that waits for its answer finds it lost."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kill the process, wait for its end and close its pipes; only by the thread that uses it."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # closing flushes
+                    pipe.close()
+
+
+class WorkerPool:
+    """The workers of one process: as many as threads run tasks at once, started when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+        self._stopped = False
+
+    def run_task(self, task: Task, timeout_s: float) -> Outcome:
+        """Convert one task's images, whatever its files do to the worker.
+
+        Raises
+        ------
+        ConvertError
+            If the shard cannot be written, workers keep dying for no file's fault, or the pool was stopped.
+        """
+        condemned: dict[int, tuple[str, str]] = {}
+        strikes: Counter[int] = Counter()
+        while True:
+            worker = self._take()
+            try:
+                return worker.run(task, condemned, timeout_s)
+            except WorkerLostError as lost:
+                worker.close()
+                at = lost.position
+                strikes[at] += 1
+                if at == NO_FILE and strikes[at] > LOST_WORKERS:
+                    message = f"workers keep dying at shard {task.name} ({lost.detail}): out of memory? Try --workers 1"
+                    raise ConvertError(message) from lost
+                if at != NO_FILE and strikes[at] >= STRIKES:
+                    condemned[at] = (lost.reason, lost.detail)
+            finally:
+                self._give_back(worker)
+
+    def stop(self) -> None:
+        """Kill every worker, also in the middle of a task, and start no more."""
+        with self._lock:
+            self._stopped = True
+            idle, self._idle = self._idle, []
+            for worker in self._busy:
+                worker.kill()  # whoever waits for it closes it
+        for worker in idle:
+            worker.close()
+
+    def _take(self) -> Worker:
+        """A worker for the calling thread alone."""
+        with self._lock:
+            if self._stopped:
+                raise ConvertError("the conversion was stopped: continue with --resume")
+            worker = self._idle.pop() if self._idle else Worker()  # under the lock, so that stop() misses none
+            self._busy.add(worker)
+            return worker
+
+    def _give_back(self, worker: Worker) -> None:
+        with self._lock:
+            self._busy.discard(worker)
+            if worker.is_alive() and not self._stopped:
+                self._idle.append(worker)
+                return
+        worker.close()

@@ -1,0 +1,184 @@
+"""The unit of conversion: one task reads its images and writes one whole shard and a record of it.
+
+A disposable process (:mod:`pneumo_fast.conversion.child`) does so, task after task, for a supervisor
+(:mod:`pneumo_fast.conversion.supervisor`). It imports nothing heavy, no pixels cross a process boundary, and before
+each file it notes in memory shared with the supervisor which file it is at, so that a hang or a crash can be
+attributed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumo_fast.dataset.npy import Images, ShardWriter, store_unit, sums, write_array
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.files import sync_filesystem, write_atomic
+from pneumo_fast.radiograph.metadata import Metadata
+from pneumo_fast.radiograph.read import read_radiograph
+from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
+
+WORK_FOLDER = ".convert"
+JOURNAL = struct.Struct("<qd")  # position of the source being read, and when that began (monotonic clock, seconds)
+NO_FILE = -1  # the position between files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One image to convert."""
+
+    image_id: str
+    """As it will be written."""
+    path: str = field(repr=False)
+    """Relative to the images folder; it may name a patient, so no log of a cluster shows it."""
+    shown_path: str
+    """As it will be written if the file is rejected."""
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """All that a worker needs to make one shard."""
+
+    name: str
+    """Name of the shard without its ending, for instance ``train-00000``."""
+    split: str
+    images: Path
+    """Folder that the sources' paths start from."""
+    out: Path
+    """Dataset folder."""
+    sources: tuple[Source, ...] = field(repr=False)
+    size: int
+    dtype: Dtype
+    layout: Layout
+    decode: Decode
+    window: Window
+    max_pixels: int
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record of the finished shard lies; it is written after the shard."""
+        return self.out / WORK_FOLDER / f"{self.name}.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What became of a task."""
+
+    name: str
+    split: str
+    bytes: int
+    """Size of the shard file; 0 where there is none."""
+    sha256: str
+    """Checksum of the shard file; empty where there is none."""
+    sum: float
+    """Of all pixels, in [0, 1] each."""
+    square_sum: float
+    pixels: int
+    """Pixels that are no padding."""
+    images: list[dict[str, Any]]
+    """One row per stored image, for the index."""
+    rejects: list[dict[str, str]]
+    """One row per rejected file: path, reason, detail."""
+
+    @classmethod
+    def find(cls, task: Task) -> Record | None:
+        """The record of a finished task; None if it is not finished, or if what it wrote is no longer whole."""
+        try:
+            record = cls(**json.loads(task.record_path.read_bytes()))
+            files = {row["shard"]: record.bytes for row in record.images}
+            sizes = [(task.out / name).stat().st_size == expected or not expected for name, expected in files.items()]
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if all(sizes) else None
+
+
+def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int]:
+    """Convert one task's images; return how many were stored and how many rejected.
+
+    Parameters
+    ----------
+    condemned : dict
+        Sources, by position, that killed or stopped a worker before, with reason and detail: not read again.
+    at : callable
+        Called with the position of a source before it is read, and with :data:`NO_FILE` after the last.
+
+    Raises
+    ------
+    OSError
+        If the shard cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    rejects: list[dict[str, str]] = []
+    totals: list[tuple[float, float]] = []
+    stored: Images = np.empty((task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
+    with ShardWriter(task.out / f"{task.name}.npy", expected=len(task.sources) - len(condemned)) as shard:
+        for position, source in enumerate(task.sources):
+            at(position)
+            try:
+                if position in condemned:
+                    raise RejectedImageError(*condemned[position])
+                row = _read_image(task, source, stored, len(rows))
+            except RejectedImageError as error:
+                rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
+            else:
+                _write_image(task.out / row["shard"], stored) if task.layout == "folder" else shard.append(stored)
+                totals.append(sums(stored))
+                rows.append(row)
+        at(NO_FILE)
+        size, sha256 = shard.finish()
+    if task.layout == "folder":
+        sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
+    record = Record(
+        name=task.name,
+        split=task.split,
+        bytes=size,
+        sha256=sha256,
+        sum=sum(total for total, _ in totals),
+        square_sum=sum(square for _, square in totals),
+        pixels=len(rows) * task.size**2 - sum(row["padding_pixels"] for row in rows),
+        images=rows,
+        rejects=rejects,
+    )
+    write_atomic(task.record_path, json.dumps(_shallow(record)), sync=False)  # one that is lost costs the task again
+    return len(rows), len(rejects)
+
+
+def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
+    """Read one image into ``out``; return its row of the index."""
+    path = task.images / source.path
+    radiograph = read_radiograph(
+        path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels
+    )
+    store_unit(radiograph.pixels, out)
+    in_folder = task.layout == "folder"
+    return {
+        "image_id": source.image_id,
+        "split": task.split,
+        "shard": f"{task.split}/{source.label}/{source.image_id}.npy" if in_folder else f"{task.name}.npy",
+        "row": 0 if in_folder else row,
+        **_shallow(radiograph.metadata),
+        "intensity": radiograph.intensity,
+        "padding_pixels": radiograph.padding_pixels,
+        "notes": " ".join(radiograph.notes),
+        "uid_hash": radiograph.uid_hash,
+        "pixel_hash": hashlib.sha256(out.data).hexdigest()[:16],
+    }
+
+
+def _write_image(path: Path, image: Images) -> None:
+    """Write one image of the folder layout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_array(path, image, sync=False)
+
+
+def _shallow(data: Metadata | Record) -> dict[str, Any]:
+    """The fields of a dataclass by name; :func:`dataclasses.asdict` would copy them deeply."""
+    return {f.name: getattr(data, f.name) for f in fields(data)}

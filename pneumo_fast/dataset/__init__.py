@@ -1,0 +1,1 @@
+"""The dataset on disk: ``docs/format.md`` in code."""

@@ -1,0 +1,140 @@
+"""The dataset on disk (format 1): manifest, tables and shards. ``docs/format.md`` is the specification.
+
+A shard is a plain ``.npy`` file of stacked images, little-endian and in C order, so ``np.load(..., mmap_mode="r")``
+reads it anywhere. The manifest is written last: a folder without one is no dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, Manifest
+from pneumo_fast.errors import DatasetError
+from pneumo_fast.files import write_atomic
+from pneumo_fast.vocabulary import SPLITS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A dataset folder, opened and checked; nothing in it changes while it is open."""
+
+    path: Path
+    manifest: Manifest
+    index: pd.DataFrame
+    """One row per image with the columns of :data:`INDEX_TYPES`; text is ``""`` where unknown."""
+    boxes: pd.DataFrame
+    """One row per box with the columns of :data:`BOX_COLUMNS`, in source pixels."""
+    identity: str
+    """SHA-256 of ``manifest.json``, which holds the checksums of all else."""
+
+    @classmethod
+    def open(cls, path: Path, *, check_files: bool = True) -> Dataset:
+        """Open a dataset folder and check what can be checked without reading pixels.
+
+        Parameters
+        ----------
+        check_files : bool
+            Whether each file of pixels must be there with its size; ``verify`` looks closer itself.
+
+        Raises
+        ------
+        DatasetError
+            If there is no manifest, or a table or shard is missing, changed or of the wrong size.
+        """
+        manifest_path = path / "manifest.json"
+        try:
+            text = manifest_path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{path} is no dataset: no manifest.json there; run pneumo-fast convert") from error
+        try:
+            manifest = Manifest.from_json(text.decode())
+            index = _read_table(path, manifest, "index.csv", INDEX_TYPES)
+            boxes = _read_table(path, manifest, "boxes.csv", BOX_TYPES)
+            if check_files:
+                _check_files(path, manifest, index)
+        except (DatasetError, ValueError) as error:
+            raise DatasetError(f"dataset {path}: {error}") from error
+        return cls(path=path, manifest=manifest, index=index, boxes=boxes, identity=hashlib.sha256(text).hexdigest())
+
+    @property
+    def size(self) -> int:
+        """Height and width of an image, in pixels."""
+        return self.manifest.image_shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored data type: little-endian float16, or uint8."""
+        return np.dtype(self.manifest.dtype).newbyteorder("<")
+
+    @property
+    def scale(self) -> float:
+        """Stored value of white; stored value / scale lies in [0, 1]."""
+        return self.manifest.scale
+
+    @property
+    def mean(self) -> float:
+        """Mean of the train split's pixels, in [0, 1]."""
+        return self.manifest.mean
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the train split's pixels, in [0, 1]."""
+        return self.manifest.std
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """Rows of the index that belong to a split, in storage order, numbered from 0.
+
+        Raises
+        ------
+        DatasetError
+            If the split is not there or holds no image.
+        """
+        rows = self.index[self.index["split"] == split].reset_index(drop=True)
+        if rows.empty:
+            there = ", ".join(s for s in SPLITS if (self.index["split"] == s).any()) or "none"
+            raise DatasetError(f"dataset {self.path} has no {split!r} images: its splits are {there}")
+        return rows
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
+    """Write a CSV table atomically; return its SHA-256."""
+    text = table.to_csv(index=False, lineterminator="\n")
+    write_atomic(folder / name, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_table(folder: Path, manifest: Manifest, name: str, types: dict[str, type]) -> pd.DataFrame:
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{name} cannot be read ({error.strerror}): run convert again") from error
+    if hashlib.sha256(data).hexdigest() != manifest.tables.get(name):
+        raise DatasetError(f"{name} is not the file that convert wrote: its checksum differs; run convert again")
+    table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+    if tuple(table.columns) != tuple(types):
+        raise DatasetError(f"{name} has the columns {', '.join(table.columns)}: run convert again")
+    try:
+        return table.astype({column: kind for column, kind in types.items() if kind is not str})
+    except ValueError as error:
+        raise DatasetError(f"{name} cannot be read ({error}): run convert again") from error
+
+
+def _check_files(folder: Path, manifest: Manifest, index: pd.DataFrame) -> None:
+    """Check that each file of pixels is there with the size it had."""
+    sizes = {shard.name: shard.bytes for shard in manifest.shards}
+    names = sizes if manifest.layout == "shards" else index["shard"]
+    for name in names:
+        path = folder / str(name)
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise DatasetError(f"{name} is missing ({error.strerror}): run convert again") from error
+        if found != sizes.get(str(name), found):
+            raise DatasetError(f"{name} has {found} bytes, the manifest says {sizes[str(name)]}: run convert again")

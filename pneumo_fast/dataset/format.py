@@ -1,0 +1,137 @@
+"""The dataset format: manifest, and the columns of the tables; ``docs/format.md`` specifies it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pneumo_fast.dataset.npy import SCALES
+from pneumo_fast.errors import DatasetError
+from pneumo_fast.vocabulary import Dtype, Layout
+
+FORMAT: Final = "pneumo-fast dataset"
+FORMAT_VERSION: Final = 1
+
+INDEX_TYPES: Final[dict[str, type]] = {
+    "image_id": str,
+    "split": str,
+    "shard": str,
+    "row": int,
+    "label": int,
+    "group": str,
+    "sex": str,
+    "age": str,
+    "view": str,
+    "body_part": str,
+    "class": str,
+    "height": int,
+    "width": int,
+    "spacing_mm": str,
+    "bits_stored": int,
+    "photometric": str,
+    "intensity": str,
+    "padding_pixels": int,
+    "burned_in": str,
+    "notes": str,
+    "pixel_hash": str,
+}
+"""Columns of ``index.csv`` in their order: the allow-list of what may be known of an image."""
+BOX_COLUMNS: Final = ("image_id", "x", "y", "width", "height", "source_width", "source_height")
+BOX_TYPES: Final[dict[str, type]] = {name: str if name == "image_id" else float for name in BOX_COLUMNS}
+REJECT_COLUMNS: Final = ("path", "reason", "detail")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One shard file, as the manifest lists it."""
+
+    name: str
+    """File name inside the dataset folder."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    rows: int
+    """Images in the file."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Checksum of the whole file, in hexadecimal."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """``manifest.json``, key by key; see ``docs/format.md``."""
+
+    format: str
+    format_version: int
+    created_by: str
+    layout: Layout
+    image_shape: tuple[int, int]
+    dtype: Dtype
+    scale: float
+    mean: float
+    std: float
+    preprocessing: dict[str, Any]
+    split: dict[str, Any]
+    counts: dict[str, dict[str, int]]
+    input: dict[str, Any]
+    duplicates: dict[str, int]
+    rejects: dict[str, int]
+    arguments: dict[str, Any]
+    shards: tuple[ShardInfo, ...]
+    tables: dict[str, str]
+
+    def to_json(self) -> str:
+        """Text of ``manifest.json``; the same manifest always gives the same bytes."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        DatasetError
+            If the text is no manifest, or one of another format version.
+        """
+        try:
+            raw = json.loads(text)
+            version = raw["format_version"]
+            if raw["format"] != FORMAT or version != FORMAT_VERSION:
+                raise DatasetError(
+                    f"format {raw['format']!r} version {version!r}; this release reads {FORMAT!r} version "
+                    f"{FORMAT_VERSION}: convert the images again"
+                )
+            _check_kinds(raw)
+            raw["shards"] = tuple(ShardInfo(**shard) for shard in raw["shards"])
+            raw["image_shape"] = tuple(raw["image_shape"])
+            manifest = cls(**raw)
+            manifest._check()
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"not a complete manifest ({error}): convert the images again") from error
+        return manifest
+
+    def _check(self) -> None:
+        """Refuse values that would give wrong pixels further on."""
+        height, width = self.image_shape
+        if self.layout not in get_args(Layout):
+            raise DatasetError(f"layout {self.layout!r}: expected one of {', '.join(get_args(Layout))}")
+        if self.dtype not in SCALES or self.scale != SCALES[self.dtype]:
+            raise DatasetError(f"dtype {self.dtype!r} with scale {self.scale!r}: expected one of {SCALES}")
+        if height != width or height < 1:
+            raise DatasetError(f"image_shape {self.image_shape!r}: expected two equal whole numbers")
+        if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
+            raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
+
+
+def _check_kinds(raw: dict[str, Any]) -> None:
+    """Refuse a manifest whose values are not of the kinds that the rest relies on."""
+    for name in ("preprocessing", "split", "counts", "input", "duplicates", "rejects", "arguments", "tables"):
+        if not isinstance(raw[name], dict):
+            raise DatasetError(f"{name} is no table of keys: convert the images again")
+    if not all(type(side) is int for side in raw["image_shape"]):
+        raise DatasetError(f"image_shape {raw['image_shape']!r}: expected two equal whole numbers")
+    for shard in raw["shards"]:
+        if Path(shard["name"]).name != shard["name"]:
+            raise DatasetError(f"shard name {shard['name']!r}: expected the name of a file in the folder")

@@ -1,0 +1,125 @@
+"""Several datasets as one, for training on more than one source."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import Manifest
+from pneumo_fast.dataset.leaks import report_shared_patients
+from pneumo_fast.dataset.splits import divide
+from pneumo_fast.errors import DatasetError
+from pneumo_fast.vocabulary import SPLITS
+
+
+def open_datasets(paths: Sequence[Path]) -> Dataset:
+    """Open one dataset, or several as one.
+
+    Splits are joined, train to train and so on, each dataset's images in the order given. Mean and standard
+    deviation are those of all train images together. Patients who stand on both sides of the joint split are
+    reported, where the datasets were made with one hash key; else it is said that nobody can know.
+
+    Raises
+    ------
+    DatasetError
+        If one is missing or damaged, or they differ in image size or stored data type.
+    """
+    datasets = [Dataset.open(path) for path in paths]
+    first = datasets[0]
+    if len(datasets) == 1:
+        return first
+    for other in datasets[1:]:
+        if (other.size, other.dtype) != (first.size, first.dtype):
+            raise DatasetError(
+                f"dataset {other.path} has {other.dtype} images of {other.size} pixels, {first.path} {first.dtype} of "
+                f"{first.size}: convert them alike"
+            )
+    index = pd.concat([_absolute(dataset) for dataset in datasets], ignore_index=True)
+    report_shared_patients(datasets, index)
+    return Dataset(
+        path=Path("/"),
+        manifest=_joint_manifest(datasets, index),
+        index=index,
+        boxes=pd.concat([dataset.boxes for dataset in datasets], ignore_index=True),
+        identity=hashlib.sha256(" ".join(dataset.identity for dataset in datasets).encode()).hexdigest(),
+    )
+
+
+def train_sizes(paths: Sequence[Path]) -> list[int]:
+    """Training images of each dataset, in the order given."""
+    return [len(Dataset.open(path).rows("train")) for path in paths]
+
+
+def _absolute(dataset: Dataset) -> pd.DataFrame:
+    """The index with shards by their full path, which holds in a folder above all datasets."""
+    folder = str(dataset.path.absolute())
+    return dataset.index.assign(shard=folder + "/" + dataset.index["shard"])
+
+
+def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
+    """The first manifest, with counts, shards and statistics of all."""
+    pixels = [_train_pixels(dataset) for dataset in datasets]
+    share = [count / sum(pixels) for count in pixels]
+    mean = math.fsum(s * d.mean for s, d in zip(share, datasets, strict=True))
+    square = math.fsum(s * (d.std**2 + d.mean**2) for s, d in zip(share, datasets, strict=True))
+    return replace(
+        datasets[0].manifest,
+        mean=mean,
+        std=math.sqrt(square - mean**2),
+        counts={
+            split: {str(label): int(((index["split"] == split) & (index["label"] == label)).sum()) for label in (0, 1)}
+            for split in SPLITS
+            if (index["split"] == split).any()
+        },
+        shards=tuple(
+            replace(shard, name=f"{dataset.path.absolute()}/{shard.name}")
+            for dataset in datasets
+            for shard in dataset.manifest.shards
+        ),
+    )
+
+
+def _train_pixels(dataset: Dataset) -> int:
+    rows = dataset.rows("train")
+    return len(rows) * dataset.size**2 - int(rows["padding_pixels"].sum())
+
+
+def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
+    """Divide training and validation images anew: one of ``folds`` parts is for validation, the others for training.
+
+    Each part keeps the share of positives, and no patient stands in two. Mean and standard deviation stay those of the
+    dataset, as do the images of the test split.
+
+    Parameters
+    ----------
+    fold : int
+        From 1 to ``folds``.
+
+    Raises
+    ------
+    DatasetError
+        If there are fewer patients (or images, where no patients are known) than folds.
+    """
+    used = dataset.index["split"].isin(["train", "val"])
+    rows = dataset.index[used]
+    units = np.unique(np.where(rows["group"] == "", "i" + rows["image_id"], "g" + rows["group"]))
+    if len(units) < folds:
+        raise DatasetError(f"{folds} folds of {len(units)} patients in dataset {dataset.path}: use fewer --folds")
+    names = [str(number) for number in range(1, folds + 1)]
+    parts = divide(rows, dict.fromkeys(names, 1 / folds), seed, "folds")
+    index = dataset.index.copy()
+    index.loc[used, "split"] = np.where(parts == str(fold), "val", "train")
+    return replace(dataset, index=index)
+
+
+def limit_images(dataset: Dataset, count: int) -> Dataset:
+    """Keep the first ``count`` images of each split, which stand in random order."""
+    kept = dataset.index.groupby("split", sort=False).cumcount() < count
+    return replace(dataset, index=dataset.index[kept].reset_index(drop=True))

@@ -1,0 +1,1 @@
+"""Figures as PNG; the only importer of matplotlib."""

@@ -1,0 +1,67 @@
+"""Draws a radiograph beside the same with a heat map, as PNG."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.patheffects import Normal, Stroke
+from numpy.typing import NDArray
+
+from pneumo_fast.drawing.style import GREY, INK, to_png
+
+BOX: Final = "#56B4E9"  # of Okabe and Ito; apart from the heat's colours
+HEAT: Final = "inferno"
+STRONGEST: Final = 0.65  # opacity of the map's highest place
+SIDE_IN: Final = 1.9
+LONGEST_ID: Final = 56
+
+
+def draw_overlay(
+    image: NDArray[np.float32],
+    heat: NDArray[np.float32],
+    boxes: tuple[NDArray[np.float64], ...],
+    title: str,
+    image_id: str,
+) -> bytes:
+    """Draw an image alone and under its map, both with their boxes.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (size, size)
+        In [0, 1].
+    heat : ndarray of float32, shape (size, size)
+        At least 0; the highest value is drawn strongest, 0 not at all.
+    boxes : tuple of ndarray of float64, shape (4, 2)
+        Corners, as x and y in pixels.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    figure = Figure(figsize=(2 * SIDE_IN + 0.2, SIDE_IN + 0.45), dpi=150, facecolor="white")
+    scale = float(heat.max()) or 1.0
+    short = image_id if len(image_id) <= LONGEST_ID else f"{image_id[:LONGEST_ID]}…"
+    figure.text(0.02, 0.93, title, fontsize=8.5, color=INK, va="center", weight="bold")
+    figure.text(0.02, 0.855, short, fontsize=7, color=GREY, va="center", parse_math=False)
+    for left, shown in ((0.02, None), (0.51, heat / scale)):
+        axes = figure.add_axes((left, 0.02, 0.47, 0.79))
+        axes.set_axis_off()
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        if shown is not None:
+            axes.imshow(shown, cmap=HEAT, vmin=0, vmax=1, alpha=STRONGEST * shown)
+        _outline(axes, boxes, len(image))
+    return to_png(figure)
+
+
+def _outline(axes: Axes, boxes: tuple[NDArray[np.float64], ...], size: int) -> None:
+    for corners in boxes:
+        # imshow has pixel centres at whole numbers, so the image begins at -0.5
+        outline = Polygon(corners - 0.5, fill=False, edgecolor=BOX, linewidth=1.3, joinstyle="miter")
+        outline.set_path_effects([Stroke(linewidth=2.6, foreground="black", alpha=0.6), Normal()])
+        axes.add_patch(outline)
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))

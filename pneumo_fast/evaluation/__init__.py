@@ -1,0 +1,1 @@
+"""A run's model on a split: predictions, thresholds, metrics, comparison."""

@@ -1,0 +1,209 @@
+"""Compares two runs on the same images: which ranks, calls and estimates better, and whether that may be chance."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.results import Evaluation
+from pneumo_fast.files import write_atomic
+from pneumo_fast.metrics.intervals import (
+    Bootstrap,
+    Estimate,
+    Groups,
+    Labels,
+    Logits,
+    Values,
+    estimate,
+    percentile_interval,
+)
+from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
+
+FILE: Final = "comparison.json"
+FORMAT: Final = "pneumo-fast comparison"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One figure of both runs."""
+
+    name: str
+    a: float | None
+    b: float | None
+    difference: Estimate
+    """b - a, with the interval of the paired bootstrap by patient."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two runs on the same images."""
+
+    a: str
+    """Name of the first run's folder."""
+    b: str
+    """Name of the second's."""
+    n: int
+    """Images."""
+    differences: tuple[Difference, ...]
+    delong_p: float | None
+    """Two-sided probability of so large a difference of the AUROCs by chance, by DeLong's test, which counts images as
+    independent; None where it is not defined."""
+    text: str
+    """What to conclude, in a sentence."""
+    path: Path
+    """Where it is written."""
+
+
+def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Comparison:
+    """Compare two evaluations and write ``comparison.json`` into the second's folder.
+
+    Raises
+    ------
+    RunError
+        If they are not of the same images, or the file cannot be written.
+    """
+    _check_same(a, b)
+    labels, groups, bootstrap = a.predictions.labels, a.predictions.groups, Bootstrap(resamples=resamples, seed=seed)
+    differences = [*_ranking(a, b, bootstrap), *_means(a, b, labels, groups, bootstrap)]
+    p = delong_test(labels, a.predictions.logits, b.predictions.logits)
+    names = a.folder.parent.name, b.folder.parent.name
+    comparison = Comparison(
+        a=names[0],
+        b=names[1] if names[1] != names[0] else f"{names[1]} (2)",
+        n=len(labels),
+        differences=tuple(differences),
+        delong_p=p,
+        text=_conclude(differences[0].difference, p),
+        path=b.folder / FILE,
+    )
+    content = {"format": FORMAT, "format_version": 1, **asdict(comparison)}
+    del content["path"]
+    try:
+        write_atomic(comparison.path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise RunError(f"{comparison.path} cannot be written ({error.strerror}): make room or allow writing") from error
+    return comparison
+
+
+def _check_same(a: Evaluation, b: Evaluation) -> None:
+    if a.predictions.image_ids != b.predictions.image_ids or (a.predictions.labels != b.predictions.labels).any():
+        raise RunError(
+            f"{a.folder.parent} and {b.folder.parent} were judged on different images ({len(a.predictions.labels)} and "
+            f"{len(b.predictions.labels)}): name one dataset by --dataset, and compare runs of one fold"
+        )
+
+
+def _ranking(a: Evaluation, b: Evaluation, bootstrap: Bootstrap) -> list[Difference]:
+    one, other = a.figures.ranking, b.figures.ranking
+    pairs = {
+        "AUROC": (one.auroc, other.auroc),
+        "average precision": (one.average_precision, other.average_precision),
+    }
+    labels, groups = a.predictions.labels, a.predictions.groups
+    again = [bootstrap.ranked(labels, e.predictions.logits, groups, ()) for e in (a, b)]
+    replicates = (again[1] - again[0]).T
+    return [
+        _difference(name, first.value, second.value, values)
+        for (name, (first, second)), values in zip(pairs.items(), replicates, strict=True)
+    ]
+
+
+def _means(a: Evaluation, b: Evaluation, labels: Labels, groups: Groups, bootstrap: Bootstrap) -> list[Difference]:
+    """Differences of means over all images, the positives or the negatives."""
+    found = []
+    ill = labels == 1
+    everyone = np.ones_like(ill)
+    stated = a.predictions.probabilities, b.predictions.probabilities
+    rows = [("Brier score", everyone, (stated[0] - labels) ** 2, (stated[1] - labels) ** 2)]
+    for result in a.figures.thresholds:
+        at = result.threshold or 0.0
+        calls = [call_positive(p, at).astype(np.float64) for p in stated]
+        rows += [
+            (f"sensitivity at {at}", ill, calls[0], calls[1]),
+            (f"specificity at {at}", ~ill, 1 - calls[0], 1 - calls[1]),
+        ]
+    for name, whole, one, other in rows:
+        first, second = (float(v[whole].mean()) if whole.any() else None for v in (one, other))
+        found.append(_difference(name, first, second, _resampled(whole, one, other, groups, bootstrap)))
+    return found
+
+
+def _resampled(
+    whole: NDArray[np.bool_], one: Probabilities, other: Probabilities, groups: Groups, bootstrap: Bootstrap
+) -> Values:
+    sums = bootstrap.sums(groups, np.stack([whole, whole * (other - one)], axis=1).astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        values: Values = sums[:, 1] / sums[:, 0]
+    return values
+
+
+def _difference(name: str, a: float | None, b: float | None, replicates: Values) -> Difference:
+    apart = math.nan if a is None or b is None else b - a
+    return Difference(name=name, a=a, b=b, difference=estimate(apart, percentile_interval(replicates)))
+
+
+def delong_test(labels: Labels, a: Scores, b: Scores) -> float | None:
+    """Two-sided p value of the difference of two AUROCs on the same images.
+
+    Returns
+    -------
+    float or None
+        None where the variance says nothing: fewer than two images of a class, or it is zero.
+
+    Notes
+    -----
+    E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44 (1988) 837.
+    """
+    if min(np.bincount(labels, minlength=2)) < 2:
+        return None
+    found, passed = (np.stack(part) for part in zip(placements(labels, a), placements(labels, b), strict=True))
+    apart = found[1] - found[0], passed[1] - passed[0]
+    variance = sum(float(part.var(ddof=1)) / len(part) for part in apart)
+    if variance < 1e-24:  # rounding leaves no exact zero
+        return None
+    return 2 * NormalDist().cdf(-abs(float(apart[0].mean())) / math.sqrt(variance))
+
+
+def _conclude(auroc: Estimate, p: float | None) -> str:
+    if auroc.value is None:
+        return "The AUROCs cannot be compared: the images are all of one class."
+    test = "" if p is None else f" (DeLong's test, by image: p = {p:.2g})"
+    if auroc.low is None or auroc.high is None:
+        return f"The AUROCs differ by {auroc.value:+.3f}, without an interval{test}."
+    if auroc.low <= 0 <= auroc.high:
+        return f"The interval of the AUROC's difference holds 0: it may be chance{test}."
+    return f"The interval of the AUROC's difference does not hold 0{test}."
+
+
+def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """DeLong's structural components, whose means are both the AUROC.
+
+    Returns
+    -------
+    found : ndarray of float64, shape (positives,)
+        For each positive, the share of negatives that it outranks; a tie counts one half.
+    passed : ndarray of float64, shape (negatives,)
+        For each negative, the share of positives that outrank it.
+
+    Notes
+    -----
+    E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44 (1988) 837; by sorting, as in X. Sun and W. Xu,
+    IEEE Signal Processing Letters 21 (2014) 1389.
+    """
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    return _share_below(positive, negative), 1.0 - _share_below(negative, positive)
+
+
+def _share_below(values: Logits, others: Logits) -> NDArray[np.float64]:
+    """For each value the share of the others that are lower; a tie counts one half."""
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    return (below + not_above) / (2.0 * len(others))

@@ -1,0 +1,109 @@
+"""All figures of a judged split, computed from its labels, logits and patients; ``docs/metrics.md`` defines each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumo_fast.evaluation.notes import calibration_notes, rank_notes, threshold_notes, tradeoffs
+from pneumo_fast.evaluation.operating_points import Operating
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.metrics.calibration import judge_probability
+from pneumo_fast.metrics.intervals import Bootstrap
+from pneumo_fast.metrics.ranking import rank
+from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.subgroups import judge_subgroups, judge_view
+from pneumo_fast.metrics.summary import Calibrated, DecisionCurve, Figures, Parts
+from pneumo_fast.metrics.thresholds import always_negative, at_threshold, net_benefits
+
+CURVE: Final = tuple(percent / 100 for percent in range(1, 100))
+"""Thresholds of the decision curve."""
+
+
+def judge(
+    sample: Sample,
+    rows: pd.DataFrame,
+    config: EvaluateConfig,
+    operating: Operating | None = None,
+    reported: NDArray[np.bool_] | None = None,
+    reported_on: str = "",
+    train: pd.DataFrame | None = None,
+) -> Figures:
+    """Compute every figure.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The sample's rows of the index, in its order.
+    operating : Operating, optional
+        Calibration and thresholds that were fitted elsewhere.
+    reported : ndarray of bool, shape (n,), optional
+        The images to judge these on; all by default.
+    reported_on : str
+        Those, in words.
+    train : DataFrame, optional
+        Rows of the train split, for the baseline by view.
+    """
+    bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
+    fixed = tuple(at_threshold(sample, t, bootstrap, prevalence=config.prevalence) for t in config.thresholds)
+    part = sample if reported is None else sample.take(reported)
+    return Figures(
+        n=sample.n,
+        positives=sample.positives,
+        negatives=sample.n - sample.positives,
+        prevalence=sample.positives / sample.n,
+        ranking=rank(sample, bootstrap),
+        probability=judge_probability(sample, bootstrap),
+        thresholds=fixed,
+        always_negative=always_negative(sample, bootstrap),
+        view_only=None if train is None else judge_view(sample, rows, train, bootstrap),
+        parts=None if operating is None else _parts(operating, part, reported_on),
+        calibration=None if operating is None else _calibrated(operating, part, bootstrap),
+        chosen_thresholds=tuple(
+            at_threshold(part, chosen.threshold, bootstrap, name=chosen.name, prevalence=config.prevalence)
+            for chosen in (operating.thresholds if operating else ())
+        ),
+        decision_curve=_decision_curve(sample if operating is None else part, operating),
+        prevalence_stated=config.prevalence,
+        subgroups=judge_subgroups(sample, rows, config.thresholds[0], bootstrap),
+        tradeoffs=tradeoffs(fixed),
+    )
+
+
+def _parts(operating: Operating, part: Sample, reported_on: str) -> Parts:
+    return Parts(chosen_on=operating.chosen_on, reported_on=reported_on, n=part.n, positives=part.positives)
+
+
+def _recalibrated(operating: Operating, part: Sample) -> Sample:
+    return Sample(labels=part.labels, logits=operating.calibration.apply(part.logits), groups=part.groups)
+
+
+def _calibrated(operating: Operating, part: Sample, bootstrap: Bootstrap) -> Calibrated:
+    return Calibrated(
+        temperature=operating.calibration.temperature,
+        log_pos_weight=operating.calibration.log_pos_weight,
+        before=judge_probability(part, bootstrap),
+        after=judge_probability(_recalibrated(operating, part), bootstrap),
+    )
+
+
+def _decision_curve(part: Sample, operating: Operating | None) -> DecisionCurve:
+    judged = part if operating is None else _recalibrated(operating, part)
+    model, treat_all = net_benefits(judged, CURVE)
+    return DecisionCurve(
+        scale="plain" if operating is None else "calibrated",
+        n=part.n,
+        prevalence=part.positives / part.n,
+        threshold=CURVE,
+        model=tuple(model),
+        treat_all=tuple(treat_all),
+    )
+
+
+def notes(figures: Figures, sample: Sample, operating: Operating | None) -> tuple[str, ...]:
+    """Which figures have no value, and why."""
+    found = (*rank_notes(sample, figures.ranking), *threshold_notes(figures.thresholds))
+    return found if operating is None else (*found, *calibration_notes(operating.calibration))

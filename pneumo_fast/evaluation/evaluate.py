@@ -1,0 +1,142 @@
+"""Judges a run's best checkpoint on one split; :mod:`pneumo_fast.evaluation.results` says what is written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo_fast.dataset.leaks import Overlap, find_overlap
+from pneumo_fast.evaluation import operating_points as points
+from pneumo_fast.evaluation.compute import judge, notes
+from pneumo_fast.evaluation.inference import Judged, Progress, infer, named_datasets, open_run
+from pneumo_fast.evaluation.notes import interval_note, origin_note
+from pneumo_fast.evaluation.operating_points import Operating
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.evaluation.results import Evaluation, Predictions, clear, describe_intervals, write
+from pneumo_fast.metrics.intervals import group_numbers
+from pneumo_fast.metrics.scored import Sample, sigmoid
+from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.vocabulary import counted
+
+FOLDER: Final = "eval"
+
+
+def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Evaluation:
+    """Judge a run's best checkpoint and write ``RUN/eval/``, and ``RUN/operating.json`` for the run's own data.
+
+    Parameters
+    ----------
+    config : EvaluateConfig
+    on_progress : callable, optional
+        Called as (images done, images) after each batch.
+
+    Returns
+    -------
+    Evaluation
+        What was written.
+
+    Raises
+    ------
+    RunError
+        If the run or its checkpoint is missing or damaged, does not fit the dataset, gives a logit that is no
+        number, or the folder cannot be written.
+    DatasetError
+        If the dataset is missing or damaged or has no image in the split.
+    DeviceError
+        If the device is not there.
+    """
+    judged = open_run(config.run, config.dataset, config.device)
+    judged.dataset.rows(config.split)
+    clear(config.run / FOLDER)  # from here on, files of an older checkpoint would pass for this one's
+    sample = _sample(judged, config.split, config, on_progress or _silent)
+    operating, reported, reported_on = _operating(judged, sample, config)
+    rows = judged.dataset.rows(config.split)
+    train = judged.dataset.rows("train") if judged.trained_on else None
+    figures = judge(sample, rows, config, operating, reported, reported_on, train)
+    overlap = None if judged.trained_on else find_overlap(named_datasets(config.run), judged.dataset, rows)
+    evaluation = Evaluation(
+        folder=config.run / FOLDER,
+        split=config.split,
+        selected_on_this_data=config.split == "val" if judged.trained_on else None,
+        figures=figures,
+        predictions=_predictions(rows["image_id"].tolist(), sample, operating, reported),
+        intervals=describe_intervals(rows["group"], config.resamples, config.seed),
+        overlap=overlap,
+        notes=_notes(judged, config, figures, sample, operating, overlap),
+        run=judged.run_identity,
+        dataset=judged.dataset_identity,
+        device=str(judged.device),
+    )
+    write(evaluation)
+    if operating is not None and judged.trained_on:
+        points.save(config.run, operating)
+    return evaluation
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Report no progress."""
+
+
+def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: Progress) -> Sample:
+    rows = judged.dataset.rows(split)
+    return Sample(
+        labels=rows["label"].to_numpy(dtype=np.int64),
+        logits=infer(judged, split, config.batch_size, on_progress),
+        groups=group_numbers(rows["group"]),
+    )
+
+
+def _operating(
+    judged: Judged, sample: Sample, config: EvaluateConfig
+) -> tuple[Operating | None, NDArray[np.bool_] | None, str]:
+    """Calibration and thresholds, the images to judge them on (None: all), and these in words."""
+    whole = f"all {counted(sample.n, 'image')} of split {config.split!r}"
+    sha256, pos_weight = judged.run_identity.sha256, judged.checkpoint.pos_weight
+    if not judged.trained_on:
+        return points.load(config.run, sha256), None, whole
+    if config.split != "val":
+        other = _sample(judged, "val", config, _silent)
+        return points.fit(other, pos_weight, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
+    chosen = points.halve(judged.dataset.rows("val"), config.seed)
+    if chosen is None:
+        return None, None, whole
+    half = sample.take(chosen)
+    by = "patients" if (judged.dataset.rows("val")["group"] != "").any() else "images"
+    said = f"half of the {by} of split 'val' ({counted(half.n, 'image')})"
+    return points.fit(half, pos_weight, config, sha256, said), ~chosen, f"the other half ({sample.n - half.n} images)"
+
+
+def _predictions(
+    image_ids: list[str], sample: Sample, operating: Operating | None, reported: NDArray[np.bool_] | None
+) -> Predictions:
+    """Put ids, labels and what the model said side by side."""
+    return Predictions(
+        image_ids=tuple(image_ids),
+        labels=sample.labels,
+        logits=sample.logits.astype(np.float32),
+        probabilities=sample.probabilities,
+        calibrated=None if operating is None else sigmoid(operating.calibration.apply(sample.logits)),
+        reported=np.ones(sample.n, bool) if reported is None else reported,
+        groups=sample.groups,
+    )
+
+
+def _notes(
+    judged: Judged,
+    config: EvaluateConfig,
+    figures: Figures,
+    sample: Sample,
+    operating: Operating | None,
+    overlap: Overlap | None,
+) -> tuple[str, ...]:
+    rows = judged.dataset.rows(config.split)
+    without = int((rows["group"] == "").sum())
+    patients = None if without == len(rows) else rows["group"][rows["group"] != ""].nunique()
+    return (
+        origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on),
+        *([overlap.note] if overlap else []),
+        interval_note(patients, without, len(rows)),
+        *notes(figures, sample, operating),
+    )

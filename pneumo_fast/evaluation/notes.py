@@ -1,0 +1,126 @@
+"""What has to be said beside the figures, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration
+from pneumo_fast.metrics.ranking import Ranking
+from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.thresholds import Confusion, ThresholdMetrics
+from pneumo_fast.vocabulary import MONITORED, counted
+
+NO_INTERVAL = (
+    "The AUROC has no interval: the classes are separated completely, every score is the same, or too many resamples "
+    "hold one class only."
+)
+
+
+def tradeoffs(results: Sequence[ThresholdMetrics]) -> tuple[str, ...]:
+    """One sentence for each step from a threshold to the next lower one."""
+    ordered = sorted((r for r in results if r.threshold is not None), key=lambda r: -(r.threshold or 0.0))
+    return tuple(tradeoff(higher, lower) for higher, lower in pairwise(ordered))
+
+
+def tradeoff(higher: ThresholdMetrics, lower: ThresholdMetrics) -> str:
+    """Say in a sentence what lowering the threshold gained and what it cost.
+
+    Parameters
+    ----------
+    higher, lower : ThresholdMetrics
+        The same images at a threshold and at a lower one.
+    """
+    step = f"Lowering the threshold from {higher.threshold} to {lower.threshold}"
+    if higher.confusion == lower.confusion:
+        return f"{step} changed nothing: no image has a probability between the two."
+    return f"{step} {_gained(higher.confusion, lower.confusion)}{_paid(higher.confusion, lower.confusion)}."
+
+
+def _gained(higher: Confusion, lower: Confusion) -> str:
+    positives, gain = lower.tp + lower.fn, lower.tp - higher.tp
+    if not positives:
+        return "could find nothing, for there are no positives,"
+    change = _change("sensitivity", higher.tp / positives, lower.tp / positives)
+    return f"found {gain or 'no'} more of {counted(positives, 'positive')} ({change})"
+
+
+def _paid(higher: Confusion, lower: Confusion) -> str:
+    negatives, cost = lower.tn + lower.fp, lower.fp - higher.fp
+    if not negatives:
+        return "; there are no negatives that could have been false alarms"
+    change = _change("specificity", higher.tn / negatives, lower.tn / negatives)
+    price = f"at the cost of {counted(cost, 'more false alarm')}" if cost else "without one more false alarm"
+    return f" {price} among {counted(negatives, 'negative')} ({change})"
+
+
+def _change(name: str, before: float, after: float) -> str:
+    """Both shares with two decimals, or as many more as it takes to tell them apart."""
+    if before == after:
+        return f"{name} stays at {after:.2f}"
+    digits = next((d for d in range(2, 9) if f"{before:.{d}f}" != f"{after:.{d}f}"), 9)
+    return f"{name} {before:.{digits}f} → {after:.{digits}f}"
+
+
+def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
+    """Say what the figures are worth, seen from where the images come from."""
+    if not trained_on:
+        return (
+            "This is not the dataset that the run was trained on; the run's own mean and standard deviation normalize "
+            "its images."
+        )
+    if split == "train":
+        return "The model was trained on these images: the figures say nothing about new ones."
+    if split == "val":
+        return (
+            f"The figures come from the data that selected the checkpoint (best {MONITORED[monitor]} on split 'val'), "
+            "so they flatter it; a test split (convert --test-fraction) would not."
+        )
+    return f"Split {split!r} took no part in training or in the choice of the checkpoint."
+
+
+def interval_note(patients: int | None, without: int, n: int) -> str:
+    """Say what the intervals count as independent.
+
+    Parameters
+    ----------
+    patients : int or None
+        Patients that are known; None where no image's is.
+    without : int
+        Images whose patient is not known, of ``n``.
+    """
+    if patients is None:
+        return (
+            "The intervals are by image: which images are of one patient is not known, and where several are, the "
+            "intervals are too narrow."
+        )
+    unknown = f"; {counted(without, 'image')} without a known patient count on their own" if without else ""
+    return f"The intervals are by patient: {counted(n - without, 'image')} of {counted(patients, 'patient')}{unknown}."
+
+
+def rank_notes(sample: Sample, ranking: Ranking) -> tuple[str, ...]:
+    """Say why a ranking figure or its interval has no value."""
+    if not sample.two_classes:
+        kind = "positive" if sample.positives else "negative"
+        return (f"All {sample.n} images are labelled {kind}: AUROC and average precision compare two classes.",)
+    return () if ranking.auroc.low is not None else (NO_INTERVAL,)
+
+
+def threshold_notes(results: Sequence[ThresholdMetrics]) -> tuple[str, ...]:
+    """Say at which thresholds the precision has no value."""
+    return tuple(
+        f"At threshold {r.threshold} no image is called positive: the precision has no value."
+        for r in results
+        if r.precision.value is None
+    )
+
+
+def calibration_notes(calibration: Calibration) -> tuple[str, ...]:
+    """Say so where the temperature is at the end of its range."""
+    if COLDEST * 1.01 < calibration.temperature < HOTTEST * 0.99:
+        return ()
+    note = (
+        f"The temperature of the calibration is at the end of its range ({calibration.temperature:.2g}): the images "
+        "that it was fitted on are separated completely, or ranked no better than by chance."
+    )
+    return (note,)

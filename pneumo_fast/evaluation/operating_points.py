@@ -1,0 +1,88 @@
+"""How a run's probabilities are to be used: its calibration, and thresholds chosen for a purpose.
+
+Both are fitted on validation images and judged on others: on the test split, or, where the validation split itself
+is judged, on the half of its patients that took no part. ``RUN/operating.json`` keeps them, for other data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumo_fast.dataset.splits import divide
+from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.files import write_atomic
+from pneumo_fast.metrics.calibration import Calibration, calibrate
+from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.thresholds import Chosen, choose
+
+FILE: Final = "operating.json"
+FORMAT: Final = "pneumo-fast operating points 1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operating:
+    """A calibration and thresholds, and what they come from."""
+
+    checkpoint: str
+    """SHA-256 of the checkpoint that they belong to."""
+    chosen_on: str
+    """The images, in words."""
+    calibration: Calibration
+    thresholds: tuple[Chosen, ...]
+    """On the plain probability."""
+
+
+def halve(rows: pd.DataFrame, seed: int) -> NDArray[np.bool_] | None:
+    """Divide a split by patient into a half to choose on (true) and one to report on; None if it is a single patient.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns ``image_id``, ``label`` and ``group``. Each half keeps the share of positives.
+    """
+    chosen = divide(rows, {"choose": 0.5, "report": 0.5}, seed, "halves") == "choose"
+    return chosen if 0 < chosen.sum() < len(chosen) else None
+
+
+def fit(sample: Sample, pos_weight: float, config: EvaluateConfig, checkpoint: str, chosen_on: str) -> Operating | None:
+    """Fit a calibration and choose thresholds; None where the sample is of one class."""
+    calibration = calibrate(sample, pos_weight)
+    if calibration is None:
+        return None
+    thresholds = choose(sample, config.target_sensitivity, config.target_specificity, config.cost_ratio)
+    return Operating(checkpoint=checkpoint, chosen_on=chosen_on, calibration=calibration, thresholds=thresholds)
+
+
+def save(run: Path, operating: Operating) -> None:
+    """Write ``operating.json``."""
+    write_atomic(run / FILE, json.dumps({"format": FORMAT, **asdict(operating)}, indent=1, allow_nan=False) + "\n")
+
+
+def load(run: Path, checkpoint: str) -> Operating | None:
+    """What was fitted for a checkpoint; None where nothing was, or for another one.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged.
+    """
+    path = run / FILE
+    try:
+        saved = json.loads(path.read_text())
+        if saved.pop("format") != FORMAT or saved["checkpoint"] != checkpoint:
+            return None
+        calibration = Calibration(**saved.pop("calibration"))
+        thresholds = tuple(Chosen(**entry) for entry in saved.pop("thresholds"))
+        return Operating(calibration=calibration, thresholds=thresholds, **saved)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}): remove it and evaluate the run again") from error

@@ -1,0 +1,217 @@
+"""What an evaluation found, and the files that say so; ``docs/metrics.md`` specifies them.
+
+::
+
+    RUN/eval/predictions.csv        one row per image
+    RUN/eval/roc.png                the curves are drawn where the split holds both classes
+    RUN/eval/precision_recall.png
+    RUN/eval/confusion.png
+    RUN/eval/metrics.json           written last: where it is, the other files belong to it
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumo_fast import __version__
+from pneumo_fast.dataset.leaks import Overlap
+from pneumo_fast.drawing.confusion import draw_confusion
+from pneumo_fast.drawing.curves import draw_precision_recall, draw_roc
+from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.files import write_atomic
+from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
+from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
+from pneumo_fast.metrics.scored import Probabilities, call_positive
+from pneumo_fast.metrics.summary import Figures
+
+METRICS: Final = "metrics.json"
+PREDICTIONS: Final = "predictions.csv"
+FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
+FORMAT: Final = "pneumo-fast metrics"
+FORMAT_VERSION: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Predictions:
+    """What the model said about each image of a split, in storage order."""
+
+    image_ids: tuple[str, ...]
+    """Ids as the dataset's index has them."""
+    labels: Labels
+    """int64, shape (n,): 0 or 1."""
+    logits: Logits
+    """float32, shape (n,), finite."""
+    probabilities: Probabilities
+    """float64, shape (n,), in [0, 1]: the sigmoid of the logits."""
+    calibrated: Probabilities | None
+    """The calibrated probabilities; None where there is no calibration."""
+    reported: NDArray[np.bool_]
+    """bool, shape (n,): false for images that thresholds and calibration were fitted on."""
+    groups: Groups
+    """int64, shape (n,): number of each image's patient."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intervals:
+    """How the intervals were computed."""
+
+    level: float = LEVEL
+    """Confidence level."""
+    unit: str
+    """What is drawn: ``patient``, or ``image`` where no patient is known."""
+    method: str = "percentile bootstrap; Wilson score for shares of 0 and 1"
+    """How, in words."""
+    resamples: int
+    """Of the bootstrap."""
+    seed: int
+    """Of the bootstrap."""
+    groups: int | None
+    """Groups (patients) in the split; None where no image's is known."""
+    images_without_group: int
+    """Images whose group is not known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Evaluation:
+    """A judged split."""
+
+    folder: Path
+    """Where the files are."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    selected_on_this_data: bool | None
+    """Whether the checkpoint was chosen by these very images; None on another dataset, where it cannot be known."""
+    figures: Figures
+    """All figures."""
+    predictions: Predictions
+    """What they come from."""
+    intervals: Intervals
+    """What the intervals count as independent."""
+    overlap: Overlap | None
+    """What another dataset shares with training; None for the run's own."""
+    notes: tuple[str, ...]
+    """What a reader has to know beside the figures, one sentence each."""
+    run: RunIdentity
+    """The checkpoint."""
+    dataset: DatasetIdentity
+    """The images."""
+    device: str
+    """Where the model ran."""
+
+
+def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Intervals:
+    """Say what the bootstrap draws, for the images of a split."""
+    known = groups[groups != ""]
+    return Intervals(
+        unit="patient" if len(known) else "image",
+        resamples=resamples,
+        seed=seed,
+        groups=known.nunique() if len(known) else None,
+        images_without_group=len(groups) - len(known),
+    )
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything but the predictions as plain JSON values; ``docs/metrics.md`` lists the keys."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created_by": f"pneumo-fast {__version__}",
+        "split": evaluation.split,
+        "selected_on_this_data": evaluation.selected_on_this_data,
+        **asdict(evaluation.figures),
+        "shared_patients": evaluation.overlap.patients if evaluation.overlap else None,
+        "shared_images": evaluation.overlap.images if evaluation.overlap else None,
+        "notes": evaluation.notes,
+        "intervals": asdict(evaluation.intervals),
+        "run": asdict(evaluation.run),
+        "dataset": asdict(evaluation.dataset),
+        "device": evaluation.device,
+    }
+
+
+def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> str:
+    """Text of ``predictions.csv``.
+
+    A logit has the nine digits that bring back its float32; a probability has those of its float64, so that the
+    classes follow from the file.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = ["image_id", "label", "logit", "probability", "calibrated_probability", "part"]
+    table.writerow([*names, *(f"class_at_{t}" for t in thresholds)])
+    n = len(predictions.labels)
+    columns = [
+        predictions.image_ids,
+        predictions.labels.tolist(),
+        [f"{logit:.9g}" for logit in predictions.logits.tolist()],
+        predictions.probabilities.tolist(),
+        [""] * n if predictions.calibrated is None else predictions.calibrated.tolist(),
+        ["report" if reported else "choose" for reported in predictions.reported],
+        *(call_positive(predictions.probabilities, t).astype(int).tolist() for t in thresholds),
+    ]
+    table.writerows(zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def clear(folder: Path) -> None:
+    """Make the folder, without what an earlier evaluation left; ``metrics.json`` goes first.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    with _writing(folder):
+        folder.mkdir(exist_ok=True)
+        for name in (METRICS, PREDICTIONS, *FIGURES):
+            (folder / name).unlink(missing_ok=True)
+
+
+def write(evaluation: Evaluation) -> None:
+    """Write every file whole, ``metrics.json`` last.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    thresholds = tuple(r.threshold for r in evaluation.figures.thresholds if r.threshold is not None)
+    files = {PREDICTIONS: predictions_csv(evaluation.predictions, thresholds), **_figures(evaluation)}
+    metrics = json.dumps(to_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
+    with _writing(evaluation.folder):
+        for name, content in files.items():
+            write_atomic(evaluation.folder / name, content)
+        write_atomic(evaluation.folder / METRICS, metrics + "\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error
+
+
+def _figures(evaluation: Evaluation) -> dict[str, bytes | str]:
+    """PNG files by name; no curves where there is but one class."""
+    figures, split = evaluation.figures, evaluation.split
+    labels, logits = evaluation.predictions.labels, evaluation.predictions.logits
+    roc, precision_recall, confusion = FIGURES
+    drawn: dict[str, bytes | str] = {confusion: draw_confusion(figures, split)}
+    if figures.ranking.auroc.value is not None:
+        drawn[roc] = draw_roc(figures, roc_curve(labels, logits), split)
+        drawn[precision_recall] = draw_precision_recall(figures, precision_recall_curve(labels, logits), split)
+    return drawn

@@ -1,0 +1,317 @@
+"""Draws where a run's model looked, and plays the pointing game; ``docs/explaining.md`` says what is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pneumo_fast import __version__
+from pneumo_fast.drawing.heat_maps import draw_overlay
+from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, Progress, RunIdentity, infer, open_run
+from pneumo_fast.evaluation.results import describe_intervals
+from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
+from pneumo_fast.explanation.options import ExplainConfig, Method
+from pneumo_fast.explanation.pointing import BoxFigures, Corners, energy_share, hit, judge_boxes, peak
+from pneumo_fast.explanation.sanity import Randomised, compare_with_random
+from pneumo_fast.files import write_atomic
+from pneumo_fast.loading.reader import read_images
+from pneumo_fast.metrics.intervals import group_numbers
+from pneumo_fast.metrics.scored import call_positive, sigmoid
+from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.run.model import build_model
+
+FOLDER: Final = "explain"
+FILE: Final = "explain.json"
+FORMAT: Final = "pneumo-fast explanation"
+KINDS: Final = ("TP", "FP", "FN", "TN")
+RANDOMISED_IMAGES: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """One image that was drawn."""
+
+    image_id: str
+    label: int
+    probability: float
+    """The plain probability, in [0, 1]."""
+    kind: str
+    """``TP``, ``FP``, ``FN`` or ``TN`` at the threshold."""
+    file: str
+    """Name of the PNG file."""
+    hit: bool | None
+    """Whether the map is highest in a box; None without boxes."""
+    energy_share: float | None
+    """Share of the map inside the boxes; None without boxes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """What was found, and written."""
+
+    folder: Path
+    method: Method
+    layer: str
+    map_size: tuple[int, int]
+    """Height and width of the layer's output."""
+    split: str
+    threshold: float
+    boxes: BoxFigures | None
+    """None where no image of the split has a box."""
+    randomised: Randomised
+    images: tuple[Drawn, ...]
+    notes: tuple[str, ...]
+    intervals: dict[str, Any]
+    run: RunIdentity
+    dataset: DatasetIdentity
+    device: str
+
+
+def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Explanation:
+    """Explain a run's best checkpoint and write ``RUN/explain/``.
+
+    Parameters
+    ----------
+    config : ExplainConfig
+    on_progress : callable, optional
+        Called as (images done, images) after each batch.
+
+    Raises
+    ------
+    ConfigError
+        If the layer or an id is not there.
+    RunError
+        If the run is missing or damaged, does not fit the dataset, or the folder cannot be written.
+    DatasetError
+        If the dataset is missing or damaged or has no image in the split.
+    DeviceError
+        If the device is not there.
+    """
+    judged = open_run(config.run, config.dataset, config.device)
+    rows = judged.dataset.rows(config.split)
+    maps = Maps(judged, rows, config)
+    boxes = _boxes(judged, rows)
+    boxed = np.array(sorted(boxes), dtype=np.int64)
+    inferred = _part(on_progress or _silent, 0, len(rows) + len(boxed))
+    probabilities = sigmoid(infer(judged, config.split, config.batch_size, inferred))
+    chosen = _choose(rows, probabilities, config)
+    groups = group_numbers(rows["group"])
+    size = judged.dataset.size
+    looked = _part(on_progress or _silent, len(rows), len(rows) + len(boxed))
+    peaks, energies = _look(maps, boxed, boxes, size, looked)
+    randomised = _randomised(maps, boxed, boxes, config)
+    folder = config.run / FOLDER
+    with _writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
+        figures = None
+        if len(boxed):
+            figures = judge_boxes(
+                peaks, energies, [boxes[row] for row in boxed.tolist()], size, groups[boxed],
+                resamples=config.resamples, seed=config.seed,
+            )  # fmt: skip
+        explanation = Explanation(
+            folder=folder,
+            method=config.method,
+            layer=maps.layer,
+            map_size=maps.map_size,
+            split=config.split,
+            threshold=config.threshold,
+            boxes=figures,
+            randomised=randomised,
+            images=drawn,
+            notes=tuple(_notes(peaks, drawn)),
+            intervals=asdict(describe_intervals(rows["group"], config.resamples, config.seed)),
+            run=judged.run_identity,
+            dataset=judged.dataset_identity,
+            device=str(judged.device),
+        )
+        text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
+        write_atomic(folder / FILE, text + "\n")
+    return explanation
+
+
+def to_json(explanation: Explanation) -> dict[str, Any]:
+    """Plain JSON values; ``docs/explaining.md`` lists the keys."""
+    content = asdict(explanation)
+    del content["folder"]
+    return {"format": FORMAT, "format_version": 1, "created_by": f"pneumo-fast {__version__}", **content}
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Report no progress."""
+
+
+def _part(on_progress: Progress, before: int, total: int) -> Progress:
+    """Report a part of the work as part of the whole."""
+    return lambda done, _of: on_progress(before + done, total)
+
+
+class Maps:
+    """Makes maps of a split's images, batch by batch.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of the index of the split.
+    """
+
+    def __init__(self, judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> None:
+        self.judged, self.rows = judged, rows
+        self._method, self._batch_size = config.method, config.batch_size
+        first = self.images(np.zeros(1, dtype=np.int64))
+        layers = map_layers(judged.model, self._normalized(first))
+        if not layers:
+            raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
+        if config.layer and config.layer not in layers:
+            raise ConfigError(f"layer {config.layer!r} is none that gives a map: use one of {', '.join(layers)}")
+        self.layer = config.layer or default_layer(layers)
+        self.map_size = layers[self.layer]
+
+    def __call__(
+        self, chosen: NDArray[np.int64], model: nn.Module | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Maps (n, h, w) of some rows, as (rows, maps) for each batch; of another model of the same kind, perhaps."""
+        for start in range(0, len(chosen), self._batch_size):
+            batch = chosen[start : start + self._batch_size]
+            images = self._normalized(self.images(batch))
+            _, maps = class_maps(model or self.judged.model, self.layer, images, self._method)
+            yield batch, maps.cpu().numpy()
+
+    def images(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Images (n, size, size) of some rows, in [0, 1]."""
+        return read_images(self.judged.dataset, self.rows, chosen)
+
+    def _normalized(self, images: NDArray[np.float32]) -> torch.Tensor:
+        checkpoint = self.judged.checkpoint
+        ready = (torch.from_numpy(images)[:, None] - checkpoint.mean) / checkpoint.std
+        return ready.to(self.judged.device)
+
+    def random_model(self, chosen: NDArray[np.int64], seed: int) -> nn.Module:
+        """The same network with new weights, whose BatchNorm statistics are those of some images."""
+        with torch.random.fork_rng():
+            torch.manual_seed(abs(seed))
+            model = build_model(self.judged.checkpoint.arch).to(self.judged.device)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # so that one pass over the images sets them
+        several = chosen if len(chosen) > 1 else np.repeat(chosen, 2)  # BatchNorm learns nothing from a single value
+        with torch.no_grad():
+            model.train()(self._normalized(self.images(several)))
+        return model.eval()
+
+
+def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:
+    """The images to draw, as (kind, row): those named, or the most confident of each kind."""
+    called = call_positive(probabilities, config.threshold)
+    right = called == (rows["label"].to_numpy() == 1)
+    kinds = np.where(right, "T", "F").astype(object) + np.where(called, "P", "N").astype(object)
+    if config.ids:
+        places = {image_id: row for row, image_id in enumerate(rows["image_id"])}
+        if unknown := [image_id for image_id in config.ids if image_id not in places]:
+            raise ConfigError(
+                f"{len(unknown)} of {len(config.ids)} ids are not in split {config.split!r}, first {unknown[0]!r}: use "
+                "ids of its index.csv, or another --split"
+            )
+        return [(kinds[places[image_id]], places[image_id]) for image_id in dict.fromkeys(config.ids)]
+    order = np.argsort(-np.abs(probabilities - config.threshold), kind="stable")
+    return [(kind, row) for kind in KINDS for row in order[kinds[order] == kind][: config.count].tolist()]
+
+
+def _boxes(judged: Judged, rows: pd.DataFrame) -> dict[int, Corners]:
+    """Boxes by row, of the positive images that have any."""
+    by_id = dict(iter(judged.dataset.boxes.groupby("image_id")))
+    return {
+        row: stored_boxes(by_id[image_id], judged.dataset.size)
+        for row, (image_id, label) in enumerate(zip(rows["image_id"], rows["label"], strict=True))
+        if label == 1 and image_id in by_id
+    }
+
+
+def _look(
+    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: Progress
+) -> tuple[list[tuple[float, float] | None], list[float]]:
+    """Where the map of each image with boxes is highest, and the share of it inside them."""
+    peaks: list[tuple[float, float] | None] = []
+    energies: list[float] = []
+    for batch, found in maps(boxed):
+        peaks += [peak(m) for m in found]
+        large = enlarge(torch.from_numpy(found), size).numpy()
+        energies += [energy_share(m, boxes[row]) for row, m in zip(batch.tolist(), large, strict=True)]
+        on_progress(len(peaks), len(boxed))
+    return peaks, energies
+
+
+def _draw(
+    maps: Maps,
+    chosen: list[tuple[str, int]],
+    boxes: dict[int, Corners],
+    probabilities: NDArray[np.float64],
+    folder: Path,
+) -> Iterator[Drawn]:
+    """Draw the chosen images, one by one."""
+    numbers = dict.fromkeys(KINDS, 0)
+    size = maps.judged.dataset.size
+    for kind, row in chosen:
+        numbers[kind] += 1
+        ((_, (small,)),) = maps(np.array([row]))
+        large = enlarge(torch.from_numpy(small[None]), size).numpy()[0]
+        image, own = maps.rows.iloc[row], boxes.get(row, ())
+        drawn = Drawn(
+            image_id=image["image_id"],
+            label=int(image["label"]),
+            probability=float(probabilities[row]),
+            kind=kind,
+            file=f"{kind}-{numbers[kind]:02d}.png",
+            hit=hit(peak(small), own, size) if own else None,
+            energy_share=energy_share(large, own) if own else None,
+        )
+        title = f"{kind}  ·  label {drawn.label}  ·  probability {drawn.probability:.3f}"
+        png = draw_overlay(maps.images(np.array([row]))[0], large, own, title, drawn.image_id)
+        write_atomic(folder / drawn.file, png)
+        yield drawn
+
+
+def _randomised(maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], config: ExplainConfig) -> Randomised:
+    """Compare with a model of random weights, on images with boxes where there are any."""
+    size = maps.judged.dataset.size
+    some = (boxed if len(boxed) else np.arange(len(maps.rows), dtype=np.int64))[:RANDOMISED_IMAGES]
+    model = maps.random_model(some, config.seed)
+    own = [m for _, batch in maps(some) for m in batch]
+    other = [m for _, batch in maps(some, model) for m in batch]
+    hits = None
+    if len(boxed):
+        hits = [hit(peak(m), boxes[row], size) for row, m in zip(some.tolist(), other, strict=True)]
+    groups = group_numbers(maps.rows["group"])[some]
+    return compare_with_random(own, other, hits, groups, resamples=config.resamples, seed=config.seed)
+
+
+def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) -> Iterator[str]:
+    yield "A map says which places spoke for pneumonia in one layer; it is no proof of why the model decided so."
+    if not peaks:
+        yield "No image of this split has a box: whether the model looked at the right place cannot be counted."
+    if empty := sum(p is None for p in peaks):
+        yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as missed."
+    if not drawn:
+        yield "No image was drawn."
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error

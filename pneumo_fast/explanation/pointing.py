@@ -1,0 +1,108 @@
+"""Did the model look where the finding is? The pointing game, and the share of a map inside the boxes.
+
+The pointing game (Zhang et al. 2016, https://arxiv.org/abs/1608.00507) counts an image as hit when the map's highest
+place lies in a box; here without a margin around it. Two baselines say what that is worth: a random point of the image,
+and the centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumo_fast.metrics.intervals import Estimate, Groups, estimate, mean_interval
+
+Corners = tuple[NDArray[np.float64], ...]
+"""Corners of each box, (4, 2), as x and y in pixels from the upper left corner of the stored image."""
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxFigures:
+    """Of the images with boxes; every share in [0, 1]."""
+
+    images: int
+    hit_rate: Estimate
+    """Images whose map is highest in a box."""
+    hit_rate_random_point: Estimate
+    """The same for a random point of the square image: the share of it that the boxes cover."""
+    hit_rate_centre_point: Estimate
+    """The same for the centre of the image."""
+    energy_share: Estimate
+    """Mean share of a map's sum that lies in the boxes; 0 for a map that is 0 everywhere."""
+    box_area_share: Estimate
+    """The share of the image that the boxes cover: what an even map would score."""
+
+
+def peak(small: Map) -> tuple[float, float] | None:
+    """Where a map (h, w) is highest, as x and y in [0, 1]: the centre of that cell; None for a map of zeros.
+
+    The cell decides, not the enlarged map, whose highest value is a whole area at the image's edges.
+    """
+    if not small.any():
+        return None
+    y, x = np.unravel_index(int(np.argmax(small)), small.shape)
+    return (float(x) + 0.5) / small.shape[1], (float(y) + 0.5) / small.shape[0]
+
+
+def inside(boxes: Corners, x: float, y: float) -> bool:
+    """Whether a point (pixels) lies in one of the boxes."""
+    return any(b[0, 0] <= x < b[2, 0] and b[0, 1] <= y < b[2, 1] for b in boxes)
+
+
+def mask(boxes: Corners, size: int) -> NDArray[np.bool_]:
+    """The pixels (size, size) whose centres lie in one of the boxes."""
+    at = np.arange(size) + 0.5
+    covered = np.zeros((size, size), bool)
+    for b in boxes:
+        covered |= np.outer((b[0, 1] <= at) & (at < b[2, 1]), (b[0, 0] <= at) & (at < b[2, 0]))
+    return covered
+
+
+def energy_share(large: Map, boxes: Corners) -> float:
+    """Share of the sum of a map (size, size) inside the boxes' union."""
+    total = float(large.sum())
+    return float(large[mask(boxes, len(large))].sum()) / total if total > 0 else 0.0
+
+
+def judge_boxes(
+    peaks: Sequence[tuple[float, float] | None],
+    energies: Sequence[float],
+    boxes: Sequence[Corners],
+    size: int,
+    groups: Groups,
+    *,
+    resamples: int,
+    seed: int,
+) -> BoxFigures:
+    """Play the pointing game on images with boxes.
+
+    Parameters
+    ----------
+    peaks : sequence
+        Of each image, what :func:`peak` gave.
+    groups : ndarray of int64, shape (n,)
+        Number of each image's patient.
+    """
+    areas = [float(mask(b, size).mean()) for b in boxes]
+
+    def mean(values: Sequence[float]) -> Estimate:
+        array = np.array(values, dtype=np.float64)
+        return estimate(float(array.mean()), mean_interval(array, groups, resamples=resamples, seed=seed))
+
+    return BoxFigures(
+        images=len(boxes),
+        hit_rate=mean([float(hit(p, b, size)) for p, b in zip(peaks, boxes, strict=True)]),
+        hit_rate_random_point=mean(areas),
+        hit_rate_centre_point=mean([float(inside(b, size / 2, size / 2)) for b in boxes]),
+        energy_share=mean(energies),
+        box_area_share=mean(areas),
+    )
+
+
+def hit(point: tuple[float, float] | None, boxes: Corners, size: int) -> bool:
+    """Whether a map's peak lies in a box."""
+    return point is not None and inside(boxes, point[0] * size, point[1] * size)

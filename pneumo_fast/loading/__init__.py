@@ -1,0 +1,1 @@
+"""Batches of a split, normalized, on the device."""

@@ -1,0 +1,194 @@
+"""The DALI engine: casts, augments and normalizes on the device. The only module that imports DALI.
+
+DALI calls a source on the thread that asks for a batch, so a slow read would stop the training step. Here the source
+only hands over a batch that the ring's threads have already read. The stored data type crosses the bus.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
+
+from pneumo_fast.errors import DatasetError, DeviceError
+from pneumo_fast.loading.augment import Draws, noise_field
+from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
+from pneumo_fast.loading.engines.ring import Position, Ring, Slot, nvtx_range, positions
+
+try:
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali import math as dali_math
+except ImportError as error:
+    raise DeviceError(
+        f"NVIDIA DALI cannot be imported ({error}): install the package nvidia-dali-cuda120 (it runs without a GPU "
+        "too), or give --loader fused or resident"
+    ) from error
+
+DALI_DEPTH = 2  # batches in flight inside DALI; more did not help
+ARGUMENT_TYPES = (types.FLOAT, types.FLOAT, types.FLOAT, types.FLOAT, types.INT32)  # of what _arguments gives
+ARGUMENT_DIMENSIONS = (2, 0, 0, 0, 1)
+
+
+class DaliEngine:
+    """Reads batches ahead in the stored data type, and lets DALI do the rest on the device."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._stopped = True
+        self._failure: Exception | None = None
+        self._in_dali: list[Slot] = []
+        self._lent: Batch | None = None
+        self._held: deque[tuple[torch.cuda.Event, Batch]] = deque()
+        shape = (feed.max_batch, 1, *feed.reader.shape)
+        slots = [_make_slot(shape, feed.reader.dtype, feed.device) for _ in range(DALI_DEPTH + READ_AHEAD + 1)]
+        self._ring = Ring(slots, self._fill, feed.threads)
+        self._pipeline = _pipeline(feed, self._source)
+
+    def begin(self, epoch: int, first: int, stop: int) -> None:
+        """See :class:`pneumo_fast.loading.engines.base.Engine`."""
+        self._failure, self._stopped = None, False
+        self._ring.begin(positions(epoch, first, stop))
+
+    def next(self) -> Batch:
+        """See :class:`~pneumo_fast.loading.engines.base.Engine`; gives the slot back while DALI works."""
+        device = self._feed.device
+        stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        if stream is not None:
+            self._hold(stream)
+        try:
+            with nvtx_range("deliver", device):
+                outputs = self._pipeline.run(stream)
+        except StopIteration:
+            raise self._failure or DatasetError("the epoch ended before its last batch") from None
+        images, labels = (from_dlpack(output.as_tensor()) for output in outputs)
+        slot = self._in_dali.pop(0)
+        if stream is not None:
+            slot.delivered = stream.record_event()
+            self._lent = images, labels
+        self._ring.give_back(slot)
+        return images, labels
+
+    def _hold(self, stream: torch.cuda.Stream) -> None:
+        """Keep the last batch from being written over by DALI until all that the consumer has asked of it is done."""
+        if self._lent is not None:
+            self._held.append((stream.record_event(), self._lent))
+        while self._held and self._held[0][0].query():  # type: ignore[no-untyped-call]
+            self._held.popleft()
+
+    def end(self) -> None:
+        """Take what DALI has begun out of it, so that the next epoch starts clean."""
+        if self._pipeline is None or self._stopped:
+            return
+        self._stopped = True
+        try:
+            while True:
+                self._pipeline.run()
+        except StopIteration:
+            self._pipeline.reset()
+        finally:
+            self._ring.end()
+            self._in_dali.clear()
+            self._held.clear()
+
+    def close(self) -> None:
+        """See :class:`pneumo_fast.loading.engines.base.Engine`."""
+        self.end()
+        self._ring.close()
+        self._feed.reader.close()
+        self._pipeline = self._failure = self._lent = None  # an error's traceback holds on to the pipeline
+
+    def _fill(self, slot: Slot, position: Position) -> None:
+        with nvtx_range("read", self._feed.device):
+            rows = self._feed.rows(*position)
+            slot.rows = len(rows)
+            self._feed.reader.read_into(rows, slot.images.numpy()[: len(rows), 0])
+            np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
+            if augmentation := self._feed.augmentation:
+                draws = augmentation.draw(position[0], rows, self._feed.reader.shape[0])
+                slot.arguments = _arguments(self._feed, draws)
+
+    def _source(self) -> tuple[NDArray[np.generic], ...]:
+        """What DALI calls: hand over the next batch that has been read."""
+        if self._stopped or self._failure is not None or not self._ring:
+            raise StopIteration
+        try:
+            slot = self._ring.take()
+        except Exception as error:  # noqa: BLE001  # next() raises it; in here it would be DALI's
+            self._failure = error
+            raise StopIteration from None
+        self._in_dali.append(slot)
+        return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows], *slot.arguments
+
+
+def _make_slot(shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.device) -> Slot:
+    torch_dtype = torch.float16 if dtype == np.float16 else torch.uint8
+    pinned = device.type == "cuda"
+    return Slot(
+        images=torch.empty(shape, dtype=torch_dtype, device="cpu", pin_memory=pinned),
+        labels=torch.empty(shape[0], dtype=torch.float32, device="cpu", pin_memory=pinned),
+    )
+
+
+def _pipeline(feed: Feed, source: Any) -> Any:
+    """Build the one pipeline, for a GPU or without one, with augmentation or without.
+
+    ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered.
+    """
+    stored = types.FLOAT16 if feed.reader.dtype == np.float16 else types.UINT8
+    on_gpu = feed.device.type == "cuda"
+
+    def define() -> tuple[Any, Any]:
+        images, labels, *arguments = fn.external_source(
+            source=source,
+            num_outputs=7 if feed.augmentation else 2,
+            batch=True,
+            no_copy=True,
+            dtype=[stored, types.FLOAT, *(ARGUMENT_TYPES if feed.augmentation else ())],
+            ndim=[3, 0, *(ARGUMENT_DIMENSIONS if feed.augmentation else ())],
+            layout=["CHW", *[""] * (6 if feed.augmentation else 1)],
+        )
+        if on_gpu:
+            images, labels = images.gpu(), labels.gpu()
+        return _augmented(feed, images, *arguments) if feed.augmentation else _normalized(feed, images), labels
+
+    decorate = pipeline_def(
+        batch_size=feed.max_batch,
+        device_id=feed.device.index if on_gpu else None,
+        num_threads=2,
+        prefetch_queue_depth=DALI_DEPTH,
+    )
+    pipeline = decorate(define)()
+    pipeline.build()
+    return pipeline
+
+
+def _normalized(feed: Feed, images: Any) -> Any:
+    mean, std = feed.mean * feed.scale, feed.std * feed.scale
+    return fn.crop_mirror_normalize(images, dtype=types.FLOAT, mean=[mean], std=[std], output_layout="CHW")
+
+
+def _arguments(feed: Feed, draws: Draws) -> tuple[NDArray[np.generic], ...]:
+    """What :func:`_augmented` is told about each image; the normalization is in the factors and summands."""
+    gain = draws.contrast / np.float32(feed.scale * feed.std)
+    summand = (draws.offset - np.float32(feed.mean)) / np.float32(feed.std)
+    return draws.matrix, gain, summand, draws.noise / np.float32(feed.std), draws.noise_shift
+
+
+def _augmented(feed: Feed, images: Any, matrix: Any, gain: Any, summand: Any, noise: Any, noise_shift: Any) -> Any:
+    """The operators that do what :func:`pneumo_fast.loading.augment.apply` does, and normalize."""
+    size, device = feed.reader.shape[0], "gpu" if feed.device.type == "cuda" else "cpu"
+    if device == "gpu":  # but not what operators take as arguments, which DALI wants on the CPU
+        gain, summand, noise = gain.gpu(), summand.gpu(), noise.gpu()
+    if feed.reader.dtype == np.float16:  # which warp_affine does not take
+        images = fn.cast(images, dtype=types.FLOAT)
+    images = fn.reshape(images, shape=[size, size, 1], layout="HWC")
+    images = fn.warp_affine(images, matrix=matrix, dtype=types.FLOAT, fill_value=0.0)
+    images = fn.reshape(images, shape=[1, size, size], layout="CHW")
+    field = types.Constant(noise_field(size)[None], device=device)
+    windows = fn.slice(field, start=noise_shift, shape=[size, size], axes=[1, 2])
+    low, high = -feed.mean / feed.std, (1 - feed.mean) / feed.std
+    return dali_math.clamp(images * gain + summand + windows * noise, low, high)

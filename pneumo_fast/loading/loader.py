@@ -1,0 +1,276 @@
+"""Batches of one split, normalized, on the device: the same ones whichever engine makes them.
+
+Which rows make up which batch is decided by :class:`pneumo_fast.loading.order.Order` alone. How they get to the
+device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`: ``dali``, ``fused`` or ``resident``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.devices import device_memory, resolve_device
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.engines.base import Batch, Engine, Feed
+from pneumo_fast.loading.engines.fused import FusedEngine
+from pneumo_fast.loading.engines.resident import resident_engine, split_bytes
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.order import Order, Rank
+from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.loading.samplers import (
+    Sampler,
+    Sequential,
+    Shares,
+    Shuffle,
+    Weighted,
+    Windowed,
+    balanced_weights,
+    shard_sizes,
+)
+from pneumo_fast.vocabulary import EngineName
+
+THREADS = 4  # reading threads at most; beyond the cores they only wait for each other
+
+
+class Loader:
+    """Batches of one split, normalized, on the device.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    split : str
+        ``train``, ``val`` or ``test``.
+    config : LoadConfig
+    device : torch.device
+    normalization : (mean, std), optional
+        In units of [0, 1]; the dataset's own where not given.
+    rank : Rank, optional
+        Which process this is; each takes its share of every batch.
+
+    Raises
+    ------
+    DatasetError
+        If the split is empty or a shard does not fit the manifest.
+    ConfigError
+        If the split or the batch size is too small, or the engine cannot serve the device.
+    DeviceError
+        If DALI is not installed, the device is not there, or the split does not fit into its memory.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        config: LoadConfig,
+        *,
+        device: torch.device,
+        normalization: tuple[float, float] | None = None,
+        rank: Rank | None = None,
+    ) -> None:
+        device = resolve_device(str(device))
+        rows = dataset.rows(split)
+        mean, std = normalization or (dataset.mean, dataset.std)
+        training = config.order != "sequential"
+        self.order = Order(sampler=_sampler(config, rows), batch_size=config.batch_size, training=training)
+        self.rank = rank or Rank()
+        if self.rank.world_size > config.batch_size:
+            raise ConfigError(
+                f"batch size {config.batch_size} for {self.rank.world_size} processes: at least one image each expected"
+            )
+        self.wait_s = 0.0
+        """Seconds that the consumer has waited for batches since the epoch began."""
+        self.longest_wait_s = 0.0
+        """The longest of these waits but the first, for which nothing can have been read ahead."""
+        self.size = dataset.size
+        """Height and width of an image, in pixels."""
+        self._device = device
+        self._shape = (1, dataset.size, dataset.size)
+        self._fingerprint = _fingerprint(dataset, split, config)
+        self._epoch = self._batch = 0
+        self._resuming = False
+        self._begun: tuple[int, int] | None = None  # epoch and batch that the engine delivers next
+        self._current: Generator[Batch, None, None] | None = None
+        feed = Feed(
+            reader=ShardReader(dataset, rows, config.window if config.order == "windowed" else 0),
+            labels=rows["label"].to_numpy(dtype=np.float32),
+            order=self.order,
+            rank=self.rank,
+            scale=dataset.scale,
+            mean=mean,
+            std=std,
+            augmentation=config.augmentation,
+            device=device,
+            threads=min(THREADS, len(os.sched_getaffinity(0))),
+        )
+        self.engine = _choose(config, feed)
+        """The engine's name."""
+        try:
+            self._engine = _open(self.engine, feed)
+        except BaseException:
+            feed.reader.close()
+            raise
+        last = np.arange(self.order.length - (len(self.order) - 1) * config.batch_size)
+        self._full = len(self.order) - (len(self.rank.share(last)) == 0)  # batches of which this process has a share
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.order)
+
+    def epoch(self, epoch: int) -> Generator[Batch, None, None]:
+        """Go through the split once; an epoch that is still under way ends here.
+
+        The first one after :meth:`load_state_dict` begins where the state says, if it is the state's epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Chooses the order, where it is not storage order.
+
+        Yields
+        ------
+        images : Tensor of float32, shape (N, 1, size, size)
+            Normalized, on the device. It stays as it is until the next batch is asked for, and no longer.
+        labels : Tensor of float32, shape (N,)
+            0 or 1, on the device.
+
+        Raises
+        ------
+        DatasetError
+            If a shard changed under the loader.
+        """
+        self._end_epoch()
+        first = self.position(epoch)
+        self._resuming = False
+        self._current = self._batches(epoch, first)
+        return self._current
+
+    def position(self, epoch: int) -> int:
+        """The first batch that :meth:`epoch` will deliver: 0, or where :meth:`load_state_dict` left off."""
+        return self._batch if self._resuming and epoch == self._epoch else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: the next batch to deliver. It does not depend on the number of processes."""
+        return {"epoch": self._epoch, "batch": self._batch, **self._fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loader was: its epoch will begin with the batch that it would have delivered next.
+
+        Raises
+        ------
+        ConfigError
+            If that loader had other data or another order.
+        """
+        for name, value in self._fingerprint.items():
+            if state.get(name) != value:
+                raise ConfigError(f"the loader's state has {name} {state.get(name)!r}, this loader has {value!r}")
+        self._end_epoch()
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._resuming = True
+
+    def _batches(self, epoch: int, first: int) -> Generator[Batch, None, None]:
+        self._epoch, self._batch = epoch, first
+        self.wait_s = self.longest_wait_s = 0.0
+        stop = self._full
+        if self._begun != (epoch, first):
+            self._engine.end()
+            if stop:
+                self._engine.begin(epoch, first, stop)
+        self._begun = None
+        try:
+            for batch in range(first, len(self)):
+                begin = time.perf_counter()
+                out = self._engine.next() if batch < stop else self._nothing()
+                waited = time.perf_counter() - begin
+                self.wait_s += waited
+                if batch > first:
+                    self.longest_wait_s = max(self.longest_wait_s, waited)
+                self._batch = batch + 1
+                yield out
+            self._begun = epoch + 1, 0  # most probably asked for next
+        finally:
+            if self._begun is None:
+                self._engine.end()
+
+    def _nothing(self) -> Batch:
+        """Our share of a last batch that has fewer rows than there are processes."""
+        images, labels = (
+            torch.empty(shape, dtype=torch.float32, device=self._device) for shape in ((0, *self._shape), (0,))
+        )
+        return images, labels
+
+    def close(self) -> None:
+        """Give back files, threads and device memory; the loader may not be used afterwards."""
+        self._end_epoch()
+        self._engine.close()
+
+    def __enter__(self) -> Loader:
+        """Return the loader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the loader."""
+        self.close()
+
+    def _end_epoch(self) -> None:
+        """Stop an epoch that was left in the middle, which an error's traceback may still hold."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+
+def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, Any]:
+    """What decides the batches; the engine and the number of processes do not."""
+    parts = [[part.rows, part.used] for part in config.parts]
+    chosen = {name: getattr(config, name) for name in ("batch_size", "order", "seed", "balance", "window")}
+    augmentation = asdict(config.augmentation) if config.augmentation else None
+    return {"dataset": dataset.identity, "split": split, **chosen, "parts": parts, "augmentation": augmentation}
+
+
+def _sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
+    if config.parts and config.order != "shuffle":
+        raise ConfigError(f"order {config.order} with shares of several datasets: only shuffle can take shares")
+    if config.parts and (
+        sum(part.rows for part in config.parts) != len(rows) or any(p.used > p.rows for p in config.parts)
+    ):
+        raise ConfigError(f"the parts {config.parts} are not those of {len(rows)} images")
+    if config.order == "shuffle":
+        return Shares(config.parts, config.seed) if config.parts else Shuffle(len(rows), config.seed)
+    if config.order == "weighted":
+        if config.balance not in rows:
+            raise ConfigError(f"no column {config.balance!r} to balance: the index has {', '.join(rows.columns)}")
+        return Weighted(balanced_weights(rows[config.balance].to_numpy()), config.seed)
+    if config.order == "windowed":
+        return Windowed(shard_sizes(rows["shard"].to_numpy()), config.window, config.seed)
+    return Sequential(len(rows))
+
+
+def _choose(config: LoadConfig, feed: Feed) -> EngineName:
+    if config.engine != "auto":
+        return config.engine
+    free, whole = device_memory(feed.device)
+    if split_bytes(feed) <= min(free, config.resident_share * whole):
+        return "resident"
+    return "dali" if feed.device.type == "cuda" else "fused"
+
+
+def _open(engine: EngineName, feed: Feed) -> Engine:
+    if engine == "resident":
+        return resident_engine(feed)
+    if engine == "fused":
+        if feed.device.type != "cpu":
+            raise ConfigError(f"engine fused on {feed.device}: it is for CPUs, give dali or resident")
+        return FusedEngine(feed)
+    from pneumo_fast.loading.engines.dali import DaliEngine  # noqa: PLC0415  # DALI takes half a second to import, and may be missing
+
+    return DaliEngine(feed)

@@ -1,0 +1,75 @@
+"""Hashing of numbers: what is drawn by it depends on the numbers alone, not on what was drawn before."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+MASK: Final = (1 << 64) - 1
+"""Keeps the low 64 bits of a Python integer."""
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finalizer of SplitMix64 (Steele et al. 2014), which spreads every bit over all the others."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def mix_int(x: int) -> int:
+    """One SplitMix64 step on a Python integer."""
+    return int(mix(np.array([(x + 0x9E3779B97F4A7C15) & MASK], dtype=np.uint64))[0])
+
+
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64 (Steele et al. 2014)
+_DOMAIN: Final = 0x61756772616E67  # keeps these draws apart from those of the order, which has the same seed
+
+
+def uniform(seed: int, epoch: int, rows: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), float64 (count, n): a hash of seed, epoch, row and the place among ``count``."""
+    key = mix_int(mix_int(mix_int(seed & MASK) ^ (epoch & MASK)) ^ _DOMAIN)
+    state = mix(mix(rows.astype(np.uint64)) ^ np.uint64(key))
+    steps = np.arange(1, count + 1, dtype=np.uint64)[:, None] * _GOLDEN
+    bits: NDArray[np.float64] = (mix(state + steps) >> np.uint64(11)).astype(np.float64)
+    return bits * 2.0**-53
+
+
+Rows = NDArray[np.int64]
+
+ROUNDS = 8  # four make a Feistel network hard to tell from random (Luby and Rackoff 1988); eight leave a margin
+
+
+def permute(positions: Rows, n: int, seed: int, epoch: int) -> Rows:
+    """Map positions through the permutation of ``0 .. n - 1`` that ``seed`` and ``epoch`` choose.
+
+    Parameters
+    ----------
+    positions : ndarray of int64, shape (k,)
+        Each in ``0 .. n - 1``.
+    """
+    width = math.isqrt(max(0, n - 1)) + 1
+    keys = _round_keys(seed, epoch)
+    out = _encrypt(positions, width, keys)
+    while (outside := out >= n).any():
+        out[outside] = _encrypt(out[outside], width, keys)
+    return out
+
+
+def _encrypt(values: Rows, width: int, keys: list[np.uint64]) -> Rows:
+    """One pass of the Feistel network on ``0 .. width**2 - 1``; addition modulo ``width`` makes it a bijection."""
+    left, right = np.divmod(values, width)
+    for key in keys:
+        left, right = (
+            right,
+            (left + (mix(right.astype(np.uint64) ^ key) % np.uint64(width)).astype(np.int64)) % width,
+        )
+    return left * width + right
+
+
+def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
+    """A 64-bit key for each round; seed and epoch are mixed one after the other so that (1, 2) is not (2, 1)."""
+    state = mix_int(mix_int(seed & MASK) ^ (epoch & MASK))
+    return [np.uint64(mix_int(state + r)) for r in range(1, ROUNDS + 1)]

@@ -1,0 +1,1 @@
+"""Numbers from labels, logits and patients: no files, no models."""

@@ -1,0 +1,217 @@
+"""How far a figure can be trusted: what an estimate is, and intervals that follow from a formula.
+
+:mod:`pneumo_fast.metrics.intervals` makes the intervals that do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+LEVEL: Final = 0.95
+"""Confidence level of every interval."""
+Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+"""The standard normal's quantile that belongs to it."""
+
+Labels = NDArray[np.int64]
+Logits = NDArray[np.float32]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A figure with its interval; each is None where the images do not define it."""
+
+    value: float | None
+    """The figure."""
+    low: float | None = None
+    """Lower end of the interval at :data:`LEVEL`; None exactly where ``high`` is."""
+    high: float | None = None
+    """Upper end."""
+
+
+def estimate(value: float, interval: Interval | None) -> Estimate:
+    """Put a figure and its interval together; a figure that is no number has neither."""
+    if not math.isfinite(value):
+        return Estimate(value=None)
+    low, high = interval if interval is not None else (None, None)
+    return Estimate(value=float(value), low=low, high=high)
+
+
+def wilson_interval(part: int, whole: int) -> Interval:
+    """Score interval of a proportion at :data:`LEVEL`.
+
+    Parameters
+    ----------
+    part, whole : int
+        ``0 <= part <= whole``, ``whole`` at least 1.
+
+    Returns
+    -------
+    (low, high) : tuple of float
+        Within [0, 1].
+
+    Notes
+    -----
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927) 209;
+    method 3 of R. G. Newcombe, Statistics in Medicine 17 (1998) 857.
+    """
+    share, weight = part / whole, Z**2 / whole
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z * math.sqrt(share * (1 - share) / whole + weight / (4 * whole)) / (1 + weight)
+    low = max(0.0, middle - half) if part else 0.0
+    high = min(1.0, middle + half) if part < whole else 1.0
+    return low, high
+
+
+CHUNK: Final = 2**19
+"""Weights that are worked on together: they stay in a core's cache."""
+LEAST_DEFINED: Final = 0.9
+"""Share of the resamples in which a figure must have a value, for an interval to be given."""
+
+Groups = NDArray[np.int64]
+"""Number of each image's patient, from 0, without gaps."""
+Values = NDArray[np.float64]
+
+
+def group_numbers(groups: pd.Series[str]) -> Groups:
+    """Number the patients; an image without one (``""``) gets a number of its own.
+
+    Returns
+    -------
+    ndarray of int64, shape (images,)
+    """
+    unknown = (groups == "").to_numpy()
+    names = np.where(unknown, [f"i{row}" for row in range(len(groups))], "g" + groups.to_numpy(dtype=object))
+    return pd.factorize(names)[0].astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bootstrap:
+    """How to resample."""
+
+    resamples: int = 2000
+    """How often, at least 100."""
+    seed: int = 0
+    """Chooses the resamples."""
+
+    def draws(self, groups: Groups) -> Iterator[NDArray[np.float32]]:
+        """How often each patient is drawn, in whole numbers; blocks of shape (resamples of the block, patients)."""
+        patients = int(groups.max()) + 1
+        random = np.random.default_rng(abs(self.seed))
+        block = max(1, CHUNK // len(groups))
+        for start in range(0, self.resamples, block):
+            rows = min(block, self.resamples - start)
+            picked = random.integers(patients, size=(rows, patients)) + patients * np.arange(rows)[:, None]
+            yield np.bincount(picked.ravel(), minlength=rows * patients).reshape(rows, patients).astype(np.float32)
+
+    def sums(self, groups: Groups, columns: Values) -> Values:
+        """Sums of per-image values, resampled.
+
+        Parameters
+        ----------
+        groups : ndarray of int64, shape (n,)
+        columns : ndarray of float64, shape (n, m)
+
+        Returns
+        -------
+        ndarray of float64, shape (resamples, m)
+        """
+        totals = np.stack([np.bincount(groups, column) for column in columns.T], axis=1)
+        return np.concatenate([drawn.astype(np.float64) @ totals for drawn in self.draws(groups)])
+
+    def ranked(self, labels: Labels, scores: NDArray[np.floating], groups: Groups, levels: tuple[float, ...]) -> Values:
+        """Figures that depend on the order of the scores alone, resampled; see :func:`rank_figures`.
+
+        Returns
+        -------
+        ndarray of float64, shape (resamples, 2 + 2 * len(levels))
+        """
+        order = np.argsort(-scores, kind="stable")
+        labels, scores, groups = labels[order], scores[order], groups[order]
+        return np.concatenate([rank_figures(labels, scores, drawn[:, groups], levels) for drawn in self.draws(groups)])
+
+
+def rank_figures(
+    labels: Labels, scores: NDArray[np.floating], weights: NDArray[np.float32], levels: tuple[float, ...]
+) -> Values:
+    """AUROC, average precision, and best sensitivity and specificity at given levels of the other.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        0 or 1.
+    scores : ndarray, shape (n,)
+        From the highest down.
+    weights : ndarray of float32, shape (b, n)
+        How often each image counts, in whole numbers.
+    levels : tuple of float
+        Specificities at which the highest sensitivity is wanted, and the reverse.
+
+    Returns
+    -------
+    ndarray of float64, shape (b, 2 + 2 * len(levels))
+        AUROC, average precision, sensitivity at each level of specificity, specificity at each of sensitivity; NaN
+        where a class is not there.
+    """
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
+    exact = np.float32 if len(scores) < 2**22 else np.float64  # whole numbers up to 2^24 are exact in float32
+    found = np.cumsum(weights * (labels == 1), axis=1, dtype=exact)[:, last].astype(np.float64)
+    alarms = np.cumsum(weights * (labels == 0), axis=1, dtype=exact)[:, last].astype(np.float64)
+    positives, negatives = found[:, -1:], alarms[:, -1:]
+    new_found, new_alarms = np.diff(found, prepend=0.0, axis=1), np.diff(alarms, prepend=0.0, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = (new_alarms * (found - new_found / 2)).sum(axis=1) / (positives * negatives)[:, 0]
+        precision = np.divide(found, found + alarms, out=np.zeros_like(found), where=found + alarms > 0)
+        average = (new_found * precision).sum(axis=1) / positives[:, 0]
+        figures = [area, np.where(negatives[:, 0] > 0, average, np.nan)]
+        for level in levels:
+            allowed = (1 - level + 1e-9) * negatives  # the rest of a rounded level must not cost an alarm
+            reached = np.where(alarms <= allowed, found, 0.0).max(axis=1)
+            figures.append(np.where(negatives[:, 0] > 0, reached / positives[:, 0], np.nan))
+        for level in levels:
+            needed = (level - 1e-9) * positives
+            paid = np.where(found >= needed, alarms, np.inf).min(axis=1)
+            figures.append(np.where(positives[:, 0] > 0, 1 - paid / negatives[:, 0], np.nan))
+    return np.stack(figures, axis=1)
+
+
+def percentile_interval(replicates: Values) -> Interval | None:
+    """Interval at :data:`~pneumo_fast.metrics.intervals.LEVEL` between percentiles of a resampled figure.
+
+    Parameters
+    ----------
+    replicates : ndarray of float64, shape (resamples,)
+        Not finite where a resample does not define the figure.
+
+    Returns
+    -------
+    (low, high) : tuple of float, or None
+        None where too many resamples do not define it, or all give the same: then they say nothing about it.
+    """
+    defined = replicates[np.isfinite(replicates)]
+    if len(defined) < LEAST_DEFINED * len(replicates):
+        return None
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return None if high - low < 1e-12 else (low, high)
+
+
+def mean_interval(values: Values, groups: Groups, *, resamples: int, seed: int) -> Interval | None:
+    """Interval of the mean of per-image values.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+    groups : ndarray of int64, shape (n,)
+        Numbers of the patients; they need not be without gaps.
+    """
+    groups = np.unique(groups, return_inverse=True)[1]
+    sums = Bootstrap(resamples=resamples, seed=seed).sums(groups, np.stack([values, np.ones_like(values)], axis=1))
+    return percentile_interval(sums[:, 0] / sums[:, 1])

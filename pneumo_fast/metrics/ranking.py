@@ -1,0 +1,122 @@
+"""What depends on the order of the images alone: AUROC, average precision, the curves.
+
+Areas and curves are torchmetrics' own, from ranks (see :func:`ranks`); intervals are the bootstrap's over patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional import classification as tm
+
+from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Labels, estimate, percentile_interval, rank_figures
+from pneumo_fast.metrics.scored import Sample, Scores
+
+LEVELS: Final = (0.9, 0.95)
+"""Specificities at which the sensitivity is given, and the reverse."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SensitivityAt:
+    """The highest sensitivity that some threshold gives at no less than a specificity."""
+
+    specificity: float
+    sensitivity: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecificityAt:
+    """The highest specificity that some threshold gives at no less than a sensitivity."""
+
+    sensitivity: float
+    specificity: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """What depends on the order of the images alone."""
+
+    auroc: Estimate
+    """Area under the ROC curve."""
+    average_precision: Estimate
+    """Area under the precision-recall steps."""
+    sensitivity_at_specificity: tuple[SensitivityAt, ...]
+    specificity_at_sensitivity: tuple[SpecificityAt, ...]
+
+
+def rank(sample: Sample, bootstrap: Bootstrap) -> Ranking:
+    """Judge the order of the images; every figure is None where they are all of one class."""
+    count = 2 + 2 * len(LEVELS)
+    estimates = [Estimate(value=None)] * count
+    if sample.two_classes:
+        order = np.argsort(-sample.logits, kind="stable")
+        once = np.ones((1, sample.n), np.float32)
+        values = rank_figures(sample.labels[order], sample.logits[order], once, LEVELS)[0].tolist()
+        values[:2] = [auroc(sample.labels, sample.logits), average_precision(sample.labels, sample.logits)]
+        again = bootstrap.ranked(sample.labels, sample.logits, sample.groups, LEVELS)
+        estimates = [estimate(v, percentile_interval(r)) for v, r in zip(values, again.T, strict=True)]
+    at_specificity, at_sensitivity = estimates[2 : 2 + len(LEVELS)], estimates[2 + len(LEVELS) :]
+    return Ranking(
+        auroc=estimates[0],
+        average_precision=estimates[1],
+        sensitivity_at_specificity=tuple(
+            SensitivityAt(specificity=level, sensitivity=e) for level, e in zip(LEVELS, at_specificity, strict=True)
+        ),
+        specificity_at_sensitivity=tuple(
+            SpecificityAt(sensitivity=level, specificity=e) for level, e in zip(LEVELS, at_sensitivity, strict=True)
+        ),
+    )
+
+
+def auroc(labels: Labels, scores: Scores) -> float:
+    """Area under the ROC curve; both classes are there."""
+    return _rounded(tm.binary_auroc(ranks(scores), torch.tensor(labels)))
+
+
+def average_precision(labels: Labels, scores: Scores) -> float:
+    """Area under the precision-recall steps; both classes are there."""
+    return _rounded(tm.binary_average_precision(ranks(scores), torch.tensor(labels)))
+
+
+def ranks(scores: Scores) -> torch.Tensor:
+    """Scores in [0, 1] with the order and the ties of the given ones.
+
+    torchmetrics guesses from the range whether it was given logits, and would squash them into float32 ties.
+    """
+    _, place = np.unique(scores, return_inverse=True)
+    return torch.from_numpy(place / max(int(place.max()), 1))
+
+
+def _rounded(area: torch.Tensor) -> float:
+    """Seven decimals, which is what the float32 of torchmetrics carries."""
+    return min(1.0, round(float(area), 7))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Curve:
+    """Points of a curve in the order of falling thresholds; both axes in [0, 1]."""
+
+    x: NDArray[np.float64]
+    """False positive rate (ROC) or recall (precision-recall), never falling."""
+    y: NDArray[np.float64]
+    """True positive rate (ROC) or precision (precision-recall)."""
+
+
+def roc_curve(labels: Labels, logits: Scores) -> Curve:
+    """Every point of the ROC curve, from (0, 0) to (1, 1); needs both classes."""
+    x, y, _ = tm.binary_roc(ranks(logits), torch.tensor(labels))
+    return Curve(x=x.double().numpy(), y=y.double().numpy())
+
+
+def precision_recall_curve(labels: Labels, logits: Scores) -> Curve:
+    """Every measured point of the precision-recall curve, by rising recall; needs both classes.
+
+    Average precision is the area under the steps that hold each precision from the recall before it.
+    """
+    precision, recall, _ = tm.binary_precision_recall_curve(ranks(logits), torch.tensor(labels))
+    x, y = (values.flip(0)[1:].double().numpy() for values in (recall, precision))  # without the made-up (0, 1)
+    return Curve(x=x, y=y)

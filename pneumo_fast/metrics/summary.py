@@ -1,0 +1,83 @@
+"""All figures of a judged split, as dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pneumo_fast.metrics.calibration import Quality
+from pneumo_fast.metrics.ranking import Ranking
+from pneumo_fast.metrics.subgroups import Subgroup, ViewOnly
+from pneumo_fast.metrics.thresholds import ThresholdMetrics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """On which images thresholds and calibration were fitted, and on which they are judged."""
+
+    chosen_on: str
+    reported_on: str
+    n: int
+    """Images reported on."""
+    positives: int
+    """Of these."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibrated:
+    """A calibration, and what it does to the images reported on."""
+
+    temperature: float
+    log_pos_weight: float
+    before: Quality
+    after: Quality
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecisionCurve:
+    """Net benefit by threshold; calling no image positive has the benefit 0."""
+
+    scale: str
+    """Which probability is compared with the threshold: ``calibrated``, or ``plain`` where there is no calibration."""
+    n: int
+    """Images."""
+    prevalence: float
+    """Their share of positives."""
+    threshold: tuple[float, ...]
+    model: tuple[float, ...]
+    """Of the model's calls."""
+    treat_all: tuple[float, ...]
+    """Of calling every image positive."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """All figures."""
+
+    n: int
+    """Images, at least 1."""
+    positives: int
+    """Images labelled 1."""
+    negatives: int
+    """Images labelled 0."""
+    prevalence: float
+    """Positives / n."""
+    ranking: Ranking
+    probability: Quality
+    """Of the plain probability, on all images."""
+    thresholds: tuple[ThresholdMetrics, ...]
+    """At the thresholds that were asked for, on the plain probability and all images."""
+    always_negative: ThresholdMetrics
+    """The same for calling every image negative."""
+    view_only: ViewOnly | None
+    """What the view position alone scores; None where it is not known."""
+    parts: Parts | None
+    """None where nothing could be chosen."""
+    calibration: Calibrated | None
+    chosen_thresholds: tuple[ThresholdMetrics, ...]
+    """Thresholds that were chosen, on the images reported on."""
+    decision_curve: DecisionCurve
+    prevalence_stated: float | None
+    """Share of positives for which predictive values are given as well."""
+    subgroups: tuple[Subgroup, ...]
+    tradeoffs: tuple[str, ...]
+    """What lowering the threshold traded, one sentence per step down."""

@@ -1,0 +1,239 @@
+"""What a threshold gives: counts, rates with intervals, net benefit; and how a threshold is chosen.
+
+torchmetrics counts; the rates are quotients of the counts; intervals are the bootstrap's over patients. A rate that the
+images do not define is None, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional import classification as tm
+
+from pneumo_fast.metrics.intervals import (
+    Bootstrap,
+    Estimate,
+    Groups,
+    Interval,
+    Values,
+    estimate,
+    percentile_interval,
+    wilson_interval,
+)
+from pneumo_fast.metrics.scored import Sample, call_positive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Confusion:
+    """How many images of each class were called what."""
+
+    tn: int
+    """Negatives called negative."""
+    fp: int
+    """Negatives called positive: false alarms."""
+    fn: int
+    """Positives called negative: missed."""
+    tp: int
+    """Positives called positive: found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThresholdMetrics:
+    """What one threshold gives; rates lie in [0, 1]."""
+
+    name: str
+    """How people call it: the number, or how it was chosen."""
+    threshold: float | None
+    """Probability from which an image is called positive; None for 'always negative'."""
+    scale: str
+    """Which probability: ``plain`` or ``calibrated``."""
+    accuracy: Estimate
+    """Images called right, of all."""
+    precision: Estimate
+    """Positives, of the images called positive: the positive predictive value."""
+    recall: Estimate
+    """Positives found, of all positives: the sensitivity."""
+    specificity: Estimate
+    """Negatives called negative, of all negatives."""
+    npv: Estimate
+    """Negatives, of the images called negative: the negative predictive value."""
+    f1: Estimate
+    """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
+    mcc: Estimate
+    """Matthews correlation of labels and calls, in [-1, 1]."""
+    net_benefit: Estimate
+    """tp / n - fp / n * threshold / (1 - threshold): Vickers and Elkin, Medical Decision Making 26 (2006) 565."""
+    ppv_at_prevalence: Estimate | None
+    """The positive predictive value at the prevalence that was stated; None where none was."""
+    npv_at_prevalence: Estimate | None
+    """The negative predictive value there."""
+    confusion: Confusion
+    """The counts behind it all."""
+
+
+def at_threshold(
+    sample: Sample,
+    threshold: float,
+    bootstrap: Bootstrap,
+    *,
+    name: str = "",
+    prevalence: float | None = None,
+) -> ThresholdMetrics:
+    """Count what a threshold on the plain probability calls right and wrong; compute the rates and their intervals.
+
+    Parameters
+    ----------
+    prevalence : float, optional
+        Share of positives, between 0 and 1, for which predictive values are wanted as well.
+    """
+    called = call_positive(sample.probabilities, threshold)
+    return _judge_calls(sample, called, threshold, bootstrap, name or f"{threshold}", prevalence)
+
+
+def always_negative(sample: Sample, bootstrap: Bootstrap) -> ThresholdMetrics:
+    """The same figures for calling every image negative."""
+    return _judge_calls(sample, np.zeros(sample.n, bool), None, bootstrap, "always negative", None)
+
+
+def _judge_calls(
+    sample: Sample,
+    called: NDArray[np.bool_],
+    threshold: float | None,
+    bootstrap: Bootstrap,
+    name: str,
+    prevalence: float | None,
+) -> ThresholdMetrics:
+    # torchmetrics itself would compare with ">"; given classes instead of probabilities it only counts.
+    (tn, fp), (fn, tp) = tm.binary_confusion_matrix(
+        torch.from_numpy(called.astype(np.int64)), torch.tensor(sample.labels)
+    ).tolist()
+    ill = sample.labels == 1
+    cells = np.stack([~ill & ~called, ~ill & called, ill & ~called, ill & called], axis=1)
+    again = rates(bootstrap.sums(sample.groups, cells.astype(np.float64)), threshold, prevalence)
+    values = rates(np.array([[tn, fp, fn, tp]], dtype=np.float64), threshold, prevalence)
+    intervals = {key: percentile_interval(again[key]) for key in values}
+    wholes = {"accuracy": ill | ~ill, "precision": called, "recall": ill, "specificity": ~ill, "npv": ~called}
+    for key, whole in wholes.items():
+        if whole.any() and float(values[key][0]) in {0.0, 1.0}:
+            intervals[key] = _wilson_of_patients(sample.groups[whole], part=float(values[key][0]))
+    estimates = {key: estimate(float(value[0]), intervals[key]) for key, value in values.items()}
+    ppv, npv = (estimates.pop(key, None) for key in ("ppv_at_prevalence", "npv_at_prevalence"))
+    return ThresholdMetrics(
+        name=name,
+        threshold=threshold,
+        scale="plain",
+        confusion=Confusion(tn=tn, fp=fp, fn=fn, tp=tp),
+        ppv_at_prevalence=ppv,
+        npv_at_prevalence=npv,
+        **estimates,
+    )
+
+
+def _wilson_of_patients(groups: Groups, part: float) -> Interval:
+    """Interval of a share of 0 or 1, which no resample changes, counting patients instead of images."""
+    patients = len(np.unique(groups))
+    return wilson_interval(round(part * patients), patients)
+
+
+def rates(counts: Values, threshold: float | None, prevalence: float | None = None) -> dict[str, Values]:
+    """Rates that follow from confusion matrices.
+
+    Parameters
+    ----------
+    counts : ndarray of float64, shape (b, 4)
+        tn, fp, fn, tp.
+    threshold : float, optional
+        For the net benefit: false alarms weigh threshold / (1 - threshold); None weighs them 0.
+
+    Returns
+    -------
+    dict of ndarray of float64, shape (b,)
+        Not a number where a rate divides by nothing.
+    """
+    tn, fp, fn, tp = counts.T
+    n = counts.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+        odds = np.float64(threshold or 0.0) / np.float64(1.0 - (threshold or 0.0))
+        found = {
+            "accuracy": (tp + tn) / n,
+            "precision": tp / (tp + fp),
+            "recall": sensitivity,
+            "specificity": specificity,
+            "npv": tn / (tn + fn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "mcc": (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)),
+            "net_benefit": (tp - fp * odds) / n,
+        }
+        if prevalence is not None:
+            ill, well = prevalence, 1.0 - prevalence
+            called = sensitivity * ill + (1 - specificity) * well
+            found["ppv_at_prevalence"] = sensitivity * ill / called
+            found["npv_at_prevalence"] = specificity * well / (1 - called)
+    return found
+
+
+def net_benefits(sample: Sample, thresholds: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Net benefit of calling positive by the sigmoid of the logits, and of calling every image positive.
+
+    Returns
+    -------
+    model, treat_all : list of float
+        One value per threshold below 1; calling none positive has the benefit 0.
+    """
+    at = np.asarray(thresholds)
+    found, alarms = (_count_from(sample.probabilities[sample.labels == label], at) for label in (1, 0))
+    odds = at / (1 - at)
+    share = sample.positives / sample.n
+    return ((found - alarms * odds) / sample.n).tolist(), (share - (1 - share) * odds).tolist()
+
+
+# ---- choosing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """A threshold on the plain probability that was chosen on some images, to be judged on others."""
+
+    name: str
+    """How it was chosen."""
+    threshold: float
+
+
+def choose(
+    sample: Sample, target_sensitivity: float, target_specificity: float, cost_ratio: float | None
+) -> tuple[Chosen, ...]:
+    """Choose thresholds among the probabilities of a sample that holds both classes; of equals the highest.
+
+    Parameters
+    ----------
+    target_sensitivity, target_specificity : float
+        The highest threshold that reaches the one, the lowest that reaches the other.
+    cost_ratio : float, optional
+        False alarms that a missed positive is worth.
+
+    Notes
+    -----
+    W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32.
+    """
+    values = np.unique(sample.probabilities)[::-1]
+    found, alarms = (_count_from(sample.probabilities[sample.labels == label], values) for label in (1, 0))
+    positives, negatives = sample.positives, sample.n - sample.positives
+    sensitivity, specificity = found / positives, 1 - alarms / negatives
+    chosen = {"Youden's J": int(np.argmax(sensitivity + specificity))}
+    chosen[f"sensitivity at least {target_sensitivity:g}"] = int(np.argmax(sensitivity >= target_sensitivity - 1e-9))
+    if (reaching := np.flatnonzero(specificity >= target_specificity - 1e-9)).size:
+        chosen[f"specificity at least {target_specificity:g}"] = int(reaching[-1])
+    if cost_ratio is not None:
+        cost = cost_ratio * (positives - found) + alarms
+        chosen[f"least cost, a miss worth {cost_ratio:g} false alarms"] = int(np.argmin(cost))
+    return tuple(Chosen(name=name, threshold=float(values[place])) for name, place in chosen.items())
+
+
+def _count_from(probabilities: Values, thresholds: Values) -> NDArray[np.int64]:
+    """How many are at or above each threshold."""
+    return len(probabilities) - np.searchsorted(np.sort(probabilities), thresholds, side="left")

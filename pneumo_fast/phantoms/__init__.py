@@ -1,0 +1,1 @@
+"""Synthetic radiographs with tables like RSNA's, for tests and demonstrations."""

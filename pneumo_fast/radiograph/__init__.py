@@ -1,0 +1,1 @@
+"""One file becomes one square image, or one typed rejection."""

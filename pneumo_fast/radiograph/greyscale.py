@@ -1,0 +1,259 @@
+"""From stored pixel values to display values in [0, 1], as DICOM says: the greyscale curve of one image.
+
+The order is that of the standard's pipeline (PS3.4 N.2): modality LUT or rescale, then VOI LUT or window, then
+presentation (inversion of MONOCHROME1). Each step maps one value to one value, so the whole is one curve, worked
+out in float64 on a table of all values that can be stored and then looked up. White is the top of the declared
+range, never the image's own maximum, so that equal values look equal in every image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
+
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.radiograph.header import Header, PixelFormat, Stored, first_number
+from pneumo_fast.vocabulary import Window
+
+Values = NDArray[np.float64]
+
+LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Maps stored values to display values."""
+
+    apply: Callable[[Values], Values]
+    """Stored values (any shape) to display values in [0, 1], 0 being black."""
+    linear: tuple[float, float] | None
+    """(scale, offset) where display = stored * scale + offset for every value that can be stored, else None."""
+    intensity: str
+    """How white was decided: ``range`` (declared range), ``window``, ``voi_lut``."""
+    notes: tuple[str, ...] = ()
+    """Peculiarities of the header that were decided by rule."""
+
+
+def greyscale_curve(header: Header, bits_stored: int, *, signed: bool, window: Window) -> Curve:
+    """Work out the curve of a single-channel image.
+
+    Parameters
+    ----------
+    header : pydicom.Dataset
+    bits_stored : int
+        1 to 32.
+    signed : bool
+        Whether stored values are two's complement.
+    window : "auto" or "none"
+        ``auto`` applies a VOI LUT where there is one, else the first window, unless that cannot belong to these
+        values; ``none`` never does.
+
+    Raises
+    ------
+    RejectedImageError
+        ``bad_header`` for a LUT or rescale that cannot be applied.
+    """
+    modality, low, high = _modality(header, *stored_range(bits_stored, signed=signed), signed=signed)
+    notes: list[str] = []
+    voi, intensity = _linear(low, high), "range"
+    if window == "auto":
+        if _items(header, "VOILUTSequence"):
+            voi, intensity = _voi_lut(header, notes, negative=low < 0), "voi_lut"
+        elif found := _window(header, low, high, notes):
+            voi, intensity = found, "window"
+    inverted = _is_inverted(header, notes)
+
+    def apply(stored: Values) -> Values:
+        shown = voi(modality(stored))
+        return 1.0 - shown if inverted else shown
+
+    linear = None
+    if intensity == "range" and not _items(header, "ModalityLUTSequence"):
+        black, one = (modality(np.array([0.0, 1.0])) - low) / (high - low)
+        linear = (float(black - one), float(1.0 - black)) if inverted else (float(one - black), float(black))
+    return Curve(apply=apply, linear=linear, intensity=intensity, notes=tuple(notes))
+
+
+def apply_curve(curve: Curve, stored: NDArray[np.integer], bits_stored: int, *, signed: bool) -> NDArray[np.float32]:
+    """Display values of an image, float32 in [0, 1], of the shape of ``stored``."""
+    if bits_stored > LARGEST_TABLE_BITS:
+        return curve.apply(stored.astype(np.float64)).astype(np.float32)
+    low, high = stored_range(bits_stored, signed=signed)
+    table = curve.apply(np.arange(low, high + 1, dtype=np.float64)).astype(np.float32)
+    if low == 0 and stored.dtype.kind == "u":
+        return table.take(stored, mode="clip")
+    return table.take(stored.astype(np.int64) - low, mode="clip")
+
+
+def stored_range(bits_stored: int, *, signed: bool) -> tuple[int, int]:
+    """Smallest and largest value that can be stored (PS3.3 C.7.6.3.1.4)."""
+    if signed:
+        return -(1 << (bits_stored - 1)), (1 << (bits_stored - 1)) - 1
+    return 0, (1 << bits_stored) - 1
+
+
+def _linear(low: float, high: float) -> Callable[[Values], Values]:
+    return lambda x: np.clip((x - low) / (high - low), 0.0, 1.0)
+
+
+def _modality(
+    header: Header, low: float, high: float, *, signed: bool
+) -> tuple[Callable[[Values], Values], float, float]:
+    """Modality LUT (PS3.3 C.11.1), else rescale; with the range of what comes out."""
+    if items := _items(header, "ModalityLUTSequence"):
+        table, first, full = _read_lut(header, items[0], "modality LUT", negative=signed)
+        return _lookup(table, first), 0.0, full
+    found = first_number(header, "RescaleSlope"), first_number(header, "RescaleIntercept")
+    slope, intercept = (1.0 if found[0] is None else found[0]), (found[1] or 0.0)
+    if slope == 0.0:
+        raise RejectedImageError("bad_header", "Rescale Slope is 0, which makes every pixel equal")
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return (lambda x: x * slope + intercept), ends[0], ends[1]
+
+
+def _voi_lut(header: Header, notes: list[str], *, negative: bool) -> Callable[[Values], Values]:
+    """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1] by the bits that its data use."""
+    items = _items(header, "VOILUTSequence")
+    if len(items) > 1:
+        notes.append("first_voi_lut_of_several")
+    table, first, full = _read_lut(header, items[0], "VOI LUT", negative=negative)
+    return _lookup(table / full, first)
+
+
+def _window(header: Header, low: float, high: float, notes: list[str]) -> Callable[[Values], Values] | None:
+    """The first window (PS3.3 C.11.2.1.2); None where there is none or it cannot belong to these values.
+
+    Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
+    image. A window that lies outside the values, or is more than four times as wide as they are, is not applied.
+    """
+    center, width = first_number(header, "WindowCenter"), first_number(header, "WindowWidth")
+    if center is None or width is None:
+        return None
+    kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+    narrowest = 1.0 if kind == "LINEAR" else 0.0
+    misfit = center + width / 2 <= low or center - width / 2 >= high or width > 4 * (high - low + 1)
+    if width < narrowest or width <= 0 or misfit or kind not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+        notes.append("window_ignored")
+        return None
+    if isinstance(header.get("WindowCenter"), list | tuple | pydicom.multival.MultiValue):
+        notes.append("first_window_of_several")
+    if kind == "SIGMOID":
+        return lambda x: 1.0 / (1.0 + np.exp(np.clip(-4.0 * (x - center) / width, -700.0, 700.0)))
+    if kind == "LINEAR_EXACT":
+        return lambda x: np.clip((x - center) / width + 0.5, 0.0, 1.0)
+    if width == 1.0:
+        return lambda x: (x > center - 0.5).astype(np.float64)
+    return lambda x: np.clip((x - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+
+
+def _is_inverted(header: Header, notes: list[str]) -> bool:
+    """MONOCHROME1 means low values are white; Presentation LUT Shape says the same once more, not twice.
+
+    The DX module pairs INVERSE with MONOCHROME1 and IDENTITY with MONOCHROME2 (PS3.3 C.8.11.3.1.2). Where they
+    contradict each other the Photometric Interpretation counts, being the one that every viewer obeys.
+    """
+    inverted = str(header.get("PhotometricInterpretation")).strip().upper() == "MONOCHROME1"
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    if (shape == "INVERSE" and not inverted) or (shape == "IDENTITY" and inverted):
+        notes.append("presentation_lut_contradicts")
+    return inverted
+
+
+def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
+    """A LUT's data, the first value mapped, and the output value of white (PS3.3 C.11.1.1).
+
+    White is all ones in as many bits as the data use, which may be fewer than the descriptor declares.
+    """
+    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+    if descriptor is None or data is None or len(descriptor) != 3:
+        raise RejectedImageError("bad_header", f"the {name} has no descriptor or no data")
+    entries, first = (int(descriptor[0]) & 0xFFFF) or 1 << 16, int(descriptor[1])
+    if negative and first >= 1 << 15:
+        first -= 1 << 16
+    table = _lut_data(data, entries, int(descriptor[2]), "<" if _is_little_endian(header) else ">")
+    if len(table) < entries or not table.any():
+        raise RejectedImageError("bad_header", f"the {name} declares {entries} entries and has {len(table)}")
+    return table[:entries], first, float((1 << int(table.max()).bit_length()) - 1)
+
+
+def _is_little_endian(header: Header) -> bool:
+    return bool(getattr(header, "original_encoding", (None, True))[1] in {None, True})
+
+
+def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:
+    """LUT Data come as numbers, or as words in the file's byte order; entries of 8 bits may be packed two in a word."""
+    words = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data))
+    if bits <= 8 and len(words) == (entries + 1) // 2:
+        words = np.frombuffer(words.astype("<u2").tobytes(), np.uint8)
+    return words.astype(np.float64)
+
+
+def _lookup(table: Values, first: int) -> Callable[[Values], Values]:
+    """Values below the first entry take the first, values above the last the last."""
+    return lambda x: table[np.clip(np.rint(x) - first, 0, len(table) - 1).astype(np.int64)]
+
+
+def _items(header: Header, keyword: str) -> list[pydicom.Dataset]:
+    return list(header.get(keyword) or [])
+
+
+GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
+LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
+    """A grey picture's luminance, in [0, 1].
+
+    Parameters
+    ----------
+    rgb : ndarray of integers, shape (rows, columns, 3)
+    white : int
+        The value of white.
+
+    Raises
+    ------
+    RejectedImageError
+        ``colour`` where the channels of any pixel differ by more than 4/255.
+    """
+    darkest, brightest = rgb.min(axis=-1), rgb.max(axis=-1)
+    if int((brightest - darkest).max()) > GREY_TOLERANCE * white:
+        raise RejectedImageError("colour", "the three channels differ")
+    return np.clip(rgb @ (LUMINANCE / white), 0.0, 1.0)
+
+
+def padding(header: Header, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+    """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2)."""
+    value, limit = first_number(header, "PixelPaddingValue"), first_number(header, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    both = (value, value if limit is None else limit)
+    low, high = sorted(as_stored(int(v), form.stored, signed=form.signed) for v in both)
+    return (stored >= low) & (stored <= high)
+
+
+def as_stored(value: int, bits: int, *, signed: bool) -> int:
+    """Padding values are often written with the wrong one of US and SS, or with bits that the pixels lose."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
+
+
+def grey_of_colour(header: Dataset, form: PixelFormat, stored: Stored) -> NDArray[np.float64]:
+    """A grey picture stored in colour, by luminance, in [0, 1]; a colour picture is rejected.
+
+    Raises
+    ------
+    RejectedImageError
+        ``colour``.
+    """
+    bits = form.stored
+    if form.photometric == "PALETTE COLOR":
+        stored = apply_color_lut(stored, header)[..., :3]
+        bits = 8 if stored.max() < 1 << 8 else 16
+    return grey_of_rgb(stored, (1 << bits) - 1)

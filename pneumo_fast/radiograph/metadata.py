@@ -1,0 +1,112 @@
+"""What may be known of an image: an allow-list, parsed leniently and bounded, so that no free text comes through."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from pneumo_fast.radiograph.header import Header, PixelFormat
+
+VIEWS: Final = ("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "OBLIQUE")
+"""Defined terms of View Position (PS3.3 C.8.1.1), and two words in use beside them."""
+_SYNONYMS: Final = {"LAT": "LATERAL", "OBL": "OBLIQUE"}
+BODY_PARTS: Final = (
+    "ABDOMEN", "ANKLE", "BREAST", "CHEST", "CLAVICLE", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR", "FOOT", "FOREARM",
+    "HAND", "HEAD", "HIP", "HUMERUS", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "RIB", "SHOULDER", "SKULL", "SPINE",
+    "STERNUM", "THORAX", "TSPINE", "WRIST",
+)  # fmt: skip
+"""Terms of Body Part Examined that are let through (PS3.16 annex L)."""
+OLDEST: Final = 120
+_YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metadata:
+    """Attributes of one image; text is ``""`` where unknown or not plausible."""
+
+    sex: str
+    """``M``, ``F``, ``O`` or ``""``."""
+    age: str
+    """Whole years, ``0`` to ``120``, or ``""``."""
+    view: str
+    """View position: one of :data:`VIEWS`, or ``""``."""
+    body_part: str
+    """Body part examined: one of :data:`BODY_PARTS`, or ``""``."""
+    height: int
+    """Rows of the source, in pixels."""
+    width: int
+    """Columns of the source, in pixels."""
+    spacing_mm: str
+    """Distance between rows, in millimetres at the detector where known, or ``""``."""
+    bits_stored: int
+    """Bits that hold a pixel's value."""
+    photometric: str
+    """Photometric interpretation."""
+    burned_in: str
+    """Burned In Annotation: ``YES``, ``NO`` or ``""``."""
+
+
+def read_metadata(header: Header, form: PixelFormat) -> Metadata:
+    """Read the allow-listed attributes of a header whose image attributes have been checked."""
+    return Metadata(
+        sex=_one_of(header, "PatientSex", ("M", "F", "O")),
+        age=parse_age(_text(header, "PatientAge")),
+        view=_view_in(_text(header, "ViewPosition")) or _view_in(_text(header, "SeriesDescription")),
+        body_part=_one_of(header, "BodyPartExamined", BODY_PARTS),
+        height=form.rows,
+        width=form.columns,
+        spacing_mm=_spacing(header),
+        bits_stored=form.stored,
+        photometric=form.photometric,
+        burned_in=_one_of(header, "BurnedInAnnotation", ("YES", "NO")),
+    )
+
+
+def unknown_metadata(height: int, width: int, bits: int) -> Metadata:
+    """Of a picture, which has a size and nothing else."""
+    return Metadata(
+        sex="", age="", view="", body_part="", height=height, width=width, spacing_mm="",
+        bits_stored=bits, photometric="MONOCHROME2", burned_in="",
+    )  # fmt: skip
+
+
+def parse_age(text: str) -> str:
+    """Whole years from an age string: ``051Y``, ``006M`` and the bare ``51`` are understood (PS3.5 6.2, AS)."""
+    found = re.fullmatch(r"(\d{1,4})([YMWD]?)", text)
+    if not found:
+        return ""
+    years = int(int(found[1]) * _YEARS[found[2]])
+    return str(years) if years <= OLDEST else ""
+
+
+def _view_in(description: str) -> str:
+    """The one view that stands as a word of its own in a text, as in ``view: AP``; two of them say nothing."""
+    words = (_SYNONYMS.get(word, word) for word in re.findall(r"[A-Z]+", description))
+    views = {word for word in words if word in VIEWS}
+    return views.pop() if len(views) == 1 else ""
+
+
+def _spacing(header: Header) -> str:
+    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
+        value = header.get(keyword)
+        try:
+            row_spacing = float(value[0]) if value else math.nan
+        except (TypeError, ValueError, IndexError):
+            continue
+        if 0.001 <= row_spacing <= 10.0:
+            return f"{row_spacing:g}"
+    return ""
+
+
+def _text(header: Header, keyword: str) -> str:
+    try:
+        return str(header.get(keyword) or "").strip().upper()
+    except (ValueError, TypeError, AttributeError, NotImplementedError):  # pydicom parses values when first asked
+        return ""
+
+
+def _one_of(header: Header, keyword: str, allowed: tuple[str, ...]) -> str:
+    value = _text(header, keyword)
+    return value if value in allowed else ""

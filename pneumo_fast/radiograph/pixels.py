@@ -1,0 +1,210 @@
+"""Decodes the pixel data of one frame into stored values."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
+
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.radiograph.codestream import FrameInfo, Kind, decode_grey_jpeg, join_fragments, read_frame_info
+from pneumo_fast.radiograph.header import GREY, Header, PixelFormat, Stored
+
+_JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
+_LOSSLESS: Final = ("gdcm", "pylibjpeg")
+_WAVELET: Final = ("pylibjpeg", "pillow", "gdcm")
+PLUGINS: Final[dict[UID, tuple[str, ...]]] = {
+    uid.JPEGBaseline8Bit: _JPEG,
+    uid.JPEGExtended12Bit: _JPEG,
+    uid.JPEGLossless: _LOSSLESS,
+    uid.JPEGLosslessSV1: _LOSSLESS,
+    uid.JPEGLSLossless: _LOSSLESS,
+    uid.JPEGLSNearLossless: _LOSSLESS,
+    uid.JPEG2000Lossless: _WAVELET,
+    uid.JPEG2000: _WAVELET,
+    uid.HTJ2KLossless: ("pylibjpeg",),
+    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
+    uid.HTJ2K: ("pylibjpeg",),
+    uid.RLELossless: ("pylibjpeg", "pydicom"),
+}
+"""pydicom's plugins for each transfer syntax, the fastest first, as measured on one core (docs/radiographs.md)."""
+_KINDS: Final[dict[UID, Kind]] = {
+    uid.JPEGBaseline8Bit: "jpeg",
+    uid.JPEGExtended12Bit: "jpeg",
+    uid.JPEGLossless: "jpeg_lossless",
+    uid.JPEGLosslessSV1: "jpeg_lossless",
+    uid.JPEGLSLossless: "jpeg_ls",
+    uid.JPEGLSNearLossless: "jpeg_ls",
+}
+_SYNTAXES: Final[dict[Kind, UID]] = {
+    "jpeg": uid.JPEGExtended12Bit,
+    "jpeg_lossless": uid.JPEGLossless,
+    "jpeg_ls": uid.JPEGLSNearLossless,
+    "jpeg_2000": uid.JPEG2000,
+}
+"""The most general transfer syntax of each kind of codestream."""
+EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
+
+
+def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> tuple[Stored, tuple[str, ...]]:
+    """Decode the one frame.
+
+    Parameters
+    ----------
+    least : (height, width), optional
+        An 8-bit JPEG frame may be decoded at half, quarter or eighth scale, as long as it is at least this large.
+
+    Returns
+    -------
+    stored : ndarray of integers, shape (rows, columns) or (rows, columns, 3)
+        Smaller by the scale, if one was used. Unused high bits are masked.
+    notes : tuple of str
+        ``high_bits_masked`` if they held anything; ``other_syntax`` if the frame is compressed in another way than
+        the transfer syntax says.
+
+    Raises
+    ------
+    RejectedImageError
+        ``unsupported``, ``needs_decoders``, ``frame_mismatch``, ``bad_header``, ``multi_frame``, ``corrupt``.
+    Exception
+        Whatever pydicom and its plugins raise on damaged data.
+    """
+    if not isinstance(header, Dataset):  # the shortcut reads JPEG Baseline alone
+        return _decode_codestream(header, form, uid.JPEGBaseline8Bit, least)
+    syntax = _transfer_syntax(header)
+    if syntax is None or (syntax.is_encapsulated and syntax != uid.RLELossless):
+        return _decode_codestream(header, form, syntax, least)
+    if form.high != form.stored - 1:
+        raise RejectedImageError("bad_header", f"High Bit is {form.high} with {form.stored} bits stored")
+    if syntax == uid.RLELossless:
+        return _decode_by_plugin(header, form, syntax, join_fragments(header.PixelData), frame_bits=0)
+    _check_length(header, form)
+    header.file_meta.TransferSyntaxUID = syntax
+    return _corrected(_pixels(header, form, plugin=""), form)
+
+
+def _transfer_syntax(header: Dataset) -> UID | None:
+    """The transfer syntax, or for files without one how they are in fact encoded; None for a codestream of any kind."""
+    if not hasattr(header, "file_meta"):
+        header.file_meta = FileMetaDataset()
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if not syntax:
+        if bytes(header.PixelData[:4]) == b"\xfe\xff\x00\xe0":
+            return None
+        implicit, little = header.original_encoding
+        return (
+            uid.ImplicitVRLittleEndian
+            if implicit
+            else (uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
+        )
+    if syntax in uid.MPEGTransferSyntaxes:
+        raise RejectedImageError("not_an_image", "a video")
+    try:
+        get_decoder(syntax)
+    except NotImplementedError as error:
+        raise RejectedImageError("unsupported", "no decoder exists for the transfer syntax") from error
+    return UID(syntax)
+
+
+def _decode_codestream(
+    header: Header, form: PixelFormat, syntax: UID | None, least: tuple[int, int] | None
+) -> tuple[Stored, tuple[str, ...]]:
+    """Decode what the frame is, whatever the transfer syntax calls it, if the header declares the same image."""
+    frame = join_fragments(header.get("PixelData"))
+    info = read_frame_info(frame)
+    _check_agreement(info, form)
+    expected = None if syntax is None else _KINDS.get(syntax, "jpeg_2000")
+    other = info.kind != expected or (syntax == uid.JPEGBaseline8Bit and (info.bits != 8 or info.progressive))
+    notes = ("other_syntax",) if other else ()
+    if info.kind == "jpeg" and info.bits == 8 and form.photometric in GREY:
+        return decode_grey_jpeg(frame, form.rows, form.columns, least), notes
+    if not isinstance(header, Dataset):
+        header = _as_dataset(header)
+    if syntax is None or other:
+        syntax = _SYNTAXES[info.kind]
+    stored, more = _decode_by_plugin(header, form, syntax, frame, frame_bits=info.bits)
+    return stored, (*notes, *more)
+
+
+def _check_agreement(info: FrameInfo, form: PixelFormat) -> None:
+    declared, found = (form.rows, form.columns, form.samples), (info.rows, info.columns, info.samples)
+    if found != declared:
+        raise RejectedImageError("frame_mismatch", f"the frame is {found}, the header declares {declared}")
+    if not form.stored <= info.bits <= form.allocated:
+        raise RejectedImageError(
+            "frame_mismatch", f"the frame has {info.bits} bits, the header declares {form.stored} of {form.allocated}"
+        )
+
+
+def _as_dataset(header: Header) -> Dataset:
+    """What the plugins need of a header that the shortcut read."""
+    dataset = Dataset()
+    for keyword in ("Rows", "Columns", "BitsAllocated"):
+        setattr(dataset, keyword, header.get(keyword))
+    dataset.file_meta = FileMetaDataset()
+    return dataset
+
+
+def _decode_by_plugin(
+    header: Dataset, form: PixelFormat, syntax: UID, frame: bytes, *, frame_bits: int
+) -> tuple[Stored, tuple[str, ...]]:
+    """Decode with the fastest plugin that can; a plugin that fails passes the frame on to the next."""
+    header.file_meta.TransferSyntaxUID = syntax
+    header.PixelData = encapsulate([frame])
+    header["PixelData"].VR = "OB"
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        header.pop(keyword, None)
+    lossy_12_bit = syntax == uid.JPEGExtended12Bit and frame_bits > 8
+    able = ("pylibjpeg",) if lossy_12_bit else PLUGINS.get(syntax, ())
+    installed = [name for name in able if name in get_decoder(syntax).available_plugins]
+    if not installed:
+        raise RejectedImageError("needs_decoders", f"{syntax.name}: install pneumo-fast[decoders]")
+    failures = []
+    for plugin in installed:
+        try:
+            return _corrected(_pixels(header, form, plugin), form)
+        except RuntimeError as error:  # what pydicom makes of whatever a plugin raises
+            failures.append(error)
+    hint = "" if set(able) <= {*installed, "pillow"} else "; the extra decoders may be able to"
+    raise RejectedImageError("corrupt", f"{' and '.join(installed)} cannot decode the frame{hint}") from failures[-1]
+
+
+def _pixels(header: Dataset, form: PixelFormat, plugin: str) -> Stored:
+    """Pydicom's pixel pipeline, up to the conversion of colour spaces."""
+    header.PhotometricInterpretation = form.photometric
+    header.SamplesPerPixel = form.samples
+    header.BitsStored = form.stored
+    header.PixelRepresentation = int(form.signed)
+    if form.samples > 1 and header.get("PlanarConfiguration") is None:
+        header.PlanarConfiguration = 0
+    header.NumberOfFrames = 1
+    stored = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=form.photometric not in GREY)
+    if stored.shape != form.shape:
+        raise RejectedImageError("frame_mismatch", f"the frame is {stored.shape}, the header declares {form.shape}")
+    return stored
+
+
+def _check_length(header: Dataset, form: PixelFormat) -> None:
+    """Uncompressed pixel data have to be as long as declared, but for padding."""
+    expected = form.rows * form.columns * form.samples * form.allocated // 8
+    shortest = expected * 2 // 3 if form.photometric == "YBR_FULL_422" else expected
+    found = len(header.PixelData)
+    if found < shortest:
+        raise RejectedImageError("corrupt", f"{found} bytes of pixel data, {shortest} declared")
+    if found > expected * (1 + EXCESS) + 1:
+        raise RejectedImageError("frame_mismatch", f"{found} bytes of pixel data, {expected} declared")
+
+
+def _corrected(stored: Stored, form: PixelFormat) -> tuple[Stored, tuple[str, ...]]:
+    """Bits above Bits Stored may hold overlays or rubbish (PS3.5 8.1.1); the sign moves to its place."""
+    unused = 8 * stored.itemsize - form.stored
+    if not unused or form.photometric not in GREY:
+        return stored, ()
+    masked = (stored << unused) >> unused  # shifts in the array's own signed or unsigned type
+    return masked, () if np.array_equal(masked, stored) else ("high_bits_masked",)

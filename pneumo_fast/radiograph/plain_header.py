@@ -1,0 +1,112 @@
+"""A shortcut past pydicom for the commonest kind of file: the header of plain JPEG Baseline radiographs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.uid import JPEGBaseline8Bit
+
+KEYWORDS: Final = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesDescription", "PatientSex", "PatientAge", "BodyPartExamined",
+    "ViewPosition", "ImagerPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation", "WindowCenter",
+    "WindowWidth", "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PresentationLUTShape", "PixelData",
+)  # fmt: skip
+"""Every attribute that is ever asked for and is no sequence, LUT or palette."""
+_WANTED: Final = {tag_for_keyword(keyword): keyword for keyword in KEYWORDS}
+_PALETTES: Final = range(0x00281101, 0x00282000 + 1)
+PIXEL_DATA: Final = 0x7FE00010
+_TRANSFER_SYNTAX: Final = 0x00020010
+_JPEG_BASELINE: Final = JPEGBaseline8Bit.encode()
+_ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD
+_GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
+_UNDEFINED: Final = 0xFFFFFFFF
+_LONG_VRS: Final = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+_SHORT_VRS: Final = {
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+    b"ST", b"TM", b"UI", b"UL", b"US",
+}  # fmt: skip
+_TEXT_VRS: Final = {b"CS", b"LO", b"UI", b"AS", b"SH"}
+PREFIX: Final = 132
+
+_short = struct.Struct("<HH2sH").unpack_from
+_long = struct.Struct("<I").unpack_from
+_item = struct.Struct("<HHI").unpack_from
+
+
+def parse_plain(data: bytes) -> Mapping[str, Any] | None:
+    """The shortcut; None where the file is not of the plain kind."""
+    if data[128:PREFIX] != b"DICM":
+        return None
+    try:
+        return _walk(data)
+    except (struct.error, ValueError, _NotPlainError):
+        return None
+
+
+class _NotPlainError(Exception):
+    """The shortcut does not read this kind of file."""
+
+
+def _walk(data: bytes) -> dict[str, Any]:
+    """Wanted elements of the top level by keyword, up to and with the pixel data."""
+    header: dict[str, Any] = {}
+    position, last = PREFIX, 0
+    while position < len(data):
+        group, number, vr, length = _short(data, position)
+        tag = group << 16 | number
+        position += 8
+        if vr in _LONG_VRS:
+            (length,) = _long(data, position)
+            position += 4
+        elif vr not in _SHORT_VRS:
+            raise _NotPlainError
+        if tag <= last or tag in _PALETTES:
+            raise _NotPlainError
+        last = tag
+        if tag == PIXEL_DATA and length == _UNDEFINED:
+            length = _fragments_end(data, position) - position
+        if length == _UNDEFINED or position + length > len(data) or (vr == b"SQ" and group == 0x0028):
+            raise _NotPlainError
+        if tag == _TRANSFER_SYNTAX and data[position : position + length].rstrip(b"\0 ") != _JPEG_BASELINE:
+            raise _NotPlainError
+        if (keyword := _WANTED.get(tag)) is not None:
+            header[keyword] = _value(vr, data[position : position + length])
+        if tag == PIXEL_DATA and header.get("PhotometricInterpretation") in _GREY:
+            return header
+        position += length
+    raise _NotPlainError
+
+
+def _value(vr: bytes, value: bytes) -> Any:
+    """One value, or a list of several, as pydicom gives it: numbers as numbers, text stripped of its padding."""
+    if vr in {b"OB", b"OW"}:
+        return value
+    if vr in {b"US", b"SS"}:
+        numbers = list(struct.unpack(f"<{len(value) // 2}{'H' if vr == b'US' else 'h'}", value))
+        return numbers[0] if len(numbers) == 1 else numbers
+    text = value.decode("ascii").rstrip("\0 ")
+    if vr in _TEXT_VRS:
+        if "\\" in text:
+            raise _NotPlainError
+        return text
+    if vr not in {b"DS", b"IS"}:
+        raise _NotPlainError
+    numbers = [float(part) for part in text.split("\\")] if text else []
+    return numbers[0] if len(numbers) == 1 else numbers or None
+
+
+def _fragments_end(data: bytes, position: int) -> int:
+    """Where encapsulated pixel data end: at their sequence delimiter (PS3.5 A.4)."""
+    while True:
+        group, number, length = _item(data, position)
+        tag = group << 16 | number
+        if tag == _DELIMITER:
+            return position
+        if tag != _ITEM or length == _UNDEFINED:
+            raise _NotPlainError
+        position += 8 + length

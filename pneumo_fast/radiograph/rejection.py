@@ -1,0 +1,63 @@
+"""What every file has to pass before memory is taken for it, and how whatever goes wrong becomes a rejection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pneumo_fast.errors import RejectedImageError
+
+SMALLEST_SIDE: Final = 32
+LONGEST_ASPECT: Final = 4.0
+
+
+@contextmanager
+def rejecting(reason: str, detail: str) -> Iterator[None]:
+    """Turn whatever is raised into a rejection.
+
+    pydicom, Pillow and their plugins raise what their input leads them to (more than ten types were seen on damaged
+    files), and one file is the unit of failure: this is the one place where any exception is caught. The text of the
+    exception may quote the file, so only its type is kept.
+    """
+    try:
+        yield
+    except (RejectedImageError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # what decoders written in Rust raise when they panic is no Exception
+        raise RejectedImageError(reason, f"{detail} ({type(error).__name__})") from error
+
+
+def check_size(rows: int, columns: int, max_pixels: int) -> None:
+    """Refuse an image that is too small, too long or larger than allowed.
+
+    Raises
+    ------
+    RejectedImageError
+        ``bad_size``, ``too_large``.
+    """
+    shorter, longer = sorted((rows, columns))
+    if shorter < SMALLEST_SIDE or longer > LONGEST_ASPECT * shorter:
+        raise RejectedImageError("bad_size", f"{rows} x {columns} pixels")
+    if rows * columns > max_pixels:
+        raise RejectedImageError("too_large", f"{rows} x {columns} pixels declared, {max_pixels} allowed")
+
+
+REASONS: Final = {
+    "not_readable": "the file cannot be opened or read",
+    "not_dicom": "the file is neither DICOM nor PNG nor JPEG",
+    "not_an_image": "a DICOM object without one still image: a report, a waveform, a PDF, a video",
+    "multi_frame": "more than one frame, so not one radiograph",
+    "bad_header": "an attribute that describes the pixels is missing or impossible",
+    "bad_size": "fewer than 32 pixels on a side, or more than four times as long as wide",
+    "too_large": "more pixels declared than are allowed",
+    "colour": "a colour image",
+    "unsupported": "a transfer syntax or photometric interpretation that cannot be read",
+    "needs_decoders": "a transfer syntax that needs the extra decoders",
+    "frame_mismatch": "the compressed frame's size or kind is not what the header declares",
+    "corrupt": "the pixel data are truncated or damaged",
+    "crashed": "the file took its worker process down, twice",
+    "timeout": "reading the file took longer than allowed, twice",
+    "ambiguous": "several files match one row of the label table",
+}
+"""Every reason code a rejection can carry."""

@@ -1,0 +1,1 @@
+"""A judged run as one HTML page and one model card."""

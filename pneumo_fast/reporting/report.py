@@ -1,0 +1,72 @@
+"""Writes a run's report and model card from what ``evaluate`` and ``explain`` found; nothing is computed anew.
+
+::
+
+    RUN/report.html     one page that needs nothing else: no network, no other file
+    RUN/model_card.md   the same in short, as text
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pneumo_fast.errors import RunError
+from pneumo_fast.files import write_atomic
+from pneumo_fast.reporting.model_card import model_card
+from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.reporting.page import build_page
+from pneumo_fast.reporting.sources import METRICS_PATH, RunFiles, read_run
+
+PAGE: Final = "report.html"
+CARD: Final = "model_card.md"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSummary:
+    """What was written."""
+
+    page: Path
+    """The report."""
+    card: Path
+    """The model card."""
+    size_bytes: int
+    """Of the report."""
+    remarks: tuple[str, ...]
+    """What is missing in it, or does not belong together, one sentence each."""
+
+
+def report(config: ReportConfig) -> ReportSummary:
+    """Write ``RUN/report.html`` and ``RUN/model_card.md``.
+
+    Raises
+    ------
+    RunError
+        If the run was not evaluated, its metrics are damaged or of another version, or the files cannot be written.
+    """
+    files = read_run(config.run)
+    page, card = _build(files)
+    summary = ReportSummary(
+        page=config.run / PAGE,
+        card=config.run / CARD,
+        size_bytes=len(page.encode()),
+        remarks=tuple(remark.sentence for remark in files.remarks),
+    )
+    try:
+        write_atomic(summary.card, card)
+        write_atomic(summary.page, page)
+    except OSError as error:
+        raise RunError(f"{config.run} cannot be written ({error.strerror}): make room or allow writing") from error
+    return summary
+
+
+def _build(files: RunFiles) -> tuple[str, str]:
+    """Texts of the page and of the card."""
+    try:
+        return build_page(files), model_card(files)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{files.run / METRICS_PATH} is not what evaluate writes ({type(error).__name__}: {error}): run "
+            f"pneumo-fast evaluate {files.run}, and explain where it was explained"
+        ) from error

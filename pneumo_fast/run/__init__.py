@@ -1,0 +1,1 @@
+"""What training leaves and judging opens: the run folder, its checkpoints, the model."""

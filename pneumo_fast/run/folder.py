@@ -1,0 +1,114 @@
+"""The run folder: configuration and history, each written whole or not at all.
+
+::
+
+    RUN/config.json     everything needed to repeat the run
+    RUN/history.jsonl   one line per finished epoch
+    RUN/learning_curves.png     the same, drawn
+    RUN/best.pt         the checkpoint with the best validation figure
+    RUN/last.pt         the newest checkpoint, from which training resumes
+    RUN/previous.pt     the one before, for when the newest is damaged
+    RUN/tensorboard/    event files, where asked for
+    RUN/trace.json      a trace of a few steps, where asked for
+    RUN/eval/           what ``evaluate`` wrote
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pneumo_fast.errors import RunError
+from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, EpochRecord, load_last
+
+CONFIG, HISTORY, CURVES = "config.json", "history.jsonl", "learning_curves.png"
+EVENTS, TRACE = "tensorboard", "trace.json"
+JUDGED = ("report.html", "model_card.md", "operating.json")
+JUDGED_FOLDERS = ("eval", "explain")
+"""What evaluate, explain and report write; it goes when the run is replaced."""
+
+
+def write_config(run: Path, content: dict[str, Any]) -> None:
+    """Write ``config.json``."""
+    write_atomic(run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Read ``config.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run or the file is damaged.
+    """
+    path = run / CONFIG
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"{run} is no run: no {CONFIG} there; run pneumo-fast train first") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): train again") from error
+    if not isinstance(content, dict) or "config" not in content:
+        raise RunError(f"{path} is no run configuration: train again")
+    return content
+
+
+def write_history(run: Path, history: list[EpochRecord]) -> None:
+    """Write ``history.jsonl``, one line per epoch."""
+    write_atomic(run / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
+
+
+def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, if any; changes nothing.
+
+    Parameters
+    ----------
+    settings : dict
+        The options that shape the result.
+
+    Raises
+    ------
+    RunError
+        If the folder is taken, or the run in it was trained with other settings.
+    """
+    checkpoint = load_last(out) if resume else None
+    if checkpoint is not None:
+        for name, value in settings.items():
+            if checkpoint.settings.get(name) != value:
+                raise RunError(
+                    f"run {out} was trained with {name} {checkpoint.settings.get(name)!r}, now it is {value!r}: "
+                    "resume with the same, or name another --out"
+                )
+        return checkpoint
+    try:
+        taken = out.is_dir() and any(not path.match(".*.partial") for path in out.iterdir())
+        ours = (out / CONFIG).exists()
+    except OSError as error:
+        raise RunError(f"run folder {out} cannot be read ({error.strerror}): name another --out") from error
+    if taken and not (ours and (overwrite or resume)):
+        hint = "holds a run: give --resume to go on, --overwrite to replace it, or" if ours else "is not empty:"
+        raise RunError(f"{out} {hint} name another --out")
+    return None
+
+
+def clear_run(out: Path, *, keep: bool) -> None:
+    """Make the run folder; unless its run is to be kept, the files of an earlier one go.
+
+    Raises
+    ------
+    RunError
+        If that cannot be done.
+    """
+    try:
+        if not keep:
+            for name in (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, CONFIG):  # a rest is never gone on from
+                (out / name).unlink(missing_ok=True)
+            for name in (*JUDGED_FOLDERS, EVENTS):
+                shutil.rmtree(out / name, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        sweep_partials(out)
+    except OSError as error:
+        raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error

@@ -1,0 +1,101 @@
+"""Backbones that take one grey channel and give one logit.
+
+Any classifier of torchvision whose first convolution can be replaced will do: the library's own list of models
+serves, so there is no registry here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torchvision
+from torch import nn
+
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.run.checkpoint import read_weights
+
+SEVERAL_OUTPUTS: Final = {"googlenet", "inception_v3"}
+"""Classifiers that give more than logits while they train."""
+
+
+def build_model(name: str = "resnet18", weights: str = "none") -> nn.Module:
+    """Make a 1-channel classifier.
+
+    Parameters
+    ----------
+    name : str
+        A torchvision classifier, for instance ``resnet18`` (He et al. 2016, https://arxiv.org/abs/1512.03385).
+    weights : str
+        ``none`` for random ones; ``default`` for torchvision's pretrained ones, which are fetched where they are not
+        there yet; or the path of a file: a state dictionary of the same classifier, or a checkpoint of this package. A
+        first convolution of three channels becomes the sum over them, which answers to a grey image as it would to the
+        same one in colour. The last layer starts anew unless it gives one logit already.
+
+    Returns
+    -------
+    nn.Module
+        Maps images (N, 1, H, W) float32, normalized, to logits (N, 1) float32. The first convolution keeps its
+        kernel, stride and padding (ResNet-18: 7, 2, 3) and takes one channel.
+
+    Raises
+    ------
+    ConfigError
+        If torchvision has no classifier of that name, it does not begin with a 3-channel convolution or has several
+        outputs, or the weights cannot be read or do not fit.
+    """
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ConfigError(f"torchvision has no classifier called {name!r}: use resnet18, for instance")
+    if name in SEVERAL_OUTPUTS:
+        raise ConfigError(f"model {name!r} has several outputs while it trains: use resnet18, for instance")
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=1)
+    path, first = next(((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
+    if first is None or first.in_channels != 3:
+        raise ConfigError(f"model {name!r} does not begin with a 3-channel convolution: use resnet18, for instance")
+    model.set_submodule(path, _one_channel(first))
+    if weights != "none":
+        _load(model, _pretrained(name) if weights == "default" else read_weights(Path(weights)), path, weights)
+    return model
+
+
+def _one_channel(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Copy a convolution's geometry for one input channel, with torchvision's initialisation."""
+    grey = nn.Conv2d(
+        1,
+        convolution.out_channels,
+        kernel_size=convolution.kernel_size,  # type: ignore[arg-type]  # torch types it as any tuple
+        stride=convolution.stride,  # type: ignore[arg-type]
+        padding=convolution.padding,  # type: ignore[arg-type]
+        bias=convolution.bias is not None,
+    )
+    nn.init.kaiming_normal_(grey.weight, mode="fan_out", nonlinearity="relu")
+    return grey
+
+
+def _pretrained(name: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"pretrained weights of {name!r} cannot be had ({type(error).__name__}): give the path of a file, or none"
+        ) from error
+    return state
+
+
+def _load(model: nn.Module, state: dict[str, Any], first: str, source: str) -> None:
+    """Put weights into a model of one channel and one logit."""
+    own = model.state_dict()
+    head = list(own)[-1].rpartition(".")[0] + "."
+    grey = f"{first}.weight"
+    fitted = {}
+    for key, mine in own.items():
+        theirs = state.get(key)
+        if isinstance(theirs, torch.Tensor) and key == grey and theirs.ndim == 4 and theirs.shape[1] == 3:
+            theirs = theirs.sum(dim=1, keepdim=True)
+        fits = isinstance(theirs, torch.Tensor) and theirs.shape == mine.shape
+        if not fits and not key.startswith(head):
+            found = list(theirs.shape) if isinstance(theirs, torch.Tensor) else "nothing"
+            raise ConfigError(f"weights {source}: {key} is {found}, {list(mine.shape)} expected: of another model?")
+        fitted[key] = theirs if fits else mine
+    model.load_state_dict(fitted)

@@ -1,0 +1,1 @@
+"""A dataset becomes a run: epochs, validation, checkpoints."""

@@ -1,0 +1,92 @@
+"""Several processes that train together, as ``torchrun`` starts them; alone, every call is free and changes nothing.
+
+Sums and gathers go over NCCL on GPUs and over Gloo on CPUs. Decisions (to stop, to save) are made together, or the
+processes would wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from pneumo_fast.devices import resolve_device
+from pneumo_fast.errors import DeviceError
+from pneumo_fast.loading.order import Rank
+
+T = TypeVar("T")
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[torch.device, Rank]]:
+    """Join the processes that ``torchrun`` started; gives the device and the number of this one.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there, or one is named for all processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield resolve_device(device), Rank()
+        return
+    if device.startswith("cuda:"):
+        raise DeviceError(f"device {device!r} for several processes: each takes its own, give cuda or auto")
+    mine = resolve_device(device)
+    if mine.type == "cuda":
+        mine = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(mine)
+    distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
+    try:
+        yield mine, process_rank()
+    finally:
+        distributed.destroy_process_group()
+
+
+def process_rank() -> Rank:
+    """The rank of this process as torch.distributed knows it; alone where that is not in use."""
+    if not _together():
+        return Rank()
+    return Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes."""
+    if _together():
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values
+
+
+def highest(value: int, device: torch.device) -> int:
+    """The highest of the processes' values; waits for the device."""
+    if not _together():
+        return value
+    shared = torch.tensor(value, device=device)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return int(shared)
+
+
+def gathered(values: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, one process after the other; each may have another number of them."""
+    if not _together():
+        return values
+    parts: list[torch.Tensor] = [values] * distributed.get_world_size()
+    distributed.all_gather_object(parts, values.cpu())
+    return torch.cat(parts)
+
+
+def from_first(value: T) -> T:
+    """What the first process has."""
+    if not _together():
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

@@ -1,0 +1,89 @@
+"""Who looks on while a run trains: TensorBoard, and a profiler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import EpochRecord
+from pneumo_fast.run.folder import EVENTS, TRACE
+from pneumo_fast.training.options import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+OnEpoch = Callable[[EpochRecord], object]
+OnStep = Callable[[], object]
+
+PROFILED_STEPS = (2, 2, 4)
+"""Steps that are passed over, that warm the profiler up, and that it records."""
+
+
+@contextmanager
+def observing(config: TrainConfig, rank: Rank) -> Iterator[tuple[list[OnEpoch], OnStep]]:
+    """What to call after each epoch, and after each step; nothing in any but the first of several processes."""
+    with ExitStack() as stack:
+        after_epoch: list[OnEpoch] = []
+        after_step: OnStep = _nothing
+        if rank.number == 0 and config.tensorboard:
+            after_epoch.append(stack.enter_context(_tensorboard(config)))
+        if rank.number == 0 and config.profile:
+            after_step = stack.enter_context(_profiling(config.out / TRACE)).step
+        yield after_epoch, after_step
+
+
+def _nothing() -> None:
+    """Nobody looks on."""
+
+
+def summary_writer() -> Any:
+    """TensorBoard's writer, a class.
+
+    Raises
+    ------
+    ConfigError
+        If TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise ConfigError("tensorboard is not installed: pip install 'pneumo-fast[tensorboard]'") from error
+    return SummaryWriter
+
+
+@contextmanager
+def _tensorboard(config: TrainConfig) -> Iterator[Callable[[EpochRecord], None]]:
+    with summary_writer()(str(config.out / EVENTS)) as writer:
+
+        def write(record: EpochRecord) -> None:
+            for name, value in record.items():
+                writer.add_scalar(name.replace("_", "/", 1), value, int(record["epoch"]))
+
+        yield write
+
+
+@contextmanager
+def _profiling(path: Path) -> Iterator[profile]:
+    """Records a few of the first steps and writes them where chrome://tracing and Perfetto can read them."""
+    wait, warm_up, active = PROFILED_STEPS
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+
+    def write(profiler: profile) -> None:
+        profiler.export_chrome_trace(str(path))
+        logger.info("trace of a few steps: %s", path)
+
+    with profile(
+        activities=activities,
+        schedule=schedule(wait=wait, warmup=warm_up, active=active, repeat=1),
+        on_trace_ready=write,
+    ) as profiler:
+        yield profiler
+    if profiler.step_num <= wait + warm_up:
+        logger.warning("no trace: it begins after %d steps, and the run had only %d", wait + warm_up, profiler.step_num)

@@ -1,0 +1,284 @@
+"""What training needs before its first step: images, model, optimizer, and which options decide the result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold, train_sizes
+from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.loading.augment import Augmentation
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.samplers import Part, parts_by_share
+from pneumo_fast.run.checkpoint import Checkpoint, trained_size
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training.learner import Ema, Learner
+from pneumo_fast.training.observers import summary_writer
+from pneumo_fast.training.options import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+CHANNELS_LAST_FROM = 128  # pixels; on a CPU 20 % faster at 224 pixels and 9 % slower at 64 (docs/experiments.md)
+FREE_TO_CHANGE = {
+    "out", "device", "resume", "overwrite", "checkpoint_minutes", "tensorboard", "profile", "max_skipped", "loader",
+    "resident_share", "amp", "amp_dtype", "pos_weight", "datasets", "batch_size",
+}  # fmt: skip
+"""Options that do not decide the result, or that are recorded by what they came to."""
+
+
+def open_data(config: TrainConfig) -> Dataset:
+    """The images to train and validate on.
+
+    Raises
+    ------
+    DatasetError
+        If a dataset is missing or damaged, or one of the splits has images of one class only.
+    """
+    dataset = open_datasets(config.datasets)
+    if config.folds and config.fold:
+        dataset = select_fold(dataset, config.folds, config.fold, config.seed)
+    if config.limit_images:
+        dataset = limit_images(dataset, config.limit_images)
+    remedy = "convert with more images or another --seed or --val-fraction"
+    if config.folds or config.limit_images:
+        remedy = "use fewer --folds or more --limit-images"
+    for split in ("train", "val"):
+        found = dataset.rows(split)["label"].unique()
+        if len(found) < 2:
+            raise DatasetError(f"the {split} split of {dataset.path} has images of label {found[0]} only: {remedy}")
+    return dataset
+
+
+def parts_of(config: TrainConfig) -> tuple[Part, ...]:
+    """How much of each dataset an epoch uses; empty where it uses all."""
+    return parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else ()
+
+
+def epoch_length(config: TrainConfig, dataset: Dataset) -> int:
+    """Training images in an epoch."""
+    return sum(part.used for part in parts_of(config)) or len(dataset.rows("train"))
+
+
+def choose_pos_weight(dataset: Dataset, config: TrainConfig) -> float:
+    """Weight of a positive image."""
+    if config.pos_weight != "auto":
+        return config.pos_weight
+    if config.order == "weighted" and config.balance == "label":
+        return 1.0  # both classes are equally frequent already
+    labels = dataset.rows("train")["label"]
+    return float((labels == 0).sum() / (labels == 1).sum())
+
+
+def settings_of(
+    config: TrainConfig, dataset: Dataset, pos_weight: float, amp_dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """The options that shape the result, which must be the same when resuming.
+
+    A batch size that is still to be found is left out.
+    """
+    names = sorted(set(TrainConfig.__slots__) - FREE_TO_CHANGE - {"epochs"})
+    if config.schedule != "none":
+        names.append("epochs")  # on which the learning rate of every step depends
+    values = {"image size": dataset.size} | {name.replace("_", "-"): getattr(config, name) for name in names}
+    values |= {"dataset": dataset.identity, "pos-weight": pos_weight, "amp-dtype": str(amp_dtype)}
+    if config.batch_size != "auto":
+        values["batch-size"] = config.batch_size
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def training_loader(config: TrainConfig, dataset: Dataset, device: torch.device, rank: Rank, batch_size: int) -> Loader:
+    """Batches to train on."""
+    augmentation = None
+    if config.augment != "none":
+        augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
+    load = LoadConfig(
+        batch_size=batch_size,
+        order=config.order,
+        seed=config.seed,
+        parts=parts_of(config),
+        balance=config.balance,
+        window=config.window,
+        engine=config.loader,
+        resident_share=config.resident_share,
+        augmentation=augmentation,
+    )
+    return Loader(dataset, "train", load, device=device, rank=rank)
+
+
+def validation_loader(
+    config: TrainConfig, dataset: Dataset, device: torch.device, rank: Rank, batch_size: int
+) -> Loader:
+    """Batches to validate on: every image once, whatever the number of processes."""
+    load = LoadConfig(batch_size=batch_size, engine=config.loader)
+    return Loader(dataset, "val", load, device=device, rank=rank)
+
+
+def make_learner(
+    config: TrainConfig,
+    device: torch.device,
+    rank: Rank,
+    *,
+    size: int,
+    batches: int,
+    pos_weight: float,
+    amp_dtype: torch.dtype | None,
+) -> Learner:
+    """The model and all that changes it.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of the images, in pixels.
+    batches : int
+        Steps in an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown or not of the right kind, its weights do not fit, or images of this size.
+    RunError
+        If the file with its weights cannot be read.
+    """
+    if config.weights not in {"none", "default"} and (other := trained_size(Path(config.weights))) not in {None, size}:
+        logger.warning("weights %s were trained on images of %s pixels, these have %d", config.weights, other, size)
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, config.weights).to(device)
+    _check_size(model, config.model, torch.zeros(2, 1, size, size, device=device))
+    torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32
+    model = model.to(memory_format=memory_format(device, size))
+    if config.sync_bn and rank.world_size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    network = model
+    if rank.world_size > 1:
+        network = nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
+    return Learner(
+        model=model,
+        network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
+        optimizer=make(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
+        device=device,
+        pos_weight=torch.tensor(pos_weight, device=device),
+        amp_dtype=amp_dtype,
+        lr=config.lr,
+        schedule=config.schedule,
+        steps=config.epochs * batches,
+        warm_up=math.ceil(config.warmup_epochs * batches),
+        pieces=config.accumulate,
+        clip_norm=config.clip_norm,
+        smoothing=config.label_smoothing,
+        ema=Ema(model, config.ema) if config.ema else None,
+        world_size=rank.world_size,
+        synced=config.sync_bn,
+    )
+
+
+def memory_format(device: torch.device, size: int) -> torch.memory_format:
+    """How the model's weights lie in memory, which decides the same of what passes through it."""
+    return torch.channels_last if device.type == "cuda" or size >= CHANNELS_LAST_FROM else torch.contiguous_format
+
+
+@torch.no_grad()
+def _check_size(model: nn.Module, name: str, images: torch.Tensor) -> None:
+    """See whether a model takes images of this size: some are made for one size, others shrink them to nothing."""
+    try:
+        model.eval()(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        size, reason = images.shape[-1], " ".join(str(error).split())
+        raise ConfigError(
+            f"model {name!r} does not take images of {size} x {size} pixels ({reason}): convert with another --size, "
+            "or use resnet18, for instance"
+        ) from error
+    model.train()
+
+
+def first_checkpoint(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Checkpoint:
+    """The state before the first step."""
+    return Checkpoint(
+        arch=config.model,
+        size=dataset.size,
+        mean=dataset.mean,
+        std=dataset.std,
+        pos_weight=pos_weight,
+        dataset_identity=dataset.identity,
+        epoch=0,
+        best=math.nan,
+        best_epoch=0,
+        monitor=config.monitor,
+        history=[],
+        model={},
+        settings=settings,
+    )
+
+
+def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
+    """Have the model compiled for full batches, outside of what is timed; nothing of the learner changes.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images in a batch of this process.
+    size : int
+        Their height and width, in pixels.
+    """
+    buffers = [buffer.clone() for buffer in learner.model.buffers()]
+    images = torch.zeros(batch_size // learner.pieces, 1, size, size, device=learner.device)
+    learner.model.train()
+    with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
+        learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]
+    learner.optimizer.zero_grad(set_to_none=True)
+    for buffer, kept in zip(learner.model.buffers(), buffers, strict=True):
+        buffer.copy_(kept)
+
+
+def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None:
+    """Refuse what cannot work on this device or with so many processes.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if config.sync_bn and device.type != "cuda":
+        raise ConfigError("sync-bn without a GPU: leave it away")
+    if config.tensorboard:
+        summary_writer()
+    if config.batch_size == "auto":
+        if device.type != "cuda":
+            raise ConfigError("batch-size auto without a GPU: give a number of images")
+        return
+    if config.batch_size < 2 * rank.world_size:
+        raise ConfigError(f"batch-size {config.batch_size} for {rank.world_size} processes: two images each at least")
+
+
+PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
+
+
+def describe_run(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
+    options = asdict(config) | {"datasets": [path.resolve() for path in config.datasets]}
+    return {
+        "config": options,
+        "resolved": {**resolved, "threads": torch.get_num_threads()},
+        "dataset": {"identity": dataset.identity, "counts": dataset.manifest.counts, "split": dataset.manifest.split},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
