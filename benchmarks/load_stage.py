@@ -1,6 +1,6 @@
 """Loading: normalized float32 batches and labels from stored images, this project against everyone else.
 
-Each contender's turn is a process of its own (:mod:`benchmarks.loaders`), all under the same settings of the memory
+Each contender's turn is a process of its own (:mod:`benchmarks.serve`), all under the same settings of the memory
 allocator: twenty of them alive at once would need more than 24 GB. The setting of each is the fastest of a short sweep.
 """
 
@@ -92,7 +92,7 @@ class Process:
     def __init__(self, pickled: Path, entry: Entry, device: torch.device, batch_size: int, setting: Any) -> None:
         arguments = [str(pickled), entry.contender, str(device), str(batch_size), json.dumps(setting)]
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.loaders", *arguments],
+            [sys.executable, "-m", "benchmarks.serve", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -108,7 +108,7 @@ class Process:
             raise
 
     def call(self, name: str, **arguments: Any) -> Any:
-        """Have one of :class:`benchmarks.loaders.Child`'s methods called."""
+        """Have one of :class:`benchmarks.serve.Child`'s methods called."""
         self._questions.write(json.dumps([name, arguments]) + "\n")
         self._questions.flush()
         return self._answer()

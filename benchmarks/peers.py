@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.contenders import Batch, Epochs, Make, mapped, normalized, on_device
 from benchmarks.inputs import Stored
-from benchmarks.loaders import Batch, Epochs, Make, mapped, normalized, on_device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,10 @@ from contextlib import ExitStack, closing
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.contenders import Batch, Epochs
 from benchmarks.inputs import Stored
 from benchmarks.load_stage import devices, settle
-from benchmarks.loaders import Batch, Epochs, data_loader, pneumo_fast
+from benchmarks.loaders import data_loader, pneumo_fast
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.model import build_model

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from make_dataset import make_dataset
 from torch import nn
-from training import one_thread as one_thread_only
 
 from pneumo_fast.cli import app
 from pneumo_fast.conversion.convert import convert
@@ -31,6 +29,8 @@ from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import Dtype
+from tests.support.make_dataset import make_dataset
+from tests.support.training import one_thread as one_thread_only
 
 IMAGES = 40
 SIZE = 32

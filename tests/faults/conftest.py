@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from faults.fault_tools import Site, make_site
+from tests.faults.fault_tools import Site, make_site
 
 SHORT = {"--moments": 6, "--mutants": 300, "--campaign-seed": 0}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.fault_tools import Site
+from tests.faults.fault_tools import Site
 
 MOUNT = shutil.which("mount")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.fault_tools import GONE_S, Site, kill
+from tests.faults.fault_tools import GONE_S, Site, kill
 
 SHARED_MEMORY = str(Path("/dev", "shm"))
 VICTIMS = ("parent", "worker", "all")

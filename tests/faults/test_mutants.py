@@ -13,12 +13,12 @@ import pandas as pd
 import pydicom.data
 import pytest
 
-from faults.fault_tools import Site
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.rejection import REASONS, rejecting
 from pneumo_fast.vocabulary import Decode
+from tests.faults.fault_tools import Site
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 LARGEST_BYTES = 2_000_000

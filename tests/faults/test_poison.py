@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-from faults.fault_tools import Site, poisonous
+from tests.faults.fault_tools import Site, poisonous
 
 POISONS = {"segfault": "crashed", "allocate": "crashed", "sleep": "timeout", "spin": "timeout"}
 

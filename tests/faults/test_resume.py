@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.fault_tools import Site, kill, wait_for
+from tests.faults.fault_tools import Site, kill, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from faults.fault_tools import Site, wait_for
+from tests.faults.fault_tools import Site, wait_for
 
 STOPPED_S = 2.0
 

@@ -1,0 +1,75 @@
+"""The house: which package may import which, and how high it is."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "pneumo_fast"
+GROUND = ("configuration", "devices", "errors", "files", "formatting", "progress", "vocabulary")
+PACKAGES = (
+    "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",
+    "explanation", "reporting", "cli",
+)  # fmt: skip
+"""From the lowest to the highest: each imports only those before it, and the modules of the ground."""
+FLOORS = 9
+
+
+@lru_cache
+def imports(folder: Path) -> dict[str, set[str]]:
+    """The modules of ours that each module below a folder imports, wherever the import stands in it."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in folder.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+                found[module] |= names or {node.module} & modules.keys()
+    return found
+
+
+def package_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def package_imports() -> dict[str, set[str]]:
+    """The packages that each package imports."""
+    found: dict[str, set[str]] = {name: set() for name in PACKAGES}
+    for module, imported in imports(PACKAGE).items():
+        if (package := package_of(module)) in PACKAGES:
+            found[package] |= {package_of(other) for other in imported} - {package, *GROUND, "pneumo_fast"}
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_packages_below_it(package: str) -> None:
+    assert package_imports()[package] <= set(PACKAGES[: PACKAGES.index(package)])
+
+
+def test_the_ground_imports_nothing_above_it() -> None:
+    for module, imported in imports(PACKAGE).items():
+        if package_of(module) in GROUND:
+            assert {package_of(other) for other in imported} <= {*GROUND, "pneumo_fast"}, module
+
+
+def test_every_module_has_its_place() -> None:
+    assert {package_of(module) for module in imports(PACKAGE)} <= {*GROUND, *PACKAGES, "__init__", "__main__"}
+
+
+@pytest.mark.parametrize("folder", ["pneumo_fast", "benchmarks"])
+def test_no_module_imports_itself_by_way_of_others(folder: str) -> None:
+    assert list(TopologicalSorter(imports(ROOT / folder)).static_order())
+
+
+def test_floors() -> None:
+    floor: dict[str, int] = {}
+    below = package_imports()
+    for package in TopologicalSorter(below).static_order():
+        floor[package] = 1 + max((floor[other] for other in below[package]), default=1)  # the ground is the first
+    assert max(floor.values()) <= FLOORS, floor

@@ -1,0 +1,179 @@
+"""Several datasets as one: the images, the statistics and the shares are those of the parts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold, train_sizes
+from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.order import Order
+from pneumo_fast.loading.samplers import Shares, parts_by_share
+from tests.support.make_dataset import make_dataset, stored_images
+
+OTHER = {"train": [1, 0, 1], "val": [0, 1]}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    return [
+        make_dataset(tmp_path / "one").path,
+        make_dataset(tmp_path / "two", labels=OTHER, layout="folder").path,
+    ]
+
+
+def test_one_dataset_is_itself(folders: list[Path]) -> None:
+    assert open_datasets(folders[:1]).path == folders[0]
+
+
+def test_the_loader_delivers_the_images_of_all(folders: list[Path]) -> None:
+    joint = open_datasets(folders)
+    expected = np.concatenate([stored_images(open_datasets([folder]), "train") for folder in folders])
+    with Loader(
+        joint, "train", LoadConfig(batch_size=7), device=torch.device("cpu"), normalization=(0.0, 1.0)
+    ) as loader:
+        images = np.concatenate([batch.numpy()[:, 0].copy() for batch, _ in loader.epoch(0)])
+    np.testing.assert_array_equal(images, expected.astype(np.float32))
+
+
+def test_statistics_are_those_of_all_training_images(phantom_pair: list[Path]) -> None:
+    joint = open_datasets(phantom_pair)
+    pixels = np.concatenate([stored_images(open_datasets([folder]), "train") for folder in phantom_pair])
+    assert joint.mean == pytest.approx(pixels.astype(np.float64).mean(), abs=1e-12)
+    assert joint.std == pytest.approx(pixels.astype(np.float64).std(), abs=1e-12)
+
+
+@pytest.fixture
+def phantom_pair(own_dataset: Path) -> list[Path]:
+    """The same sound dataset twice: real statistics, and every patient shared."""
+    return [own_dataset, own_dataset]
+
+
+def test_unlike_datasets_are_refused(tmp_path: Path) -> None:
+    folders = [make_dataset(tmp_path / "one").path, make_dataset(tmp_path / "two", size=16).path]
+    with pytest.raises(DatasetError, match=r"of 16 pixels.*convert them alike"):
+        open_datasets(folders)
+
+
+def swapped(dataset: Path) -> Path:
+    """A copy whose train and val are each other's."""
+    copy = Path(shutil.copytree(dataset, dataset.with_name("swapped")))
+    index = Dataset.open(copy).index
+    digest = write_table(copy, "index.csv", index.assign(split=index["split"].map({"train": "val", "val": "train"})))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["tables"]["index.csv"] = digest
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_patients_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    groups = Dataset.open(own_dataset).index["group"].nunique()
+    open_datasets([own_dataset, own_dataset])
+    assert caplog.messages == []
+    open_datasets([own_dataset, swapped(own_dataset)])
+    assert f"{groups} patients stand in more than one split" in caplog.text
+
+
+def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = swapped(own_dataset)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["split"]["hash_key_id"] = "0" * 16
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    open_datasets([own_dataset, other])
+    assert "cannot be known" in caplog.text
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.0), (1.0, float("nan"))])
+def test_shares_that_cannot_work(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="one number above 0 for each"):
+        parts_by_share([10, 20], shares)
+
+
+def test_train_sizes(folders: list[Path]) -> None:
+    assert train_sizes(folders) == [21, 3]
+
+
+@given(
+    sizes=st.lists(st.integers(2, 60), min_size=1, max_size=4),
+    weights=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
+    seed=st.integers(0, 2**32),
+)
+def test_an_epoch_has_the_shares_and_no_row_twice(sizes: list[int], weights: list[float], seed: int) -> None:
+    shares = weights[: len(sizes)]
+    parts = parts_by_share(sizes, shares)
+    order = Order(sampler=Shares(parts, seed), batch_size=8)
+    rows = np.concatenate([order.rows(0, batch) for batch in range(len(order))])
+    assert len(set(rows.tolist())) == len(rows) == sum(part.used for part in parts)
+    starts = np.cumsum([0, *sizes])
+    used = np.histogram(rows, bins=starts)[0]
+    total = min(size / share for size, share in zip(sizes, shares, strict=True))
+    np.testing.assert_allclose(used, np.array(shares) * total, atol=0.5 + 1e-9)
+
+
+def test_another_choice_of_rows_each_epoch() -> None:
+    order = Order(sampler=Shares(parts_by_share([100, 100], [1, 0.5])), batch_size=50)
+    epochs = [{int(r) for batch in range(len(order)) for r in order.rows(epoch, batch)} for epoch in (0, 1)]
+    assert epochs[0] != epochs[1]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Sixty images of twenty patients, three each, and two images of nobody known; twelve more for a test."""
+    labels = {"train": [0, 0, 1] * 16, "val": [0, 1] * 7, "test": [0, 1] * 6}
+    dataset = make_dataset(tmp_path_factory.mktemp("d") / "d", labels=labels)
+    groups = [f"g{number // 3}" if number < 60 else "" for number in range(62)]
+    dataset.index.loc[dataset.index["split"] != "test", "group"] = groups
+    return dataset
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_each_image_is_for_validation_once(dataset: Dataset, folds: int) -> None:
+    judged: list[str] = []
+    for fold in range(1, folds + 1):
+        index = select_fold(dataset, folds, fold, seed=3).index
+        assert (index["image_id"] == dataset.index["image_id"]).all()
+        assert ((index["split"] == "test") == (dataset.index["split"] == "test")).all()
+        known = index[(index["group"] != "") & (index["split"] != "test")]
+        assert (known.groupby("group")["split"].nunique() == 1).all()
+        mine = index[index["split"] == "val"]
+        assert abs(len(mine) - 62 / folds) <= 3
+        assert abs(mine["label"].sum() - 23 / folds) <= 2
+        judged += mine["image_id"].tolist()
+    assert sorted(judged) == sorted(dataset.index.loc[dataset.index["split"] != "test", "image_id"])
+
+
+def test_the_seed_chooses_the_folds(dataset: Dataset) -> None:
+    one, same, other = (select_fold(dataset, 5, 1, seed).index["split"] for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_more_folds_than_patients(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match="23 folds of 22 patients in dataset"):
+        select_fold(dataset, 23, 1, 0)
+
+
+def test_the_first_images_of_each_split_are_kept(dataset: Dataset) -> None:
+    limited = limit_images(dataset, 13)
+    assert limited.index["split"].value_counts().to_dict() == {"train": 13, "val": 13, "test": 12}
+    for split in ("train", "val", "test"):
+        rows = dataset.rows(split)["image_id"].head(13)
+        np.testing.assert_array_equal(limited.rows(split)["image_id"], rows)
+
+
+def test_the_dataset_itself_stays_as_it_is(dataset: Dataset) -> None:
+    before = dataset.index.copy()
+    select_fold(dataset, 2, 1, 0)
+    limit_images(dataset, 2)
+    assert dataset.index.equals(before)
+    assert dataset.path == Path(dataset.path)

@@ -1,0 +1,157 @@
+"""Comparing two runs: DeLong's test by all pairs, the paired bootstrap, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.compare import compare, delong_test
+from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals
+from pneumo_fast.metrics.scored import Sample, Scores
+from tests.evaluation.test_evaluate import make_dataset, make_run
+from tests.support.judged import drawn, mann_whitney, rows_of
+
+Judge = Callable[..., Evaluation]
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Judge:
+    def evaluation(name: str, sample: Sample, logits: Scores) -> Evaluation:
+        other = Sample(labels=sample.labels, logits=logits.astype(np.float32), groups=sample.groups)
+        rows = rows_of(sample)
+        folder = tmp_path / name / "eval"
+        folder.mkdir(parents=True)
+        return Evaluation(
+            folder=folder,
+            split="val",
+            selected_on_this_data=True,
+            figures=judge(other, rows, EvaluateConfig(resamples=100)),
+            predictions=Predictions(
+                image_ids=tuple(rows["image_id"]),
+                labels=other.labels,
+                logits=other.logits.astype(np.float32),
+                probabilities=other.probabilities,
+                calibrated=None,
+                reported=np.ones(other.n, bool),
+                groups=other.groups,
+            ),
+            intervals=describe_intervals(rows["group"], 100, 0),
+            overlap=None,
+            notes=(),
+            run=RunIdentity(
+                path=name, checkpoint="", sha256="", arch="", epoch=1, mean=0.5, std=0.5, dataset_identity=""
+            ),
+            dataset=DatasetIdentity(path="", identity="", trained_on=True),
+            device="cpu",
+        )
+
+    return evaluation
+
+
+def pair(seed: int, apart: float) -> tuple[Sample, Scores]:
+    """A sample, and scores of a second model that see half of the same noise."""
+    sample = drawn(seed, 60, 90, 1.0)
+    noise = np.random.default_rng(seed + 1000).normal(size=sample.n)
+    shift = 1.0 * sample.labels
+    return sample, 0.8 * (sample.logits - shift) + 0.6 * noise + apart * sample.labels
+
+
+def test_delong_p_from_the_table_of_all_pairs() -> None:
+    sample, other = pair(3, 1.6)
+    labels = sample.labels
+    tables = [np.sign(s[labels == 1][:, None] - s[labels == 0][None]) / 2 + 0.5 for s in (sample.logits, other)]
+    difference = tables[1] - tables[0]
+    variance = difference.mean(axis=1).var(ddof=1) / 60 + difference.mean(axis=0).var(ddof=1) / 90
+    expected = 2 * NormalDist().cdf(-abs(difference.mean()) / math.sqrt(variance))
+    assert 1e-6 < expected < 0.2
+    assert delong_test(labels, sample.logits, other) == pytest.approx(expected)
+
+
+def test_delong_rejects_as_often_as_it_says_where_nothing_differs() -> None:
+    values = [delong_test(sample.labels, sample.logits, other) for sample, other in (pair(s, 1.0) for s in range(400))]
+    rejected = np.mean([p is not None and p < 0.05 for p in values])
+    assert 0.025 <= rejected <= 0.08
+
+
+@pytest.mark.parametrize(("labels", "same"), [([1, 0, 0, 1], True), ([1, 0, 0, 0], False)])
+def test_delong_is_undefined_without_variance(labels: list[int], same: bool) -> None:
+    a = np.array([0.1, 0.5, 0.3, 0.9])
+    assert delong_test(np.array(labels), a, a if same else a[::-1]) is None
+
+
+def test_a_run_compared_with_itself_differs_by_nothing(judged: Judge) -> None:
+    sample = drawn(0, 20, 30, 1.0)
+    comparison = compare(judged("a", sample, sample.logits), judged("b", sample, sample.logits), resamples=100, seed=0)
+    assert {d.difference.value for d in comparison.differences} == {0.0}
+    assert comparison.delong_p is None
+
+
+def test_a_better_run_is_told_from_chance(judged: Judge) -> None:
+    sample, better = pair(1, 2.2)
+    a, b = judged("a", sample, sample.logits), judged("b", sample, better)
+    comparison = compare(a, b, resamples=500, seed=0)
+    auroc = comparison.differences[0]
+    expected = mann_whitney(sample.labels, better) - mann_whitney(sample.labels, sample.logits)
+    assert auroc.difference.value == pytest.approx(expected, abs=1e-6)
+    assert auroc.difference.low is not None
+    assert auroc.difference.low > 0
+    assert "does not hold 0" in comparison.text
+    saved = json.loads((tmp := b.folder / "comparison.json").read_text())
+    assert saved["differences"][0]["difference"]["low"] == auroc.difference.low, tmp
+    names = [d.name for d in comparison.differences]
+    assert names[:3] == ["AUROC", "average precision", "Brier score"]
+    assert "sensitivity at 0.25" in names
+
+
+def test_paired_intervals_are_narrower_than_those_of_two_groups(judged: Judge) -> None:
+    sample, other = pair(5, 1.0)
+    comparison = compare(judged("a", sample, sample.logits), judged("b", sample, other), resamples=1000, seed=0)
+    e = comparison.differences[0].difference
+    assert e.low is not None
+    assert e.high is not None
+    positives, negatives = 60, 90
+    alone = [mann_whitney(sample.labels, s) for s in (sample.logits, other)]
+    unpaired = 2 * 1.96 * math.sqrt(sum(a * (1 - a) * (1 / positives + 1 / negatives) / 1.9 for a in alone))
+    assert e.high - e.low < 0.9 * unpaired
+
+
+def test_different_images_are_not_compared(judged: Judge) -> None:
+    sample = drawn(0, 20, 30, 1.0)
+    a, b = judged("a", sample, sample.logits), judged("b", sample, sample.logits)
+    shorter = replace(b.predictions, image_ids=b.predictions.image_ids[:-1], labels=b.predictions.labels[:-1])
+    with pytest.raises(RunError, match=r"different images \(50 and 49\).*--dataset"):
+        compare(a, replace(b, predictions=shorter), resamples=100, seed=0)
+
+
+def test_two_runs_of_one_name_stay_apart(judged: Judge, tmp_path: Path) -> None:
+    sample = drawn(0, 20, 30, 1.0)
+    a = judged("x/run", sample, sample.logits)
+    b = judged("y/run", sample, sample.logits)
+    comparison = compare(a, b, resamples=100, seed=0)
+    assert (comparison.a, comparison.b) == ("run", "run (2)")
+    assert (tmp_path / "y/run/eval/comparison.json").exists()
+
+
+def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    runs = [make_run(tmp_path / name, dataset) for name in ("one", "two")]
+    ended = run_cli("evaluate", *runs, "--resamples", "100", "--device", "cpu")
+    assert ended.code == 0
+    assert "two less one" in ended.out
+    assert "The AUROCs differ by +0.000" in ended.out
+    assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
+    assert json.loads((runs[1] / "eval" / "comparison.json").read_text())["n"] == 11
+    ended = run_cli("evaluate", *runs, runs[0])
+    assert (ended.code, ended.err.strip()) == (2, "error: 3 runs are given: one to judge, or two to compare, expected")

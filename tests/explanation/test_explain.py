@@ -1,0 +1,201 @@
+"""Explaining a run: the pointing game on phantoms, whose opacities are known, and what is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.explanation import explain as explain_module
+from pneumo_fast.explanation.explain import explain
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.phantoms.make import make_phantoms
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from tests.evaluation.test_evaluate import make_dataset, make_run
+
+
+def train_on_phantoms(folder: Path, *, size: int, epochs: int) -> Path:
+    """A run trained on phantoms until it tells them apart."""
+    phantoms = make_phantoms(PhantomConfig(out=folder / "phantoms", count=500, size_px=size))
+    convert(
+        ConvertConfig(
+            images=phantoms.images, labels=phantoms.labels, class_info=phantoms.class_info, groups=phantoms.mappings,
+            out=folder / "dataset", size=size, val_fraction=0.4, workers=1,
+        )
+    )  # fmt: skip
+    config = TrainConfig(
+        datasets=(folder / "dataset",), out=folder / "run", epochs=epochs, batch_size=16, lr=1e-3, device="cpu"
+    )
+    assert train(config).best > 0.9
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images of 64 pixels, which is quick to train."""
+    return train_on_phantoms(tmp_path_factory.mktemp("trained"), size=64, epochs=6)
+
+
+def config(run: Path, **values: Any) -> ExplainConfig:
+    return ExplainConfig(run=run, **{"device": "cpu", "resamples": 500, "count": 2, **values})
+
+
+def high(figure: Estimate | None) -> float:
+    """Upper end of an interval; the figure itself where all images agree."""
+    assert figure is not None
+    assert figure.value is not None
+    return figure.value if figure.high is None else figure.high
+
+
+def test_a_trained_model_looks_at_the_opacities_and_a_random_one_does_not(trained: Path) -> None:
+    found = explain(config(trained, method="hirescam", layer="layer2"))
+    assert found.boxes is not None
+    chance = max(high(found.boxes.hit_rate_random_point), high(found.boxes.hit_rate_centre_point))
+    assert (found.boxes.hit_rate.low or 0) > chance, found.boxes
+    assert (found.boxes.energy_share.low or 0) > high(found.boxes.box_area_share)
+    random = found.randomised
+    assert random.hit_rate is not None
+    assert (random.hit_rate.low or 0) <= high(found.boxes.hit_rate_random_point), random
+    assert abs(random.rank_correlation.value or 1) < 0.3
+
+
+@pytest.mark.slow  # images on which a network of this kind can tell places apart take minutes to learn
+def test_on_larger_images_the_trained_model_is_far_above_chance_and_above_the_random_one(tmp_path: Path) -> None:
+    found = explain(config(train_on_phantoms(tmp_path, size=128, epochs=5), method="hirescam", layer="layer2"))
+    assert found.boxes is not None
+    low = found.boxes.hit_rate.low
+    assert low is not None
+    assert low > 2 * high(found.boxes.hit_rate_random_point), found.boxes
+    assert low > high(found.boxes.hit_rate_centre_point)
+    assert low > high(found.randomised.hit_rate), found.randomised
+    assert found.randomised.hit_rate is not None
+    assert (found.randomised.hit_rate.low or 0) <= high(found.boxes.hit_rate_random_point), found.randomised
+
+
+def test_the_surest_of_each_kind_are_drawn(trained: Path) -> None:
+    found = explain(config(trained, threshold=0.4))
+    rows = Dataset.open(trained.parent / "dataset").rows("val")
+    labels = dict(zip(rows["image_id"], rows["label"], strict=True))
+    for drawn in found.images:
+        called = drawn.probability >= 0.4
+        assert drawn.label == labels[drawn.image_id]
+        assert drawn.kind == ("T" if called == (drawn.label == 1) else "F") + ("P" if called else "N")
+        with Image.open(found.folder / drawn.file) as image:
+            assert min(image.size) > 250
+    sure = [abs(d.probability - 0.4) for d in found.images if d.kind == "TN"]
+    assert sure == sorted(sure, reverse=True)
+    assert sum(d.kind == "TP" for d in found.images) == 2
+    assert [d.file for d in found.images if d.kind == "TP"] == ["TP-01.png", "TP-02.png"]
+    assert all((d.hit is None) == (d.label == 0) for d in found.images)
+
+
+def test_named_images_are_drawn_and_older_files_go(trained: Path) -> None:
+    explain(config(trained))
+    rows = Dataset.open(trained.parent / "dataset").rows("val")
+    ids = tuple(rows["image_id"].iloc[[3, 1]])
+    found = explain(config(trained, ids=ids))
+    assert tuple(d.image_id for d in found.images) == ids
+    assert {p.name for p in found.folder.iterdir()} == {d.file for d in found.images} | {"explain.json"}
+
+
+def test_the_same_call_writes_the_same_bytes(trained: Path) -> None:
+    first, second = (
+        {p.name: p.read_bytes() for p in explain(config(trained, count=1)).folder.iterdir()} for _ in range(2)
+    )
+    assert first == second
+
+
+def names(value: Any) -> set[str]:
+    """Every key of nested JSON."""
+    if isinstance(value, dict):
+        return set(value).union(*(names(v) for v in value.values()))
+    return set().union(*(names(v) for v in value)) if isinstance(value, list) else set()
+
+
+def test_every_key_is_documented(trained: Path) -> None:
+    explain(config(trained, count=1))
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    text = (docs / "explaining.md").read_text() + (docs / "metrics.md").read_text()
+    content = json.loads((trained / "explain" / "explain.json").read_text())
+    assert names(content) <= set(re.findall(r"`([a-z_0-9.]+)`", text)) | {"value", "low", "high"}
+    assert content["layer"] == "layer3"
+    assert content["map_size"] == [4, 4]
+
+
+@pytest.fixture
+def boxless(tmp_path: Path) -> Path:
+    """A run of random weights on noise without boxes, 32 pixels wide."""
+    return make_run(tmp_path / "run", make_dataset(tmp_path / "dataset"))
+
+
+def test_without_boxes_what_can_be_done_is_done(boxless: Path) -> None:
+    found = explain(config(boxless))
+    assert found.boxes is None
+    assert found.randomised.hit_rate is None
+    assert found.images
+    assert any("No image of this split has a box" in note for note in found.notes)
+
+
+def test_a_single_image_with_a_box(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = explain_module._boxes
+    monkeypatch.setattr(explain_module, "_boxes", lambda *a: dict(list(everyone(*a).items())[:1]))
+    found = explain(config(trained, count=1))
+    assert found.boxes is not None
+    assert (found.boxes.images, found.randomised.images) == (1, 1)
+
+
+def test_progress_reaches_the_end(boxless: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    explain(config(boxless, batch_size=4), lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (11, 11)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        ({"layer": "layer7"}, ConfigError, "layer 'layer7' is none that gives a map: use one of .*layer3"),
+        ({"layer": "fc"}, ConfigError, "layer 'fc' is none that gives a map: use one of .*layer3"),
+        ({"ids": ("val, 0", "nobody")}, ConfigError, "1 of 2 ids are not in split 'val', first 'nobody'"),
+        ({"run": Path("nowhere")}, RunError, "run pneumo-fast train first"),
+    ],
+)
+def test_what_cannot_be_explained(boxless: Path, values: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        explain(config(**{"run": boxless, **values}))
+    assert not (boxless / "explain").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "lime"}, "method 'lime' is unknown: use one of gradcam"),
+        ({"count": 0}, "count 0"),
+        ({"threshold": 1.5}, "threshold 1.5 is no probability"),
+        ({"resamples": 1}, "resamples 1"),
+        ({"split": "x"}, "split 'x' is unknown"),
+    ],
+)
+def test_options_that_cannot_work(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(Path("run"), **values)
+
+
+def test_a_full_disk_leaves_no_figures(boxless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _data: bytes | str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(explain_module, "write_atomic", full)
+    with pytest.raises(RunError, match=r"explain cannot be written \(No space left on device\)"):
+        explain(config(boxless))
+    assert not (boxless / "explain" / "explain.json").exists()

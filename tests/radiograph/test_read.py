@@ -1,0 +1,291 @@
+"""Any radiograph gives the right image or a rejection that says why."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydicom.encaps import get_frame
+
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.radiograph.read import Radiograph, read_radiograph
+from pneumo_fast.radiograph.rejection import REASONS
+from tests.support.radiograph_cases import CASES, SECTIONS, Case
+from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, X, decoded_jpeg, jpeg, save
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "radiographs.md"
+MUCH = 48 << 20  # bytes: pydicom reads a file in no less than a few MB; no absurd size may take more than this
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_the_table(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    case.make(path)
+    if case.outcome == "read":
+        assert case.values is not None
+        size = max(case.values.shape)
+        radiograph = read_radiograph(path, size)
+        height, width = case.values.shape
+        top, left = (size - height) // 2, (size - width) // 2
+        shown = radiograph.pixels[top : top + height, left : left + width]
+        np.testing.assert_allclose(shown, case.values, atol=case.tolerance)
+        assert " ".join(radiograph.notes) == case.notes
+        assert radiograph.intensity == case.intensity
+    else:
+        with pytest.raises(RejectedImageError) as caught:
+            read_radiograph(path, 64)
+        assert caught.value.reason == case.outcome
+        assert case.outcome in REASONS
+
+
+def test_every_row_of_the_table_stands_in_the_docs() -> None:
+    rows = re.findall(r"^\| (.+?) \| (?:read|`(\w+)`) \|(.*)\|$", DOCS.read_text(), flags=re.MULTILINE)
+    assert rows == [
+        (case.title, "" if case.outcome == "read" else case.outcome, f" `{case.notes}` " if case.notes else " ")
+        for case in CASES
+    ]
+    assert [line[4:] for line in DOCS.read_text().splitlines() if line.startswith("### ")] == list(SECTIONS)
+
+
+def test_every_reason_stands_in_the_docs() -> None:
+    text = DOCS.read_text()
+    assert [reason for reason in REASONS if f"| `{reason}` | {REASONS[reason]} |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.outcome in {"too_large", "frame_mismatch", "bad_size"}],
+    ids=lambda c: c.title,
+)
+def test_absurd_sizes_take_no_memory(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    case.make(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RejectedImageError):
+            read_radiograph(path, 64)
+        assert tracemalloc.get_traced_memory()[1] < MUCH
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gigabyte_declared_in_two_kilobytes_takes_no_memory(tmp_path: Path) -> None:
+    save(tmp_path / "file", Rows=30000, Columns=50000, data=bytes(2000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(RejectedImageError, match="corrupt"):
+            read_radiograph(tmp_path / "file", 64, max_pixels=1 << 31)
+        assert tracemalloc.get_traced_memory()[1] < MUCH
+    finally:
+        tracemalloc.stop()
+
+
+def test_window_none_applies_neither_window_nor_lut(tmp_path: Path) -> None:
+    save(tmp_path / "file", WindowCenter=100, WindowWidth=50)
+    radiograph = read_radiograph(tmp_path / "file", 64, window="none")
+    np.testing.assert_allclose(radiograph.pixels, X / 255, atol=1e-6)
+    assert radiograph.intensity == "range"
+
+
+def test_padding_does_not_count(tmp_path: Path) -> None:
+    """Neither the pixels that hold padding nor the border that makes the image square."""
+    save(tmp_path / "file", RAMP[:, :40], PixelPaddingValue=0, PixelPaddingRangeLimit=18)
+    radiograph = read_radiograph(tmp_path / "file", 64)
+    assert radiograph.padding_pixels == int((RAMP[:, :40] <= 18).sum()) + 24 * 64
+
+
+@pytest.mark.parametrize(("value", "bits"), [(63536, 16), (-2000, 16), (2096, 12)])
+def test_padding_written_with_the_wrong_sign(tmp_path: Path, value: int, bits: int) -> None:
+    pixels = np.where(RAMP < 20, -2000, RAMP.astype(np.int16)).astype(np.int16)
+    save(tmp_path / "file", pixels, BitsStored=bits)
+    dataset = pydicom.dcmread(tmp_path / "file")
+    dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
+    dataset.save_as(tmp_path / "file")
+    assert read_radiograph(tmp_path / "file", 64).padding_pixels == int((RAMP < 20).sum())
+
+
+def test_a_uid_is_hashed_and_the_same_uid_has_the_same_hash(tmp_path: Path) -> None:
+    hashes = []
+    for number, uid in enumerate(("1.2.3", "1.2.3", "1.2.4")):
+        save(tmp_path / str(number), SOPInstanceUID=uid)
+        hashes.append(read_radiograph(tmp_path / str(number), 32).uid_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert re.fullmatch("[0-9a-f]{16}", hashes[0])
+
+
+def test_the_file_name_decides_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "really_dicom.png")
+    assert read_radiograph(tmp_path / "really_dicom.png", 64).uid_hash
+
+
+def test_a_picture_has_no_metadata(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(jpeg(RAMP[:48]))
+    metadata = read_radiograph(tmp_path / "a.dcm", 64).metadata
+    known = {"height": 48, "width": 64, "bits_stored": 8, "photometric": "MONOCHROME2"}
+    assert {name: known.get(name, "") for name in metadata.__slots__} == {
+        name: getattr(metadata, name) for name in metadata.__slots__
+    }
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    """Against Pillow's own, on a picture that is no square and has no symmetry; full scale and reduced."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(np.add.outer(np.arange(128) // 2, np.arange(96) * 2).astype(np.uint8))
+    picture.save(tmp_path / "a.jpg", quality=100, exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image)) / 255
+    height, width = upright.shape
+    radiograph = read_radiograph(tmp_path / "a.jpg", 128)
+    top, left = (128 - height) // 2, (128 - width) // 2
+    np.testing.assert_allclose(radiograph.pixels[top : top + height, left : left + width], upright, atol=1e-6)
+    assert (radiograph.metadata.height, radiograph.metadata.width) == (height, width)
+    fast, exact = (read_radiograph(tmp_path / "a.jpg", 32, decode_mode=mode).pixels for mode in ("fast", "exact"))
+    assert np.abs(fast - exact).max() < 6 / 255
+
+
+def test_fast_is_close_to_exact_on_real_radiographs() -> None:
+    files = sorted((SHARED / "rsna16").rglob("*.dcm"))
+    if not files:
+        pytest.skip("the real radiographs are not there")
+    for file in files:
+        fast, exact = (read_radiograph(file, 224, decode_mode=mode).pixels for mode in ("fast", "exact"))
+        difference = np.abs(fast - exact) * 255
+        assert 0 < difference.mean() <= 0.3
+        assert difference.max() <= 15
+
+
+def test_real_radiographs_are_scaled_by_255() -> None:
+    files = sorted((SHARED / "rsna16").rglob("*.dcm"))
+    if not files:
+        pytest.skip("the real radiographs are not there")
+    for file in files[:4]:
+        stored = decoded_jpeg(get_frame(pydicom.dcmread(file).PixelData, 0, number_of_frames=1))
+        np.testing.assert_allclose(read_radiograph(file, 1024).pixels, stored, rtol=0, atol=1e-7)
+
+
+def installed(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+FOREIGN = {
+    "693_J2KI.dcm": ("", "read"),
+    "CT_small.dcm": ("", "read"),
+    "ExplVR_BigEnd.dcm": ("", "colour"),
+    "ExplVR_BigEndNoMeta.dcm": ("", "not_an_image"),
+    "ExplVR_LitEndNoMeta.dcm": ("", "not_an_image"),
+    "GDCMJ2K_TextGBR.dcm": ("openjpeg", "colour"),
+    "J2K_pixelrep_mismatch.dcm": ("", "read"),
+    "JPEG-lossy.dcm": ("libjpeg", "corrupt"),
+    "JPEG2000-embedded-sequence-delimiter.dcm": ("", "frame_mismatch"),
+    "JPEG2000.dcm": ("", "read"),
+    "JPGExtended.dcm": ("libjpeg", "read"),
+    "MR_small.dcm": ("", "read"),
+    "MR_small_RLE.dcm": ("", "read"),
+    "MR_small_bigendian.dcm": ("", "read"),
+    "MR_small_implicit.dcm": ("", "read"),
+    "MR_small_jp2klossless.dcm": ("", "read"),
+    "MR_small_jpeg_ls_lossless.dcm": ("libjpeg", "read"),
+    "MR_small_padded.dcm": ("", "read"),
+    "MR_truncated.dcm": ("", "corrupt"),
+    "SC_rgb_dcmtk_+eb+cy+np.dcm": ("", "colour"),
+    "SC_rgb_gdcm_KY.dcm": ("", "colour"),
+    "SC_rgb_jls_lossy_line.dcm": ("libjpeg", "colour"),
+    "SC_rgb_jpeg_gdcm.dcm": ("libjpeg", "colour"),
+    "SC_rgb_rle_32bit.dcm": ("", "colour"),
+    "SC_rgb_rle_2frame.dcm": ("", "multi_frame"),
+    "SC_rgb_small_odd.dcm": ("", "bad_size"),
+    "SC_ybr_full_422_uncompressed.dcm": ("", "colour"),
+    "badVR.dcm": ("", "bad_header"),
+    "dicomdirtests/DICOMDIR": ("", "not_an_image"),
+    "examples_overlay.dcm": ("", "read"),
+    "examples_palette.dcm": ("", "colour"),
+    "examples_ybr_color.dcm": ("", "multi_frame"),
+    "image_dfl.dcm": ("", "read"),
+    "liver_1frame.dcm": ("", "unsupported"),
+    "no_meta.dcm": ("", "not_dicom"),
+    "reportsi.dcm": ("", "not_an_image"),
+    "rtdose_rle.dcm": ("", "multi_frame"),
+    "rtplan.dcm": ("", "not_an_image"),
+    "rtplan_truncated.dcm": ("", "not_an_image"),
+    "rtstruct.dcm": ("", "not_an_image"),
+    "test-SR.dcm": ("", "not_an_image"),
+    "waveform_ecg.dcm": ("", "not_an_image"),
+    "zipMR.gz": ("", "not_dicom"),
+    "HTJ2K_08_RGB.dcm": ("openjpeg", "colour"),
+    "JLSL_16_15_1_1F.dcm": ("libjpeg", "read"),
+    "JPGLosslessP14SV1_1s_1f_8b.dcm": ("libjpeg", "read"),
+    "RG1_J2KI.dcm": ("", "read"),
+    "RG3_J2KI.dcm": ("", "read"),
+    "SC_rgb_2frame.dcm": ("", "multi_frame"),
+    "liver_nonbyte_aligned.dcm": ("", "multi_frame"),
+    "mlut_18.dcm": ("", "read"),
+    "vlut_04.dcm": ("", "read"),
+}
+"""Files of pydicom's and of ``variants``: the module of the extra decoders that each needs, and what becomes of it."""
+
+
+def _rejection_or_image(path: Path, size: int) -> Radiograph | RejectedImageError:
+    try:
+        return read_radiograph(path, size)
+    except RejectedImageError as error:
+        return error
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_others(name: str) -> None:
+    path = next((p for p in (PYDICOM_FILES / name, SHARED / "variants" / name) if p.is_file()), None)
+    if path is None:
+        pytest.skip(f"{name} is not there")
+    needs, outcome = FOREIGN[name]
+    result = _rejection_or_image(path, 512)
+    if isinstance(result, RejectedImageError):
+        assert result.reason in ({outcome} if not needs or installed(needs) else {"needs_decoders", "corrupt"})
+        return
+    assert outcome == "read"
+    expected = _reference(pydicom.dcmread(path))
+    full = read_radiograph(path, max(expected.shape)).pixels
+    top, left = ((full.shape[0] - side) // 2 for side in expected.shape)
+    shown = full[top : top + expected.shape[0], left : left + expected.shape[1]]
+    np.testing.assert_allclose(shown, expected, atol=2e-6)
+
+
+def _reference(header: pydicom.Dataset) -> NDArray[np.float64]:
+    """The greyscale pipeline once more, value by value, for what these files hold."""
+    bits, signed = header.BitsStored, header.PixelRepresentation == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one of the files has padding after its pixels
+        x = header.pixel_array.astype(np.float64)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if "ModalityLUTSequence" in header:
+        item = header.ModalityLUTSequence[0]
+        low, x, high = 0, _looked_up(item, x), 2 ** item.LUTDescriptor[2] - 1
+    else:
+        slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+        x, low, high = x * slope + intercept, low * slope + intercept, high * slope + intercept
+    if "VOILUTSequence" in header:
+        item = header.VOILUTSequence[0]
+        shown = _looked_up(item, x) / (2 ** item.LUTDescriptor[2] - 1)
+    elif "WindowCenter" in header:
+        center, width = (float(np.atleast_1d(header[k].value)[0]) for k in ("WindowCenter", "WindowWidth"))
+        shown = np.clip((x - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+    else:
+        shown = (x - low) / (high - low)
+    shown = np.asarray(shown, dtype=np.float64)
+    return 1 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown
+
+
+def _looked_up(item: pydicom.Dataset, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    data = item.LUTData
+    table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+    first = item.LUTDescriptor[1]
+    return np.asarray(table[np.clip(x - first, 0, len(table) - 1).astype(int)], dtype=np.float64)

@@ -1,0 +1,162 @@
+"""The report in a real browser: headless Chromium, driven over its pipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pneumo_fast.formatting import number
+from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.reporting.report import report
+from tests.support.chromium import CHROMIUM, Browser
+from tests.support.make_run import make_run
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
+
+SHOWN = (
+    "Object.fromEntries([...document.querySelectorAll('[data-figure]')].map(e => [e.dataset.figure, e.textContent]))"
+)
+MARKS = "['roc-mark', 'pr-mark'].map(id => { const m = document.getElementById(id); return [+m.getAttribute('cx'), \
++m.getAttribute('cy'), m.classList.contains('nowhere')]; })"
+RATES = {"sensitivity": "recall", "specificity": "specificity", "precision": "precision", "npv": "npv", "f1": "f1"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("browsed"), hostile=True)
+    report(ReportConfig(run=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser with the report open; what it fetched and complained of is looked at in the end."""
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    opened.size(1280, 900)
+    opened.open(run / "report.html")
+    yield opened
+    opened.close()
+
+
+def slide(browser: Browser, value: float) -> dict[str, str]:
+    """Put the slider somewhere, as a hand does; the figures then shown."""
+    moved = f"const s = document.getElementById('threshold'); s.value = '{value}'; s.dispatchEvent(new Event('input'))"
+    browser.run(f"(() => {{ {moved}; }})()")
+    return dict(browser.run(SHOWN))
+
+
+def from_metrics(entry: dict[str, Any]) -> dict[str, str]:
+    confusion = {key: f"{value:,}" for key, value in entry["confusion"].items()}
+    rates = {name: number(entry[key]["value"]) for name, key in RATES.items()}
+    accuracy = {"accuracy": number(entry["accuracy"]["value"]), "threshold": number(entry["threshold"])}
+    return confusion | rates | accuracy
+
+
+def from_predictions(run: Path, threshold: float) -> dict[str, int]:
+    table = pd.read_csv(run / "eval" / "predictions.csv", dtype={"probability": str})
+    called, ill = table["probability"].astype(float) >= threshold, table["label"] == 1
+    return {
+        "tp": int((called & ill).sum()),
+        "fp": int((called & ~ill).sum()),
+        "fn": int((~called & ill).sum()),
+        "tn": int((~called & ~ill).sum()),
+    }
+
+
+def test_fixed_thresholds_show_the_metrics(browser: Browser, run: Path) -> None:
+    metrics = json.loads((run / "eval" / "metrics.json").read_text())
+    assert [entry["threshold"] for entry in metrics["thresholds"]] == [0.5, 0.25]
+    for entry in metrics["thresholds"]:
+        assert slide(browser, entry["threshold"]) == from_metrics(entry)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.001, 0.137, 0.499, 0.501, 0.75, 0.999, 1.0])
+def test_other_thresholds_show_the_counts_of_the_predictions(browser: Browser, run: Path, threshold: float) -> None:
+    shown, counts = slide(browser, threshold), from_predictions(run, threshold)
+    assert {key: shown[key] for key in counts} == {key: f"{value:,}" for key, value in counts.items()}
+    tp, fp, fn, tn = (counts[key] for key in ("tp", "fp", "fn", "tn"))
+    pairs = {
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "precision": (tp, tp + fp),
+        "npv": (tn, tn + fn),
+    }
+    for name, (part, whole) in pairs.items():
+        assert shown[name] == number(part / whole if whole else None)
+    assert shown["threshold"] == f"{threshold:.3f}"
+
+
+def test_marks_lie_on_the_curves_where_the_figures_are(browser: Browser) -> None:
+    shown = slide(browser, 0.3)
+    (roc_x, roc_y, roc_hidden), (pr_x, pr_y, pr_hidden) = browser.run(MARKS)
+    left, top, width, height = browser.run("JSON.parse(document.getElementById('counts').textContent).plot")
+    assert not roc_hidden
+    assert not pr_hidden
+    assert (roc_x - left) / width == pytest.approx(1 - float(shown["specificity"]), abs=1e-3)
+    assert 1 - (roc_y - top) / height == pytest.approx(float(shown["sensitivity"]), abs=1e-3)
+    assert (pr_x - left) / width == pytest.approx(float(shown["sensitivity"]), abs=1e-3)
+    assert 1 - (pr_y - top) / height == pytest.approx(float(shown["precision"]), abs=1e-3)
+
+
+def test_a_mark_without_precision_is_hidden(browser: Browser) -> None:
+    assert slide(browser, 1.0)["precision"] == "\N{EN DASH}"
+    assert [hidden for *_, hidden in browser.run(MARKS)] == [False, True]
+
+
+def test_keys_and_buttons_move_it(browser: Browser) -> None:
+    slide(browser, 0.4)
+    browser.run("document.getElementById('threshold').focus()")
+    for _ in range(3):
+        browser.press("ArrowRight", 39)
+    assert browser.run(SHOWN)["threshold"] == "0.403"
+    browser.press("ArrowLeft", 37)
+    assert browser.run(SHOWN)["threshold"] == "0.402"
+    browser.run("document.querySelector('button[data-step=\"250\"]').click()")
+    assert browser.run(SHOWN)["threshold"] == "0.250"
+    assert browser.run("document.querySelector('button[data-step=\"250\"]').getAttribute('aria-pressed')") == "true"
+
+
+def test_what_changed_is_said_to_screen_readers(browser: Browser) -> None:
+    shown = slide(browser, 0.6)
+    wait = "new Promise(done => setTimeout(() => done(document.getElementById('said').textContent), 600))"
+    assert browser.run(wait).startswith(f"Threshold 0.600: sensitivity {shown['sensitivity']}, specificity")
+
+
+@pytest.mark.parametrize("kind", ["TP", "FP", "FN", "TN", "all"])
+def test_filters_hide_and_show_heat_maps(browser: Browser, kind: str) -> None:
+    browser.run(f"document.querySelector('button[data-filter=\"{kind}\"]').click()")
+    visible = "[...document.querySelectorAll('figure[data-kind]')].filter(f => f.offsetParent).map(f => f.dataset.kind)"
+    kinds = browser.run(visible)
+    assert set(kinds) == ({"TP", "FP", "FN", "TN"} if kind == "all" else {kind})
+    assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def test_the_page_is_no_wider_than_the_window(browser: Browser, width: int) -> None:
+    browser.size(width, 800, mobile=width < 500)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    browser.size(1280, 900)
+
+
+def test_nothing_is_fetched_and_nothing_complains(browser: Browser, run: Path) -> None:
+    browser.open(run / "report.html")
+    slide(browser, 0.5)
+    asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
+    assert {url for url in asked if not url.startswith("data:")} == {(run / "report.html").as_uri()}
+    assert not browser.of("Log.entryAdded")
+    assert not browser.of("Runtime.consoleAPICalled")
+    assert not browser.of("Runtime.exceptionThrown")
+
+
+def test_the_page_is_whole_without_scripts(browser: Browser, run: Path) -> None:
+    metrics = json.loads((run / "eval" / "metrics.json").read_text())
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(run / "report.html")
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert browser.run(SHOWN) == from_metrics(metrics["thresholds"][0])
+    assert not browser.run("document.getElementById('threshold').offsetParent !== null")

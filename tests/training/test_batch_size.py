@@ -1,0 +1,148 @@
+"""``--batch-size auto``: the largest batch that fits, found once and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.errors import DeviceError, RunError
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import LAST, load_checkpoint
+from pneumo_fast.run.folder import CONFIG
+from pneumo_fast.training import batch_size, distributed
+from pneumo_fast.training import train as training
+from pneumo_fast.training.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step
+from pneumo_fast.training.learner import train_step
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from tests.support.training import check_same
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@given(room=st.integers(0, 6000), most=st.integers(1, 6000))
+def test_the_largest_that_fits_is_found_in_few_trials(room: int, most: int) -> None:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= room
+
+    unit = min(8, most)
+    assert largest_batch(fits, most) == min(room, most) // unit * unit
+    assert max(tried) <= most
+    assert len(tried) == len(set(tried)) <= 20
+
+
+def room_for(images: int) -> Callable[..., Callable[[int], None]]:
+    """Stands in for ``trial_step``: runs out of memory with more images."""
+
+    def step(size: int) -> None:
+        if size > images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return lambda *_: step
+
+
+def test_only_a_lack_of_memory_is_taken_for_one() -> None:
+    assert fits_in_memory(room_for(8)(), 8)
+    assert not fits_in_memory(room_for(8)(), 9)
+    with pytest.raises(ZeroDivisionError):
+        fits_in_memory(lambda size: 1 // (size - size), 8)
+
+
+@pytest.mark.parametrize(("room", "found"), [(100, 16), (15, 8)])
+def test_the_batch_fits_the_memory_and_the_split(
+    config: TrainConfig, noise: Path, monkeypatch: pytest.MonkeyPatch, room: int, found: int
+) -> None:
+    """There are 21 training images."""
+    monkeypatch.setattr(batch_size, "trial_step", room_for(room))
+    monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
+    assert find_batch_size(config, Dataset.open(noise), CPU, Rank(), None) == found
+
+
+def test_processes_take_what_all_have_room_for(
+    config: TrainConfig, noise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process, one of two, has room for 9 of its images, the other for 4 only."""
+    monkeypatch.setattr(batch_size, "UNIT", 1)
+    monkeypatch.setattr(batch_size, "trial_step", room_for(9))
+    monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
+    monkeypatch.setattr(distributed, "highest", lambda value, _device: max(value, -4))
+    assert find_batch_size(config, Dataset.open(noise), CPU, Rank(number=0, world_size=2), None) == 8
+
+
+def test_nothing_fits(config: TrainConfig, noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "trial_step", room_for(7))
+    monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
+    with pytest.raises(DeviceError, match="not even the smallest batch fits into the memory of cpu: raise"):
+        find_batch_size(config, Dataset.open(noise), CPU, Rank(), None)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trial_is_two_whole_steps(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def spy(learner: Any, images: torch.Tensor, labels: torch.Tensor) -> Any:
+        sizes.append(tuple(images.shape))
+        result = train_step(learner, images, labels)
+        assert learner.step == len(sizes)
+        assert learner.optimizer.state
+        return result
+
+    monkeypatch.setattr(batch_size, "train_step", spy)
+    trial_step(replace(config, compile=True, weights="nowhere.pt"), 32, CPU, None)(6)
+    assert sizes == [(6, 1, 32, 32)] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_found_is_recorded_and_kept_when_resuming(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(config, out=tmp_path / "plain", batch_size=6))
+    run, found = tmp_path / "run", iter([6])
+    monkeypatch.setattr(training, "check_options", lambda *_: None)
+    monkeypatch.setattr(training, "find_batch_size", lambda *_: next(found))
+    config = replace(config, out=run, batch_size="auto")
+    train(replace(config, epochs=1))
+    assert train(replace(config, resume=True)).epochs == 2, "not looked for again"
+    check_same(run / LAST, tmp_path / "plain" / LAST)
+    content = json.loads((run / CONFIG).read_text())
+    assert (content["config"]["batch_size"], content["resolved"]["batch_size"]) == ("auto", 6)
+    assert load_checkpoint(run / LAST).settings["batch-size"] == 6
+    with pytest.raises(RunError, match="was trained with batch-size 6, now it is 4"):
+        train(replace(config, batch_size=4, resume=True))
+
+
+@pytest.mark.gpu
+@GPU
+def test_a_gpu_with_little_memory(config: TrainConfig) -> None:
+    device = torch.device("cuda", 0)
+    step = trial_step(config, 224, device, None)
+    torch.cuda.set_per_process_memory_fraction(2e9 / torch.cuda.mem_get_info(device)[1], device)
+    try:
+        found = largest_batch(lambda size: fits_in_memory(step, size), 4096)
+        assert 8 <= found < 4096
+        assert fits_in_memory(step, found)
+        assert not fits_in_memory(step, 2 * found)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+@pytest.mark.gpu
+@GPU
+def test_a_run_with_the_largest_batch(config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, out=tmp_path / "run", batch_size="auto", device="cuda", epochs=1))
+    assert json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]["batch_size"] == 16

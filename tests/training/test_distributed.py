@@ -1,0 +1,151 @@
+"""Several processes train as one would: the same batches, the same figures, and no one waits for the dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint
+from pneumo_fast.run.folder import CONFIG, CURVES, HISTORY
+from pneumo_fast.training import setup
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from tests.support.make_dataset import make_dataset
+from tests.support.training import results
+
+OPTIONS: dict[str, Any] = {
+    "epochs": 2, "batch_size": 6, "lr": 1e-3, "device": "cpu", "seed": 1, "ema": 0.9, "clip_norm": 1.0, "accumulate": 2,
+}  # fmt: skip
+
+
+def plain_network(_name: str, _weights: str) -> nn.Module:
+    """Without BatchNorm, whose statistics are each process's own."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=4), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
+    )
+
+
+SCRIPT = """
+import os, sys, torch
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from pneumo_fast.training import setup, train as training
+from pneumo_fast.training.options import TrainConfig
+from tests.training.test_distributed import OPTIONS, plain_network
+torch.set_num_threads(1)
+setup.build_model = plain_network
+if {dying} and os.environ["RANK"] == "1":
+    steps, plain = iter(range(100)), training.train_step
+    training.train_step = lambda *a: os._exit(7) if next(steps) == 2 else plain(*a)
+config = TrainConfig(datasets=(Path({data!r}),), out=Path({run!r}), **OPTIONS | {changes!r})
+training.train(config)
+print("finished")
+"""
+
+
+def together(
+    data: Path, run: Path, processes: int = 2, *, dying: bool = False, **changes: Any
+) -> subprocess.Popen[str]:
+    """Train in several processes, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = SCRIPT.format(
+        root=str(Path(__file__).parents[2]), data=str(data), run=str(run), dying=dying, changes=changes
+    )
+    script = run.parent / f"{run.name}.py"
+    script.write_text(code)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port"]
+    return subprocess.Popen(
+        [*launcher, str(port), str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 training images: batches of 6, 6, 6 and 3, of which two processes take 3 and 3, and 1 and 2."""
+    path = tmp_path_factory.mktemp("data") / "noise"
+    make_dataset(path, size=32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in one process."""
+    run = tmp_path_factory.mktemp("runs") / "alone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "build_model", plain_network)
+        train(TrainConfig(datasets=(data,), out=run, **OPTIONS))
+    return run
+
+
+def check_alike(run: Path, alone: Path) -> None:
+    """Weights and figures within what another order of adding up changes."""
+    for name in (BEST, LAST):
+        mine, theirs = load_checkpoint(run / name), load_checkpoint(alone / name)
+        assert mine.step == theirs.step
+        for key, value in mine.model.items():
+            torch.testing.assert_close(value, theirs.model[key], rtol=0, atol=2e-5)
+    for record, expected in zip(results(run), results(alone), strict=True):
+        assert record == pytest.approx(expected, abs=1e-4)
+
+
+def test_two_processes_train_as_one_does(data: Path, alone: Path, tmp_path: Path) -> None:
+    out = finish(together(data, tmp_path / "run"))
+    assert out.count("finished") == 2
+    check_alike(tmp_path / "run", alone)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {BEST, LAST, PREVIOUS, HISTORY, CURVES, CONFIG}
+
+
+def test_a_process_may_have_nothing_of_the_last_batch(data: Path, tmp_path: Path) -> None:
+    """21 images by 19: two are left for three processes."""
+    finish(together(data, tmp_path / "run", processes=3, batch_size=19, epochs=1, ema=None))
+    assert all(value.isfinite().all() for value in load_checkpoint(tmp_path / "run" / LAST).model.values())
+
+
+def test_a_run_goes_on_with_another_number_of_processes(
+    data: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(setup, "build_model", plain_network)
+    one = TrainConfig(datasets=(data,), out=tmp_path / "run", **OPTIONS)
+    train(replace(one, epochs=1))
+    finish(together(data, tmp_path / "run", resume=True))
+    check_alike(tmp_path / "run", alone)
+    train(replace(one, epochs=3, resume=True))
+    assert "processes: the result will not be the same to the last bit" in caplog.text
+
+
+def test_a_process_that_dies_ends_the_others(data: Path, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    process = together(data, tmp_path / "run", dying=True)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "exitcode  : 7" in out
+    assert "finished" not in out
+    assert time.monotonic() - begin < 90
+
+
+def test_a_folder_that_is_taken_is_an_error_in_every_process(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("")
+    process = together(data, tmp_path / "run")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert out.count("RunError: " + str(tmp_path / "run")) == 2

@@ -1,0 +1,209 @@
+"""Every option of training has a test that fails when its effect is removed: here, or where it is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import BEST, LAST, load_checkpoint
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training import setup
+from pneumo_fast.training import train as training
+from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from tests.support.training import weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CHANGES: Sequence[tuple[str, Any, dict[str, Any]]] = [
+    ("accumulate", 2, {}),  # by way of BatchNorm
+    ("augment", "light", {}),
+    ("balance", "image_id", {"order": "weighted", "pos_weight": 1.0}),
+    ("batch_size", 4, {}),
+    ("clip_norm", 0.01, {}),
+    ("epochs", 3, {}),
+    ("flip", True, {"augment": "light"}),
+    ("fold", 2, {"folds": 3, "fold": 1}),
+    ("folds", 4, {"folds": 3, "fold": 1}),
+    ("label_smoothing", 0.2, {}),
+    ("limit_images", 12, {}),
+    ("lr", 0.01, {}),
+    ("optimizer", "adamw", {"weight_decay": 0.1}),
+    ("order", "weighted", {"pos_weight": 1.0}),
+    ("order", "windowed", {}),
+    ("pos_weight", 1.0, {}),
+    ("schedule", "cosine", {}),
+    ("schedule", "onecycle", {}),
+    ("seed", 2, {}),
+    ("shares", (1.0, 0.5), {"datasets": 2}),
+    ("warmup_epochs", 1.0, {}),
+    ("weight_decay", 0.1, {}),
+    ("window", 1, {"order": "windowed"}),
+]
+"""An option, a value, and what both runs have besides; the trained weights must differ from those without it."""
+
+HERE = {
+    "compile": "test_the_model_is_compiled_before_the_first_step_and_trains_the_same",
+    "datasets": "test_an_option_changes_the_trained_weights",  # by shares, of two datasets
+    "ema": "test_an_average_of_the_weights_is_kept_as_the_best",
+    "loader": "test_the_loader_and_where_its_images_are_kept",
+    "model": "test_the_model_and_its_weights_are_those_asked_for",
+    "resident_share": "test_the_loader_and_where_its_images_are_kept",
+    "sync_bn": "test_batchnorm_is_shared_by_several_processes_where_asked_for",
+    "weights": "test_the_model_and_its_weights_are_those_asked_for",
+}
+ELSEWHERE = {
+    "amp": "test_train: test_bfloat16_is_used_where_it_is_insisted_on",
+    "amp_dtype": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
+    "checkpoint_minutes": "test_session: test_the_state_is_saved_by_the_clock",
+    "device": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
+    "max_skipped": "test_session: test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept",
+    "monitor": "test_session: test_the_monitored_figure_decides",
+    "out": "test_train: test_history_and_configuration",
+    "overwrite": "test_resume: test_a_run_is_replaced_only_on_request",
+    "patience": "test_session: test_patience_ends_a_run_that_gets_no_better",
+    "profile": "test_observers: test_a_few_steps_are_traced",
+    "resume": "test_resume: test_a_resumed_run_is_the_uninterrupted_one",
+    "tensorboard": "test_observers: test_figures_go_to_tensorboard",
+}
+
+
+def test_every_option_has_a_test() -> None:
+    folder = Path(__file__).parent
+    for place in (*(f"{Path(__file__).stem}: {name}" for name in HERE.values()), *ELSEWHERE.values()):
+        module, name = place.split(": ")
+        assert f"def {name}(" in (folder / f"{module}.py").read_text(), place
+    assert {name for name, *_ in CHANGES} | HERE.keys() | ELSEWHERE.keys() == {f.name for f in fields(TrainConfig)}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("name", "value", "beside"), CHANGES, ids=lambda value: str(value)[:12])
+def test_an_option_changes_the_trained_weights(
+    config: TrainConfig, tmp_path: Path, name: str, value: Any, beside: dict[str, Any]
+) -> None:
+    if "datasets" in beside:
+        beside = {"datasets": config.datasets * beside["datasets"]}
+    config = replace(config, **beside)
+    train(replace(config, out=tmp_path / "without"))
+    train(replace(config, out=tmp_path / "with", **{name: value}))
+    assert not torch.equal(weights(tmp_path / "without" / LAST), weights(tmp_path / "with" / LAST))
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_average_of_the_weights_is_kept_as_the_best(config: TrainConfig, tmp_path: Path) -> None:
+    for decay in (None, 0.5):
+        train(replace(config, out=tmp_path / str(decay), epochs=1, ema=decay))
+    assert torch.equal(weights(tmp_path / "None" / BEST), weights(tmp_path / "None" / LAST))
+    assert torch.equal(weights(tmp_path / "0.5" / LAST), weights(tmp_path / "None" / LAST))
+    assert not torch.equal(weights(tmp_path / "0.5" / BEST), weights(tmp_path / "0.5" / LAST))
+
+
+def test_the_model_and_its_weights_are_those_asked_for(config: TrainConfig, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    given = build_model("squeezenet1_1")
+    torch.save(given.state_dict(), tmp_path / "w.pt")
+    config = replace(config, model="squeezenet1_1", weights=str(tmp_path / "w.pt"), epochs=1, lr=1e-9)
+    train(replace(config, out=tmp_path / "run"))
+    trained = load_checkpoint(tmp_path / "run" / LAST)
+    assert trained.arch == "squeezenet1_1"
+    for name, value in given.state_dict().items():
+        torch.testing.assert_close(trained.model[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("change", "engine"),
+    [({}, "fused"), ({"loader": "resident"}, "resident"), ({"resident_share": 1.0}, "resident")],
+)
+def test_the_loader_and_where_its_images_are_kept(
+    config: TrainConfig, tmp_path: Path, change: dict[str, Any], engine: str
+) -> None:
+    train(replace(config, out=tmp_path / "run", epochs=1, **change))
+    assert load_checkpoint(tmp_path / "run" / LAST).machine["loader"] == engine
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_model_is_compiled_before_the_first_step_and_trains_the_same(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_, graphs, at_steps = torch.compile, [], []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: object) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    def step(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+        at_steps.append(len(graphs))
+        return train_step(learner, images, labels, *size)
+
+    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=backend))
+    monkeypatch.setattr(training, "train_step", step)
+    train(replace(config, out=tmp_path / "plain"))
+    assert at_steps == [0] * 6
+    train(replace(config, out=tmp_path / "compiled", compile=True))
+    assert at_steps[6] > 0, "before the clock runs"
+    assert at_steps[7] == at_steps[6], "once for all full batches"
+    torch.testing.assert_close(weights(tmp_path / "compiled" / LAST), weights(tmp_path / "plain" / LAST))
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("asked", [False, True])
+def test_batchnorm_is_shared_by_several_processes_where_asked_for(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda model, _devices: model)
+    learner = setup.make_learner(
+        replace(config, sync_bn=asked), torch.device("cpu"), Rank(number=1, world_size=2), size=32, batches=3,
+        pos_weight=1.0, amp_dtype=None,
+    )  # fmt: skip
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in learner.network.modules()) == asked
+    assert learner.synced == asked
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sync_bn": True}, "sync-bn without a GPU: leave it away"),
+        ({"batch_size": "auto"}, "batch-size auto without a GPU: give a number of images"),
+    ],
+)
+def test_what_needs_a_gpu(config: TrainConfig, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(replace(config, out=tmp_path / "run", **change))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 1}, "batch-size 1: at least 2 expected"),
+        ({"lr": math.nan}, "lr nan: a number above 0 expected"),
+        ({"clip_norm": 0.0}, "clip-norm 0.0: a number above 0 expected"),
+        ({"ema": 1.0}, "ema 1.0: a number between 0 and 1 expected"),
+        ({"label_smoothing": 1.0}, "label-smoothing 1.0: a number from 0 to below 1 expected"),
+        ({"pos_weight": 0.0}, "pos-weight 0.0: auto, or a number above 0 expected"),
+        ({"checkpoint_minutes": 0.0}, "checkpoint-minutes 0.0: a number above 0 expected"),
+        ({"schedule": "onecycle", "warmup_epochs": 1.0}, "which has a rise of its own: give one of them"),
+        ({"resident_share": 1.5}, "resident-share 1.5: a share from 0 to 1 expected"),
+        ({"order": "sequential"}, "order sequential is not for training"),
+        ({"folds": 5}, "folds 5 with fold None: both, and one from 1 to folds, expected"),
+        ({"folds": 5, "fold": 6}, "folds 5 with fold 6"),
+        ({"patience": 0}, "patience 0: at least 1 expected"),
+        ({"weight_decay": -1.0}, "weight-decay -1.0: at least 0 expected"),
+        ({"resume": True, "overwrite": True}, "resume and overwrite exclude each other"),
+    ],
+)
+def test_values_that_cannot_work(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**change)

@@ -1,0 +1,173 @@
+"""What cannot be trained on, or gone on from: one clear line, before anything is written or thrown away."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError
+from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training import setup
+from pneumo_fast.training import train as training
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from tests.support.make_dataset import LABELS, make_dataset
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({**LABELS, "train": [0] * 9}, "the train split of .* has images of label 0 only"),
+        ({**LABELS, "train": [1] * 9}, "the train split of .* has images of label 1 only"),
+        ({**LABELS, "val": [0] * 9}, "the val split of .* has images of label 0 only: convert with more images"),
+        ({"train": [0, 1]}, "has no 'val' images: its splits are train"),
+        ({"train": [], "val": [0, 1]}, "has no 'train' images: its splits are val"),
+    ],
+)
+def test_data_from_which_nothing_can_be_learned_or_told(
+    config: TrainConfig, tmp_path: Path, labels: dict[str, list[int]], message: str
+) -> None:
+    make_dataset(tmp_path / "d", labels=labels)
+    with pytest.raises(DatasetError, match=message):
+        train(replace(config, out=tmp_path / "run", datasets=(tmp_path / "d",)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", labels={"train": [0] * 5 + [1] * 5, "val": [0, 1]})
+    limited = replace(config, out=tmp_path / "run", datasets=(tmp_path / "d",), limit_images=5)
+    with pytest.raises(DatasetError, match="label 0 only: use fewer --folds or more --limit-images"):
+        train(limited)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"device": "cuda:99"}, DeviceError, "device 'cuda:99' is asked for"),
+        ({"seed": 2**64}, ConfigError, "seed 18446744073709551616: a whole number of 64 bits expected"),
+        ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
+        ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
+        ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is no dataset"),
+        ({"batch_size": 22}, ConfigError, "batch size 22 is larger than an epoch of 21 images: use at most that many"),
+        ({"folds": 35, "fold": 1}, DatasetError, "35 folds of 34 patients in dataset .*: use fewer --folds"),
+        ({"order": "weighted", "balance": "hue"}, ConfigError, "no column 'hue' to balance: the index has image_id"),
+        ({"model": "resnet19"}, ConfigError, "torchvision has no classifier called 'resnet19'"),
+        ({"model": "alexnet"}, ConfigError, r"'alexnet' does not take images of 32 x 32 pixels \(.*\): convert with"),
+        ({"model": "vit_b_16"}, ConfigError, r"'vit_b_16' does not take images of 32 x 32 pixels \(.*\): convert with"),
+        ({"weights": "nowhere.pt"}, RunError, "no checkpoint nowhere.pt"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    config: TrainConfig, tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        train(replace(config, out=tmp_path / "run", **change))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("zipped", [False, True], ids=["pickle", "torch"])
+@pytest.mark.parametrize("use", ["resume", "weights"])
+def test_a_pickle_dressed_as_a_checkpoint_is_refused_and_does_not_run(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str, zipped: bool
+) -> None:
+    run, target = tmp_path / "run", tmp_path / "ran"
+    train(replace(config, out=run, epochs=1))
+    (run / PREVIOUS).unlink(missing_ok=True)
+    if zipped:
+        torch.save(Payload(target), run / LAST)
+    else:
+        (run / LAST).write_bytes(pickle.dumps(Payload(target)))
+    monkeypatch.setattr(setup, "build_model", build_model)
+    changes: dict[str, Any] = {"resume": True} if use == "resume" else {"weights": str(run / LAST), "overwrite": True}
+    before = sorted(path.name for path in run.iterdir())
+    with pytest.raises(RunError, match=r"last\.pt is damaged or no checkpoint") as caught:
+        train(replace(config, out=run, **changes))
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+    assert sorted(path.name for path in run.iterdir()) == before, "the run is as it was"
+
+
+@pytest.fixture
+def run(config: TrainConfig, tmp_path: Path) -> Path:
+    """A short run of a small model, whose checkpoint is 3 MB."""
+    train(replace(config, out=tmp_path / "run", epochs=1, model="squeezenet1_1"))
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_of_another_architecture(config: TrainConfig, run: Path, tmp_path: Path) -> None:
+    small = replace(config, model="squeezenet1_1")
+    with pytest.raises(RunError, match="was trained with model 'squeezenet1_1', now it is 'squeezenet1_0'"):
+        train(replace(small, out=run, model="squeezenet1_0", resume=True))
+    with pytest.raises(ConfigError, match=r"weights .*best\.pt: .* is .* expected: of another model\?"):
+        train(replace(small, out=tmp_path / "other", model="squeezenet1_0", weights=str(run / BEST)))
+    assert not (tmp_path / "other").exists()
+    last = load_checkpoint(run / LAST)
+    last.model.popitem()
+    save_checkpoint(last, run / LAST)
+    with pytest.raises(RunError, match=r"the checkpoint of run .* does not fit model 'squeezenet1_1': train again"):
+        train(replace(small, out=run, resume=True))
+
+
+def test_a_checkpoint_of_another_image_size(
+    config: TrainConfig, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As weights it may be what is wanted, for these models take images of any size: it is said."""
+    make_dataset(tmp_path / "d", size=40)
+    larger = replace(config, model="squeezenet1_1", datasets=(tmp_path / "d",), epochs=1)
+    with pytest.raises(RunError, match="was trained with image size 32, now it is 40"):
+        train(replace(larger, out=run, resume=True))
+    assert not caplog.text
+    train(replace(larger, out=tmp_path / "other", weights=str(run / BEST)))
+    assert f"weights {run / BEST} were trained on images of 32 pixels, these have 40" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("change", [{"weights": "nowhere.pt"}, {"batch_size": 22}, {"tensorboard": True}])
+def test_a_run_is_not_thrown_away_for_one_that_cannot_begin(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    train(replace(config, out=run, epochs=1))
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    monkeypatch.setattr(setup, "build_model", build_model)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises((ConfigError, RunError)):
+        train(replace(config, out=run, overwrite=True, **change))
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_batch_that_memory_has_no_room_for(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB")
+
+    monkeypatch.setattr(training, "train_step", step)
+    with pytest.raises(
+        DeviceError, match="a batch of 8 images does not fit into the memory of cpu: lower --batch-size"
+    ):
+        train(replace(config, out=tmp_path / "run"))
