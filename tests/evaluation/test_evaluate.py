@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.format import FORMAT, FORMAT_VERSION, INDEX_TYPES, Manifest, ShardInfo
 from pneumo_fast.dataset.npy import write_array
-from pneumo_fast.drawing import style
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, PneumoError, RunError
 from pneumo_fast.evaluation import results as evaluation_module
 from pneumo_fast.evaluation.evaluate import evaluate
@@ -138,7 +137,7 @@ def drawn_run(tmp_path: Path, dataset: Path) -> Path:
 def run(drawn_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose figures are not drawn, which takes most of the time."""
     for name in ("draw_roc", "draw_precision_recall", "draw_confusion"):
-        monkeypatch.setattr(style, name, lambda *_: b"figure")
+        monkeypatch.setattr(evaluation_module, name, lambda *_: b"figure")
     return drawn_run
 
 
