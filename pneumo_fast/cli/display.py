@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pneumo_fast.vocabulary import MONITORED
+from pneumo_fast.metrics.catalogue import MONITORED
 
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary
@@ -33,10 +33,12 @@ err = Console(stderr=True, highlight=False)
 
 OnProgress = Callable[[int, int], None]
 EPOCH_COLUMNS = {
-    "epoch": ("", "epoch"), "train_loss": ("train", "loss"), "train_accuracy": ("train", "acc."),
-    "val_loss": ("val", "loss"), "val_accuracy": ("val", "acc."), "val_auroc": ("val", "AUROC"),
-    "val_ap": ("val", "AP"), "images_per_s": ("", "images/s"), "wait_share": ("", "wait"),
-}  # fmt: skip
+    "epoch": ("", "epoch"),
+    **{f"train_{name}": ("train", MONITORED[name].short_label) for name in ("loss", "accuracy")},
+    **{f"val_{name}": ("val", MONITORED[name].short_label) for name in ("loss", "accuracy", "auroc", "ap")},
+    "images_per_s": ("", "images/s"),
+    "wait_share": ("", "wait"),
+}
 """What is shown of an epoch, below two lines of headings."""
 NOT_CLINICAL = "Research software: not for clinical use."
 
@@ -196,7 +198,7 @@ def show_training(summary: TrainSummary) -> None:
     """Where the best checkpoint is."""
     out.print(
         f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
-        f"{MONITORED[summary.monitor]} {summary.best:.3f})",
+        f"{MONITORED[summary.monitor].label} {summary.best:.3f})",
         soft_wrap=True,
     )
 

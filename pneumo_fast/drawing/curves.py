@@ -11,6 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pneumo_fast.drawing.style import BLUE, FAINT, GREY, INK, VERMILION, new_figure, to_png
+from pneumo_fast.metrics.catalogue import (
+    AUROC,
+    AVERAGE_PRECISION,
+    MONITORED,
+    PRECISION,
+    SENSITIVITY,
+    SPECIFICITY,
+    Metric,
+)
 from pneumo_fast.metrics.intervals import LEVEL, Estimate
 from pneumo_fast.metrics.ranking import Curve
 from pneumo_fast.metrics.summary import Figures
@@ -23,10 +32,9 @@ LOSSES: tuple[Line, ...] = (
     ("train_loss", "training", BLUE, "--"),
     ("val_loss", "validation", VERMILION, "-"),
 )
-FIGURES: tuple[Line, ...] = (
-    ("val_auroc", "AUROC", BLUE, "-"),
-    ("val_ap", "average precision", VERMILION, "--"),
-    ("val_accuracy", "accuracy", GREY, ":"),
+FIGURES: tuple[Line, ...] = tuple(
+    (f"val_{name}", MONITORED[name].label, colour, style)
+    for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREY, ":"))
 )
 
 
@@ -97,15 +105,14 @@ def draw_roc(metrics: Figures, curve: Curve, split: str) -> bytes:
     """
     figure, axes = _square_figure("ROC curve", metrics, split)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="chance: AUROC 0.500")
-    area = f"AUROC {metrics.ranking.auroc.value:.3f}{_between(metrics.ranking.auroc)}"
+    area = f"{AUROC.label} {metrics.ranking.auroc.value:.3f}{_between(metrics.ranking.auroc)}"
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2.2, solid_joinstyle="round", label=area)
     for result, look in _looks(metrics.thresholds):
         found, spared = result.recall, result.specificity
         if found.value is not None and spared.value is not None:
-            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, specificity {spared.value:.2f}"
-            _point(axes, _flipped(spared), found, look, text)
-    axes.set_xlabel("1 \N{MINUS SIGN} specificity: share of negatives called positive")
-    axes.set_ylabel("sensitivity: share of positives found")
+            _point(axes, _flipped(spared), found, look, _operating_point(result, SENSITIVITY, SPECIFICITY))
+    axes.set_xlabel(f"1 \N{MINUS SIGN} {SPECIFICITY.label}: share of negatives called positive")
+    axes.set_ylabel(f"{SENSITIVITY.label}: {SENSITIVITY.meaning}")
     _legend(figure, axes)
     return to_png(figure)
 
@@ -128,18 +135,17 @@ def draw_precision_recall(metrics: Figures, curve: Curve, split: str) -> bytes:
         A PNG file.
     """
     figure, axes = _square_figure("Precision-recall curve", metrics, split)
-    chance = f"chance: precision {metrics.prevalence:.3f}, the share of positives"
+    chance = f"chance: {PRECISION.label} {metrics.prevalence:.3f}, the share of positives"
     axes.plot([0, 1], [metrics.prevalence] * 2, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=chance)
     x, y = np.concatenate([[0.0], curve.x]), np.concatenate([curve.y[:1], curve.y])
-    area = f"average precision {metrics.ranking.average_precision.value:.3f}"
+    area = f"{AVERAGE_PRECISION.label} {metrics.ranking.average_precision.value:.3f}"
     axes.step(x, y, where="pre", color=BLUE, linewidth=2.2, label=area)
     for result, look in _looks(metrics.thresholds):
         found, right = result.recall, result.precision
         if found.value is not None and right.value is not None:
-            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, precision {right.value:.2f}"
-            _point(axes, found, right, look, text)
-    axes.set_xlabel("recall (sensitivity): share of positives found")
-    axes.set_ylabel("precision: share of positives among those called positive")
+            _point(axes, found, right, look, _operating_point(result, SENSITIVITY, PRECISION))
+    axes.set_xlabel(f"{SENSITIVITY.label} ({SENSITIVITY.synonym}): {SENSITIVITY.meaning}")
+    axes.set_ylabel(f"{PRECISION.label}: {PRECISION.meaning}")
     _legend(figure, axes)
     return to_png(figure)
 
@@ -160,6 +166,12 @@ def _square_figure(title: str, metrics: Figures, split: str) -> tuple[Figure, Ax
     axes.xaxis.label.set(fontsize=11, color=INK)
     axes.yaxis.label.set(fontsize=11, color=INK)
     return figure, axes
+
+
+def _operating_point(result: ThresholdMetrics, *rates: Metric) -> str:
+    """A threshold and two of its rates, for the legend."""
+    shown = ", ".join(f"{rate.label} {getattr(result, rate.key).value:.2f}" for rate in rates)
+    return f"threshold {result.threshold}: {shown}"
 
 
 def _looks(results: Sequence[ThresholdMetrics]) -> list[tuple[ThresholdMetrics, tuple[str, str]]]:
