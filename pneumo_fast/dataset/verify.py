@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.npy import Images, read_header
 from pneumo_fast.errors import DatasetError
+from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.vocabulary import SPLITS
 
 TOLERANCE = 1e-9  # of mean and std: sums are taken in another order here
@@ -33,7 +33,7 @@ class FileCheck:
     square_sum: float
 
 
-def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
     """Check manifest, tables, shapes, ranges, checksums, counts and statistics.
 
     Reading and hashing release Python's lock, so one thread per core does.
@@ -54,8 +54,7 @@ def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) ->
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for check in pool.map(lambda file: _check_file(dataset, *file), files):
             checks.append(check)
-            if on_progress:
-                on_progress(len(checks), len(files))
+            on_progress(len(checks), len(files))
     problems = [problem for check in checks for problem in check.problems]
     problems += _check_index(dataset)
     if not problems:  # sums over damaged files would only say the same once more

@@ -28,6 +28,7 @@ from pneumo_fast.loading.order import Rank
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.metrics.ranking import auroc, average_precision
 from pneumo_fast.metrics.scored import sigmoid
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import BEST, LAST, Checkpoint, EpochRecord, save_checkpoint
 from pneumo_fast.run.folder import CURVES, clear_run, find_run, write_config, write_history
 from pneumo_fast.training import distributed
@@ -57,7 +58,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 50  # steps between two looks at the figures, each of which waits for the device
 SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
-OnProgress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
