@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo_fast.dataset.leaks import Overlap, find_overlap
+from pneumo_fast.dataset.leaks import Overlap, overlap_with_training
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge, notes
 from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
@@ -56,7 +56,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     rows = judged.dataset.rows(config.split)
     train = judged.dataset.rows("train") if judged.trained_on else None
     figures = judge(sample, rows, config, operating, reported, reported_on, train)
-    overlap = None if judged.trained_on else find_overlap(named_datasets(config.run), judged.dataset, rows)
+    overlap = None if judged.trained_on else overlap_with_training(named_datasets(config.run), judged.dataset, rows)
     evaluation = Evaluation(
         folder=config.run / FOLDER,
         split=config.split,
