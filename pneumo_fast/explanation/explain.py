@@ -45,6 +45,7 @@ class Drawn:
 
     image_id: str
     label: int
+    """0 or 1."""
     probability: float
     """The plain probability, in [0, 1]."""
     kind: str
@@ -54,7 +55,7 @@ class Drawn:
     hit: bool | None
     """Whether the map is highest in a box; None without boxes."""
     energy_share: float | None
-    """Share of the map inside the boxes; None without boxes."""
+    """Share of the map's sum inside the boxes, in [0, 1]; None without boxes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,7 @@ class Explanation:
     """Height and width of the layer's output."""
     split: str
     threshold: float
+    """Probability in [0, 1] from which an image counts as called positive."""
     boxes: BoxFigures | None
     """None where no image of the split has a box."""
     randomised: Randomised
@@ -201,7 +203,7 @@ class Maps:
         return ready.to(self.judged.device)
 
     def random_model(self, chosen: NDArray[np.int64], seed: int) -> nn.Module:
-        """The same network with new weights, whose BatchNorm statistics are those of some images."""
+        """The same network with new weights, whose BatchNorm statistics are those of some images (rows, shape (n,))."""
         with torch.random.fork_rng():
             torch.manual_seed(abs(seed))
             model = build_model(self.judged.checkpoint.arch).to(self.judged.device)
