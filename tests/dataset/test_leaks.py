@@ -12,7 +12,7 @@ import pytest
 from pneumo_fast.dataset import leaks
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.leaks import find_overlap
-from tests.evaluation.test_evaluate import make_dataset
+from tests.support.untrained_run import make_dataset
 
 
 @pytest.fixture
