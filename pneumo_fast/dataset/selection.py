@@ -94,6 +94,8 @@ def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
 
     Parameters
     ----------
+    folds : int
+        At least 2.
     fold : int
         From 1 to ``folds``.
 
