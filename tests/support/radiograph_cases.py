@@ -1,4 +1,4 @@
-"""Every kind of file, and what becomes of it: the table that ``docs/radiographs.md`` shows and ``tests/radiograph/test_read.py`` holds."""
+"""Every kind of file, and what becomes of it: the table that ``docs/radiographs.md`` shows."""
 
 from __future__ import annotations
 
