@@ -1,7 +1,7 @@
 """What a file says, as keys with values, and how two sets of files differ; the pure part of ``fingerprints.py``.
 
 A dataset's images and tables count to the byte, a checkpoint by each tensor of its model, JSON by each number, name
-and checksum. Left out are versions and times, by key. Sentences are words: a difference is told apart from others.
+and checksum. Left out are versions and times, by key. Sentences and pages are words: their differences are told apart.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -61,9 +62,10 @@ def read_print(path: Path, known: Mapping[str, str]) -> Print:
     Parameters
     ----------
     path : Path
-        ``.pt`` is read as a checkpoint, ``.json`` and ``.jsonl`` as JSON, all else as bytes.
+        ``.pt`` is read as a checkpoint, ``.json`` and ``.jsonl`` as JSON, ``.html`` and ``.md`` as words, all else as
+        bytes.
     known : mapping
-        What stands in the place of a text of JSON: names for checksums of files that hold versions or times.
+        What stands in the place of a text, but for tables: names for checksums of files that hold versions or times.
 
     Raises
     ------
@@ -76,7 +78,21 @@ def read_print(path: Path, known: Mapping[str, str]) -> Print:
         return json_print(json.loads(path.read_text()), known)
     if path.suffix == ".jsonl":
         return json_print([json.loads(line) for line in path.read_text().splitlines()], known)
+    if path.suffix in {".html", ".md"}:
+        return words_print(path.read_text(), known)
     return bytes_print(path.read_bytes(), lines=path.suffix == ".csv")
+
+
+def words_print(text: str, known: Mapping[str, str]) -> Print:
+    """Each line of a page, for people."""
+    lines = _replaced(text, known).splitlines()
+    return {f"line {number}": Value(line, words=True) for number, line in enumerate(lines, start=1)}
+
+
+def _replaced(text: str, known: Mapping[str, str]) -> str:
+    for found, name in known.items():
+        text = text.replace(found, name)
+    return text
 
 
 def bytes_print(content: bytes, *, lines: bool = False) -> Print:
@@ -105,8 +121,7 @@ def _leaves(path: str, content: Any, known: Mapping[str, str]) -> Iterator[tuple
 def _leaf(path: str, content: Any, known: Mapping[str, str]) -> Value:
     if not isinstance(content, str):
         return Value(json.dumps(content))
-    for text, name in known.items():
-        content = content.replace(text, name)
+    content = _replaced(content, known)
     if path.rpartition("/")[2] in IDENTITY_KEYS and content not in known.values():
         return Value("of a part, or of several datasets")
     return Value(content, words=any(map(str.isspace, content)))
@@ -178,8 +193,17 @@ def _differences(name: str, base: Print, new: Print, added: Collection[str]) -> 
             words.append(f"{key}: added, {_shown(two)}")
         elif one is None or two is None or one.text != two.text:
             both_words = one is not None and two is not None and one.words and two.words
-            (words if both_words else different).append(f"{key}: {_shown(one)} -> {_shown(two)}")
+            (words if both_words else different).append(f"{key}: {_change(one, two)}")
     return different, words
+
+
+def _change(base: Value | None, new: Value | None) -> str:
+    """Both values from shortly before the first character that differs."""
+    if base is None or new is None:
+        return f"{_shown(base)} -> {_shown(new)}"
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(base.text, new.text, strict=False))
+    first = max(0, sum(1 for _ in equal) - SHOWN_CHARACTERS // 2)
+    return " -> ".join(f"{'...' if first else ''}{_shown(Value(value.text[first:]))}" for value in (base, new))
 
 
 def _is_added(path: str, added: Collection[str]) -> bool:
@@ -200,10 +224,10 @@ def table(rows: list[Row]) -> Iterator[str]:
     """
     if not rows:
         raise NothingComparedError("no step was run")
-    width = max(len(row.step) for row in rows)
+    width = min(max(len(row.step) for row in rows), SHOWN_CHARACTERS)
     for row in rows:
         verdict = "DIFFERENT" if row.different else "equal"
-        yield f"{row.step:{width}} {row.files:5} files {row.values:7} values  {verdict}"
+        yield f"{row.step[:width]:{width}} {row.files:5} files {row.values:7} values  {verdict}"
         for title, texts in (("", row.different), ("words: ", row.words)):
             yield from (f"    {title}{text}" for text in texts[:3])
             if len(texts) > 3:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,8 @@ NOT_COMPARED: Final = {"previous.pt"}
 """A stopped run has it of another moment."""
 NAMED_BY_FILE: Final = {"manifest.json", "best.pt"}
 """They hold versions or times: where a document quotes their checksums, their names are compared."""
+UNREADABLE: Final = (OSError, ValueError, RuntimeError, pickle.UnpicklingError)
+"""What reading a file raises that is not what its name says."""
 THREADS: Final = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
 UNSET: Final = {"FORCE_COLOR", "PYTHONSAFEPATH", "PYTHONWARNINGS", "RANK", "WORLD_SIZE", "LOCAL_RANK"}
 TIMEOUT_S: Final = 300.0
@@ -238,7 +241,7 @@ def main(arguments: list[str] | None = None, say: Callable[[str], None] = print)
         rows = [compare(step.name, base[step.name], new[step.name]) for step in todo]
         for line in table(rows):
             say(line)
-    except (SideError, NothingComparedError, OSError) as error:
+    except (SideError, NothingComparedError, *UNREADABLE) as error:
         print(f"no comparison: {error}", file=sys.stderr)
         return 2
     return int(any(row.different or (options.strict_words and row.words) for row in rows))

@@ -86,6 +86,17 @@ def test_the_first_line_that_differs_is_named() -> None:
     assert compare("s", {"t.csv": base}, {"t.csv": new}).different[0] == "t.csv: line 2: 'a,0' -> 'a,1'"
 
 
+def test_pages_are_words_without_checksums_that_vary(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(f"<p>\n{CHECKSUM} {'long ' * 99}0.5\n")
+    base = {"p": read_print(page, {CHECKSUM: "best.pt"})}
+    page.write_text(f"<p>\n{'cd' * 32} {'long ' * 99}0.7\n")
+    row = compare("s", base, {"p": read_print(page, {"cd" * 32: "best.pt"})})
+    shown = ("long " * 10)[2:]
+    assert not row.different
+    assert row.words == [f"p: line 2: ...'{shown}0.5' -> ...'{shown}0.7'"]
+
+
 def test_line_ends_count() -> None:
     assert bytes_print(b"a\n", lines=True) != bytes_print(b"a", lines=True)
 
@@ -220,6 +231,14 @@ def test_a_crash_is_no_comparison(sandbox: Path, capsys: pytest.CaptureFixture[s
     (sandbox / "pneumo_fast" / "__main__.py").write_text("import sys; sys.exit('broken')")
     assert fingerprints.main(["HEAD"]) == 2
     assert "new, write: exit code 1\nbroken" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_no_comparison(sandbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sandbox / "pneumo_fast" / "__main__.py").write_text(
+        "import sys; open('m.json', 'w'); sys.exit('refuse' in sys.argv)"
+    )
+    assert fingerprints.main(["HEAD"]) == 2
+    assert "no comparison: Expecting value" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_longer_written_differs(sandbox: Path) -> None:
