@@ -1,4 +1,4 @@
-"""Every kind of file, and what becomes of it: the table that ``docs/radiographs.md`` shows and ``test_dicom`` holds."""
+"""Every kind of file, and what becomes of it: the table that ``docs/radiographs.md`` shows and ``test_read`` holds."""
 
 from __future__ import annotations
 
