@@ -1,4 +1,4 @@
-"""The dataset on disk (format 1): manifest, tables and shards. ``docs/format.md`` is the specification.
+"""Opens a dataset folder and checks it; :mod:`pneumo_fast.dataset.format` has the manifest and the columns.
 
 A shard is a plain ``.npy`` file of stacked images, little-endian and in C order, so ``np.load(..., mmap_mode="r")``
 reads it anywhere. The manifest is written last: a folder without one is no dataset.

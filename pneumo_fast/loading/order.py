@@ -1,12 +1,9 @@
-"""Which rows make up which batch: a pure function of (seed, epoch, batch), at any position in constant time.
+"""Which rows make up which batch, and which process takes which of them: a pure function of (seed, epoch, batch).
 
-Nothing is stored between calls, so two readers that agree on the numbers agree on the rows, a run can resume
-anywhere, and a permutation of ten million rows costs no memory. The permutation is a Feistel network over
-``ceil(sqrt(n))`` squared (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): positions that fall
-outside ``n`` are encrypted again until they fall inside.
-
-A sampler maps positions in an epoch to rows; :class:`Order` cuts the positions into batches. The number of processes
-plays no part in either: each process takes its share of every batch.
+Nothing is stored between calls, so two readers that agree on the numbers agree on the rows, and a run can resume
+anywhere. A sampler (:mod:`pneumo_fast.loading.samplers`) maps positions in an epoch to rows; :class:`Order` cuts the
+positions into batches. The number of processes plays no part in either: each process (:class:`Rank`) takes its share of
+every batch.
 """
 
 from __future__ import annotations

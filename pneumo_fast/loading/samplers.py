@@ -1,4 +1,4 @@
-"""Samplers: which row stands at which position of an epoch."""
+"""Samplers: which row stands at which position of an epoch, at any position in constant time."""
 
 from __future__ import annotations
 

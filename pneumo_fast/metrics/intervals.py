@@ -1,6 +1,7 @@
-"""How far a figure can be trusted: what an estimate is, and intervals that follow from a formula.
+"""How far a figure can be trusted: what an estimate is, and the intervals by bootstrap over patients and by Wilson.
 
-:mod:`pneumo_fast.metrics.intervals` makes the intervals that do not.
+The bootstrap draws patients with replacement, each with all of its images (Efron and Tibshirani, An Introduction to the
+Bootstrap, 1993, chapter 13). Wilson's score interval is for shares of 0 and 1, which no resample changes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ LEVEL: Final = 0.95
 """Confidence level of every interval."""
 Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 """The standard normal's quantile that belongs to it."""
+CHUNK: Final = 2**19
+"""Weights that are worked on together: they stay in a core's cache."""
+LEAST_DEFINED: Final = 0.9
+"""Share of the resamples in which a figure must have a value, for an interval to be given."""
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
+Groups = NDArray[np.int64]
+"""Number of each image's patient, from 0, without gaps."""
+Values = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
@@ -69,16 +77,6 @@ def wilson_interval(part: int, whole: int) -> Interval:
     low = max(0.0, middle - half) if part else 0.0
     high = min(1.0, middle + half) if part < whole else 1.0
     return low, high
-
-
-CHUNK: Final = 2**19
-"""Weights that are worked on together: they stay in a core's cache."""
-LEAST_DEFINED: Final = 0.9
-"""Share of the resamples in which a figure must have a value, for an interval to be given."""
-
-Groups = NDArray[np.int64]
-"""Number of each image's patient, from 0, without gaps."""
-Values = NDArray[np.float64]
 
 
 def group_numbers(groups: pd.Series[str]) -> Groups:
@@ -204,7 +202,7 @@ def rank_figures(
 
 
 def percentile_interval(replicates: Values) -> Interval | None:
-    """Interval at :data:`~pneumo_fast.metrics.intervals.LEVEL` between percentiles of a resampled figure.
+    """Interval at :data:`LEVEL` between percentiles of a resampled figure.
 
     Parameters
     ----------

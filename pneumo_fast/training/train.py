@@ -403,6 +403,6 @@ _EMPTY: dict[str, Any] = {
 
 def write_curves(run: Path, history: list[EpochRecord], best_epoch: int) -> None:
     """Draw the history into ``learning_curves.png``."""
-    from pneumo_fast.drawing.curves import draw_learning_curves  # noqa: PLC0415  # matplotlib takes a third of a second
+    from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # matplotlib takes a third of a second
 
     write_atomic(run / CURVES, draw_learning_curves(history, best_epoch))

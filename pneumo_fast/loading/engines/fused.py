@@ -44,7 +44,7 @@ class Normalizer:
         self._normalize = _half_by_numpy if self._half else _byte_by_numpy
         self._stream: Any = None
         self._gather: Any = None
-        kernels = _compiled_kernels() if compiled else None
+        kernels = compiled_kernels() if compiled else None
         if kernels is not None:
             self._stream = kernels.stream_half if self._half else kernels.stream_byte
             self._gather = kernels.gather_half if self._half else kernels.gather_byte
@@ -87,7 +87,7 @@ class Normalizer:
         return scratch
 
 
-def _compiled_kernels() -> ModuleType | None:
+def compiled_kernels() -> ModuleType | None:
     """The kernels, which take a second to compile; None where the extra ``fast`` is not installed."""
     try:
         from pneumo_fast.loading.engines import kernels  # noqa: PLC0415  # only where they are used

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.loading.engines.fused import Normalizer, _compiled_kernels
+from pneumo_fast.loading.engines.fused import Normalizer, compiled_kernels
 from tests.support.loaders import Place, load
 from tests.support.make_dataset import make_dataset
 
 COMPILED = pytest.mark.parametrize(
     "compiled",
-    [False, pytest.param(True, marks=pytest.mark.skipif(_compiled_kernels() is None, reason="no numba"))],
+    [False, pytest.param(True, marks=pytest.mark.skipif(compiled_kernels() is None, reason="no numba"))],
 )
 CONSTANTS = [(0.0, 1.0), (0.123456789, 0.98765), (0.9999, 1e-3), (1 / 3, 1 / 7)]
 
