@@ -141,7 +141,7 @@ def check(config: Any) -> None:
     ConfigError
         If a value is out of its range, or a word unknown.
     """
-    for name, field in options_of(type(config)).items():
+    for name, field in options_of(config.__class__).items():
         value = getattr(config, name)
         for single in value if field.is_list else (value,):
             field.check(single)
@@ -149,7 +149,7 @@ def check(config: Any) -> None:
 
 def settings(config: Any) -> dict[str, Any]:
     """The values, by field, that decide the result and are recorded as they are."""
-    options = options_of(type(config))
+    options = options_of(config.__class__)
     return {
         name: getattr(config, name) for name, (*_, option) in options.items() if option.decides and not option.recorded
     }
@@ -161,7 +161,7 @@ def arguments_of(config: Any) -> list[str]:
     What is not on the command line is left out. The words are not quoted for a shell.
     """
     positional, optional = [], []
-    for name, field in options_of(type(config)).items():
+    for name, field in options_of(config.__class__).items():
         value = getattr(config, name)
         values = [str(single) for single in (value if field.is_list else (value,))]
         if field.option.positional:
