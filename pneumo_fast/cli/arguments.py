@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING
-from functools import partial, update_wrapper
+from functools import partial
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
 
@@ -45,7 +45,7 @@ def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Co
         made = [_parameter(field) for field in fields]
         own = list(signature(command, eval_str=True).parameters.values())[1:]
         parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*made[:place], *own, *made[place:])]
-        update_wrapper(run, command, assigned=("__module__", "__name__", "__doc__"))
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # where typer looks
         return run
 
