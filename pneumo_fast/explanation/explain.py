@@ -30,11 +30,9 @@ from pneumo_fast.loading.reader import read_images
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION, heat_map
 from pneumo_fast.run.model import build_model
 
-FOLDER: Final = "explain"
-FILE: Final = "explain.json"
-FORMAT: Final = "pneumo-fast explanation"
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
 
@@ -112,7 +110,7 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
     looked = _part(on_progress or _silent, len(rows), len(rows) + len(boxed))
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
-    folder = config.run / FOLDER
+    folder = config.run / EXPLAIN
     with _writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -140,7 +138,7 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
             device=str(judged.device),
         )
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomic(folder / FILE, text + "\n")
+        write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
 
 
@@ -148,7 +146,12 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
     """Plain JSON values; ``docs/explaining.md`` lists the keys."""
     content = asdict(explanation)
     del content["folder"]
-    return {"format": FORMAT, "format_version": 1, "created_by": f"pneumo-fast {__version__}", **content}
+    return {
+        "format": EXPLANATION_FORMAT,
+        "format_version": EXPLANATION_VERSION,
+        "created_by": f"pneumo-fast {__version__}",
+        **content,
+    }
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -275,7 +278,7 @@ def _draw(
             label=int(image["label"]),
             probability=float(probabilities[row]),
             kind=kind,
-            file=f"{kind}-{numbers[kind]:02d}.png",
+            file=heat_map(kind, numbers[kind]),
             hit=hit(peak(small), own, size) if own else None,
             energy_share=energy_share(large, own) if own else None,
         )

@@ -26,10 +26,11 @@ from pneumo_fast.evaluation import results as evaluation_module
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.notes import origin_note
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.evaluation.results import FIGURES, METRICS, PREDICTIONS, Predictions, predictions_csv, to_json
+from pneumo_fast.evaluation.results import Predictions, predictions_csv, to_json
 from pneumo_fast.metrics.scored import sigmoid
-from pneumo_fast.run.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
 
 SIZE = 32

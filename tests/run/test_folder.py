@@ -19,18 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint, load_last, save_checkpoint
-from pneumo_fast.run.folder import (
-    CONFIG,
-    EVENTS,
-    HISTORY,
-    TRACE,
-    clear_run,
-    find_run,
-    read_config,
-    write_config,
-    write_history,
-)
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint, load_last, save_checkpoint
+from pneumo_fast.run.folder import clear_run, find_run, read_config, write_config, write_history
+from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST, PREVIOUS, TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import PACKAGES, describe_run
 from tests.support.make_dataset import make_dataset
@@ -298,7 +289,7 @@ def run(tmp_path: Path) -> Path:
     write_config(run, {"config": {}})
     write_history(run, make_checkpoint().history)
     (run / TRACE).write_text("{}")
-    (run / EVENTS).mkdir()
+    (run / TENSORBOARD).mkdir()
     (run / "notes.txt").write_text("mine")
     return run
 
