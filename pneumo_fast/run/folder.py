@@ -12,7 +12,7 @@ from typing import Any
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import sweep_partials, write_atomic
-from pneumo_fast.run.checkpoint import Checkpoint, EpochRecord, load_last
+from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
 from pneumo_fast.run.layout import (
     BEST,
     CONFIG,
@@ -57,7 +57,7 @@ def write_history(run: Path, history: list[EpochRecord]) -> None:
     write_atomic(run / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Checkpoint | None:
+def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Resumable | None:
     """The checkpoint to go on from, if any; changes nothing.
 
     Parameters
@@ -73,10 +73,10 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
     checkpoint = load_last(out) if resume else None
     if checkpoint is not None:
         for name, value in settings.items():
-            if checkpoint.settings.get(name) != value:
+            if (before := checkpoint.trained.settings.get(name)) != value:
                 raise RunError(
-                    f"run {out} was trained with {name} {checkpoint.settings.get(name)!r}, now it is {value!r}: "
-                    "resume with the same, or name another --out"
+                    f"run {out} was trained with {name} {before!r}, now it is {value!r}: resume with the same, or name "
+                    "another --out"
                 )
         return checkpoint
     try:
