@@ -28,7 +28,7 @@ from pneumo_fast.evaluation.notes import origin_note
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Predictions, predictions_csv, to_json
 from pneumo_fast.metrics.scored import sigmoid
-from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pneumo_fast.run.checkpoint import Trained, load_trained, save_checkpoint
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
@@ -98,7 +98,7 @@ def make_dataset(path: Path, *, mean: float = 0.5, std: float = 0.25, size: int 
 def make_run(path: Path, dataset: Path) -> Path:
     path.mkdir()
     torch.manual_seed(0)
-    checkpoint = Checkpoint(
+    checkpoint = Trained(
         arch="resnet18",
         size=SIZE,
         mean=0.5,
@@ -110,9 +110,8 @@ def make_run(path: Path, dataset: Path) -> Path:
         monitor="auroc",
         best_epoch=3,
         history=[],
+        settings={},
         model=build_model().state_dict(),
-        optimizer={},
-        scaler={},
     )
     save_checkpoint(checkpoint, path / BEST)
     write_config(path, {"config": {"datasets": [str(dataset)]}})
@@ -121,7 +120,7 @@ def make_run(path: Path, dataset: Path) -> Path:
 
 def change(run: Path, **values: Any) -> None:
     """Write the run's checkpoint again with other values."""
-    save_checkpoint(replace(load_checkpoint(run / BEST), **values), run / BEST)
+    save_checkpoint(replace(load_trained(run / BEST), **values), run / BEST)
 
 
 @pytest.fixture
@@ -167,7 +166,7 @@ def read_json(run: Path) -> dict[str, Any]:
 
 def plain_logits(run: Path, dataset: Path, split: str) -> Any:
     """What the checkpoint says about a split, without loader or evaluation."""
-    checkpoint = load_checkpoint(run / BEST)
+    checkpoint = load_trained(run / BEST)
     images = np.load(dataset / f"{split}-00000.npy").astype(np.float32)
     model = build_model(checkpoint.arch)
     model.load_state_dict(checkpoint.model)
@@ -379,7 +378,7 @@ def test_a_device_that_is_not_there(run: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_logit_that_is_no_number_names_the_image_and_leaves_nothing(run: Path, value: float) -> None:
     leave_old_result(run)
-    state = load_checkpoint(run / BEST).model
+    state = load_trained(run / BEST).model
     state["fc.bias"].fill_(value)
     change(run, model=state)
     with pytest.raises(RunError, match=rf"gives the logit {value} for image 'val, 0' \(11 of 11 .*train again"):
