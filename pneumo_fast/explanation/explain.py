@@ -30,10 +30,8 @@ from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION, heat_map
 
-FOLDER: Final = "explain"
-FILE: Final = "explain.json"
-FORMAT: Final = "pneumo-fast explanation"
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
 
@@ -118,7 +116,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     looked = part_of_whole(on_progress, len(rows), len(rows) + len(boxed))
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
-    folder = config.run / FOLDER
+    folder = config.run / EXPLAIN
     with _writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -146,7 +144,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
             device=str(judged.device),
         )
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomic(folder / FILE, text + "\n")
+        write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
 
 
@@ -154,7 +152,12 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
     """Plain JSON values; ``docs/explaining.md`` lists the keys."""
     content = asdict(explanation)
     del content["folder"]
-    return {"format": FORMAT, "format_version": 1, "created_by": f"pneumo-fast {__version__}", **content}
+    return {
+        "format": EXPLANATION_FORMAT,
+        "format_version": EXPLANATION_VERSION,
+        "created_by": f"pneumo-fast {__version__}",
+        **content,
+    }
 
 
 def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:
@@ -218,7 +221,7 @@ def _draw(
             label=int(image["label"]),
             probability=float(probabilities[row]),
             kind=kind,
-            file=f"{kind}-{numbers[kind]:02d}.png",
+            file=heat_map(kind, numbers[kind]),
             hit=hit(peak(small), own, size) if own else None,
             energy_share=energy_share(large, own) if own else None,
         )

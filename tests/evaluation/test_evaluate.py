@@ -11,7 +11,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.notes import origin_note
-from pneumo_fast.evaluation.results import METRICS, PREDICTIONS
+from pneumo_fast.run.layout import METRICS, PREDICTIONS
 from tests.support.untrained_run import change, config, leave_old_result, make_dataset, read_csv, read_json
 
 

@@ -12,9 +12,9 @@ import torch
 
 from pneumo_fast.errors import DatasetError, DeviceError, PneumoError, RunError
 from pneumo_fast.evaluation.evaluate import evaluate
-from pneumo_fast.evaluation.results import PREDICTIONS
-from pneumo_fast.run.checkpoint import BEST, load_checkpoint
+from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.run.model import build_model
 from tests.support.untrained_run import LABELS, change, config, leave_old_result, make_dataset, read_csv
 
@@ -31,7 +31,7 @@ DEVICES = pytest.mark.parametrize(
 
 def plain_logits(run: Path, dataset: Path, split: str) -> Any:
     """What the checkpoint says about a split, without loader or evaluation."""
-    checkpoint = load_checkpoint(run / BEST)
+    checkpoint = load_trained(run / BEST)
     images = np.load(dataset / f"{split}-00000.npy").astype(np.float32)
     model = build_model(checkpoint.arch)
     model.load_state_dict(checkpoint.model)
@@ -142,7 +142,7 @@ def test_a_device_that_is_not_there(run: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_logit_that_is_no_number_names_the_image_and_leaves_nothing(run: Path, value: float) -> None:
     leave_old_result(run)
-    state = load_checkpoint(run / BEST).model
+    state = load_trained(run / BEST).model
     state["fc.bias"].fill_(value)
     change(run, model=state)
     with pytest.raises(RunError, match=rf"gives the logit {value} for image 'val, 0' \(11 of 11 .*train again"):

@@ -17,8 +17,9 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation import results as evaluation_module
 from pneumo_fast.evaluation.evaluate import evaluate
-from pneumo_fast.evaluation.results import FIGURES, METRICS, PREDICTIONS, Predictions, predictions_csv, to_json
+from pneumo_fast.evaluation.results import Predictions, predictions_csv, to_json
 from pneumo_fast.metrics.scored import sigmoid
+from pneumo_fast.run.layout import FIGURES, METRICS, PREDICTIONS
 from tests.support.untrained_run import config, leave_old_result, read_csv, read_json
 
 

@@ -16,9 +16,9 @@ from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.format import FORMAT, FORMAT_VERSION, INDEX_TYPES, Manifest, ShardInfo
 from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.evaluation.results import FIGURES, METRICS, PREDICTIONS
-from pneumo_fast.run.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from pneumo_fast.run.checkpoint import Trained, load_trained, save_checkpoint
 from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
 
 SIZE = 32
@@ -77,7 +77,8 @@ def make_dataset(path: Path, *, mean: float = 0.5, std: float = 0.25, size: int 
 def make_run(path: Path, dataset: Path) -> Path:
     path.mkdir()
     torch.manual_seed(0)
-    checkpoint = Checkpoint(
+    checkpoint = Trained(
+        settings={},
         arch="resnet18",
         size=SIZE,
         mean=0.5,
@@ -90,8 +91,6 @@ def make_run(path: Path, dataset: Path) -> Path:
         best_epoch=3,
         history=[],
         model=build_model().state_dict(),
-        optimizer={},
-        scaler={},
     )
     save_checkpoint(checkpoint, path / BEST)
     write_config(path, {"config": {"datasets": [str(dataset)]}})
@@ -100,7 +99,7 @@ def make_run(path: Path, dataset: Path) -> Path:
 
 def change(run: Path, **values: Any) -> None:
     """Write the run's checkpoint again with other values."""
-    save_checkpoint(replace(load_checkpoint(run / BEST), **values), run / BEST)
+    save_checkpoint(replace(load_trained(run / BEST), **values), run / BEST)
 
 
 def leave_old_result(run: Path) -> Path:
