@@ -16,7 +16,7 @@ from pneumo_fast.errors import ConfigError
 Command = Callable[..., None]
 
 
-def with_options(config: type[Any], *, but: str = "", after: str = "") -> Callable[[Command], Command]:
+def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Command], Command]:
     """Let a command take the options of a configuration.
 
     Parameters
