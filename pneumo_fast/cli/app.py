@@ -1,7 +1,7 @@
 """The command line: options become one frozen configuration and one call of the library.
 
-Only this module and :mod:`pneumo_fast.cli.commands` import typer. What is heavy (PyTorch, DALI, pandas) is imported
-inside the commands, so that ``--help`` answers at once.
+Only this module, :mod:`pneumo_fast.cli.commands` and :mod:`pneumo_fast.cli.arguments` import typer. What is heavy
+(PyTorch, DALI, pandas) is imported inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations

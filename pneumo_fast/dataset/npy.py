@@ -73,7 +73,7 @@ class ShardWriter:
         self._files.__exit__(*error)
 
     def append(self, image: Images) -> None:
-        """Write one more image (size, size), of float16 or uint8, in C order."""
+        """Write one more image: float16 or uint8, shape (size, size), C order."""
         if not self._rows:
             self._file = self._files.enter_context(atomic_file(self._path, sync=False))
             self._image = image
@@ -119,7 +119,12 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def sums(image: Images) -> tuple[float, float]:
-    """Sum and squared sum of one stored image's values, which are in [0, 1], in float64."""
+    """Sum and sum of squares of one image's values in [0, 1], in float64.
+
+    Parameters
+    ----------
+    image : ndarray of float16 in [0, 1] or uint8 in 0..255, any shape, C order
+    """
     if image.dtype == np.uint8:
         unit, values = 1 / SCALES["uint8"], image.astype(np.float64).ravel()
     else:

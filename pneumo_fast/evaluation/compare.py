@@ -7,7 +7,6 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +27,7 @@ from pneumo_fast.metrics.intervals import (
 )
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.run.folder import writing
-
-FILE: Final = "comparison.json"
-FORMAT: Final = "pneumo-fast comparison"
+from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +36,9 @@ class Difference:
 
     name: str
     a: float | None
+    """The first run's; None where the images do not define it."""
     b: float | None
+    """The second run's."""
     difference: Estimate
     """b - a, with the interval of the paired bootstrap by patient."""
 
@@ -67,6 +66,15 @@ class Comparison:
 def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Comparison:
     """Compare two evaluations and write ``comparison.json`` into the second's folder.
 
+    Parameters
+    ----------
+    a, b : Evaluation
+        Of the same images.
+    resamples : int
+        Resamples of the paired bootstrap, at least 100.
+    seed : int
+        Chooses the resamples.
+
     Raises
     ------
     RunError
@@ -84,9 +92,9 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
         differences=tuple(differences),
         delong_p=p,
         text=_conclude(differences[0].difference, p),
-        path=b.folder / FILE,
+        path=b.folder / COMPARISON,
     )
-    content = {"format": FORMAT, "format_version": 1, **asdict(comparison)}
+    content = {"format": COMPARISON_FORMAT, "format_version": COMPARISON_VERSION, **asdict(comparison)}
     del content["path"]
     with writing(comparison.path):
         write_atomic(comparison.path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
@@ -150,10 +158,17 @@ def _difference(name: str, a: float | None, b: float | None, replicates: Values)
 def delong_test(labels: Labels, a: Scores, b: Scores) -> float | None:
     """Two-sided p value of the difference of two AUROCs on the same images.
 
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        0 or 1.
+    a, b : ndarray of float, shape (n,)
+        Scores of the two models.
+
     Returns
     -------
     float or None
-        None where the variance says nothing: fewer than two images of a class, or it is zero.
+        In [0, 1]; None where the variance says nothing: fewer than two images of a class, or it is zero.
 
     Notes
     -----
@@ -181,7 +196,7 @@ def _conclude(auroc: Estimate, p: float | None) -> str:
 
 
 def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """DeLong's structural components, whose means are both the AUROC.
+    """DeLong's structural components, in [0, 1], whose means are both the AUROC; parameters as of :func:`delong_test`.
 
     Returns
     -------

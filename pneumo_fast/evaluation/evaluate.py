@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,9 +17,8 @@ from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.run.layout import EVAL
 from pneumo_fast.vocabulary import counted
-
-FOLDER: Final = "eval"
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evaluation:
@@ -50,7 +47,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     """
     judged = open_run(config.run, config.dataset, config.device)
     judged.dataset.rows(config.split)
-    clear(config.run / FOLDER)  # from here on, files of an older checkpoint would pass for this one's
+    clear(config.run / EVAL)  # from here on, files of an older checkpoint would pass for this one's
     sample = _sample(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, sample, config)
     rows = judged.dataset.rows(config.split)
@@ -58,7 +55,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     figures = judge(sample, rows, config, operating, reported, reported_on, train)
     overlap = None if judged.trained_on else overlap_with_training(named_datasets(config.run), judged.dataset, rows)
     evaluation = Evaluation(
-        folder=config.run / FOLDER,
+        folder=config.run / EVAL,
         split=config.split,
         selected_on_this_data=config.split == "val" if judged.trained_on else None,
         figures=figures,

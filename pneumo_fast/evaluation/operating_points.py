@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -22,9 +21,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics.calibration import Calibration, calibrate
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import Chosen, choose
-
-FILE: Final = "operating.json"
-FORMAT: Final = "pneumo-fast operating points 1"
+from pneumo_fast.run.layout import OPERATING, OPERATING_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +44,10 @@ def halve(rows: pd.DataFrame, seed: int) -> NDArray[np.bool_] | None:
     ----------
     rows : DataFrame
         Columns ``image_id``, ``label`` and ``group``. Each half keeps the share of positives.
+
+    Returns
+    -------
+    ndarray of bool, shape (images,), or None
     """
     chosen = divide(rows, {"choose": 0.5, "report": 0.5}, seed, "halves") == "choose"
     return chosen if 0 < chosen.sum() < len(chosen) else None
@@ -63,7 +64,8 @@ def fit(sample: Sample, pos_weight: float, config: EvaluateConfig, checkpoint: s
 
 def save(run: Path, operating: Operating) -> None:
     """Write ``operating.json``."""
-    write_atomic(run / FILE, json.dumps({"format": FORMAT, **asdict(operating)}, indent=1, allow_nan=False) + "\n")
+    content = {"format": OPERATING_FORMAT, **asdict(operating)}
+    write_atomic(run / OPERATING, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def load(run: Path, checkpoint: str) -> Operating | None:
@@ -74,10 +76,10 @@ def load(run: Path, checkpoint: str) -> Operating | None:
     RunError
         If the file is damaged.
     """
-    path = run / FILE
+    path = run / OPERATING
     try:
         saved = json.loads(path.read_text())
-        if saved.pop("format") != FORMAT or saved["checkpoint"] != checkpoint:
+        if saved.pop("format") != OPERATING_FORMAT or saved["checkpoint"] != checkpoint:
             return None
         calibration = Calibration(**saved.pop("calibration"))
         thresholds = tuple(Chosen(**entry) for entry in saved.pop("thresholds"))

@@ -16,7 +16,7 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,7 @@ from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.run.folder import writing
-
-METRICS: Final = "metrics.json"
-PREDICTIONS: Final = "predictions.csv"
-FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
-FORMAT: Final = "pneumo-fast metrics"
-FORMAT_VERSION: Final = 2
+from pneumo_fast.run.layout import FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -124,8 +119,8 @@ def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Int
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything but the predictions as plain JSON values; ``docs/metrics.md`` lists the keys."""
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": METRICS_FORMAT,
+        "format_version": METRICS_VERSION,
         "created_by": f"pneumo-fast {__version__}",
         "split": evaluation.split,
         "selected_on_this_data": evaluation.selected_on_this_data,

@@ -31,10 +31,8 @@ from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
 from pneumo_fast.run.folder import writing
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION, heat_map
 
-FOLDER: Final = "explain"
-FILE: Final = "explain.json"
-FORMAT: Final = "pneumo-fast explanation"
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
 
@@ -45,6 +43,7 @@ class Drawn:
 
     image_id: str
     label: int
+    """0 or 1."""
     probability: float
     """The plain probability, in [0, 1]."""
     kind: str
@@ -54,7 +53,7 @@ class Drawn:
     hit: bool | None
     """Whether the map is highest in a box; None without boxes."""
     energy_share: float | None
-    """Share of the map inside the boxes; None without boxes."""
+    """Share of the map's sum inside the boxes, in [0, 1]; None without boxes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +67,7 @@ class Explanation:
     """Height and width of the layer's output."""
     split: str
     threshold: float
+    """Probability in [0, 1] from which an image counts as called positive."""
     boxes: BoxFigures | None
     """None where no image of the split has a box."""
     randomised: Randomised
@@ -117,7 +117,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     looked = part_of_whole(on_progress, len(rows), len(rows) + len(boxed))
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
-    folder = config.run / FOLDER
+    folder = config.run / EXPLAIN
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -145,7 +145,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
             device=str(judged.device),
         )
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomic(folder / FILE, text + "\n")
+        write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
 
 
@@ -153,7 +153,12 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
     """Plain JSON values; ``docs/explaining.md`` lists the keys."""
     content = asdict(explanation)
     del content["folder"]
-    return {"format": FORMAT, "format_version": 1, "created_by": f"pneumo-fast {__version__}", **content}
+    return {
+        "format": EXPLANATION_FORMAT,
+        "format_version": EXPLANATION_VERSION,
+        "created_by": f"pneumo-fast {__version__}",
+        **content,
+    }
 
 
 def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:
@@ -217,7 +222,7 @@ def _draw(
             label=int(image["label"]),
             probability=float(probabilities[row]),
             kind=kind,
-            file=f"{kind}-{numbers[kind]:02d}.png",
+            file=heat_map(kind, numbers[kind]),
             hit=hit(peak(small), own, size) if own else None,
             energy_share=energy_share(large, own) if own else None,
         )

@@ -81,7 +81,7 @@ class Order:
         return self.rows_of(epoch, range(batch, batch + 1))[0]
 
     def rows_of(self, epoch: int, batches: range) -> list[Rows]:
-        """Row numbers of some batches that follow each other: the same, worked out at once."""
+        """Row numbers of some batches that follow each other: what :meth:`rows` gives of each, worked out at once."""
         if not 0 <= batches.start < batches.stop <= len(self):
             lacking = batches.start if not 0 <= batches.start < len(self) else batches.stop - 1
             raise IndexError(f"batch {lacking} of an epoch of {len(self)}")
@@ -97,7 +97,9 @@ class Rank:
     """Which process this is, of how many that share every batch."""
 
     number: int = 0
+    """From 0."""
     world_size: int = 1
+    """Processes, at least 1."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -115,6 +117,6 @@ class Rank:
             )
 
     def share(self, rows: Rows) -> Rows:
-        """The rows of a batch that are this process's: a stretch of it, at most one row longer than any other's."""
+        """The rows of a batch, int64, (n,), that are this process's: a stretch, at most one longer than any other's."""
         first, stop = (len(rows) * number // self.world_size for number in (self.number, self.number + 1))
         return rows[first:stop]

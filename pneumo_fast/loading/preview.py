@@ -32,10 +32,11 @@ class ShowSummary:
     """What is on the sheet."""
 
     images: int
+    """Images shown."""
     boxes: int
-    """Of these images, as stored."""
+    """Boxes of these images, as stored."""
     versions: int
-    """Of each image, the stored one included."""
+    """Versions of each image, the stored one included."""
 
 
 def show(config: ShowConfig) -> ShowSummary:
@@ -77,6 +78,10 @@ def choose_rows(labels: NDArray[np.int64], count: int, seed: int) -> Rows:
     ----------
     labels : ndarray of int64, shape (n,)
         0 or 1.
+
+    Returns
+    -------
+    ndarray of int64, shape (at most ``count``,)
     """
     shuffled = permute(np.arange(len(labels), dtype=np.int64), len(labels), seed, 0)
     positive, negative = shuffled[labels[shuffled] == 1], shuffled[labels[shuffled] == 0]

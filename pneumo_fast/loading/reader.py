@@ -52,7 +52,7 @@ def _close_all(descriptors: NDArray[np.int32]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where some images lie."""
+    """Where some images lie; each array has one value per image."""
 
     shard: Rows
     """Number of each image's shard."""
@@ -134,6 +134,11 @@ class ShardReader:
 
     def locate(self, rows: Rows) -> Places:
         """Where images lie; their shards are opened, as far as files may be kept open.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers within the split.
 
         Raises
         ------

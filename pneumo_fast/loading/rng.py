@@ -24,7 +24,7 @@ _DOMAIN: Final = 0x61756772616E67  # keeps these draws apart from those of the o
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finalizer of SplitMix64 (Steele et al. 2014), which spreads every bit over all the others."""
+    """Finalizer of SplitMix64 (Steele et al. 2014), which spreads every bit over all the others; any shape."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -36,7 +36,12 @@ def mix_int(x: int) -> int:
 
 
 def uniform(seed: int, epoch: int, rows: Rows, count: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), float64 (count, n): a hash of seed, epoch, row and the place among ``count``."""
+    """Numbers in [0, 1), float64, shape (count, n): a hash of seed, epoch, row and the place among ``count``.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (n,)
+    """
     key = mix_int(mix_int(mix_int(seed & MASK) ^ (epoch & MASK)) ^ _DOMAIN)
     state = mix(mix(rows.astype(np.uint64)) ^ np.uint64(key))
     steps = np.arange(1, count + 1, dtype=np.uint64)[:, None] * np.uint64(_GOLDEN)
@@ -51,6 +56,10 @@ def permute(positions: Rows, n: int, seed: int, epoch: int) -> Rows:
     ----------
     positions : ndarray of int64, shape (k,)
         Each in ``0 .. n - 1``.
+
+    Returns
+    -------
+    ndarray of int64, shape (k,)
     """
     width = math.isqrt(max(0, n - 1)) + 1
     keys = _round_keys(seed, epoch)

@@ -82,6 +82,10 @@ def wilson_interval(part: int, whole: int) -> Interval:
 def group_numbers(groups: pd.Series[str]) -> Groups:
     """Number the patients; an image without one (``""``) gets a number of its own.
 
+    Parameters
+    ----------
+    groups : Series of str, length ``images``
+
     Returns
     -------
     ndarray of int64, shape (images,)
@@ -101,7 +105,17 @@ class Bootstrap:
     """Chooses the resamples."""
 
     def draws(self, groups: Groups) -> Iterator[NDArray[np.float32]]:
-        """How often each patient is drawn, in whole numbers; blocks of shape (resamples of the block, patients)."""
+        """How often each patient is drawn.
+
+        Parameters
+        ----------
+        groups : ndarray of int64, shape (n,)
+
+        Yields
+        ------
+        ndarray of float32, shape (resamples of the block, patients)
+            Whole numbers; the blocks together have ``resamples`` rows.
+        """
         patients = int(groups.max()) + 1
         random = np.random.default_rng(abs(self.seed))
         block = max(1, CHUNK // len(groups))
@@ -127,6 +141,12 @@ class Bootstrap:
 
     def ranked(self, labels: Labels, scores: NDArray[np.floating], groups: Groups, levels: tuple[float, ...]) -> Values:
         """Figures that depend on the order of the scores alone, resampled; see :func:`rank_figures`.
+
+        Parameters
+        ----------
+        labels, groups : ndarray of int64, shape (n,)
+        scores : ndarray of float, shape (n,)
+            In any order.
 
         Returns
         -------
@@ -209,6 +229,11 @@ def mean_interval(values: Values, groups: Groups, *, resamples: int, seed: int) 
     values : ndarray of float64, shape (n,)
     groups : ndarray of int64, shape (n,)
         Numbers of the patients; they need not be without gaps.
+
+    Returns
+    -------
+    (low, high) : tuple of float, or None
+        See :func:`percentile_interval`.
     """
     groups = np.unique(groups, return_inverse=True)[1]
     sums = Bootstrap(resamples=resamples, seed=seed).sums(groups, np.stack([values, np.ones_like(values)], axis=1))

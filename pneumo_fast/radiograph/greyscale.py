@@ -223,7 +223,16 @@ def _items(header: Header, keyword: str) -> list[pydicom.Dataset]:
 
 
 def grey_of_colour(header: Dataset, form: PixelFormat, stored: Stored) -> NDArray[np.float64]:
-    """A grey picture stored in colour, by luminance, in [0, 1]; a colour picture is rejected.
+    """A grey picture stored in colour, by luminance; a colour picture is rejected.
+
+    Parameters
+    ----------
+    stored : ndarray of integers, shape (rows, columns, 3), or (rows, columns) of palette indices
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, columns)
+        In [0, 1].
 
     Raises
     ------
@@ -246,6 +255,10 @@ def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
     white : int
         The value of white.
 
+    Returns
+    -------
+    ndarray of float64, shape (rows, columns)
+
     Raises
     ------
     RejectedImageError
@@ -258,7 +271,12 @@ def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
 
 
 def padding(header: Header, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
-    """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2)."""
+    """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2).
+
+    Returns
+    -------
+    ndarray of bool of the shape of ``stored``, or None where the file names no padding
+    """
     value, limit = first_number(header, "PixelPaddingValue"), first_number(header, "PixelPaddingRangeLimit")
     if value is None:
         return None
