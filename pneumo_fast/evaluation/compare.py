@@ -26,6 +26,7 @@ from pneumo_fast.metrics.intervals import (
     percentile_interval,
 )
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
 
@@ -95,10 +96,8 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
     )
     content = {"format": COMPARISON_FORMAT, "format_version": COMPARISON_VERSION, **asdict(comparison)}
     del content["path"]
-    try:
+    with writing(comparison.path):
         write_atomic(comparison.path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise RunError(f"{comparison.path} cannot be written ({error.strerror}): make room or allow writing") from error
     return comparison
 
 

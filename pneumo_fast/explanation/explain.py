@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast import __version__
 from pneumo_fast.drawing.heat_maps import draw_overlay
-from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, RunIdentity, infer, open_run
 from pneumo_fast.evaluation.results import describe_intervals
 from pneumo_fast.explanation.cam import enlarge
@@ -30,6 +30,7 @@ from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION, heat_map
 
 KINDS: Final = ("TP", "FP", "FN", "TN")
@@ -117,7 +118,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / EXPLAIN
-    with _writing(folder):
+    with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
@@ -253,11 +254,3 @@ def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) ->
         yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as missed."
     if not drawn:
         yield "No image was drawn."
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error
