@@ -82,21 +82,14 @@ class ConvertConfig:
     ] = False
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
     hash_ids: Annotated[
-        bool,
-        Option("Write pseudonyms instead of image ids.", "And of the paths of rejected files."),
+        bool, Option("Write pseudonyms instead of image ids.", "And of the paths of rejected files.")
     ] = False
     hash_key: Annotated[
         Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
     ] = None
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one is out of its range, or does not go with another.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         fractions = self.val_fraction, self.test_fraction
         if min(fractions) < 0 or not sum(fractions) < 1:
             raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")

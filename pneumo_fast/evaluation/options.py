@@ -57,13 +57,7 @@ class EvaluateConfig:
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         check(self)
         if not self.thresholds:
             raise ConfigError("no threshold is given: use at least one, for instance 0.5")

@@ -30,8 +30,7 @@ class ExplainConfig:
         ),
     ] = None
     ids: Annotated[
-        tuple[str, ...],
-        Option("Image to draw; may be repeated.", name="id", default="the most confident of each kind"),
+        tuple[str, ...], Option("Image to draw; may be repeated.", name="id", default="the most confident of each kind")
     ] = ()
     count: Annotated[
         int,
@@ -52,11 +51,5 @@ class ExplainConfig:
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
+        """Check every option."""
         check(self)

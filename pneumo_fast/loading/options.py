@@ -61,13 +61,7 @@ class ShowConfig:
     seed: Annotated[int, seed_option("Chooses images and changes, as in training.")] = 0
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         check(self)
         if self.out.suffix.lower() != ".png":
             raise ConfigError(f"out {self.out}: the name of a PNG file expected, for instance contact.png")

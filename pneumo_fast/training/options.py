@@ -30,14 +30,7 @@ class TrainConfig:
         ),
     ] = ()
     out: Annotated[Path, Option("Run folder to write.", decides=False, repeated=False)] = Path("run")
-    epochs: Annotated[
-        int,
-        Option(
-            "Passes over the training images.",
-            least=1,
-            decides=False,
-        ),
-    ] = 10
+    epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
     batch_size: Annotated[
         int | Literal["auto"],
         Option(
@@ -83,8 +76,7 @@ class TrainConfig:
         ),
     ] = 0.0
     clip_norm: Annotated[
-        float | None,
-        Option("Longest gradient.", "One that is longer is cut.", above=0, below=math.inf, default="any"),
+        float | None, Option("Longest gradient.", "One that is longer is cut.", above=0, below=math.inf, default="any")
     ] = None
     ema: Annotated[
         float | None,
@@ -179,8 +171,7 @@ class TrainConfig:
     ] = None
     fold: Annotated[int | None, Option("Which part is for validation, from 1.")] = None
     limit_images: Annotated[
-        int | None,
-        Option("Use only so many of a split.", "The first ones, for a quick try.", least=2, default="all"),
+        int | None, Option("Use only so many of a split.", "The first ones, for a quick try.", least=2, default="all")
     ] = None
     max_skipped: Annotated[
         int,
@@ -210,13 +201,7 @@ class TrainConfig:
     overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one is out of its range, or does not go with another.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         if not self.datasets or (self.shares and len(self.shares) != len(self.datasets)):
             raise ConfigError(
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
