@@ -1,4 +1,4 @@
-"""Draws how a run went: loss and validation figures over its epochs."""
+"""The ROC and the precision-recall curve, with the operating point of every threshold."""
 
 from __future__ import annotations
 
@@ -8,72 +8,44 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from pneumo_fast.drawing.style import BLUE, FAINT, GREY, INK, VERMILION, new_figure, to_png
+from pneumo_fast.drawing.style import (
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    clean_axes,
+    images_judged,
+    new_figure,
+    to_png,
+)
+from pneumo_fast.formatting import TYPESET, number, percent
+from pneumo_fast.metrics.catalogue import (
+    AUROC,
+    AVERAGE_PRECISION,
+    PRECISION,
+    SENSITIVITY,
+    SPECIFICITY,
+    Metric,
+)
 from pneumo_fast.metrics.intervals import LEVEL, Estimate
 from pneumo_fast.metrics.ranking import Curve
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
-from pneumo_fast.run.checkpoint import EpochRecord
-
-Line = tuple[str, str, str, str]
-"""Key of the history, label, colour, line style."""
-LOSSES: tuple[Line, ...] = (
-    ("train_loss", "training", BLUE, "--"),
-    ("val_loss", "validation", VERMILION, "-"),
-)
-FIGURES: tuple[Line, ...] = (
-    ("val_auroc", "AUROC", BLUE, "-"),
-    ("val_ap", "average precision", VERMILION, "--"),
-    ("val_accuracy", "accuracy", GREY, ":"),
-)
-
-
-def draw_learning_curves(history: Sequence[EpochRecord], best_epoch: int) -> bytes:
-    """Draw the losses, and the figures of the validation split, over the epochs.
-
-    Parameters
-    ----------
-    history : sequence of dict
-        At least one epoch.
-    best_epoch : int
-        From 1; marked by an upright line.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
-    figure = new_figure(10.0, 4.4)
-    left, right = figure.subplots(1, 2)
-    _draw(left, "Loss", LOSSES, history, best_epoch)
-    _draw(right, "Validation", FIGURES, history, best_epoch)
-    return to_png(figure)
-
-
-def _draw(axes: Axes, title: str, lines: Sequence[Line], history: Sequence[EpochRecord], best_epoch: int) -> None:
-    epochs = [record["epoch"] for record in history]
-    axes.axvline(best_epoch, color=FAINT, linewidth=6, zorder=0, label=f"best: epoch {best_epoch}")
-    for key, label, colour, style in lines:
-        values = [record[key] for record in history]
-        axes.plot(epochs, values, style, color=colour, marker="o", markersize=3.5, label=label)
-    axes.set_title(title, fontsize=13, color=INK, loc="left")
-    axes.set_xlabel("epoch", fontsize=11, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.spines[:].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=9.5, frameon=False, labelcolor=INK)
-
 
 POINTS: Final = (
-    ("#D55E00", "o"),
-    ("#009E73", "s"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "^"),
-    ("#56B4E9", "v"),
-    ("#000000", "P"),
+    (VERMILION, "o"),
+    (GREEN, "s"),
+    (PURPLE, "D"),
+    (ORANGE, "^"),
+    (SKY, "v"),
+    (BLACK, "P"),
 )
 """Colour and shape of the operating points, in turn."""
 
@@ -97,15 +69,14 @@ def draw_roc(metrics: Figures, curve: Curve, split: str) -> bytes:
     """
     figure, axes = _square_figure("ROC curve", metrics, split)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="chance: AUROC 0.500")
-    area = f"AUROC {metrics.ranking.auroc.value:.3f}{_between(metrics.ranking.auroc)}"
+    area = f"{AUROC.label} {number(metrics.ranking.auroc.value)}{_between(metrics.ranking.auroc)}"
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2.2, solid_joinstyle="round", label=area)
     for result, look in _looks(metrics.thresholds):
         found, spared = result.recall, result.specificity
         if found.value is not None and spared.value is not None:
-            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, specificity {spared.value:.2f}"
-            _point(axes, _flipped(spared), found, look, text)
-    axes.set_xlabel("1 \N{MINUS SIGN} specificity: share of negatives called positive")
-    axes.set_ylabel("sensitivity: share of positives found")
+            _point(axes, _flipped(spared), found, look, _operating_point(result, SENSITIVITY, SPECIFICITY))
+    axes.set_xlabel(f"1 \N{MINUS SIGN} {SPECIFICITY.label}: share of negatives called positive")
+    axes.set_ylabel(f"{SENSITIVITY.label}: {SENSITIVITY.meaning}")
     _legend(figure, axes)
     return to_png(figure)
 
@@ -128,18 +99,17 @@ def draw_precision_recall(metrics: Figures, curve: Curve, split: str) -> bytes:
         A PNG file.
     """
     figure, axes = _square_figure("Precision-recall curve", metrics, split)
-    chance = f"chance: precision {metrics.prevalence:.3f}, the share of positives"
+    chance = f"chance: {PRECISION.label} {number(metrics.prevalence)}, the share of positives"
     axes.plot([0, 1], [metrics.prevalence] * 2, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=chance)
     x, y = np.concatenate([[0.0], curve.x]), np.concatenate([curve.y[:1], curve.y])
-    area = f"average precision {metrics.ranking.average_precision.value:.3f}"
+    area = f"{AVERAGE_PRECISION.label} {number(metrics.ranking.average_precision.value)}"
     axes.step(x, y, where="pre", color=BLUE, linewidth=2.2, label=area)
     for result, look in _looks(metrics.thresholds):
         found, right = result.recall, result.precision
         if found.value is not None and right.value is not None:
-            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, precision {right.value:.2f}"
-            _point(axes, found, right, look, text)
-    axes.set_xlabel("recall (sensitivity): share of positives found")
-    axes.set_ylabel("precision: share of positives among those called positive")
+            _point(axes, found, right, look, _operating_point(result, SENSITIVITY, PRECISION))
+    axes.set_xlabel(f"{SENSITIVITY.label} ({SENSITIVITY.synonym}): {SENSITIVITY.meaning}")
+    axes.set_ylabel(f"{PRECISION.label}: {PRECISION.meaning}")
     _legend(figure, axes)
     return to_png(figure)
 
@@ -155,11 +125,16 @@ def _square_figure(title: str, metrics: Figures, split: str) -> tuple[Figure, Ax
     axes.set_yticks(ticks)
     axes.grid(color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.spines[:].set_visible(False)
+    clean_axes(axes)
     axes.xaxis.label.set(fontsize=11, color=INK)
     axes.yaxis.label.set(fontsize=11, color=INK)
     return figure, axes
+
+
+def _operating_point(result: ThresholdMetrics, *rates: Metric) -> str:
+    """A threshold and two of its rates, for the legend."""
+    shown = ", ".join(f"{rate.label} {number(getattr(result, rate.key).value, 2)}" for rate in rates)
+    return f"threshold {result.threshold}: {shown}"
 
 
 def _looks(results: Sequence[ThresholdMetrics]) -> list[tuple[ThresholdMetrics, tuple[str, str]]]:
@@ -191,23 +166,13 @@ def _point(axes: Axes, x: Estimate, y: Estimate, look: tuple[str, str], text: st
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """Put the legend under the plot, where it hides nothing."""
-    crosses = f"crosses: {percent_of(LEVEL, 0)} intervals"
+    crosses = f"crosses: {percent(LEVEL, 0)} intervals"
     axes.plot([], [], linestyle="none", marker="+", markersize=11, color=GREY, label=crosses)
     figure.legend(loc="outside lower center", fontsize=9.5, frameon=False, labelcolor=INK, handlelength=2.4)
 
 
-def images_judged(metrics: Figures, split: str) -> str:
-    """Which images a figure is of, and how many."""
-    return f"{split}, n = {metrics.n:,} ({metrics.positives:,} positive)"
-
-
 def _between(e: Estimate) -> str:
-    return "" if e.low is None else f" ({percent_of(LEVEL, 0)} interval {e.low:.3f} to {e.high:.3f})"
-
-
-def percent_of(share: float, decimals: int = 1) -> str:
-    """A share in [0, 1] as a percentage."""
-    return f"{100 * share:.{decimals}f} %"
+    return "" if e.low is None else f" ({percent(LEVEL, 0)} interval {TYPESET.interval(e, 3)})"
 
 
 def _flipped(e: Estimate) -> Estimate:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.files import write_atomic
+from pneumo_fast.metrics.catalogue import BRIER, RANKING, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.intervals import (
     Bootstrap,
     Estimate,
@@ -25,6 +26,7 @@ from pneumo_fast.metrics.intervals import (
     percentile_interval,
 )
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
 
@@ -34,7 +36,9 @@ class Difference:
 
     name: str
     a: float | None
+    """The first run's; None where the images do not define it."""
     b: float | None
+    """The second run's."""
     difference: Estimate
     """b - a, with the interval of the paired bootstrap by patient."""
 
@@ -62,6 +66,15 @@ class Comparison:
 def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Comparison:
     """Compare two evaluations and write ``comparison.json`` into the second's folder.
 
+    Parameters
+    ----------
+    a, b : Evaluation
+        Of the same images.
+    resamples : int
+        Resamples of the paired bootstrap, at least 100.
+    seed : int
+        Chooses the resamples.
+
     Raises
     ------
     RunError
@@ -83,10 +96,8 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
     )
     content = {"format": COMPARISON_FORMAT, "format_version": COMPARISON_VERSION, **asdict(comparison)}
     del content["path"]
-    try:
+    with writing(comparison.path):
         write_atomic(comparison.path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise RunError(f"{comparison.path} cannot be written ({error.strerror}): make room or allow writing") from error
     return comparison
 
 
@@ -100,10 +111,7 @@ def _check_same(a: Evaluation, b: Evaluation) -> None:
 
 def _ranking(a: Evaluation, b: Evaluation, bootstrap: Bootstrap) -> list[Difference]:
     one, other = a.figures.ranking, b.figures.ranking
-    pairs = {
-        "AUROC": (one.auroc, other.auroc),
-        "average precision": (one.average_precision, other.average_precision),
-    }
+    pairs = {metric.label: (getattr(one, metric.key), getattr(other, metric.key)) for metric in RANKING}
     labels, groups = a.predictions.labels, a.predictions.groups
     again = [bootstrap.ranked(labels, e.predictions.logits, groups, ()) for e in (a, b)]
     replicates = (again[1] - again[0]).T
@@ -119,13 +127,13 @@ def _means(a: Evaluation, b: Evaluation, labels: Labels, groups: Groups, bootstr
     ill = labels == 1
     everyone = np.ones_like(ill)
     stated = a.predictions.probabilities, b.predictions.probabilities
-    rows = [("Brier score", everyone, (stated[0] - labels) ** 2, (stated[1] - labels) ** 2)]
+    rows = [(BRIER.label, everyone, (stated[0] - labels) ** 2, (stated[1] - labels) ** 2)]
     for result in a.figures.thresholds:
         at = result.threshold or 0.0
         calls = [call_positive(p, at).astype(np.float64) for p in stated]
         rows += [
-            (f"sensitivity at {at}", ill, calls[0], calls[1]),
-            (f"specificity at {at}", ~ill, 1 - calls[0], 1 - calls[1]),
+            (f"{SENSITIVITY.label} at {at}", ill, calls[0], calls[1]),
+            (f"{SPECIFICITY.label} at {at}", ~ill, 1 - calls[0], 1 - calls[1]),
         ]
     for name, whole, one, other in rows:
         first, second = (float(v[whole].mean()) if whole.any() else None for v in (one, other))
@@ -150,10 +158,17 @@ def _difference(name: str, a: float | None, b: float | None, replicates: Values)
 def delong_test(labels: Labels, a: Scores, b: Scores) -> float | None:
     """Two-sided p value of the difference of two AUROCs on the same images.
 
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        0 or 1.
+    a, b : ndarray of float, shape (n,)
+        Scores of the two models.
+
     Returns
     -------
     float or None
-        None where the variance says nothing: fewer than two images of a class, or it is zero.
+        In [0, 1]; None where the variance says nothing: fewer than two images of a class, or it is zero.
 
     Notes
     -----
@@ -181,7 +196,7 @@ def _conclude(auroc: Estimate, p: float | None) -> str:
 
 
 def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """DeLong's structural components, whose means are both the AUROC.
+    """DeLong's structural components, in [0, 1], whose means are both the AUROC; parameters as of :func:`delong_test`.
 
     Returns
     -------

@@ -14,8 +14,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,13 @@ from pneumo_fast import __version__
 from pneumo_fast.dataset.leaks import Overlap
 from pneumo_fast.drawing.confusion import draw_confusion
 from pneumo_fast.drawing.curves import draw_precision_recall, draw_roc
-from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
 from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
 from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
 
 
@@ -169,7 +167,7 @@ def clear(folder: Path) -> None:
     RunError
         If the folder cannot be written.
     """
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(exist_ok=True)
         for name in (METRICS, PREDICTIONS, *FIGURES):
             (folder / name).unlink(missing_ok=True)
@@ -186,18 +184,10 @@ def write(evaluation: Evaluation) -> None:
     thresholds = tuple(r.threshold for r in evaluation.figures.thresholds if r.threshold is not None)
     files = {PREDICTIONS: predictions_csv(evaluation.predictions, thresholds), **_figures(evaluation)}
     metrics = json.dumps(to_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
-    with _writing(evaluation.folder):
+    with writing(evaluation.folder):
         for name, content in files.items():
             write_atomic(evaluation.folder / name, content)
         write_atomic(evaluation.folder / METRICS, metrics + "\n")
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error
 
 
 def _figures(evaluation: Evaluation) -> dict[str, bytes | str]:

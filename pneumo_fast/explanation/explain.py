@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,24 +14,24 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pneumo_fast import __version__
 from pneumo_fast.drawing.heat_maps import draw_overlay
-from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, Progress, RunIdentity, infer, open_run
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, RunIdentity, infer, open_run
 from pneumo_fast.evaluation.results import describe_intervals
-from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
+from pneumo_fast.explanation.cam import enlarge
+from pneumo_fast.explanation.maps import Maps
 from pneumo_fast.explanation.options import ExplainConfig, Method
 from pneumo_fast.explanation.pointing import BoxFigures, Corners, energy_share, hit, judge_boxes, peak
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import write_atomic
-from pneumo_fast.loading.reader import read_images
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
+from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION, heat_map
-from pneumo_fast.run.model import build_model
 
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
@@ -43,6 +43,7 @@ class Drawn:
 
     image_id: str
     label: int
+    """0 or 1."""
     probability: float
     """The plain probability, in [0, 1]."""
     kind: str
@@ -52,7 +53,7 @@ class Drawn:
     hit: bool | None
     """Whether the map is highest in a box; None without boxes."""
     energy_share: float | None
-    """Share of the map inside the boxes; None without boxes."""
+    """Share of the map's sum inside the boxes, in [0, 1]; None without boxes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,7 @@ class Explanation:
     """Height and width of the layer's output."""
     split: str
     threshold: float
+    """Probability in [0, 1] from which an image counts as called positive."""
     boxes: BoxFigures | None
     """None where no image of the split has a box."""
     randomised: Randomised
@@ -77,7 +79,7 @@ class Explanation:
     device: str
 
 
-def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Explanation:
+def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanation:
     """Explain a run's best checkpoint and write ``RUN/explain/``.
 
     Parameters
@@ -99,19 +101,24 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
     """
     judged = open_run(config.run, config.dataset, config.device)
     rows = judged.dataset.rows(config.split)
-    maps = Maps(judged, rows, config)
+    with closing(Maps(judged, rows, config)) as maps:
+        return _explain(maps, config, on_progress)
+
+
+def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Explanation:
+    judged, rows = maps.judged, maps.rows
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
-    inferred = _part(on_progress or _silent, 0, len(rows) + len(boxed))
+    inferred = part_of_whole(on_progress, 0, len(rows) + len(boxed))
     probabilities = sigmoid(infer(judged, config.split, config.batch_size, inferred))
     chosen = _choose(rows, probabilities, config)
     groups = group_numbers(rows["group"])
     size = judged.dataset.size
-    looked = _part(on_progress or _silent, len(rows), len(rows) + len(boxed))
+    looked = part_of_whole(on_progress, len(rows), len(rows) + len(boxed))
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / EXPLAIN
-    with _writing(folder):
+    with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
@@ -154,69 +161,6 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _silent(_done: int, _total: int) -> None:
-    """Report no progress."""
-
-
-def _part(on_progress: Progress, before: int, total: int) -> Progress:
-    """Report a part of the work as part of the whole."""
-    return lambda done, _of: on_progress(before + done, total)
-
-
-class Maps:
-    """Makes maps of a split's images, batch by batch.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of the index of the split.
-    """
-
-    def __init__(self, judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> None:
-        self.judged, self.rows = judged, rows
-        self._method, self._batch_size = config.method, config.batch_size
-        first = self.images(np.zeros(1, dtype=np.int64))
-        layers = map_layers(judged.model, self._normalized(first))
-        if not layers:
-            raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
-        if config.layer and config.layer not in layers:
-            raise ConfigError(f"layer {config.layer!r} is none that gives a map: use one of {', '.join(layers)}")
-        self.layer = config.layer or default_layer(layers)
-        self.map_size = layers[self.layer]
-
-    def __call__(
-        self, chosen: NDArray[np.int64], model: nn.Module | None = None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Maps (n, h, w) of some rows, as (rows, maps) for each batch; of another model of the same kind, perhaps."""
-        for start in range(0, len(chosen), self._batch_size):
-            batch = chosen[start : start + self._batch_size]
-            images = self._normalized(self.images(batch))
-            _, maps = class_maps(model or self.judged.model, self.layer, images, self._method)
-            yield batch, maps.cpu().numpy()
-
-    def images(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Images (n, size, size) of some rows, in [0, 1]."""
-        return read_images(self.judged.dataset, self.rows, chosen)
-
-    def _normalized(self, images: NDArray[np.float32]) -> torch.Tensor:
-        checkpoint = self.judged.checkpoint
-        ready = (torch.from_numpy(images)[:, None] - checkpoint.mean) / checkpoint.std
-        return ready.to(self.judged.device)
-
-    def random_model(self, chosen: NDArray[np.int64], seed: int) -> nn.Module:
-        """The same network with new weights, whose BatchNorm statistics are those of some images."""
-        with torch.random.fork_rng():
-            torch.manual_seed(abs(seed))
-            model = build_model(self.judged.checkpoint.arch).to(self.judged.device)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # so that one pass over the images sets them
-        several = chosen if len(chosen) > 1 else np.repeat(chosen, 2)  # BatchNorm learns nothing from a single value
-        with torch.no_grad():
-            model.train()(self._normalized(self.images(several)))
-        return model.eval()
-
-
 def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:
     """The images to draw, as (kind, row): those named, or the most confident of each kind."""
     called = call_positive(probabilities, config.threshold)
@@ -245,7 +189,7 @@ def _boxes(judged: Judged, rows: pd.DataFrame) -> dict[int, Corners]:
 
 
 def _look(
-    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: Progress
+    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: OnProgress
 ) -> tuple[list[tuple[float, float] | None], list[float]]:
     """Where the map of each image with boxes is highest, and the share of it inside them."""
     peaks: list[tuple[float, float] | None] = []
@@ -310,11 +254,3 @@ def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) ->
         yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as missed."
     if not drawn:
         yield "No image was drawn."
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error

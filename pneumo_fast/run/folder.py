@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,18 @@ def clear_run(out: Path, *, keep: bool) -> None:
         sweep_partials(out)
     except OSError as error:
         raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where a file or folder of a run cannot be written.
+
+    Raises
+    ------
+    RunError
+        For any OSError in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error}): make room or allow writing") from error

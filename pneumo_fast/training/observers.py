@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.order import Rank
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.run.layout import TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
@@ -22,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[EpochRecord], object]
 OnStep = Callable[[], object]
-OnProgress = Callable[[int, int], None]
 
 PROFILED_STEPS = (2, 2, 4)
 """Steps that are passed over, that warm the profiler up, and that it records."""

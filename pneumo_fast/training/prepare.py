@@ -12,12 +12,13 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.files import write_atomic
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.folder import clear_run, find_run, write_config
 from pneumo_fast.run.layout import CURVES
 from pneumo_fast.training import distributed
 from pneumo_fast.training.batch_size import find_batch_size
-from pneumo_fast.training.observers import OnEpoch, OnProgress, observing
+from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.session import Session
 from pneumo_fast.training.setup import (
@@ -100,6 +101,6 @@ def _memory_told(device: torch.device, batch_size: int) -> Iterator[None]:
 
 def _write_curves(config: TrainConfig, trained: Trained) -> None:
     """Draw the history into ``learning_curves.png``."""
-    from pneumo_fast.drawing.curves import draw_learning_curves  # noqa: PLC0415  # matplotlib takes a third of a second
+    from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # matplotlib takes a third of a second
 
     write_atomic(config.out / CURVES, draw_learning_curves(trained.history, trained.best_epoch))

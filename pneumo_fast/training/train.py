@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
-from pneumo_fast.training.observers import OnEpoch, OnProgress
+from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.prepare import prepare
 from pneumo_fast.training.session import Session

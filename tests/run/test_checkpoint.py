@@ -53,9 +53,7 @@ def test_a_checkpoint_comes_back_as_it_was(saved: Path) -> None:
 def test_what_is_only_to_be_judged_cannot_be_resumed_from(tmp_path: Path) -> None:
     save_checkpoint(make_checkpoint().trained, tmp_path / BEST)
     assert load_trained(tmp_path / BEST).epoch == 2
-    with pytest.raises(
-        RunError, match=r"extra fields \(.*'learner', 'loader', and 'session'\): train again"
-    ):
+    with pytest.raises(RunError, match=r"extra fields \(.*'learner', 'loader', and 'session'\): train again"):
         load_resumable(tmp_path / BEST)
 
 

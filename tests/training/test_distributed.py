@@ -20,7 +20,6 @@ from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
-from tests.support.make_dataset import make_dataset
 from tests.support.training import results
 
 OPTIONS: dict[str, Any] = {
@@ -81,11 +80,9 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(noise: Path) -> Path:
     """21 training images: batches of 6, 6, 6 and 3, of which two processes take 3 and 3, and 1 and 2."""
-    path = tmp_path_factory.mktemp("data") / "noise"
-    make_dataset(path, size=32)
-    return path
+    return noise
 
 
 @pytest.fixture(scope="module")
