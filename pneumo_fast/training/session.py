@@ -13,6 +13,7 @@ import torch
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.loading.order import Rank
+from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
 from pneumo_fast.run.folder import write_history
 from pneumo_fast.run.layout import BEST, LAST
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 CHECK_EVERY = 50  # steps between two checks of the figures, each of which waits for the device
 SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
-MONITORED = {"auroc": ("val_auroc", 1), "ap": ("val_ap", 1), "loss": ("val_loss", -1), "accuracy": ("val_accuracy", 1)}
-"""Key in the history and direction of each figure that can decide which epoch is the best."""
 
 
 class Session:
@@ -201,7 +200,7 @@ class Session:
         trained.epoch += 1
         trained.history = [*trained.history, record]
         self._skipped_before = self.learner.guard.skipped
-        key, direction = MONITORED[trained.monitor]
+        key, direction = f"val_{trained.monitor}", 1 if MONITORED[trained.monitor].higher_is_better else -1
         is_best = not trained.best_epoch or direction * record[key] > direction * trained.best
         if is_best:
             trained.best, trained.best_epoch = float(record[key]), trained.epoch
