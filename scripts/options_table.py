@@ -33,7 +33,7 @@ def document() -> str:
     return HEAD + "".join(f"\n## {command}\n\n{table(config)}" for command, config in COMMANDS.items())
 
 
-def table(config: Any) -> str:
+def table(config: type[Any]) -> str:
     """One row for each option of a configuration."""
     rows = [("option", "values", "default", "meaning"), ("---",) * 4]
     for field in options_of(config).values():
