@@ -337,9 +337,9 @@ def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
     from pneumo_fast.run.folder import read_config
 
     content = read_config(config.parent if config.name == "config.json" else config)
-    saved: dict[str, Any] = content["config"]
+    saved = dict(content.config)
     if saved.get("batch_size") == "auto":  # to be repeated on another GPU as well
-        saved["batch_size"] = content.get("resolved", {}).get("batch_size", "auto")
+        saved["batch_size"] = content.resolved.get("batch_size", "auto")
     spelled = {"shares": "share", "compile": "compile_"}
     known = {field.name for field in fields(TrainConfig)} - {"out", "resume", "overwrite"}
     taken = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +12,11 @@ from pneumo_fast.evaluation.inference import Judged, Progress, infer, named_data
 from pneumo_fast.evaluation.notes import interval_note, origin_note
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.evaluation.results import Evaluation, Predictions, clear, describe_intervals, write
+from pneumo_fast.evaluation.results import FOLDER, Evaluation, Predictions, clear, describe_intervals, write
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.vocabulary import counted
-
-FOLDER: Final = "eval"
 
 
 def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Evaluation:
@@ -68,6 +64,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
         run=judged.run_identity,
         dataset=judged.dataset_identity,
         device=str(judged.device),
+        options=config,
     )
     write(evaluation)
     if operating is not None and judged.trained_on:

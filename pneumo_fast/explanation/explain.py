@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ from pneumo_fast import __version__
 from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, Progress, RunIdentity, infer, open_run
-from pneumo_fast.evaluation.results import describe_intervals
+from pneumo_fast.evaluation.results import Intervals, describe_intervals
 from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
-from pneumo_fast.explanation.options import ExplainConfig, Method
+from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import BoxFigures, Corners, energy_share, hit, judge_boxes, peak
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import write_atomic
@@ -30,11 +30,13 @@ from pneumo_fast.loading.reader import read_images
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.records import Fault, Head, build, parse, plain
 from pneumo_fast.run.model import build_model
 
 FOLDER: Final = "explain"
 FILE: Final = "explain.json"
 FORMAT: Final = "pneumo-fast explanation"
+FORMAT_VERSION: Final = 1
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
 
@@ -58,25 +60,41 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """What was found, and written."""
+class ExplanationFile:
+    """Content of ``explain.json``; ``docs/explaining.md`` lists the keys."""
 
-    folder: Path
-    method: Method
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    created_by: str = f"pneumo-fast {__version__}"
+    """Name and version of the program."""
+    method: str
+    """``gradcam``, ``gradcam++`` or ``hirescam``."""
     layer: str
+    """Name of the module that was looked into."""
     map_size: tuple[int, int]
     """Height and width of the layer's output."""
     split: str
+    """``train``, ``val`` or ``test``."""
     threshold: float
+    """Probability from which an image is called positive."""
     boxes: BoxFigures | None
     """None where no image of the split has a box."""
     randomised: Randomised
     images: tuple[Drawn, ...]
     notes: tuple[str, ...]
-    intervals: dict[str, Any]
+    intervals: Intervals
     run: RunIdentity
     dataset: DatasetIdentity
     device: str
+    options: ExplainConfig | None = None
+    """The options of ``explain``; None in a file of an earlier release."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation(ExplanationFile):
+    """What was found, and written."""
+
+    folder: Path
 
 
 def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Explanation:
@@ -134,10 +152,11 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
             randomised=randomised,
             images=drawn,
             notes=tuple(_notes(peaks, drawn)),
-            intervals=asdict(describe_intervals(rows["group"], config.resamples, config.seed)),
+            intervals=describe_intervals(rows["group"], config.resamples, config.seed),
             run=judged.run_identity,
             dataset=judged.dataset_identity,
             device=str(judged.device),
+            options=config,
         )
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomic(folder / FILE, text + "\n")
@@ -146,9 +165,34 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
 
 def to_json(explanation: Explanation) -> dict[str, Any]:
     """Plain JSON values; ``docs/explaining.md`` lists the keys."""
-    content = asdict(explanation)
+    content = plain(explanation)
     del content["folder"]
-    return {"format": FORMAT, "format_version": 1, "created_by": f"pneumo-fast {__version__}", **content}
+    return content
+
+
+def read_explanation(run: Path) -> ExplanationFile:
+    """Read a run's ``explain.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run was not explained.
+    RunError
+        If the file is damaged or of another version.
+    """
+    path = run / FOLDER / FILE
+    try:
+        values = parse(path.read_bytes())
+        head = build(values, Head)
+        if head.format == FORMAT and head.format_version != FORMAT_VERSION:
+            raise RunError(f"{path} has format version {head.format_version!r}")
+        if head.format != FORMAT:
+            raise Fault(f"$.format: {FORMAT!r} expected, {head.format!r} found")
+        return build(values, ExplanationFile)
+    except FileNotFoundError:
+        raise
+    except (OSError, Fault) as error:
+        raise RunError(f"{path} is damaged ({error})") from error
 
 
 def _silent(_done: int, _total: int) -> None:
