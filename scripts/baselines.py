@@ -19,7 +19,8 @@ from torchmetrics.functional.classification import binary_auroc
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.run.checkpoint import BEST, load_checkpoint
+from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.layout import BEST
 from pneumo_fast.run.model import build_model
 
 REQUIRED = 0.95

@@ -7,7 +7,7 @@ from rich.table import Table
 from pneumo_fast.cli.display import NOT_CLINICAL, grid, out
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
-from pneumo_fast.explanation.explain import Explanation
+from pneumo_fast.explanation.results import Explanation
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics

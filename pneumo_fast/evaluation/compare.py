@@ -7,7 +7,6 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,7 @@ from pneumo_fast.metrics.intervals import (
     percentile_interval,
 )
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
-
-FILE: Final = "comparison.json"
-FORMAT: Final = "pneumo-fast comparison"
+from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,9 +79,9 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
         differences=tuple(differences),
         delong_p=p,
         text=_conclude(differences[0].difference, p),
-        path=b.folder / FILE,
+        path=b.folder / COMPARISON,
     )
-    content = {"format": FORMAT, "format_version": 1, **asdict(comparison)}
+    content = {"format": COMPARISON_FORMAT, "format_version": COMPARISON_VERSION, **asdict(comparison)}
     del content["path"]
     try:
         write_atomic(comparison.path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

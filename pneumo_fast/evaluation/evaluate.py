@@ -12,10 +12,11 @@ from pneumo_fast.evaluation.inference import Judged, Progress, infer, named_data
 from pneumo_fast.evaluation.notes import interval_note, origin_note
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.evaluation.results import FOLDER, Evaluation, Predictions, clear, describe_intervals, write
+from pneumo_fast.evaluation.results import Evaluation, Predictions, clear, describe_intervals, write
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.run.layout import EVAL
 from pneumo_fast.vocabulary import counted
 
 
@@ -45,7 +46,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
     """
     judged = open_run(config.run, config.dataset, config.device)
     judged.dataset.rows(config.split)
-    clear(config.run / FOLDER)  # from here on, files of an older checkpoint would pass for this one's
+    clear(config.run / EVAL)  # from here on, files of an older checkpoint would pass for this one's
     sample = _sample(judged, config.split, config, on_progress or _silent)
     operating, reported, reported_on = _operating(judged, sample, config)
     rows = judged.dataset.rows(config.split)
@@ -53,7 +54,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
     figures = judge(sample, rows, config, operating, reported, reported_on, train)
     overlap = None if judged.trained_on else find_overlap(named_datasets(config.run), judged.dataset, rows)
     evaluation = Evaluation(
-        folder=config.run / FOLDER,
+        folder=config.run / EVAL,
         split=config.split,
         selected_on_this_data=config.split == "val" if judged.trained_on else None,
         figures=figures,

@@ -20,8 +20,9 @@ from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
 from pneumo_fast.records import Fault, build, path_text
-from pneumo_fast.run.checkpoint import BEST, Checkpoint, load_checkpoint
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
 from pneumo_fast.run.folder import read_config
+from pneumo_fast.run.layout import BEST
 from pneumo_fast.run.model import build_model
 
 Progress = Callable[[int, int], None]

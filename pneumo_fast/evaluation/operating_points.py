@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,7 @@ from pneumo_fast.metrics.calibration import Calibration, calibrate
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import Chosen, choose
 from pneumo_fast.records import Fault, Head, build, parse
-
-FILE: Final = "operating.json"
-FORMAT: Final = "pneumo-fast operating points 1"
+from pneumo_fast.run.layout import OPERATING, OPERATING_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +67,8 @@ def fit(sample: Sample, pos_weight: float, config: EvaluateConfig, checkpoint: s
 
 def save(run: Path, operating: Operating) -> None:
     """Write ``operating.json``."""
-    write_atomic(run / FILE, json.dumps({"format": FORMAT, **asdict(operating)}, indent=1, allow_nan=False) + "\n")
+    content = {"format": OPERATING_FORMAT, **asdict(operating)}
+    write_atomic(run / OPERATING, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def load(run: Path, checkpoint: str) -> Operating | None:
@@ -81,10 +79,10 @@ def load(run: Path, checkpoint: str) -> Operating | None:
     RunError
         If the file is damaged.
     """
-    path = run / FILE
+    path = run / OPERATING
     try:
         values = parse(path.read_bytes())
-        if build(values, Head).format != FORMAT or build(values, OfCheckpoint).checkpoint != checkpoint:
+        if build(values, Head).format != OPERATING_FORMAT or build(values, OfCheckpoint).checkpoint != checkpoint:
             return None
         return build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,13 +37,7 @@ from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.records import Fault, Head, build, parse, plain
-
-FOLDER: Final = "eval"
-METRICS: Final = "metrics.json"
-PREDICTIONS: Final = "predictions.csv"
-FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
-FORMAT: Final = "pneumo-fast metrics"
-FORMAT_VERSION: Final = 2
+from pneumo_fast.run.layout import EVAL, FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -156,8 +150,8 @@ def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Int
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything but the predictions as plain JSON values; ``docs/metrics.md`` lists the keys."""
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": METRICS_FORMAT,
+        "format_version": METRICS_VERSION,
         "created_by": f"pneumo-fast {__version__}",
         "split": evaluation.split,
         "selected_on_this_data": evaluation.selected_on_this_data,
@@ -181,19 +175,19 @@ def read_metrics(run: Path) -> MetricsFile:
     RunError
         If it is missing, damaged or of another version.
     """
-    path, again = run / FOLDER / METRICS, f"run pneumo-fast evaluate {run}"
+    path, again = run / EVAL / METRICS, f"run pneumo-fast evaluate {run}"
     try:
         values = parse(path.read_bytes())
         head = build(values, Head)
-        if head.format != FORMAT:
-            raise RunError(f"{path} holds no metrics ({FORMAT!r} expected): {again}")
-        if head.format_version != FORMAT_VERSION:
+        if head.format != METRICS_FORMAT:
+            raise RunError(f"{path} holds no metrics ({METRICS_FORMAT!r} expected): {again}")
+        if head.format_version != METRICS_VERSION:
             raise RunError(
-                f"{path} has format version {head.format_version!r}, this release reads {FORMAT_VERSION}: {again}"
+                f"{path} has format version {head.format_version!r}, this release reads {METRICS_VERSION}: {again}"
             )
         return build(values, MetricsFile)
     except FileNotFoundError as error:
-        where = f"run {run} was not evaluated (no {FOLDER}/{METRICS})" if run.is_dir() else f"there is no run {run}"
+        where = f"run {run} was not evaluated (no {EVAL}/{METRICS})" if run.is_dir() else f"there is no run {run}"
         raise RunError(f"{where}: {again if run.is_dir() else 'name a run folder'}") from error
     except (OSError, Fault) as error:
         raise RunError(f"{path} cannot be read ({error}): {again}") from error

@@ -6,9 +6,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -16,85 +15,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pneumo_fast import __version__
 from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, Progress, RunIdentity, infer, open_run
-from pneumo_fast.evaluation.results import Intervals, describe_intervals
+from pneumo_fast.evaluation.inference import Judged, Progress, infer, open_run
+from pneumo_fast.evaluation.results import describe_intervals
 from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
 from pneumo_fast.explanation.options import ExplainConfig
-from pneumo_fast.explanation.pointing import BoxFigures, Corners, energy_share, hit, judge_boxes, peak
+from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
+from pneumo_fast.explanation.results import Drawn, Explanation, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.reader import read_images
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.radiograph.resize import stored_boxes
-from pneumo_fast.records import Fault, Head, build, parse, plain
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, heat_map
 from pneumo_fast.run.model import build_model
 
-FOLDER: Final = "explain"
-FILE: Final = "explain.json"
-FORMAT: Final = "pneumo-fast explanation"
-FORMAT_VERSION: Final = 1
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """One image that was drawn."""
-
-    image_id: str
-    label: int
-    probability: float
-    """The plain probability, in [0, 1]."""
-    kind: str
-    """``TP``, ``FP``, ``FN`` or ``TN`` at the threshold."""
-    file: str
-    """Name of the PNG file."""
-    hit: bool | None
-    """Whether the map is highest in a box; None without boxes."""
-    energy_share: float | None
-    """Share of the map inside the boxes; None without boxes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExplanationFile:
-    """Content of ``explain.json``; ``docs/explaining.md`` lists the keys."""
-
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
-    created_by: str = f"pneumo-fast {__version__}"
-    """Name and version of the program."""
-    method: str
-    """``gradcam``, ``gradcam++`` or ``hirescam``."""
-    layer: str
-    """Name of the module that was looked into."""
-    map_size: tuple[int, int]
-    """Height and width of the layer's output."""
-    split: str
-    """``train``, ``val`` or ``test``."""
-    threshold: float
-    """Probability from which an image is called positive."""
-    boxes: BoxFigures | None
-    """None where no image of the split has a box."""
-    randomised: Randomised
-    images: tuple[Drawn, ...]
-    notes: tuple[str, ...]
-    intervals: Intervals
-    run: RunIdentity
-    dataset: DatasetIdentity
-    device: str
-    options: ExplainConfig | None = None
-    """The options of ``explain``; None in a file of an earlier release."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation(ExplanationFile):
-    """What was found, and written."""
-
-    folder: Path
 
 
 def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Explanation:
@@ -130,7 +69,7 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
     looked = _part(on_progress or _silent, len(rows), len(rows) + len(boxed))
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
-    folder = config.run / FOLDER
+    folder = config.run / EXPLAIN
     with _writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -159,40 +98,8 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
             options=config,
         )
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomic(folder / FILE, text + "\n")
+        write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
-
-
-def to_json(explanation: Explanation) -> dict[str, Any]:
-    """Plain JSON values; ``docs/explaining.md`` lists the keys."""
-    content = plain(explanation)
-    del content["folder"]
-    return content
-
-
-def read_explanation(run: Path) -> ExplanationFile:
-    """Read a run's ``explain.json``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the run was not explained.
-    RunError
-        If the file is damaged or of another version.
-    """
-    path = run / FOLDER / FILE
-    try:
-        values = parse(path.read_bytes())
-        head = build(values, Head)
-        if head.format == FORMAT and head.format_version != FORMAT_VERSION:
-            raise RunError(f"{path} has format version {head.format_version!r}")
-        if head.format != FORMAT:
-            raise Fault(f"$.format: {FORMAT!r} expected, {head.format!r} found")
-        return build(values, ExplanationFile)
-    except FileNotFoundError:
-        raise
-    except (OSError, Fault) as error:
-        raise RunError(f"{path} is damaged ({error})") from error
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -319,7 +226,7 @@ def _draw(
             label=int(image["label"]),
             probability=float(probabilities[row]),
             kind=kind,
-            file=f"{kind}-{numbers[kind]:02d}.png",
+            file=heat_map(kind, numbers[kind]),
             hit=hit(peak(small), own, size) if own else None,
             energy_share=energy_share(large, own) if own else None,
         )

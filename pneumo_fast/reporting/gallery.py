@@ -11,11 +11,11 @@ from typing import Final
 
 from PIL import Image
 
-from pneumo_fast.explanation.explain import FOLDER as EXPLAIN_FOLDER
 from pneumo_fast.formatting import number
 from pneumo_fast.reporting.markup import Html, bullets, estimate, join, paragraph, table, tag, text
 from pneumo_fast.reporting.sources import Json, RunFiles
 from pneumo_fast.reporting.words import HEAT
+from pneumo_fast.run.layout import EXPLAIN
 from pneumo_fast.vocabulary import counted
 
 KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
@@ -34,7 +34,7 @@ def gallery_section(files: RunFiles) -> Html:
     explanation = files.explanation
     if explanation is None:
         return join(paragraph(sentence, "missing") for sentence in files.remarks_about("explanation"))
-    pictures, dropped = load_pictures(files.run / EXPLAIN_FOLDER, explanation["images"])
+    pictures, dropped = load_pictures(files.run / EXPLAIN, explanation["images"])
     parts = [paragraph(_intro(explanation)), _counted(explanation)]
     if pictures:
         parts += [_buttons(pictures), tag("div", *map(_figure, pictures), class_="gallery")]
@@ -42,7 +42,7 @@ def gallery_section(files: RunFiles) -> Html:
         parts.append(paragraph("No heat map could be shown.", "missing"))
     if dropped:
         left_out = f"{counted(dropped, 'heat map')} could not be read, or had no room here"
-        parts.append(paragraph(f"{left_out}: see the folder {EXPLAIN_FOLDER}.", "missing"))
+        parts.append(paragraph(f"{left_out}: see the folder {EXPLAIN}.", "missing"))
     return join(parts)
 
 

@@ -6,7 +6,6 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.explanation.explain import FOLDER as EXPLAIN_FOLDER
 from pneumo_fast.reporting.markup import Html, facts, join, paragraph, table, tag, text
 from pneumo_fast.reporting.sources import Json, RunFiles, get
 from pneumo_fast.training.options import TrainConfig
@@ -81,7 +80,7 @@ def commands(files: RunFiles) -> list[str]:
         told = files.explanation
         names = {} if told["dataset"]["trained_on"] else {"dataset": told["dataset"]["path"]}
         names |= {name: told[name] for name in ("split", "method", "layer", "threshold")}
-        lines.append(_command(EXPLAIN_FOLDER, [run], names))
+        lines.append(_command("explain", [run], names))
     return [*lines, _command("report", [run], {})]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import write_atomic
@@ -18,9 +17,7 @@ from pneumo_fast.reporting.model_card import model_card
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.reporting.page import build_page
 from pneumo_fast.reporting.sources import METRICS_PATH, RunFiles, read_run
-
-PAGE: Final = "report.html"
-CARD: Final = "model_card.md"
+from pneumo_fast.run.layout import MODEL_CARD, REPORT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +45,8 @@ def report(config: ReportConfig) -> ReportSummary:
     files = read_run(config.run)
     page, card = _build(files)
     summary = ReportSummary(
-        page=config.run / PAGE,
-        card=config.run / CARD,
+        page=config.run / REPORT,
+        card=config.run / MODEL_CARD,
         size_bytes=len(page.encode()),
         remarks=tuple(remark.sentence for remark in files.remarks),
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,18 +15,24 @@ import pandas as pd
 
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.errors import DatasetError, RunError
-from pneumo_fast.evaluation.evaluate import FOLDER
-from pneumo_fast.evaluation.results import FORMAT, FORMAT_VERSION, METRICS, PREDICTIONS
-from pneumo_fast.explanation.explain import FILE as EXPLANATION
-from pneumo_fast.explanation.explain import FOLDER as EXPLAIN_FOLDER
-from pneumo_fast.explanation.explain import FORMAT as EXPLANATION_FORMAT
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
-from pneumo_fast.run.checkpoint import BEST
-from pneumo_fast.run.folder import HISTORY, read_config
+from pneumo_fast.run.folder import read_config
+from pneumo_fast.run.layout import (
+    BEST,
+    EVAL,
+    EXPLAIN,
+    EXPLANATION,
+    EXPLANATION_FORMAT,
+    EXPLANATION_VERSION,
+    HISTORY,
+    METRICS,
+    METRICS_FORMAT,
+    METRICS_VERSION,
+    PREDICTIONS,
+)
 
-METRICS_PATH: Final = f"{FOLDER}/{METRICS}"
-EXPLANATION_VERSION: Final = 1
+METRICS_PATH: Final = f"{EVAL}/{METRICS}"
 KEYS: Final = frozenset({
     "created_by", "split", "selected_on_this_data", "n", "positives", "negatives", "prevalence", "ranking",
     "probability", "thresholds", "always_negative", "view_only", "parts", "calibration", "chosen_thresholds",
@@ -156,11 +162,12 @@ def read_metrics(run: Path) -> Json:
         raise RunError(f"{where}: {again if run.is_dir() else 'name a run folder'}") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}): {again}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunError(f"{path} holds no metrics ({FORMAT!r} expected): {again}")
-    if content.get("format_version") != FORMAT_VERSION:
+    if not isinstance(content, dict) or content.get("format") != METRICS_FORMAT:
+        raise RunError(f"{path} holds no metrics ({METRICS_FORMAT!r} expected): {again}")
+    if content.get("format_version") != METRICS_VERSION:
         raise RunError(
-            f"{path} has format version {content.get('format_version')!r}, this release reads {FORMAT_VERSION}: {again}"
+            f"{path} has format version {content.get('format_version')!r}, this release reads {METRICS_VERSION}: "
+            f"{again}"
         )
     if missing := sorted(KEYS - content.keys()):
         raise RunError(f"{path} is not complete (no {', '.join(missing)}): {again}")
@@ -169,7 +176,7 @@ def read_metrics(run: Path) -> Json:
 
 def _config(run: Path, remarks: list[Remark]) -> Json:
     try:
-        return read_config(run)
+        return asdict(read_config(run))
     except RunError:
         sentence = "The run's config.json is missing or damaged: options, versions and the training data are not known."
         remarks.append(Remark(about="config", sentence=sentence))
@@ -195,7 +202,7 @@ def _scored(run: Path, metrics: Json, remarks: list[Remark]) -> Scored | None:
     types = {"label": np.int64, "logit": np.float32, "probability": np.float64}
     try:
         # as text first: pandas' own reader of numbers may miss the last bit, and with it the side of a threshold
-        table = pd.read_csv(run / FOLDER / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
+        table = pd.read_csv(run / EVAL / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
         labels, logits, probabilities = (table[name].to_numpy() for name in types)
         scored = Scored(labels=labels, logits=logits, probabilities=probabilities)
         problem = None if _agrees(scored, metrics) else "does not belong to metrics.json"
@@ -206,7 +213,7 @@ def _scored(run: Path, metrics: Json, remarks: list[Remark]) -> Scored | None:
     if problem is None:
         return scored
     sentence = (
-        f"{FOLDER}/{PREDICTIONS} {problem}: curves and the threshold slider need it; run pneumo-fast evaluate again."
+        f"{EVAL}/{PREDICTIONS} {problem}: curves and the threshold slider need it; run pneumo-fast evaluate again."
     )
     remarks.append(Remark(about="predictions", sentence=sentence))
     return None
@@ -226,7 +233,7 @@ def _agrees(scored: Scored, metrics: Json) -> bool:
 
 
 def _explanation(run: Path, remarks: list[Remark]) -> Json | None:
-    path = run / EXPLAIN_FOLDER / EXPLANATION
+    path = run / EXPLAIN / EXPLANATION
     again = f"run pneumo-fast explain {run.name}"
     try:
         content: Json | None = json.loads(path.read_text(encoding="utf-8"))
@@ -240,7 +247,7 @@ def _explanation(run: Path, remarks: list[Remark]) -> Json | None:
     if found == (EXPLANATION_FORMAT, EXPLANATION_VERSION):
         return content
     what = f"has format version {found[1]!r}" if found[0] == EXPLANATION_FORMAT else "is damaged"
-    sentence = f"{EXPLAIN_FOLDER}/{EXPLANATION} {what}, and nothing is shown of it: {again} again."
+    sentence = f"{EXPLAIN}/{EXPLANATION} {what}, and nothing is shown of it: {again} again."
     remarks.append(Remark(about="explanation", sentence=sentence))
     return None
 

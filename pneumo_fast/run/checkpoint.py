@@ -17,11 +17,10 @@ import torch
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import write_atomic
+from pneumo_fast.run.layout import CHECKPOINT_FORMAT, LAST, PREVIOUS
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_FORMAT = "pneumo-fast checkpoint 2"
-BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 _BAD_FILE = (
     OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
     struct.error, zipfile.BadZipFile, zlib.error,

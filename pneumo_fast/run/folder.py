@@ -1,16 +1,6 @@
 """The run folder: configuration and history, each written whole or not at all.
 
-::
-
-    RUN/config.json     everything needed to repeat the run
-    RUN/history.jsonl   one line per finished epoch
-    RUN/learning_curves.png     the same, drawn
-    RUN/best.pt         the checkpoint with the best validation figure
-    RUN/last.pt         the newest checkpoint, from which training resumes
-    RUN/previous.pt     the one before, for when the newest is damaged
-    RUN/tensorboard/    event files, where asked for
-    RUN/trace.json      a trace of a few steps, where asked for
-    RUN/eval/           what ``evaluate`` wrote
+:mod:`pneumo_fast.run.layout` lists its files.
 """
 
 from __future__ import annotations
@@ -24,13 +14,19 @@ from typing import Any
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import sweep_partials, write_atomic
 from pneumo_fast.records import Fault, read
-from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, EpochRecord, load_last
-
-CONFIG, HISTORY, CURVES = "config.json", "history.jsonl", "learning_curves.png"
-EVENTS, TRACE = "tensorboard", "trace.json"
-JUDGED = ("report.html", "model_card.md", "operating.json")
-JUDGED_FOLDERS = ("eval", "explain")
-"""What evaluate, explain and report write; it goes when the run is replaced."""
+from pneumo_fast.run.checkpoint import Checkpoint, EpochRecord, load_last
+from pneumo_fast.run.layout import (
+    BEST,
+    CONFIG,
+    CURVES,
+    HISTORY,
+    JUDGED,
+    JUDGED_FOLDERS,
+    LAST,
+    PREVIOUS,
+    TENSORBOARD,
+    TRACE,
+)
 
 
 def write_config(run: Path, content: dict[str, Any]) -> None:
@@ -130,7 +126,7 @@ def clear_run(out: Path, *, keep: bool) -> None:
         if not keep:
             for name in (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, CONFIG):  # a rest is never gone on from
                 (out / name).unlink(missing_ok=True)
-            for name in (*JUDGED_FOLDERS, EVENTS):
+            for name in (*JUDGED_FOLDERS, TENSORBOARD):
                 shutil.rmtree(out / name, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         sweep_partials(out)

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.order import Rank
 from pneumo_fast.run.checkpoint import EpochRecord
-from pneumo_fast.run.folder import EVENTS, TRACE
+from pneumo_fast.run.layout import TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def summary_writer() -> Any:
 
 @contextmanager
 def _tensorboard(config: TrainConfig) -> Iterator[Callable[[EpochRecord], None]]:
-    with summary_writer()(str(config.out / EVENTS)) as writer:
+    with summary_writer()(str(config.out / TENSORBOARD)) as writer:
 
         def write(record: EpochRecord) -> None:
             for name, value in record.items():

@@ -27,8 +27,9 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.order import Rank
 from pneumo_fast.metrics.ranking import auroc, average_precision
 from pneumo_fast.metrics.scored import sigmoid
-from pneumo_fast.run.checkpoint import BEST, LAST, Checkpoint, EpochRecord, save_checkpoint
-from pneumo_fast.run.folder import CURVES, clear_run, find_run, write_config, write_history
+from pneumo_fast.run.checkpoint import Checkpoint, EpochRecord, save_checkpoint
+from pneumo_fast.run.folder import clear_run, find_run, write_config, write_history
+from pneumo_fast.run.layout import BEST, CURVES, LAST
 from pneumo_fast.training import distributed
 from pneumo_fast.training.batch_size import find_batch_size
 from pneumo_fast.training.learner import Guard, Learner, train_step

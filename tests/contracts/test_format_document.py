@@ -17,8 +17,8 @@ from pneumo_fast.conversion.pseudonyms import load_key, pseudonym
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, REJECT_COLUMNS, Manifest, ShardInfo
 from pneumo_fast.phantoms.dicom_file import write_dicom
-from pneumo_fast.run.checkpoint import CHECKPOINT_FORMAT, Checkpoint, load_checkpoint
-from pneumo_fast.run.folder import JUDGED, JUDGED_FOLDERS
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
+from pneumo_fast.run.layout import CHECKPOINT_FORMAT, JUDGED, JUDGED_FOLDERS
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 

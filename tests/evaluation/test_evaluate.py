@@ -26,10 +26,11 @@ from pneumo_fast.evaluation import results as evaluation_module
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.notes import origin_note
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.evaluation.results import FIGURES, METRICS, PREDICTIONS, Predictions, predictions_csv, to_json
+from pneumo_fast.evaluation.results import Predictions, predictions_csv, to_json
 from pneumo_fast.metrics.scored import sigmoid
-from pneumo_fast.run.checkpoint import BEST, Checkpoint, load_checkpoint, save_checkpoint
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
 
 SIZE = 32
@@ -469,7 +470,7 @@ def test_other_data_are_judged_with_what_the_run_keeps(run: Path, tmp_path: Path
 
 def test_a_damaged_operating_file_is_named(run: Path, tmp_path: Path) -> None:
     (run / "operating.json").write_text("{")
-    with pytest.raises(RunError, match=r"operating.json is damaged \(JSONDecodeError\): remove it and evaluate"):
+    with pytest.raises(RunError, match=r"operating.json is damaged \(Expecting .*\): remove it and evaluate"):
         evaluate(config(run, dataset=make_dataset(tmp_path / "other", mean=0.1)))
 
 

@@ -19,18 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint, load_last, save_checkpoint
-from pneumo_fast.run.folder import (
-    CONFIG,
-    EVENTS,
-    HISTORY,
-    TRACE,
-    clear_run,
-    find_run,
-    read_config,
-    write_config,
-    write_history,
-)
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint, load_last, save_checkpoint
+from pneumo_fast.run.folder import clear_run, find_run, read_config, write_config, write_history
+from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST, PREVIOUS, TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import PACKAGES, describe_run
 from tests.support.make_dataset import make_dataset
@@ -247,7 +238,7 @@ def test_a_save_that_fails_leaves_the_old_files(saved: Path, monkeypatch: pytest
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
     write_config(tmp_path, {"config": {"datasets": [Path("/data/rsna")], "lr": 1e-4}})
-    assert read_config(tmp_path) == {"config": {"datasets": ["/data/rsna"], "lr": 1e-4}}
+    assert read_config(tmp_path).config == {"datasets": ["/data/rsna"], "lr": 1e-4}
 
 
 @pytest.mark.parametrize(
@@ -256,8 +247,10 @@ def test_the_configuration_comes_back(tmp_path: Path) -> None:
         (None, "is no run: no config.json there"),
         (b"{", "is damaged"),
         (b"\xff\xfe", "is damaged"),
-        (b"[]", "is no run configuration"),
-        (b'{"lr": 1}', "is no run configuration"),
+        (b"[]", r"is damaged \(\$: expected `object`, got `array`\): train again"),
+        (b'{"lr": 1}', r"is damaged \(\$: object missing required field `config`\)"),
+        (b'{"config": 3}', r"is damaged \(\$\.config: expected `object`, got `int`\)"),
+        (b'{"config":' * 5000, r"is damaged \(maximum recursion depth exceeded"),
     ],
 )
 def test_configurations_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -298,7 +291,7 @@ def run(tmp_path: Path) -> Path:
     write_config(run, {"config": {}})
     write_history(run, make_checkpoint().history)
     (run / TRACE).write_text("{}")
-    (run / EVENTS).mkdir()
+    (run / TENSORBOARD).mkdir()
     (run / "notes.txt").write_text("mine")
     return run
 

@@ -206,6 +206,7 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
         ),
         dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True),
         device="cpu",
+        options=config,
     )
 
 

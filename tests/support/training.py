@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pneumo_fast.run.checkpoint import load_checkpoint
-from pneumo_fast.run.folder import HISTORY
+from pneumo_fast.run.layout import HISTORY
 
 TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError, RunError
 from pneumo_fast.loading.order import Rank
-from pneumo_fast.run.checkpoint import LAST, load_checkpoint
-from pneumo_fast.run.folder import CONFIG
+from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.layout import CONFIG, LAST
 from pneumo_fast.training import batch_size, distributed
 from pneumo_fast.training import train as training
 from pneumo_fast.training.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step

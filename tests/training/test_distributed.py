@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint
-from pneumo_fast.run.folder import CONFIG, CURVES, HISTORY
+from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train

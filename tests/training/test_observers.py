@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.run.folder import EVENTS, TRACE
+from pneumo_fast.run.layout import TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from tests.support.training import history_of
@@ -59,14 +59,14 @@ def test_figures_go_to_tensorboard(config: TrainConfig, tmp_path: Path, written:
         for record in history_of(run)
         for name, value in record.items()
     }
-    assert written == {str(run / EVENTS): expected | {("closed", 0): 1}}
+    assert written == {str(run / TENSORBOARD): expected | {("closed", 0): 1}}
     assert ("val/auroc", 2) in expected
 
 
 def test_events_that_tensorboard_itself_reads(config: TrainConfig, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(replace(config, out=tmp_path / "run", tensorboard=True))
-    events = accumulator.EventAccumulator(str(tmp_path / "run" / EVENTS)).Reload()
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / TENSORBOARD)).Reload()
     found = [event.value for event in events.Scalars("train/loss")]
     assert found == pytest.approx([record["train_loss"] for record in history_of(tmp_path / "run")])
 

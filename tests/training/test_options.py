@@ -14,7 +14,8 @@ from torch import nn
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.order import Rank
-from pneumo_fast.run.checkpoint import BEST, LAST, load_checkpoint
+from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.layout import BEST, LAST
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training

@@ -13,8 +13,8 @@ from pneumo_fast import files
 from pneumo_fast.errors import RunError
 from pneumo_fast.run import checkpoint as checkpoints
 from pneumo_fast.run import folder
-from pneumo_fast.run.checkpoint import BEST, LAST, EpochRecord, load_checkpoint
-from pneumo_fast.run.folder import CONFIG, HISTORY
+from pneumo_fast.run.checkpoint import EpochRecord, load_checkpoint
+from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST
 from pneumo_fast.training import train as training
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train

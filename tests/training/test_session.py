@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
-from pneumo_fast.run.checkpoint import BEST, LAST, load_checkpoint
+from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.layout import BEST, LAST
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training
 from pneumo_fast.training.learner import Learner, train_step

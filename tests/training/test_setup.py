@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError
-from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from pneumo_fast.run.checkpoint import load_checkpoint, save_checkpoint
+from pneumo_fast.run.layout import BEST, LAST, PREVIOUS
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training

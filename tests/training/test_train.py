@@ -16,8 +16,8 @@ from pneumo_fast import devices
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import TrainingError
 from pneumo_fast.loading.order import Rank
-from pneumo_fast.run.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, load_checkpoint
-from pneumo_fast.run.folder import CONFIG, CURVES, HISTORY
+from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
+from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training

@@ -1,0 +1,65 @@
+"""The files of a run folder: every name, and the format that each one states.
+
+::
+
+    RUN/config.json             everything needed to repeat the run
+    RUN/history.jsonl           one line per finished epoch
+    RUN/learning_curves.png     the same, drawn
+    RUN/best.pt                 the checkpoint with the best validation figure
+    RUN/last.pt                 the newest checkpoint, from which training resumes
+    RUN/previous.pt             the one before, for when the newest is damaged
+    RUN/tensorboard/            event files, where asked for
+    RUN/trace.json              a trace of a few steps, where asked for
+    RUN/operating.json          calibration and thresholds that ``evaluate`` fitted
+    RUN/eval/                   what else ``evaluate`` wrote
+    RUN/explain/                what ``explain`` wrote: ``explain.json`` and the images
+    RUN/report.html             what ``report`` wrote
+    RUN/model_card.md
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+BEST: Final = "best.pt"
+LAST: Final = "last.pt"
+PREVIOUS: Final = "previous.pt"
+CHECKPOINT_FORMAT: Final = "pneumo-fast checkpoint 2"
+
+CONFIG: Final = "config.json"
+HISTORY: Final = "history.jsonl"
+CURVES: Final = "learning_curves.png"
+TENSORBOARD: Final = "tensorboard"
+TRACE: Final = "trace.json"
+
+OPERATING: Final = "operating.json"
+OPERATING_FORMAT: Final = "pneumo-fast operating points 1"
+
+EVAL: Final = "eval"
+"""Folder of ``metrics.json``, ``predictions.csv``, the figures and ``comparison.json``."""
+METRICS: Final = "metrics.json"
+METRICS_FORMAT: Final = "pneumo-fast metrics"
+METRICS_VERSION: Final = 2
+PREDICTIONS: Final = "predictions.csv"
+FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
+COMPARISON: Final = "comparison.json"
+COMPARISON_FORMAT: Final = "pneumo-fast comparison"
+COMPARISON_VERSION: Final = 1
+
+EXPLAIN: Final = "explain"
+"""Folder of ``explain.json`` and of the images, which are named as :func:`heat_map` says."""
+EXPLANATION: Final = "explain.json"
+EXPLANATION_FORMAT: Final = "pneumo-fast explanation"
+EXPLANATION_VERSION: Final = 1
+
+REPORT: Final = "report.html"
+MODEL_CARD: Final = "model_card.md"
+
+JUDGED: Final = (REPORT, MODEL_CARD, OPERATING)
+JUDGED_FOLDERS: Final = (EVAL, EXPLAIN)
+"""What evaluate, explain and report write; it goes when the run is replaced."""
+
+
+def heat_map(kind: str, number: int) -> str:
+    """Name of an image's drawing in ``explain/``: its kind (TP, FP, FN or TN) and a number from 1 among that kind."""
+    return f"{kind}-{number:02d}.png"
