@@ -1,29 +1,76 @@
-"""How figures are written, with their intervals: the same for terminal, page and card."""
+"""How figures are written, with their intervals: one way for page, card and figures, and its ASCII for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 EstimateJson = Mapping[str, Any]
 """An estimate as ``metrics.json`` has it: ``value``, ``low`` and ``high``, each a number or None."""
 
-NONE: Final = "\N{EN DASH}"
-"""Stands where a figure has no value."""
+
+class HasInterval(Protocol):
+    """A figure with its interval, as :class:`pneumo_fast.metrics.intervals.Estimate` is one."""
+
+    @property
+    def value(self) -> float | None:
+        """The figure; None where the images do not define it."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of its interval; None exactly where ``high`` is."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end."""
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with some decimals, halves rounded away from zero, as JavaScript's ``toFixed`` writes it."""
-    if value is None:
-        return NONE
-    rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
-    return f"{rounded.copy_abs() if rounded.is_zero() else rounded:f}".replace("-", "\N{MINUS SIGN}")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notation:
+    """The characters that numbers are written with."""
+
+    none: str
+    """Stands where a figure has no value."""
+    minus: str
+    between: str
+    """Stands between the ends of an interval; ``to`` where they have signs."""
+    percent: str
+
+    def number(self, value: float | None, digits: int = 3, *, signed: bool = False) -> str:
+        """A figure with some decimals, halves rounded away from zero, as JavaScript's ``toFixed`` writes it."""
+        if value is None:
+            return self.none
+        rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+        plain = rounded.copy_abs() if rounded.is_zero() else rounded
+        return format(plain, "+f" if signed else "f").replace("-", self.minus)
+
+    def share(self, share: float, digits: int = 1) -> str:
+        """A share in [0, 1] as a percentage."""
+        return f"{self.number(100 * share, digits)}{self.percent}"
+
+    def interval(self, e: HasInterval, digits: int = 2, *, signed: bool = False) -> str:
+        """Both ends of an estimate's interval; empty where it has none."""
+        if e.low is None:
+            return ""
+        ends = (self.number(end, digits, signed=signed) for end in (e.low, e.high))
+        return (" to " if signed else self.between).join(ends)
+
+    def estimate(self, e: HasInterval, digits: int = 3, *, signed: bool = False) -> str:
+        """A figure, and its interval in brackets, where it has one."""
+        value, between = self.number(e.value, digits, signed=signed), self.interval(e, signed=signed)
+        return f"{value} ({between})" if between else value
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage."""
-    return f"{number(100 * share, digits)}\N{NO-BREAK SPACE}%"
+TYPESET: Final = Notation(
+    none="\N{EN DASH}", minus="\N{MINUS SIGN}", between=" to ", percent="\N{NO-BREAK SPACE}%"
+)  # fmt: skip
+"""For pages, cards and figures."""
+TERMINAL: Final = Notation(none="-", minus="-", between="-", percent="%")
+
+number = TYPESET.number
+percent = TYPESET.share
 
 
 def interval(estimate: EstimateJson) -> str:

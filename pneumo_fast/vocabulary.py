@@ -17,10 +17,6 @@ Strength = Literal["light", "strong"]
 Augment = Literal["none", "light", "strong"]
 Optimizer = Literal["adam", "adamw"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
-
-MONITORED = {"auroc": "AUROC", "ap": "average precision", "loss": "loss", "accuracy": "accuracy"}
-"""What people call the figures that choose a checkpoint."""
-
 ScheduleName = Literal["none", "cosine", "onecycle"]
 SPLITS: Final = ("train", "val", "test")
 

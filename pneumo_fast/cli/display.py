@@ -18,7 +18,9 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pneumo_fast.vocabulary import MONITORED
+from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.metrics.catalogue import MONITORED
+from pneumo_fast.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
 out = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 err = Console(stderr=True, highlight=False)
 
-OnProgress = Callable[[int, int], None]
 EPOCH_COLUMNS = {
-    "epoch": ("", "epoch"), "train_loss": ("train", "loss"), "train_accuracy": ("train", "acc."),
-    "val_loss": ("val", "loss"), "val_accuracy": ("val", "acc."), "val_auroc": ("val", "AUROC"),
-    "val_ap": ("val", "AP"), "images_per_s": ("", "images/s"), "wait_share": ("", "wait"),
-}  # fmt: skip
+    "epoch": ("", "epoch"),
+    **{f"train_{name}": ("train", MONITORED[name].short_label) for name in ("loss", "accuracy")},
+    **{f"val_{name}": ("val", MONITORED[name].short_label) for name in ("loss", "accuracy", "auroc", "ap")},
+    "images_per_s": ("", "images/s"),
+    "wait_share": ("", "wait"),
+}
 """What is shown of an epoch, below two lines of headings."""
 NOT_CLINICAL = "Research software: not for clinical use."
 
@@ -116,7 +119,7 @@ def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgre
         out.print(_epoch_line(_epoch_cells(record)))
 
     if not out.is_terminal:
-        yield on_epoch, lambda _done, _total: None
+        yield on_epoch, silent
         return
     with progress("training") as on_progress:
         yield on_epoch, on_progress
@@ -145,7 +148,7 @@ def show_conversion(summary: ConvertSummary) -> None:
     table = grid("split", "negative", "positive", "images", "positive %", title="Images stored")
     for split, counts in manifest.counts.items():
         n = counts["0"] + counts["1"]
-        table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{counts['1'] / n:.1%}")
+        table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{TERMINAL.share(counts['1'] / n)}")
     out.print(table)
     facts = manifest.input
     if manifest.rejects:
@@ -167,7 +170,9 @@ def show_conversion(summary: ConvertSummary) -> None:
             across = manifest.duplicates[f"equal_{name}_across_splits"]
             out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
     out.print(f"Leaks between splits: {manifest.split['leaks']}")
-    out.print(f"Pixels of the train split: mean {manifest.mean:.4f}, std {manifest.std:.4f}")
+    out.print(
+        f"Pixels of the train split: mean {TERMINAL.number(manifest.mean, 4)}, std {TERMINAL.number(manifest.std, 4)}"
+    )
     if not summary.converted:
         out.print("Nothing was left to convert: the dataset is complete")
         return
@@ -196,7 +201,7 @@ def show_training(summary: TrainSummary) -> None:
     """Where the best checkpoint is."""
     out.print(
         f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
-        f"{MONITORED[summary.monitor]} {summary.best:.3f})",
+        f"{MONITORED[summary.monitor].label} {TERMINAL.number(summary.best)})",
         soft_wrap=True,
     )
 

@@ -8,34 +8,29 @@ from pneumo_fast.cli.display import NOT_CLINICAL, grid, out
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.explanation.results import Explanation
+from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
 
-RATES = {
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "sensitivity",
-    "specificity": "specificity",
-    "npv": "NPV",
-    "f1": "F1",
-    "mcc": "Matthews corr.",
-    "net_benefit": "net benefit",
-}
+_number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
     """The figures as tables, what else has to be said as sentences."""
     f, ranking = evaluation.figures, evaluation.figures.ranking
-    out.print(f"\n{f.n:,} images of the {evaluation.split} split, {f.positives:,} positive ({f.prevalence:.1%})")
-    out.print(f"AUROC {_estimate(ranking.auroc)}, average precision {_estimate(ranking.average_precision)}")
+    out.print(f"\n{f.n:,} images of the {evaluation.split} split, {f.positives:,} positive ({_share(f.prevalence)})")
+    out.print(", ".join(f"{metric.label} {_estimate(getattr(ranking, metric.key))}" for metric in RANKING))
     if ranking.auroc.value is not None:
         for found in ranking.sensitivity_at_specificity:
-            out.print(f"Sensitivity {_estimate(found.sensitivity)} at specificity {found.specificity}")
+            out.print(f"{SENSITIVITY.title} {_estimate(found.sensitivity)} at {SPECIFICITY.label} {found.specificity}")
         for spared in ranking.specificity_at_sensitivity:
-            out.print(f"Specificity {_estimate(spared.specificity)} at sensitivity {spared.sensitivity}")
+            out.print(
+                f"{SPECIFICITY.title} {_estimate(spared.specificity)} at {SENSITIVITY.label} {spared.sensitivity}"
+            )
     if f.view_only:
-        out.print(f"The view position alone: AUROC {_estimate(f.view_only.auroc)}")
+        out.print(f"The view position alone: {AUROC.label} {_estimate(f.view_only.auroc)}")
     out.print(_threshold_table((*f.thresholds, f.always_negative), "At each threshold"))
     if f.parts:
         out.print(f"Chosen on {f.parts.chosen_on}, judged on {f.parts.reported_on}:")
@@ -51,18 +46,18 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 def _threshold_table(results: tuple[ThresholdMetrics, ...], title: str) -> Table:
     rows = grid("", *(_heading(t) for t in results), title=title)
-    for name, label in RATES.items():
-        rows.add_row(label, *(_estimate(getattr(t, name), bare=t.threshold is None) for t in results))
-    for name, label in (("tp", "found"), ("fn", "missed"), ("fp", "false alarms"), ("tn", "rightly negative")):
-        rows.add_row(label, *(f"{getattr(t.confusion, name):,}" for t in results))
+    for metric in RATES:
+        rows.add_row(metric.label, *(_rate(t, metric.key) for t in results))
+    for count in COUNTS:
+        rows.add_row(count.label, *(f"{getattr(t.confusion, count.key):,}" for t in results))
     return rows
 
 
 def _chosen_table(results: tuple[ThresholdMetrics, ...]) -> Table:
-    rows = grid("threshold chosen for", "at", "sensitivity", "specificity")
+    rows = grid("threshold chosen for", "at", SENSITIVITY.label, SPECIFICITY.label)
     for t in results:
-        cells = (_short(value) for value in (t.recall, t.specificity))
-        rows.add_row(t.name, f"{t.threshold:.3f}", *cells)
+        cells = (_estimate(value, 2) for value in (t.recall, t.specificity))
+        rows.add_row(t.name, _number(t.threshold), *cells)
     return rows
 
 
@@ -71,18 +66,19 @@ def _quality_table(figures: Figures) -> Table:
     judged = {"plain, all": figures.probability}
     if figures.calibration:
         judged |= {"plain, part": figures.calibration.before, "calibrated": figures.calibration.after}
-    rows = grid("probabilities", "Brier", "log loss", "ECE")
+    rows = grid("probabilities", *(metric.short_label for metric in QUALITY))
     for name, quality in judged.items():
-        rows.add_row(name, *(_estimate(value) for value in (quality.brier, quality.log_loss, quality.ece)))
+        rows.add_row(name, *(_estimate(getattr(quality, metric.key)) for metric in QUALITY))
     return rows
 
 
 def _subgroup_table(figures: Figures) -> Table:
     at = figures.thresholds[0].threshold
-    rows = grid("subgroup", "n", "pos.", "AUROC", f"sensitivity\nat {at}", f"specificity\nat {at}")
+    rates = (f"{metric.label}\nat {at}" for metric in (SENSITIVITY, SPECIFICITY))
+    rows = grid("subgroup", "n", "pos.", AUROC.label, *rates)
     for g in figures.subgroups:
         name = f"{g.column} {g.value}" if len(g.value) < 12 else g.value
-        cells = (_short(g.auroc), _number(g.sensitivity.value), _number(g.specificity.value))
+        cells = (_estimate(g.auroc, 2), _number(g.sensitivity.value), _number(g.specificity.value))
         rows.add_row(name, f"{g.n:,}", f"{g.positives:,}", *cells)
     return rows
 
@@ -118,26 +114,11 @@ def show_explanation(explanation: Explanation) -> None:
     out.print(NOT_CLINICAL, style="dim")
 
 
+def _rate(result: ThresholdMetrics, key: str) -> str:
+    """A rate; with its interval, where some threshold gave it."""
+    e: Estimate = getattr(result, key)
+    return _estimate(e) if result.threshold is not None else _number(e.value)
+
+
 def _heading(result: ThresholdMetrics) -> str:
     return "always negative" if result.threshold is None else f"{result.threshold:g}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _estimate(e: Estimate, *, bare: bool = False, signed: bool = False) -> str:
-    """A figure with its 95 % interval in brackets."""
-    if e.value is None:
-        return "-"
-    sign = "+" if signed else ""
-    between = " to " if signed else "-"
-    interval = "" if bare or e.low is None else f" ({e.low:{sign}.2f}{between}{e.high:{sign}.2f})"
-    return f"{e.value:{sign}.3f}{interval}"
-
-
-def _short(e: Estimate) -> str:
-    """The same in two decimals, for a narrow column."""
-    if e.value is None:
-        return "-"
-    return f"{e.value:.2f}" + ("" if e.low is None else f" ({e.low:.2f}-{e.high:.2f})")

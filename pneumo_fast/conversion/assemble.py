@@ -28,10 +28,11 @@ from pneumo_fast.dataset.format import (
     Manifest,
     ShardInfo,
 )
+from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks
 from pneumo_fast.dataset.npy import SCALES
+from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
-from pneumo_fast.vocabulary import SPLITS
 
 
 def assemble(
@@ -69,11 +70,7 @@ def assemble(
             "aspect": "longer side fits, centred on black",
         },
         split=_split_facts(config, labels, index, key),
-        counts={
-            split: {str(label): int(((index["split"] == split) & (index["label"] == label)).sum()) for label in (0, 1)}
-            for split in SPLITS
-            if (index["split"] == split).any()
-        },
+        counts=label_counts(index),
         input={
             "label_rows": len(labels.images),
             "rows_without_file": plan.rows_without_file,
@@ -117,10 +114,7 @@ def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
     uids = pd.Series([row["uid_hash"] for record in records for row in record.images], dtype=str)
     facts = {}
     for name, hashes in (("pixels", index["pixel_hash"]), ("uids", uids)):
-        groups = index["split"].groupby(hashes[hashes != ""])
-        sizes, splits = groups.size(), groups.nunique()
-        facts[f"equal_{name}"] = int(sizes[sizes > 1].sum())
-        facts[f"equal_{name}_across_splits"] = int(sizes[splits > 1].sum())
+        facts[f"equal_{name}"], facts[f"equal_{name}_across_splits"] = count_duplicates(index["split"], hashes)
     return facts
 
 
@@ -149,12 +143,6 @@ def _split_facts(config: ConvertConfig, labels: LabelTable, index: pd.DataFrame,
     """How the split was made and what is known about leaks."""
     grouped = index[index["group"] != ""]
     ungrouped = len(index) - len(grouped)
-    if labels.group_source == "none":
-        leaks = "unknown: no patients were given (--groups), so images of one may stand on both sides of the split"
-    elif ungrouped:
-        leaks = f"none among images whose patient is known; {ungrouped} others cannot be checked"
-    else:
-        leaks = "none: no patient stands in two splits"
     return {
         "seed": config.seed,
         "val_fraction": config.val_fraction,
@@ -164,6 +152,6 @@ def _split_facts(config: ConvertConfig, labels: LabelTable, index: pd.DataFrame,
         "groups": int(grouped["group"].nunique()),
         "ungrouped_images": ungrouped,
         "ungrouped": config.ungrouped,
-        "leaks": leaks,
+        "leaks": describe_leaks(labels.group_source, ungrouped),
         "hash_key_id": pseudonym(key, "key", "id"),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +27,7 @@ from pneumo_fast.conversion.task import Record, Source, Task
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import sweep_partials
-
-Progress = Callable[[int, int], None]
+from pneumo_fast.progress import OnProgress, silent
 
 SHARED_DISK_S = 90.0  # NFS clients may keep what they know of a folder for 60 s (nfs(5), acdirmax)
 
@@ -46,7 +45,7 @@ class ConvertSummary:
     """Images converted now; fewer than ``images`` when resuming."""
 
 
-def convert(config: ConvertConfig, on_progress: Progress | None = None) -> ConvertSummary:
+def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertSummary:
     """Convert a folder of radiographs.
 
     Parameters
@@ -133,7 +132,7 @@ def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
     ]
 
 
-def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Progress | None) -> int:
+def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnProgress) -> int:
     """Have the unfinished tasks done; stop as soon as too much is rejected. Returns the images converted."""
     total = len(plan.images) + len(plan.rejects)
     limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
@@ -149,8 +148,7 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: Prog
                 stored += outcome.stored
                 rejected += outcome.rejected
                 done += outcome.stored + outcome.rejected
-                if on_progress:
-                    on_progress(done, total)
+                on_progress(done, total)
                 if rejected > limit:
                     break
     if rejected > limit:

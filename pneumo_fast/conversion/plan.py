@@ -12,9 +12,10 @@ import pandas as pd
 
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.pseudonyms import pseudonym
-from pneumo_fast.dataset.leaks import prove_disjoint
-from pneumo_fast.dataset.splits import NAMES, assign_splits, seeded_order
+from pneumo_fast.dataset.leaks import refuse_overlap
+from pneumo_fast.dataset.splits import assign_splits, seeded_order
 from pneumo_fast.errors import ConvertError
+from pneumo_fast.vocabulary import SPLITS
 
 SHARDS_WANTED = 64  # enough for some dozen workers to finish together
 SMALLEST_SHARD, LARGEST_SHARD = 32, 4096  # images; the largest takes 400 MB at 224 pixels in float16
@@ -73,7 +74,7 @@ def make_plan(
         raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
     table["shown_path"] = table["path"].map(_printable)
     table["split"] = assign_splits(table, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    prove_disjoint(table)
+    refuse_overlap(table)
     return Plan(
         images=_cut(table.iloc[seeded_order(table["image_id"], seed, "storage")], shard_size),
         rejects=tuple({key: reject[key] for key in ("path", "reason", "detail")} for reject in rejects),
@@ -155,7 +156,7 @@ def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Pl
 def _cut(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:
     """Name the shard each image goes to; sizes depend on the counts alone, never on the number of workers."""
     parts = []
-    for split in NAMES:
+    for split in SPLITS:
         part = images[images["split"] == split].reset_index(drop=True)
         rows = shard_size or min(max(math.ceil(len(part) / SHARDS_WANTED), SMALLEST_SHARD), LARGEST_SHARD)
         parts.append(part.assign(task=[f"{split}-{number:05d}" for number in np.arange(len(part)) // rows]))

@@ -1,4 +1,7 @@
-"""Every check for leaks: patients and images on both sides of a split, or seen in training."""
+"""Every check for leaks: patients and images that stand in two splits (overlap), or that training has seen.
+
+Patients are compared by pseudonym, which only datasets of one hash key share; images by the hash of their pixels.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Overlap:
     """The same in a sentence."""
 
 
-def find_overlap(trained_on: Sequence[Path], dataset: Dataset, rows: pd.DataFrame) -> Overlap:
+def overlap_with_training(trained_on: Sequence[Path], dataset: Dataset, rows: pd.DataFrame) -> Overlap:
     """Compare judged images with all that the run was trained and selected on.
 
     Parameters
@@ -49,26 +52,27 @@ def find_overlap(trained_on: Sequence[Path], dataset: Dataset, rows: pd.DataFram
     seen = pd.concat([source.index[source.index["split"].isin(SEEN)] for source in sources])
     images = int(rows["pixel_hash"].isin(seen["pixel_hash"]).sum())
     same = f"{counted(images, 'image')} of these {'has' if images == 1 else 'have'} the pixels of one seen in training"
-    keys = {source.manifest.split.get("hash_key_id") for source in (*sources, dataset)}
     known = rows.loc[rows["group"] != "", "group"]
-    if len(keys) > 1 or known.empty or (seen["group"] == "").all():
+    if not _share_a_hash_key([*sources, dataset]) or known.empty or (seen["group"] == "").all():
         return Overlap(patients=None, images=images, note=f"Which patients were in training cannot be known; {same}.")
     patients = known[known.isin(seen["group"])].nunique()
     note = f"Of {counted(known.nunique(), 'patient')}, training has seen {patients}; {same}."
     return Overlap(patients=patients, images=images, note=note)
 
 
-def report_shared_patients(datasets: list[Dataset], index: pd.DataFrame) -> None:
-    """Say which patients stand in different splits of different datasets."""
-    if len({dataset.manifest.split.get("hash_key_id") for dataset in datasets}) > 1:
+def warn_of_patient_overlap(datasets: Sequence[Dataset], index: pd.DataFrame) -> None:
+    """Say which patients stand in different splits of different datasets, whose joint index is given."""
+    if not _share_a_hash_key(datasets):
         logger.warning("the datasets were made with different hash keys: patients they share cannot be known")
-        return
-    splits = index[index["group"] != ""].groupby("group")["split"].nunique()
-    if shared := int((splits > 1).sum()):
+    elif shared := overlap_of_splits(index, "group"):
         logger.warning("%d patients stand in more than one split of the joint datasets: figures will flatter", shared)
 
 
-def prove_disjoint(images: pd.DataFrame) -> None:
+def _share_a_hash_key(datasets: Sequence[Dataset]) -> bool:
+    return len({dataset.manifest.split.get("hash_key_id") for dataset in datasets}) == 1
+
+
+def refuse_overlap(images: pd.DataFrame) -> None:
     """Check once more, on the finished table, that no group and no image stands in two splits.
 
     Parameters
@@ -82,7 +86,41 @@ def prove_disjoint(images: pd.DataFrame) -> None:
         If one does, which would be a fault of this package.
     """
     for column in ("image_id", "group"):
-        known = images[images[column] != ""]
-        spread = known.groupby(column)["split"].nunique()
-        if (spread > 1).any():
-            raise ConvertError(f"{int((spread > 1).sum())} values of {column} stand in more than one split")
+        if shared := overlap_of_splits(images, column):
+            raise ConvertError(f"{shared} values of {column} stand in more than one split")
+
+
+def overlap_of_splits(index: pd.DataFrame, column: str) -> int:
+    """How many values of a column stand in more than one split; ``""`` is unknown and does not count."""
+    known = index[index[column] != ""]
+    return int((known.groupby(column)["split"].nunique() > 1).sum())
+
+
+def count_duplicates(splits: pd.Series[str], hashes: pd.Series[str]) -> tuple[int, int]:
+    """Images whose hash another image has as well, and those of them that stand in other splits than their equals.
+
+    Parameters
+    ----------
+    splits, hashes : Series of str, shape (images,)
+        Of the same images; a hash of ``""`` is unknown.
+    """
+    groups = splits.groupby(hashes[hashes != ""])
+    sizes, different = groups.size(), groups.nunique()
+    return int(sizes[sizes > 1].sum()), int(sizes[different > 1].sum())
+
+
+def describe_leaks(group_source: str, ungrouped: int) -> str:
+    """What is known of patients on both sides of a split that keeps groups together.
+
+    Parameters
+    ----------
+    group_source : str
+        Where groups come from: ``none``, ``column`` or ``mapping``.
+    ungrouped : int
+        Images without a group.
+    """
+    if group_source == "none":
+        return "unknown: no patients were given (--groups), so images of one may stand on both sides of the split"
+    if ungrouped:
+        return f"none among images whose patient is known; {ungrouped} others cannot be checked"
+    return "none: no patient stands in two splits"

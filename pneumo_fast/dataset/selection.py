@@ -13,10 +13,9 @@ import pandas as pd
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import Manifest
-from pneumo_fast.dataset.leaks import report_shared_patients
-from pneumo_fast.dataset.splits import divide
+from pneumo_fast.dataset.leaks import warn_of_patient_overlap
+from pneumo_fast.dataset.splits import divide, label_counts, patient_units
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.vocabulary import SPLITS
 
 
 def open_datasets(paths: Sequence[Path]) -> Dataset:
@@ -42,7 +41,7 @@ def open_datasets(paths: Sequence[Path]) -> Dataset:
                 f"{first.size}: convert them alike"
             )
     index = pd.concat([_absolute(dataset) for dataset in datasets], ignore_index=True)
-    report_shared_patients(datasets, index)
+    warn_of_patient_overlap(datasets, index)
     return Dataset(
         path=Path("/"),
         manifest=_joint_manifest(datasets, index),
@@ -73,11 +72,7 @@ def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
         datasets[0].manifest,
         mean=mean,
         std=math.sqrt(square - mean**2),
-        counts={
-            split: {str(label): int(((index["split"] == split) & (index["label"] == label)).sum()) for label in (0, 1)}
-            for split in SPLITS
-            if (index["split"] == split).any()
-        },
+        counts=label_counts(index),
         shards=tuple(
             replace(shard, name=f"{dataset.path.absolute()}/{shard.name}")
             for dataset in datasets
@@ -109,9 +104,9 @@ def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
     """
     used = dataset.index["split"].isin(["train", "val"])
     rows = dataset.index[used]
-    units = np.unique(np.where(rows["group"] == "", "i" + rows["image_id"], "g" + rows["group"]))
-    if len(units) < folds:
-        raise DatasetError(f"{folds} folds of {len(units)} patients in dataset {dataset.path}: use fewer --folds")
+    units = len(np.unique(patient_units(rows)))
+    if units < folds:
+        raise DatasetError(f"{folds} folds of {units} patients in dataset {dataset.path}: use fewer --folds")
     names = [str(number) for number in range(1, folds + 1)]
     parts = divide(rows, dict.fromkeys(names, 1 / folds), seed, "folds")
     index = dataset.index.copy()

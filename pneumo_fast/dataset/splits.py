@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-NAMES = ("train", "val", "test")
+from pneumo_fast.vocabulary import SPLITS
 
 
 def seeded_order(ids: Iterable[str], seed: int, purpose: str) -> NDArray[np.int64]:
@@ -62,7 +63,7 @@ def divide(images: pd.DataFrame, shares: Mapping[str, float], seed: int, purpose
         Another purpose, another choice.
     """
     fractions = np.array(list(shares.values()))
-    unit = np.where(images["group"] == "", "i" + images["image_id"], "g" + images["group"])
+    unit = patient_units(images)
     label = images["label"].to_numpy()
     units = pd.DataFrame({"unit": unit, "neg": label == 0, "pos": label == 1}).groupby("unit", sort=True).sum()
     units = units.iloc[seeded_order(units.index, seed, purpose)]
@@ -79,6 +80,20 @@ def divide(images: pd.DataFrame, shares: Mapping[str, float], seed: int, purpose
         have += np.outer(counts, [neg, pos])
         choice[alike] = np.repeat(np.array(list(shares), dtype=object), counts)
     return choice[unit].to_numpy()
+
+
+def patient_units(images: pd.DataFrame) -> NDArray[Any]:
+    """A name (str) for each image's patient, shape (images,); an image without a group is a unit of its own."""
+    return np.where(images["group"] == "", "i" + images["image_id"], "g" + images["group"])
+
+
+def label_counts(index: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Images by split and label (``"0"``, ``"1"``), of the splits that hold any."""
+    return {
+        split: {str(label): int((labels == label).sum()) for label in (0, 1)}
+        for split in SPLITS
+        if len(labels := index["label"][index["split"] == split])
+    }
 
 
 def _most_missing(missing: NDArray[np.float64], fractions: NDArray[np.float64], size: NDArray[np.int64]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.leaks import overlap_of_splits
 from pneumo_fast.dataset.npy import Images, read_header
+from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import DatasetError
+from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.vocabulary import SPLITS
 
 TOLERANCE = 1e-9  # of mean and std: sums are taken in another order here
@@ -33,7 +35,7 @@ class FileCheck:
     square_sum: float
 
 
-def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
     """Check manifest, tables, shapes, ranges, checksums, counts and statistics.
 
     Reading and hashing release Python's lock, so one thread per core does.
@@ -54,8 +56,7 @@ def verify(path: Path, on_progress: Callable[[int, int], None] | None = None) ->
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for check in pool.map(lambda file: _check_file(dataset, *file), files):
             checks.append(check)
-            if on_progress:
-                on_progress(len(checks), len(files))
+            on_progress(len(checks), len(files))
     problems = [problem for check in checks for problem in check.problems]
     problems += _check_index(dataset)
     if not problems:  # sums over damaged files would only say the same once more
@@ -108,17 +109,15 @@ def _check_images(name: str, images: Images, rows: pd.DataFrame) -> list[str]:
 def _check_index(dataset: Dataset) -> list[str]:
     """Counts, unknown shards and leaks, from the index alone."""
     index, manifest = dataset.index, dataset.manifest
-    problems = []
-    for split in SPLITS:
-        labels = index["label"][index["split"] == split]
-        found = {str(label): int((labels == label).sum()) for label in (0, 1)}
-        if found != manifest.counts.get(split, {"0": 0, "1": 0}):
-            problems.append(f"index.csv: {found} images by label in {split}, the manifest says otherwise")
+    counts, none = label_counts(index), {"0": 0, "1": 0}
+    problems = [
+        f"index.csv: {found} images by label in {split}, the manifest says otherwise"
+        for split in SPLITS
+        if (found := counts.get(split, none)) != manifest.counts.get(split, none)
+    ]
     missing = {shard.name for shard in manifest.shards} - set(index["shard"])
     problems += [f"{name}: no image of the index is in it" for name in sorted(missing)]
-    grouped = index[index["group"] != ""]
-    shared = int((grouped.groupby("group")["split"].nunique() > 1).sum())
-    if shared:
+    if shared := overlap_of_splits(index, "group"):
         problems.append(f"index.csv: {shared} groups stand in more than one split")
     return problems
 

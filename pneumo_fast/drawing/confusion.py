@@ -9,12 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pneumo_fast.drawing.curves import images_judged, percent_of
+from pneumo_fast.drawing.curves import images_judged
 from pneumo_fast.drawing.style import BLUE, INK, VERMILION, new_figure, to_png
+from pneumo_fast.formatting import percent
+from pneumo_fast.metrics.catalogue import ACCURACY, FN, FP, TN, TP
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
 
 COLUMNS: Final = 3  # confusion matrices side by side
+CELLS: Final = ((TN, FP), (FN, TP))
 
 
 def draw_confusion(metrics: Figures, split: str) -> bytes:
@@ -41,16 +44,14 @@ def draw_confusion(metrics: Figures, split: str) -> bytes:
 
 
 def _confusion_panel(axes: Axes, result: ThresholdMetrics) -> None:
-    c = result.confusion
-    counts = np.array([[c.tn, c.fp], [c.fn, c.tp]])
+    counts = np.array([[getattr(result.confusion, count.key) for count in row] for row in CELLS])
     of_class = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(of_class, 1)
     axes.imshow(_cell_colours(shares), aspect="equal")
-    names = (("true negatives", "false alarms"), ("missed", "found"))
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row - 0.08, f"{count:,}", ha="center", va="center", fontsize=19, color=INK)
-        percent = percent_of(shares[row, column]) if of_class[row, 0] else "none there"
-        small = f"{names[row][column]}\n{percent}"
+        share = percent(shares[row, column]) if of_class[row, 0] else "none there"
+        small = f"{CELLS[row][column].label}\n{share}"
         axes.text(column, row + 0.25, small, ha="center", va="center", fontsize=9.5, color=INK, linespacing=1.4)
     axes.set_xticks([0, 1], ["called\nnegative", "called\npositive"])
     axes.set_yticks([0, 1], ["labelled\nnegative", "labelled\npositive"], rotation=90, ha="right", va="center")
@@ -59,7 +60,7 @@ def _confusion_panel(axes: Axes, result: ThresholdMetrics) -> None:
     axes.tick_params(length=0, labelsize=10, labelcolor=INK)
     axes.spines[:].set_visible(False)
     title = "always negative" if result.threshold is None else f"threshold {result.threshold}"
-    axes.set_title(f"{title}:  accuracy {percent_of(result.accuracy.value or 0.0)}", fontsize=11, color=INK, pad=8)
+    axes.set_title(f"{title}:  {ACCURACY.label} {percent(result.accuracy.value or 0.0)}", fontsize=11, color=INK, pad=8)
 
 
 def _cell_colours(shares: NDArray[np.float64]) -> NDArray[np.float64]:

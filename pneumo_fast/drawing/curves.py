@@ -11,6 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pneumo_fast.drawing.style import BLUE, FAINT, GREY, INK, VERMILION, new_figure, to_png
+from pneumo_fast.formatting import TYPESET, number, percent
+from pneumo_fast.metrics.catalogue import (
+    AUROC,
+    AVERAGE_PRECISION,
+    MONITORED,
+    PRECISION,
+    SENSITIVITY,
+    SPECIFICITY,
+    Metric,
+)
 from pneumo_fast.metrics.intervals import LEVEL, Estimate
 from pneumo_fast.metrics.ranking import Curve
 from pneumo_fast.metrics.summary import Figures
@@ -23,10 +33,9 @@ LOSSES: tuple[Line, ...] = (
     ("train_loss", "training", BLUE, "--"),
     ("val_loss", "validation", VERMILION, "-"),
 )
-FIGURES: tuple[Line, ...] = (
-    ("val_auroc", "AUROC", BLUE, "-"),
-    ("val_ap", "average precision", VERMILION, "--"),
-    ("val_accuracy", "accuracy", GREY, ":"),
+FIGURES: tuple[Line, ...] = tuple(
+    (f"val_{name}", MONITORED[name].label, colour, style)
+    for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREY, ":"))
 )
 
 
@@ -97,15 +106,14 @@ def draw_roc(metrics: Figures, curve: Curve, split: str) -> bytes:
     """
     figure, axes = _square_figure("ROC curve", metrics, split)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="chance: AUROC 0.500")
-    area = f"AUROC {metrics.ranking.auroc.value:.3f}{_between(metrics.ranking.auroc)}"
+    area = f"{AUROC.label} {number(metrics.ranking.auroc.value)}{_between(metrics.ranking.auroc)}"
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=2.2, solid_joinstyle="round", label=area)
     for result, look in _looks(metrics.thresholds):
         found, spared = result.recall, result.specificity
         if found.value is not None and spared.value is not None:
-            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, specificity {spared.value:.2f}"
-            _point(axes, _flipped(spared), found, look, text)
-    axes.set_xlabel("1 \N{MINUS SIGN} specificity: share of negatives called positive")
-    axes.set_ylabel("sensitivity: share of positives found")
+            _point(axes, _flipped(spared), found, look, _operating_point(result, SENSITIVITY, SPECIFICITY))
+    axes.set_xlabel(f"1 \N{MINUS SIGN} {SPECIFICITY.label}: share of negatives called positive")
+    axes.set_ylabel(f"{SENSITIVITY.label}: {SENSITIVITY.meaning}")
     _legend(figure, axes)
     return to_png(figure)
 
@@ -128,18 +136,17 @@ def draw_precision_recall(metrics: Figures, curve: Curve, split: str) -> bytes:
         A PNG file.
     """
     figure, axes = _square_figure("Precision-recall curve", metrics, split)
-    chance = f"chance: precision {metrics.prevalence:.3f}, the share of positives"
+    chance = f"chance: {PRECISION.label} {number(metrics.prevalence)}, the share of positives"
     axes.plot([0, 1], [metrics.prevalence] * 2, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=chance)
     x, y = np.concatenate([[0.0], curve.x]), np.concatenate([curve.y[:1], curve.y])
-    area = f"average precision {metrics.ranking.average_precision.value:.3f}"
+    area = f"{AVERAGE_PRECISION.label} {number(metrics.ranking.average_precision.value)}"
     axes.step(x, y, where="pre", color=BLUE, linewidth=2.2, label=area)
     for result, look in _looks(metrics.thresholds):
         found, right = result.recall, result.precision
         if found.value is not None and right.value is not None:
-            text = f"threshold {result.threshold}: sensitivity {found.value:.2f}, precision {right.value:.2f}"
-            _point(axes, found, right, look, text)
-    axes.set_xlabel("recall (sensitivity): share of positives found")
-    axes.set_ylabel("precision: share of positives among those called positive")
+            _point(axes, found, right, look, _operating_point(result, SENSITIVITY, PRECISION))
+    axes.set_xlabel(f"{SENSITIVITY.label} ({SENSITIVITY.synonym}): {SENSITIVITY.meaning}")
+    axes.set_ylabel(f"{PRECISION.label}: {PRECISION.meaning}")
     _legend(figure, axes)
     return to_png(figure)
 
@@ -160,6 +167,12 @@ def _square_figure(title: str, metrics: Figures, split: str) -> tuple[Figure, Ax
     axes.xaxis.label.set(fontsize=11, color=INK)
     axes.yaxis.label.set(fontsize=11, color=INK)
     return figure, axes
+
+
+def _operating_point(result: ThresholdMetrics, *rates: Metric) -> str:
+    """A threshold and two of its rates, for the legend."""
+    shown = ", ".join(f"{rate.label} {number(getattr(result, rate.key).value, 2)}" for rate in rates)
+    return f"threshold {result.threshold}: {shown}"
 
 
 def _looks(results: Sequence[ThresholdMetrics]) -> list[tuple[ThresholdMetrics, tuple[str, str]]]:
@@ -191,7 +204,7 @@ def _point(axes: Axes, x: Estimate, y: Estimate, look: tuple[str, str], text: st
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """Put the legend under the plot, where it hides nothing."""
-    crosses = f"crosses: {percent_of(LEVEL, 0)} intervals"
+    crosses = f"crosses: {percent(LEVEL, 0)} intervals"
     axes.plot([], [], linestyle="none", marker="+", markersize=11, color=GREY, label=crosses)
     figure.legend(loc="outside lower center", fontsize=9.5, frameon=False, labelcolor=INK, handlelength=2.4)
 
@@ -202,12 +215,7 @@ def images_judged(metrics: Figures, split: str) -> str:
 
 
 def _between(e: Estimate) -> str:
-    return "" if e.low is None else f" ({percent_of(LEVEL, 0)} interval {e.low:.3f} to {e.high:.3f})"
-
-
-def percent_of(share: float, decimals: int = 1) -> str:
-    """A share in [0, 1] as a percentage."""
-    return f"{100 * share:.{decimals}f} %"
+    return "" if e.low is None else f" ({percent(LEVEL, 0)} interval {TYPESET.interval(e, 3)})"
 
 
 def _flipped(e: Estimate) -> Estimate:

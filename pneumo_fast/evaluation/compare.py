@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.files import write_atomic
+from pneumo_fast.metrics.catalogue import BRIER, RANKING, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.intervals import (
     Bootstrap,
     Estimate,
@@ -100,10 +101,7 @@ def _check_same(a: Evaluation, b: Evaluation) -> None:
 
 def _ranking(a: Evaluation, b: Evaluation, bootstrap: Bootstrap) -> list[Difference]:
     one, other = a.figures.ranking, b.figures.ranking
-    pairs = {
-        "AUROC": (one.auroc, other.auroc),
-        "average precision": (one.average_precision, other.average_precision),
-    }
+    pairs = {metric.label: (getattr(one, metric.key), getattr(other, metric.key)) for metric in RANKING}
     labels, groups = a.predictions.labels, a.predictions.groups
     again = [bootstrap.ranked(labels, e.predictions.logits, groups, ()) for e in (a, b)]
     replicates = (again[1] - again[0]).T
@@ -119,13 +117,13 @@ def _means(a: Evaluation, b: Evaluation, labels: Labels, groups: Groups, bootstr
     ill = labels == 1
     everyone = np.ones_like(ill)
     stated = a.predictions.probabilities, b.predictions.probabilities
-    rows = [("Brier score", everyone, (stated[0] - labels) ** 2, (stated[1] - labels) ** 2)]
+    rows = [(BRIER.label, everyone, (stated[0] - labels) ** 2, (stated[1] - labels) ** 2)]
     for result in a.figures.thresholds:
         at = result.threshold or 0.0
         calls = [call_positive(p, at).astype(np.float64) for p in stated]
         rows += [
-            (f"sensitivity at {at}", ill, calls[0], calls[1]),
-            (f"specificity at {at}", ~ill, 1 - calls[0], 1 - calls[1]),
+            (f"{SENSITIVITY.label} at {at}", ill, calls[0], calls[1]),
+            (f"{SPECIFICITY.label} at {at}", ~ill, 1 - calls[0], 1 - calls[1]),
         ]
     for name, whole, one, other in rows:
         first, second = (float(v[whole].mean()) if whole.any() else None for v in (one, other))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo_fast.dataset.leaks import Overlap, find_overlap
+from pneumo_fast.dataset.leaks import Overlap, overlap_with_training
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge, notes
-from pneumo_fast.evaluation.inference import Judged, Progress, infer, named_datasets, open_run
+from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
 from pneumo_fast.evaluation.notes import interval_note, origin_note
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
@@ -16,11 +16,12 @@ from pneumo_fast.evaluation.results import Evaluation, Predictions, clear, descr
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.run.layout import EVAL
 from pneumo_fast.vocabulary import counted
 
 
-def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Evaluation:
+def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evaluation:
     """Judge a run's best checkpoint and write ``RUN/eval/``, and ``RUN/operating.json`` for the run's own data.
 
     Parameters
@@ -47,12 +48,12 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
     judged = open_run(config.run, config.dataset, config.device)
     judged.dataset.rows(config.split)
     clear(config.run / EVAL)  # from here on, files of an older checkpoint would pass for this one's
-    sample = _sample(judged, config.split, config, on_progress or _silent)
+    sample = _sample(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, sample, config)
     rows = judged.dataset.rows(config.split)
     train = judged.dataset.rows("train") if judged.trained_on else None
     figures = judge(sample, rows, config, operating, reported, reported_on, train)
-    overlap = None if judged.trained_on else find_overlap(named_datasets(config.run), judged.dataset, rows)
+    overlap = None if judged.trained_on else overlap_with_training(named_datasets(config.run), judged.dataset, rows)
     evaluation = Evaluation(
         folder=config.run / EVAL,
         split=config.split,
@@ -73,11 +74,7 @@ def evaluate(config: EvaluateConfig, on_progress: Progress | None = None) -> Eva
     return evaluation
 
 
-def _silent(_done: int, _total: int) -> None:
-    """Report no progress."""
-
-
-def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: Progress) -> Sample:
+def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: OnProgress) -> Sample:
     rows = judged.dataset.rows(split)
     return Sample(
         labels=rows["label"].to_numpy(dtype=np.int64),
@@ -95,7 +92,7 @@ def _operating(
     if not judged.trained_on:
         return points.load(config.run, sha256), None, whole
     if config.split != "val":
-        other = _sample(judged, "val", config, _silent)
+        other = _sample(judged, "val", config, silent)
         return points.fit(other, pos_weight, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
     chosen = points.halve(judged.dataset.rows("val"), config.seed)
     if chosen is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +18,12 @@ from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.records import Fault, build, path_text
 from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
 from pneumo_fast.run.folder import read_config
 from pneumo_fast.run.layout import BEST
 from pneumo_fast.run.model import build_model
-
-Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +141,7 @@ def _own_datasets(run: Path) -> list[Path]:
     return paths
 
 
-def infer(judged: Judged, split: str, batch_size: int, on_progress: Progress) -> Logits:
+def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     """Logits of a split, float32, shape (n,), in storage order.
 
     Raises

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration
+from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import Confusion, ThresholdMetrics
-from pneumo_fast.vocabulary import MONITORED, counted
+from pneumo_fast.vocabulary import counted
 
 NO_INTERVAL = (
     "The AUROC has no interval: the classes are separated completely, every score is the same, or too many resamples "
@@ -73,8 +74,9 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
         return "The model was trained on these images: the figures say nothing about new ones."
     if split == "val":
         return (
-            f"The figures come from the data that selected the checkpoint (best {MONITORED[monitor]} on split 'val'), "
-            "so they flatter it; a test split (convert --test-fraction) would not."
+            "The figures come from the data that selected the checkpoint (best "
+            f"{MONITORED[monitor].label} on split 'val'), so they flatter it; "
+            "a test split (convert --test-fraction) would not."
         )
     return f"Split {split!r} took no part in training or in the choice of the checkpoint."
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.evaluation.inference import Judged, Progress, infer, open_run
+from pneumo_fast.evaluation.inference import Judged, infer, open_run
 from pneumo_fast.evaluation.results import describe_intervals
 from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
 from pneumo_fast.explanation.options import ExplainConfig
@@ -28,6 +28,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.reader import read_images
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
+from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, heat_map
 from pneumo_fast.run.model import build_model
@@ -36,7 +37,7 @@ KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
 
 
-def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Explanation:
+def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanation:
     """Explain a run's best checkpoint and write ``RUN/explain/``.
 
     Parameters
@@ -61,12 +62,12 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
     maps = Maps(judged, rows, config)
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
-    inferred = _part(on_progress or _silent, 0, len(rows) + len(boxed))
+    inferred = part_of_whole(on_progress, 0, len(rows) + len(boxed))
     probabilities = sigmoid(infer(judged, config.split, config.batch_size, inferred))
     chosen = _choose(rows, probabilities, config)
     groups = group_numbers(rows["group"])
     size = judged.dataset.size
-    looked = _part(on_progress or _silent, len(rows), len(rows) + len(boxed))
+    looked = part_of_whole(on_progress, len(rows), len(rows) + len(boxed))
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / EXPLAIN
@@ -100,15 +101,6 @@ def explain(config: ExplainConfig, on_progress: Progress | None = None) -> Expla
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Report no progress."""
-
-
-def _part(on_progress: Progress, before: int, total: int) -> Progress:
-    """Report a part of the work as part of the whole."""
-    return lambda done, _of: on_progress(before + done, total)
 
 
 class Maps:
@@ -193,7 +185,7 @@ def _boxes(judged: Judged, rows: pd.DataFrame) -> dict[int, Corners]:
 
 
 def _look(
-    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: Progress
+    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: OnProgress
 ) -> tuple[list[tuple[float, float] | None], list[float]]:
     """Where the map of each image with boxes is highest, and the share of it inside them."""
     peaks: list[tuple[float, float] | None] = []

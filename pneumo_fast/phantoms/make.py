@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.phantoms.thorax import NORMAL, NOT_NORMAL, NOT_NORMAL_SHARE, OPACITY, Box, draw
+from pneumo_fast.progress import OnProgress, silent
 
 IMAGES_FOLDER: Final = "stage_2_train_images"
 LABELS_FILE: Final = "stage_2_train_labels.csv"
@@ -55,7 +56,7 @@ class Case(NamedTuple):
     finding: str
 
 
-def make_phantoms(config: PhantomConfig, on_progress: Callable[[int, int], None] | None = None) -> PhantomSet:
+def make_phantoms(config: PhantomConfig, on_progress: OnProgress = silent) -> PhantomSet:
     """Write synthetic radiographs and their tables into ``config.out``.
 
     Each image depends on the configuration and on its own number only, so the bytes are the same on every call.
@@ -78,8 +79,7 @@ def make_phantoms(config: PhantomConfig, on_progress: Callable[[int, int], None]
     boxes: dict[str, list[Box]] = {}
     for done, case in enumerate(cases, start=1):
         boxes[case.image_id] = _make_image(files.images, config, case)
-        if on_progress:
-            on_progress(done, len(cases))
+        on_progress(done, len(cases))
     _write_tables(files, cases, boxes)
     return files
 

@@ -25,8 +25,10 @@ from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import DeviceError, RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.order import Rank
+from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.metrics.ranking import auroc, average_precision
 from pneumo_fast.metrics.scored import sigmoid
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import Checkpoint, EpochRecord, save_checkpoint
 from pneumo_fast.run.folder import clear_run, find_run, write_config, write_history
 from pneumo_fast.run.layout import BEST, CURVES, LAST
@@ -57,10 +59,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 50  # steps between two looks at the figures, each of which waits for the device
 SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
-MONITORED = {"auroc": ("val_auroc", 1), "ap": ("val_ap", 1), "loss": ("val_loss", -1), "accuracy": ("val_accuracy", 1)}
-"""Key in the history and direction of each figure that can decide which epoch is the best."""
-
-OnProgress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
@@ -319,7 +317,7 @@ class Run:
         state.epoch, state.step = int(record["epoch"]), learner.step
         state.history = [*state.history, record]
         state.skipped = [self._guard.skipped] * 2
-        key, direction = MONITORED[state.monitor]
+        key, direction = f"val_{state.monitor}", 1 if MONITORED[state.monitor].higher_is_better else -1
         is_best = not state.best_epoch or direction * record[key] > direction * state.best
         if is_best:
             state.best, state.best_epoch = float(record[key]), state.epoch

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from pneumo_fast.cli import display
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from tests.support.training import history_of
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-OnProgress = Callable[[int, int], None]
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, act: Callable[..., None]) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from pneumo_fast.dataset import leaks
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.dataset.leaks import find_overlap
+from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks, overlap_with_training, refuse_overlap
+from pneumo_fast.errors import ConvertError
 from tests.evaluation.test_evaluate import make_dataset
 
 
@@ -55,12 +56,50 @@ def test_patients_are_compared_where_pseudonyms_can_be(
 
     monkeypatch.setattr(leaks, "Dataset", Opened)
     judged = with_rows(dataset, key, groups, hashes)
-    found = find_overlap([Path("x")], judged, judged.index)
+    found = overlap_with_training([Path("x")], judged, judged.index)
     assert (found.patients, found.images) == (patients, images)
     assert words in found.note
 
 
 def test_training_data_that_are_not_there(dataset: Dataset, tmp_path: Path) -> None:
-    found = find_overlap([tmp_path / "gone"], dataset, dataset.rows("val"))
+    found = overlap_with_training([tmp_path / "gone"], dataset, dataset.rows("val"))
     assert (found.patients, found.images) == (None, None)
     assert "are not there" in found.note
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "groups", "splits", "fault"),
+    [
+        ("abc", ["p", "q", "p"], ["train", "val", "val"], "1 values of group"),
+        ("abca", ["", "", "", ""], ["train", "val", "train", "val"], "1 values of image_id"),
+        ("abcd", ["p", "p", "q", "q"], ["train", "test", "val", "test"], "2 values of group"),
+    ],
+)
+def test_overlap_is_refused(image_ids: str, groups: list[str], splits: list[str], fault: str) -> None:
+    with pytest.raises(ConvertError, match=f"{fault} stand in more than one split"):
+        refuse_overlap(pd.DataFrame({"image_id": list(image_ids), "group": groups, "split": splits}))
+
+
+def test_images_without_group_overlap_with_none() -> None:
+    refuse_overlap(pd.DataFrame({"image_id": ["a", "b"], "group": ["", ""], "split": ["train", "val"]}))
+
+
+@pytest.mark.parametrize(
+    ("splits", "hashes", "counts"),
+    [
+        (["train", "train", "val"], ["a", "a", "b"], (2, 0)),
+        (["train", "val", "val"], ["a", "a", "b"], (2, 2)),
+        (["train", "val", "train", "train"], ["a", "a", "b", "b"], (4, 2)),
+        (["train", "val"], ["", ""], (0, 0)),
+    ],
+)
+def test_duplicates_are_counted(splits: list[str], hashes: list[str], counts: tuple[int, int]) -> None:
+    assert count_duplicates(pd.Series(splits, dtype=str), pd.Series(hashes, dtype=str)) == counts
+
+
+@pytest.mark.parametrize(
+    ("group_source", "ungrouped", "words"),
+    [("none", 0, "unknown"), ("column", 3, "3 others cannot be checked"), ("mapping", 0, "none: no patient")],
+)
+def test_what_is_known_of_leaks(group_source: str, ungrouped: int, words: str) -> None:
+    assert words in describe_leaks(group_source, ungrouped)
