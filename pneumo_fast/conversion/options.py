@@ -5,93 +5,101 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.vocabulary import Decode, Dtype, Layout, Ungrouped, Window
+
+DIGEST = "input_digest"  # of what is in the files, wherever they lie
+COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
     """What to convert and how."""
 
-    images: Path
-    """Folder with the DICOM files, of any depth."""
-    labels: Path
-    """Label table (CSV)."""
-    out: Path = Path("dataset")
-    """Dataset folder to write."""
-    id_column: str = "patientId"
-    """Column of the label table that holds the image id."""
-    label_column: str = "Target"
-    """Column that holds 0 or 1."""
-    group_column: str | None = None
-    """Column that holds the patient, if any."""
-    path_column: str | None = None
-    """Column that holds the image's path below ``images``, for tables that name files rather than ids."""
-    class_info: Path | None = None
-    """RSNA's table of three classes (CSV), if any."""
-    groups: Path | None = None
-    """RSNA's mapping file (JSON), which tells the patients, if any."""
-    ungrouped: Ungrouped = "keep"
-    """What to do with images that the groups leave out."""
-    val_fraction: float = 0.1
-    """Share of the images for validation, in [0, 1)."""
-    test_fraction: float = 0.0
-    """Share of the images for a test split, in [0, 1)."""
-    seed: int = 0
-    """Chooses the split and the order of storage."""
-    size: int = 224
-    """Height and width of the stored images, 16 to 4096 pixels."""
-    dtype: Dtype = "float16"
-    """Stored data type: float16 in [0, 1], or uint8 in 0..255."""
-    layout: Layout = "shards"
-    """Shards of many images, or one file per image in folders by split and label."""
-    shard_size: int | None = None
-    """Images in a shard, at least 1; by default a 64th of the split, but 32 to 1024."""
-    decode: Decode = "fast"
-    """JPEG Baseline at the smallest scale that is at least twice the stored size, or in full."""
-    window: Window = "auto"
-    """Whether a VOI LUT or window in a file is applied."""
-    workers: int | None = None
-    """Worker processes, at least 1; by default one per core."""
-    scheduler: str | None = None
-    """Address of a Dask scheduler, as ``tcp://HOST:PORT``; by default worker processes of this machine."""
-    max_rejects: int | float = 0.01
-    """Rejected files beyond which the conversion fails: a count, or (as float) a share of the images."""
-    timeout_s: float = 10.0
-    """Seconds that reading one file may take, above 0."""
-    max_pixels: int = 64_000_000
-    """Pixels (rows times columns) beyond which a file is rejected unread; twice the largest radiographs in use."""
-    resume: bool = False
-    """Go on with the unfinished conversion in ``out``, or start where there is none."""
-    overwrite: bool = False
-    """Replace a dataset that lies in ``out``."""
-    hash_ids: bool = False
-    """Write pseudonyms in the place of image ids and of the paths of rejected files."""
-    hash_key: Path | None = None
-    """File with the key for pseudonyms; by default one in the user's configuration folder."""
+    images: Annotated[Path, Option("Folder with the DICOM files.", "Of any depth.", positional=True, recorded=DIGEST)]
+    labels: Annotated[Path, Option("Label table (CSV).", positional=True, recorded=DIGEST)]
+    out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
+    id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
+    label_column: Annotated[str, Option("Column with the label, 0 or 1.")] = "Target"
+    group_column: Annotated[str | None, Option("Column with the patient.")] = None
+    path_column: Annotated[
+        str | None, Option("Column with the path below IMAGES.", "For tables that name files rather than ids.")
+    ] = None
+    class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
+    groups: Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)] = None
+    ungrouped: Annotated[Ungrouped, Option("Images that the groups leave out.")] = "keep"
+    val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
+    test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
+    seed: Annotated[int, Option("Chooses the split and the order of storage.")] = 0
+    size: Annotated[
+        int, Option("Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels")
+    ] = 224
+    dtype: Annotated[Dtype, Option("Stored data type.", "float16 in [0, 1], or uint8 in 0..255.")] = "float16"
+    layout: Annotated[
+        Layout, Option("Shards, or one .npy file per image.", "The files lie in folders by split and label.")
+    ] = "shards"
+    shard_size: Annotated[
+        int | None,
+        Option("Images in a shard.", "A 64th of the split, but 32 to 1024.", least=1, default="by the count"),
+    ] = None
+    decode: Annotated[
+        Decode, Option("JPEG at reduced scale, or in full.", "The smallest scale at least twice the stored size.")
+    ] = "fast"
+    window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
+    workers: Annotated[int | None, Option("Worker processes.", least=1, default="one per core", decides=False)] = None
+    scheduler: Annotated[
+        str | None, Option("Dask scheduler, tcp://HOST:PORT.", default="this machine", decides=False)
+    ] = None
+    max_rejects: Annotated[
+        int | float,
+        Option(
+            "Rejected files allowed: a count, or a share as 0.01 or 1%.",
+            "With more the conversion fails.",
+            least=0,
+            range=COUNT_OR_SHARE,
+            default="1%",
+            decides=False,
+        ),
+    ] = 0.01
+    timeout_s: Annotated[
+        float, Option("Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False)
+    ] = 10.0
+    max_pixels: Annotated[
+        int,
+        Option(
+            "Larger images are rejected unread.",
+            "In pixels, rows times columns; the default is twice the largest radiographs in use.",
+            least=1,
+        ),
+    ] = 64_000_000
+    resume: Annotated[
+        bool, Option("Go on with an unfinished conversion.", "Starts where there is none.", decides=False)
+    ] = False
+    overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
+    hash_ids: Annotated[
+        bool,
+        Option("Write pseudonyms instead of image ids.", "Instead of the paths of rejected files as well."),
+    ] = False
+    hash_key: Annotated[
+        Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
+    ] = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the values.
 
         Raises
         ------
         ConfigError
-            If a value is out of its range.
+            If one is out of its range, or does not go with another.
         """
         fractions = self.val_fraction, self.test_fraction
         if min(fractions) < 0 or not sum(fractions) < 1:
             raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")
-        if not 16 <= self.size <= 4096:
-            raise ConfigError(f"size {self.size}: 16 to 4096 pixels expected")
+        check(self)
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
-        if not 0 < self.timeout_s < math.inf:
-            raise ConfigError(f"timeout-s {self.timeout_s}: a number of seconds above 0 expected")
-        for name in ("shard_size", "workers", "max_pixels"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name.replace('_', '-')} {value}: at least 1 expected")
-        if self.max_rejects < 0 or (isinstance(self.max_rejects, float) and not self.max_rejects <= 1):
-            raise ConfigError(
-                f"max-rejects {self.max_rejects}: a count of at least 0, or a share from 0.0 to 1.0 expected"
-            )
+        if isinstance(self.max_rejects, float) and not self.max_rejects <= 1:
+            raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")

@@ -7,10 +7,11 @@ import hashlib
 import hmac
 import json
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pneumo_fast.configuration import settings
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
@@ -22,10 +23,6 @@ from pneumo_fast.vocabulary import SPLITS
 
 TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv")
 ARGUMENTS: Final = "arguments.json"
-_WITHOUT_EFFECT: Final = {
-    "images", "labels", "class_info", "groups", "hash_key",  # what is in these files counts, not where they lie
-    "out", "workers", "scheduler", "max_rejects", "timeout_s", "resume", "overwrite",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,10 +37,9 @@ class Arguments:
     @classmethod
     def of(cls, config: ConvertConfig, labels: LabelTable, plan: Plan, key: bytes) -> Arguments:
         """Work them out for a conversion."""
-        options = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _WITHOUT_EFFECT}
         text = "\0".join((plan.images.to_csv(), labels.boxes.to_csv(), json.dumps(plan.rejects)))
         digest = hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-        return cls(options=options, input_digest=digest)
+        return cls(options=settings(config), input_digest=digest)
 
     def differences(self, other: Arguments) -> list[str]:
         """Names of what differs."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Annotated
 
+from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.vocabulary import EngineName, OrderName, Split, Strength
 
@@ -40,24 +41,24 @@ class LoadConfig:
     """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 
 
+def seed_option(meaning: str) -> Option:
+    """A seed as PyTorch takes it."""
+    return Option(meaning, least=-(2**63), most=2**64 - 1, range="a whole number of 64 bits")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShowConfig:
     """Which images to show, and how changed."""
 
-    dataset: Path = Path("dataset")
-    """The dataset folder."""
-    out: Path = Path("contact.png")
-    """PNG file to write; one that is there is replaced."""
-    split: Split = "train"
-    """Which images."""
-    count: int = 12
-    """Images to show, 1 to 100; all of them where the split has fewer."""
-    augment: Strength = "light"
-    """How far they are changed."""
-    flip: bool = False
-    """Whether half of them are mirrored as well."""
-    seed: int = 0
-    """Chooses the images and their changes, which are those of a training run with this seed."""
+    dataset: Annotated[Path, Option("Dataset folder.", positional=True)] = Path("dataset")
+    out: Annotated[Path, Option("PNG file to write.", "One that is there is replaced.")] = Path("contact.png")
+    split: Annotated[Split, Option("Which images.")] = "train"
+    count: Annotated[
+        int, Option("Images to show.", "All of them where the split has fewer.", least=1, most=100, unit="images")
+    ] = 12
+    augment: Annotated[Strength, Option("How far they are changed.")] = "light"
+    flip: Annotated[bool, Option("Mirror half of them as well.")] = False
+    seed: Annotated[int, seed_option("Chooses images and changes, as in training.")] = 0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -67,12 +68,6 @@ class ShowConfig:
         ConfigError
             If one cannot work.
         """
-        for name, values in (("split", get_args(Split)), ("augment", get_args(Strength))):
-            if (value := getattr(self, name)) not in values:
-                raise ConfigError(f"{name} {value!r} is unknown: use one of {', '.join(values)}")
-        if not 1 <= self.count <= 100:
-            raise ConfigError(f"count {self.count}: 1 to 100 images expected")
+        check(self)
         if self.out.suffix.lower() != ".png":
             raise ConfigError(f"out {self.out}: the name of a PNG file expected, for instance contact.png")
-        if not -(2**63) <= self.seed < 2**64:
-            raise ConfigError(f"seed {self.seed}: a whole number of 64 bits expected")

@@ -4,36 +4,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pneumo_fast.errors import ConfigError
+from pneumo_fast.configuration import Option, check
+
+OUT_OF_RANGE = "{field} is {value}, but has to be from {least} to {most}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomConfig:
     """How many synthetic radiographs to make, and where."""
 
-    out: Path
-    """Folder for the images and their tables."""
-    count: int = 1500
-    """Images, 1 to 1,000,000."""
-    size_px: int = 256
-    """Height and width of the images, 32 to 4096 pixels."""
-    positive_fraction: float = 0.225
-    """Share of the images with opacities, in [0, 1]; RSNA's is 0.225."""
-    images_per_patient: int = 4
-    """A patient has 1 to this many images, 1 to 999."""
-    seed: int = 0
-    """Chooses everything; the same seed gives the same bytes."""
+    out: Annotated[Path, Option("Folder to write.", "For the images and their tables.", positional=True)]
+    count: Annotated[int, Option("Images to make.", least=1, most=1_000_000, refusal=OUT_OF_RANGE)] = 1500
+    size_px: Annotated[
+        int,
+        Option("Height and width of the images, in pixels.", name="size", least=32, most=4096, refusal=OUT_OF_RANGE),
+    ] = 256
+    positive_fraction: Annotated[
+        float,
+        Option(
+            "Share of the images with opacities; RSNA's is 0.225.",
+            least=0,
+            most=1,
+            refusal=OUT_OF_RANGE,
+            on_command_line=False,
+        ),
+    ] = 0.225
+    images_per_patient: Annotated[
+        int,
+        Option("A patient has 1 to this many images.", least=1, most=999, refusal=OUT_OF_RANGE, on_command_line=False),
+    ] = 4
+    seed: Annotated[
+        int,
+        Option(
+            "Chooses everything.", "The same seed gives the same bytes.", least=0, most=2**63 - 1, refusal=OUT_OF_RANGE
+        ),
+    ] = 0
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _require_range("count", self.count, 1, 1_000_000)
-        _require_range("size_px", self.size_px, 32, 4096)
-        _require_range("positive_fraction", self.positive_fraction, 0, 1)
-        _require_range("images_per_patient", self.images_per_patient, 1, 999)
-        _require_range("seed", self.seed, 0, 2**63 - 1)
-
-
-def _require_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}, but has to be from {low} to {high}")
+        check(self)

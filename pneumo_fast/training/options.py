@@ -5,156 +5,237 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Annotated, Literal
 
+from pneumo_fast.configuration import Device, Option, check
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.options import seed_option
 from pneumo_fast.vocabulary import AmpDtype, Augment, EngineName, Monitor, Optimizer, OrderName, ScheduleName
-
-LEAST: Final = {
-    "epochs": 1, "batch_size": 2, "accumulate": 1, "window": 1, "patience": 1, "folds": 2, "limit_images": 2,
-    "max_skipped": 0, "weight_decay": 0, "warmup_epochs": 0,
-}  # fmt: skip
-"""Least values of training's options."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """What to train on and how."""
 
-    datasets: tuple[Path, ...] = (Path("dataset"),)
-    """Dataset folders that ``convert`` wrote, one or several."""
-    shares: tuple[float, ...] = ()
-    """Each dataset's share of an epoch, above 0; by default every training image comes once."""
-    out: Path = Path("run")
-    """Run folder to write."""
-    epochs: int = 10
-    """Passes over the training images, at least 1."""
-    batch_size: int | Literal["auto"] = 64
-    """Images in a batch, at least 2; ``auto`` is the largest that a GPU's memory has room for."""
-    accumulate: int = 1
-    """Parts in which a batch goes through the model, to save memory; the step is that of the whole batch."""
-    model: str = "resnet18"
-    """A torchvision classifier that begins with a convolution."""
-    weights: str = "none"
-    """``none``; ``default``, torchvision's pretrained ones, which are fetched; or the path of a file of weights."""
-    optimizer: Optimizer = "adam"
-    """``adam`` or ``adamw``."""
-    lr: float = 1e-4
-    """Highest learning rate, above 0."""
-    weight_decay: float = 0.0
-    """At least 0; in the gradient with ``adam``, apart from it with ``adamw``."""
-    schedule: ScheduleName = "none"
-    """``none``, ``cosine`` or ``onecycle`` (see :mod:`pneumo_fast.training.learner`)."""
-    warmup_epochs: float = 0.0
-    """Epochs in which the learning rate rises, at least 0; not with ``onecycle``, which has a rise of its own."""
-    clip_norm: float | None = None
-    """Longest gradient, above 0; None lets it be as long as it is."""
-    ema: float | None = None
-    """Decay, in (0, 1), of a running average of the weights, which is then validated and kept."""
-    label_smoothing: float = 0.0
-    """In [0, 1): labels become half of it and 1 minus half of it."""
-    pos_weight: float | Literal["auto"] = "auto"
-    """Weight of a positive image in the loss, above 0; ``auto`` is negatives / positives of the train split."""
-    order: OrderName = "shuffle"
-    """``shuffle``, ``weighted`` or ``windowed`` (see :class:`pneumo_fast.loading.loader.Loader`)."""
-    balance: str = "label"
-    """Column of the index whose values ``order weighted`` makes equally frequent."""
-    window: int = 8
-    """Shards, at least 1, that ``order windowed`` shuffles together."""
-    loader: EngineName = "auto"
-    """How batches get to the device; the batches are the same."""
-    resident_share: float = 0.0
-    """Share of the device's memory, in [0, 1], up to which ``loader auto`` keeps all training images there."""
-    augment: Augment = "none"
-    """How far training images are changed (see :data:`pneumo_fast.loading.augment.RANGES`)."""
-    flip: bool = False
-    """Whether half of them are mirrored as well; not without ``augment``."""
-    amp: bool = False
-    """Automatic mixed precision, where the device gains from it."""
-    amp_dtype: AmpDtype | None = None
-    """Data type of mixed precision; by default float16 on a GPU, bfloat16 on a CPU that gains from it."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    compile: bool = False
-    """Let ``torch.compile`` make the model faster; it takes a minute first."""
-    monitor: Monitor = "auroc"
-    """The validation figure that decides which epoch is the best: ``auroc``, ``ap``, ``loss`` or ``accuracy``."""
-    patience: int | None = None
-    """Epochs without a better figure after which training stops, at least 1; None goes on to the end."""
-    folds: int | None = None
-    """Divide training and validation images anew, by patient, into so many parts, at least 2."""
-    fold: int | None = None
-    """Which of these parts, from 1, is for validation."""
-    limit_images: int | None = None
-    """Use only so many images of each split, at least 2, for a quick try."""
-    max_skipped: int = 20
-    """Steps of an epoch that may be left out for a gradient that is not finite, at least 0."""
-    checkpoint_minutes: float = 10.0
-    """How often, above 0, the state is saved within an epoch."""
-    tensorboard: bool = False
-    """Write TensorBoard's event files as well (extra ``tensorboard``)."""
-    profile: bool = False
-    """Write a trace of a few steps of the first epoch."""
-    sync_bn: bool = False
-    """On GPUs, let BatchNorm use the whole batch of several processes."""
-    seed: int = 0
-    """Chooses the initial weights, the order of the images and the folds."""
-    resume: bool = False
-    """Go on exactly where the run in ``out`` stopped, or start where there is none."""
-    overwrite: bool = False
-    """Replace a run that lies in ``out``."""
+    datasets: Annotated[
+        tuple[Path, ...], Option("Dataset folders, one or several.", positional=True, recorded="dataset")
+    ] = (Path("dataset"),)
+    shares: Annotated[
+        tuple[float, ...],
+        Option(
+            "Each dataset's share of an epoch, in their order.",
+            "Above 0; by default every training image comes once.",
+            name="share",
+            default="all",
+        ),
+    ] = ()
+    out: Annotated[Path, Option("Run folder to write.", decides=False, repeated=False)] = Path("run")
+    epochs: Annotated[
+        int,
+        Option(
+            "Passes over the training images.",
+            "May change when resuming, unless the schedule takes the learning rate down over the whole run.",
+            least=1,
+            decides=False,
+        ),
+    ] = 10
+    batch_size: Annotated[
+        int | Literal["auto"],
+        Option(
+            "Images in a batch: a number, or auto for the most that fit on the GPU.",
+            "`auto` leaves a tenth of the memory free; it is tried at the start, recorded, and kept when resuming. It "
+            "is never larger than an epoch, but the largest batch is not always the one that learns best.",
+            least=2,
+            recorded="batch-size",
+        ),
+    ] = 64
+    accumulate: Annotated[
+        int,
+        Option(
+            "Parts in which a batch goes through the model.",
+            "To save memory; the step is that of the whole batch, but for BatchNorm.",
+            least=1,
+        ),
+    ] = 1
+    model: Annotated[str, Option("A classifier of torchvision.", "Any that begins with a convolution.")] = "resnet18"
+    weights: Annotated[
+        str,
+        Option(
+            "none, default (pretrained) or a file.",
+            "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
+        ),
+    ] = "none"
+    optimizer: Annotated[Optimizer, Option("adam or adamw.")] = "adam"
+    lr: Annotated[float, Option("Highest learning rate.", above=0, below=math.inf)] = 1e-4
+    weight_decay: Annotated[
+        float, Option("Weight decay.", "In the gradient with `adam`, apart from it with `adamw`.", least=0)
+    ] = 0.0
+    schedule: Annotated[
+        ScheduleName,
+        Option(
+            "How the learning rate falls.",
+            "`cosine` and `onecycle` take it down over the whole run, so `--epochs` may then not change when resuming.",
+        ),
+    ] = "none"
+    warmup_epochs: Annotated[
+        float,
+        Option(
+            "Epochs in which the learning rate rises.", "Not with `onecycle`, which has a rise of its own.", least=0
+        ),
+    ] = 0.0
+    clip_norm: Annotated[
+        float | None,
+        Option("Longest gradient.", "One that is longer is cut.", above=0, below=math.inf, default="any"),
+    ] = None
+    ema: Annotated[
+        float | None,
+        Option(
+            "Decay of an average of the weights.",
+            "The average, in which early steps are soon forgotten, is then validated and kept.",
+            above=0,
+            below=1,
+            default="off",
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float,
+        Option(
+            "How far labels are drawn together.", "Labels become half of it and 1 minus half of it.", least=0, below=1
+        ),
+    ] = 0.0
+    pos_weight: Annotated[
+        float | Literal["auto"],
+        Option(
+            "Weight of a positive image: a number, or auto for negatives / positives.",
+            "In the loss; counted in the train split.",
+            above=0,
+            below=math.inf,
+            range="auto, or a number above 0",
+            recorded="pos-weight",
+        ),
+    ] = "auto"
+    order: Annotated[
+        OrderName,
+        Option("shuffle, weighted or windowed.", "`weighted` draws both classes alike; `pos_weight` `auto` is then 1."),
+    ] = "shuffle"
+    balance: Annotated[str, Option("Column that --order weighted balances.", "Its values become equally frequent.")] = (
+        "label"
+    )
+    window: Annotated[int, Option("Shards that --order windowed shuffles together.", least=1)] = 8
+    loader: Annotated[
+        EngineName,
+        Option(
+            "How batches get to the device.", "The batches are the same: see [loading.md](loading.md).", decides=False
+        ),
+    ] = "auto"
+    resident_share: Annotated[
+        float,
+        Option(
+            "Share of the device's memory that --loader auto may fill with images.",
+            "All training images are kept there where they fit into it.",
+            least=0,
+            most=1,
+            range="a share from 0 to 1",
+            decides=False,
+        ),
+    ] = 0.0
+    augment: Annotated[
+        Augment,
+        Option(
+            "How far training images are changed: see show.", "The ranges are in [augmentation.md](augmentation.md)."
+        ),
+    ] = "none"
+    flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
+    amp: Annotated[
+        bool,
+        Option(
+            "Automatic mixed precision.",
+            "float16 with a scaled loss on a GPU; on a CPU bfloat16 where that has instructions for whole matrices "
+            "(AMX), else float32, which was the faster one ([measured](experiments.md)).",
+            recorded="amp-dtype",
+        ),
+    ] = False
+    amp_dtype: Annotated[
+        AmpDtype | None, Option("Data type of mixed precision.", default="by the device", recorded="amp-dtype")
+    ] = None
+    compile: Annotated[
+        bool,
+        Option("Compile the model first.", "`torch.compile` makes it faster; it takes a minute before the clock runs."),
+    ] = False
+    monitor: Annotated[Monitor, Option("The validation figure that decides.", "By it an epoch is the best one.")] = (
+        "auroc"
+    )
+    patience: Annotated[int | None, Option("Epochs without a better one before the end.", least=1, default="all")] = (
+        None
+    )
+    folds: Annotated[
+        int | None,
+        Option(
+            "Divide anew, by patient, into parts.",
+            "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
+            "deviation stay those of the dataset.",
+            least=2,
+            default="no",
+        ),
+    ] = None
+    fold: Annotated[int | None, Option("Which part is for validation, from 1.")] = None
+    limit_images: Annotated[
+        int | None,
+        Option("Use only so many of a split.", "The first ones, for a quick try.", least=2, default="all"),
+    ] = None
+    max_skipped: Annotated[
+        int,
+        Option(
+            "Steps of an epoch that may be left out.",
+            "They are left out for a gradient that is not finite.",
+            least=0,
+            decides=False,
+        ),
+    ] = 20
+    checkpoint_minutes: Annotated[float, Option("How often to save within an epoch.", above=0, decides=False)] = 10.0
+    tensorboard: Annotated[
+        bool, Option("Write TensorBoard files.", "Needs the extra `tensorboard`.", decides=False)
+    ] = False
+    profile: Annotated[
+        bool, Option("Write a trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False)
+    ] = False
+    sync_bn: Annotated[bool, Option("BatchNorm over all GPUs.", "It uses the whole batch of several processes.")] = (
+        False
+    )
+    device: Device = "auto"
+    seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
+    resume: Annotated[
+        bool,
+        Option("Go on exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False),
+    ] = False
+    overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the values.
 
         Raises
         ------
         ConfigError
-            If a value is out of its range.
+            If one is out of its range, or does not go with another.
         """
         if not self.datasets or (self.shares and len(self.shares) != len(self.datasets)):
             raise ConfigError(
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
             )
-        for name, least in LEAST.items():
-            if (value := getattr(self, name)) not in {None, "auto"} and not value >= least:
-                raise ConfigError(f"{name.replace('_', '-')} {value}: at least {least} expected")
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"lr {self.lr}: a number above 0 expected")
-        if not -(2**63) <= self.seed < 2**64:
-            raise ConfigError(f"seed {self.seed}: a whole number of 64 bits expected")
-        if self.pos_weight != "auto" and not 0 < self.pos_weight < math.inf:
-            raise ConfigError(f"pos-weight {self.pos_weight}: auto, or a number above 0 expected")
-        if self.resume and self.overwrite:
-            raise ConfigError("resume and overwrite exclude each other: give one of them")
-        self._check_batches()
-        self._check_optimizer()
-        if self.shares and (self.folds or self.limit_images):
-            raise ConfigError("shares with folds or limit-images: give one of them")
-        if (self.folds is None) != (self.fold is None) or not 1 <= (self.fold or 1) <= (self.folds or 1):
-            raise ConfigError(f"folds {self.folds} with fold {self.fold}: both, and one from 1 to folds, expected")
-
-    def _check_optimizer(self) -> None:
-        for name, names in (("optimizer", Optimizer), ("schedule", ScheduleName), ("monitor", Monitor)):
-            if (value := getattr(self, name)) not in get_args(names):
-                raise ConfigError(f"{name} {value!r} is unknown: use one of {', '.join(get_args(names))}")
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise ConfigError(f"clip-norm {self.clip_norm}: a number above 0 expected")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ConfigError(f"ema {self.ema}: a number between 0 and 1 expected")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"label-smoothing {self.label_smoothing}: a number from 0 to below 1 expected")
-        if not self.checkpoint_minutes > 0:
-            raise ConfigError(f"checkpoint-minutes {self.checkpoint_minutes}: a number above 0 expected")
-        if self.schedule == "onecycle" and self.warmup_epochs:
-            raise ConfigError("warmup-epochs with schedule onecycle, which has a rise of its own: give one of them")
-
-    def _check_batches(self) -> None:
+        check(self)
         if self.order == "sequential":
             raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
-        if not 0 <= self.resident_share <= 1:
-            raise ConfigError(f"resident-share {self.resident_share}: a share from 0 to 1 expected")
-        if self.augment not in get_args(Augment):
-            raise ConfigError(f"augment {self.augment!r} is unknown: use one of {', '.join(get_args(Augment))}")
+        for reason, excluded in (
+            ("resume and overwrite exclude each other", self.resume and self.overwrite),
+            ("shares with folds or limit-images", self.shares and (self.folds or self.limit_images)),
+            (
+                "warmup-epochs with schedule onecycle, which has a rise of its own",
+                self.schedule == "onecycle" and self.warmup_epochs,
+            ),
+        ):
+            if excluded:
+                raise ConfigError(f"{reason}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")
+        if (self.folds is None) != (self.fold is None) or not 1 <= (self.fold or 1) <= (self.folds or 1):
+            raise ConfigError(f"folds {self.folds} with fold {self.fold}: both, and one from 1 to folds, expected")

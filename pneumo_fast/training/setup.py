@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pneumo_fast.configuration import settings
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold, train_sizes
 from pneumo_fast.errors import ConfigError, DatasetError
@@ -30,11 +31,6 @@ from pneumo_fast.training.options import TrainConfig
 logger = logging.getLogger(__name__)
 
 CHANNELS_LAST_FROM = 128  # pixels; on a CPU 20 % faster at 224 pixels and 9 % slower at 64 (docs/experiments.md)
-FREE_TO_CHANGE = {
-    "out", "device", "resume", "overwrite", "checkpoint_minutes", "tensorboard", "profile", "max_skipped", "loader",
-    "resident_share", "amp", "amp_dtype", "pos_weight", "datasets", "batch_size",
-}  # fmt: skip
-"""Options that do not decide the result, or that are recorded by what they came to."""
 
 
 def open_data(config: TrainConfig) -> Dataset:
@@ -87,10 +83,10 @@ def settings_of(
 
     A batch size that is still to be found is left out.
     """
-    names = sorted(set(TrainConfig.__slots__) - FREE_TO_CHANGE - {"epochs"})
+    options = settings(config)
     if config.schedule != "none":
-        names.append("epochs")  # on which the learning rate of every step depends
-    values = {"image size": dataset.size} | {name.replace("_", "-"): getattr(config, name) for name in names}
+        options["epochs"] = config.epochs  # on which the learning rate of every step depends
+    values = {"image size": dataset.size} | {name.replace("_", "-"): value for name, value in options.items()}
     values |= {"dataset": dataset.identity, "pos-weight": pos_weight, "amp-dtype": str(amp_dtype)}
     if config.batch_size != "auto":
         values["batch-size"] = config.batch_size
