@@ -104,6 +104,14 @@ class MetricsFile(Figures):
     options: EvaluateConfig | None = None
     """The options of ``evaluate``; None in a file of an earlier release."""
 
+    def __post_init__(self) -> None:
+        """Refuse lists that are shorter than what reads them expects."""
+        curve = self.decision_curve
+        if not self.thresholds or any(result.threshold is None for result in self.thresholds):
+            raise RunError("$.thresholds: at least one, each with a number, expected")
+        if not len(curve.threshold) == len(curve.model) == len(curve.treat_all):
+            raise RunError("$.decision_curve: lists of one length expected")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Evaluation:
