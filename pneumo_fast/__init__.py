@@ -28,7 +28,8 @@ _NAMES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.options": ("EvaluateConfig",),
     "evaluation.results": ("Evaluation",),
-    "explanation.explain": ("Explanation", "explain"),
+    "explanation.explain": ("explain",),
+    "explanation.results": ("Explanation",),
     "explanation.options": ("ExplainConfig",),
     "loading.augment": ("Augmentation",),
     "loading.loader": ("Loader",),
@@ -71,9 +72,9 @@ if TYPE_CHECKING:
     from pneumo_fast.evaluation.evaluate import evaluate as evaluate
     from pneumo_fast.evaluation.options import EvaluateConfig as EvaluateConfig
     from pneumo_fast.evaluation.results import Evaluation as Evaluation
-    from pneumo_fast.explanation.explain import Explanation as Explanation
     from pneumo_fast.explanation.explain import explain as explain
     from pneumo_fast.explanation.options import ExplainConfig as ExplainConfig
+    from pneumo_fast.explanation.results import Explanation as Explanation
     from pneumo_fast.loading.augment import Augmentation as Augmentation
     from pneumo_fast.loading.loader import Loader as Loader
     from pneumo_fast.loading.options import LoadConfig as LoadConfig

@@ -59,9 +59,9 @@ def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
     from pneumo_fast.run.folder import read_config
 
     content = read_config(config.parent if config.name == "config.json" else config)
-    saved: dict[str, Any] = content["config"]
+    saved = dict(content.config)
     if saved.get("batch_size") == "auto":  # to be repeated on another GPU as well
-        saved["batch_size"] = content.get("resolved", {}).get("batch_size", "auto")
+        saved["batch_size"] = content.resolved.get("batch_size", "auto")
     taken = {}
     for name, field in options_of(TrainConfig).items():
         given = str(context.get_parameter_source(name)) == "ParameterSource.COMMANDLINE"

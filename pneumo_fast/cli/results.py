@@ -7,7 +7,7 @@ from rich.table import Table
 from pneumo_fast.cli.display import grid, out
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
-from pneumo_fast.explanation.explain import Explanation
+from pneumo_fast.explanation.results import Explanation
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.intervals import Estimate

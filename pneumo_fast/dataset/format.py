@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pneumo_fast.dataset.npy import SCALES
 from pneumo_fast.errors import DatasetError
+from pneumo_fast.records import Fault, Head, build, parse
 from pneumo_fast.vocabulary import Dtype, Layout
 
 FORMAT: Final = "pneumo-fast dataset"
@@ -87,7 +88,7 @@ class Manifest:
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: bytes | str) -> Manifest:
         """Read what :meth:`to_json` wrote.
 
         Raises
@@ -96,42 +97,28 @@ class Manifest:
             If the text is no manifest, or one of another format version.
         """
         try:
-            raw = json.loads(text)
-            version = raw["format_version"]
-            if raw["format"] != FORMAT or version != FORMAT_VERSION:
+            values = parse(text)
+            head = build(values, Head)
+            if (head.format, head.format_version) != (FORMAT, FORMAT_VERSION):
                 raise DatasetError(
-                    f"format {raw['format']!r} version {version!r}; this release reads {FORMAT!r} version "
+                    f"format {head.format!r} version {head.format_version!r}; this release reads {FORMAT!r} version "
                     f"{FORMAT_VERSION}: convert the images again"
                 )
-            _check_kinds(raw)
-            raw["shards"] = tuple(ShardInfo(**shard) for shard in raw["shards"])
-            raw["image_shape"] = tuple(raw["image_shape"])
-            manifest = cls(**raw)
-            manifest._check()
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = build(values, cls, closed=True)
+        except Fault as error:
             raise DatasetError(f"not a complete manifest ({error}): convert the images again") from error
+        manifest._check()
         return manifest
 
     def _check(self) -> None:
         """Refuse values that would give wrong pixels further on."""
         height, width = self.image_shape
-        if self.layout not in get_args(Layout):
-            raise DatasetError(f"layout {self.layout!r}: expected one of {', '.join(get_args(Layout))}")
-        if self.dtype not in SCALES or self.scale != SCALES[self.dtype]:
+        if self.scale != SCALES[self.dtype]:
             raise DatasetError(f"dtype {self.dtype!r} with scale {self.scale!r}: expected one of {SCALES}")
         if height != width or height < 1:
             raise DatasetError(f"image_shape {self.image_shape!r}: expected two equal whole numbers")
         if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
             raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
-
-
-def _check_kinds(raw: dict[str, Any]) -> None:
-    """Refuse a manifest whose values are not of the kinds that the rest relies on."""
-    for name in ("preprocessing", "split", "counts", "input", "duplicates", "rejects", "arguments", "tables"):
-        if not isinstance(raw[name], dict):
-            raise DatasetError(f"{name} is no table of keys: convert the images again")
-    if not all(type(side) is int for side in raw["image_shape"]):
-        raise DatasetError(f"image_shape {raw['image_shape']!r}: expected two equal whole numbers")
-    for shard in raw["shards"]:
-        if Path(shard["name"]).name != shard["name"]:
-            raise DatasetError(f"shard name {shard['name']!r}: expected the name of a file in the folder")
+        for shard in self.shards:
+            if Path(shard.name).name != shard.name:
+                raise DatasetError(f"shard name {shard.name!r}: expected the name of a file in the folder")

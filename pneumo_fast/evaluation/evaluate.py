@@ -66,6 +66,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         run=judged.run_identity,
         dataset=judged.dataset_identity,
         device=str(judged.device),
+        options=config,
     )
     write(evaluation)
     if operating is not None and judged.trained_on:

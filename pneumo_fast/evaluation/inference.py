@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
 from pneumo_fast.progress import OnProgress
+from pneumo_fast.records import Fault, build, path_text
 from pneumo_fast.run.checkpoint import Trained, load_trained
 from pneumo_fast.run.folder import read_config
 from pneumo_fast.run.layout import BEST
@@ -112,7 +112,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
         device=place,
         run_identity=_run_identity(run, checkpoint),
         dataset_identity=DatasetIdentity(
-            path=_text(opened.path),
+            path=path_text(opened.path),
             identity=opened.identity,
             trained_on=opened.identity == checkpoint.dataset_identity,
         ),
@@ -128,8 +128,8 @@ def named_datasets(run: Path) -> list[Path]:
         If the run does not say.
     """
     try:
-        return [Path(path) for path in read_config(run)["config"]["datasets"]]
-    except (KeyError, TypeError) as error:
+        return [Path(path) for path in build(read_config(run).config.get("datasets"), list[str])]
+    except Fault as error:
         raise RunError(f"run {run} does not say which dataset it was trained on: give --dataset") from error
 
 
@@ -202,7 +202,7 @@ def _load_model(checkpoint: Trained, dataset: Dataset, run: Path) -> nn.Module:
 
 def _run_identity(run: Path, checkpoint: Trained) -> RunIdentity:
     return RunIdentity(
-        path=_text(run),
+        path=path_text(run),
         checkpoint=BEST,
         sha256=hashlib.sha256((run / BEST).read_bytes()).hexdigest(),
         arch=checkpoint.arch,
@@ -211,8 +211,3 @@ def _run_identity(run: Path, checkpoint: Trained) -> RunIdentity:
         std=checkpoint.std,
         dataset_identity=checkpoint.dataset_identity,
     )
-
-
-def _text(path: Path) -> str:
-    """A path as text that JSON can hold, whatever bytes it is made of."""
-    return os.fsencode(path).decode("utf-8", "replace")

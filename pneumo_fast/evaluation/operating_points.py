@@ -21,15 +21,22 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics.calibration import Calibration, calibrate
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import Chosen, choose
+from pneumo_fast.records import Fault, Head, build, parse
 from pneumo_fast.run.layout import OPERATING, OPERATING_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Operating:
-    """A calibration and thresholds, and what they come from."""
+class OfCheckpoint:
+    """What belongs to one checkpoint alone."""
 
     checkpoint: str
-    """SHA-256 of the checkpoint that they belong to."""
+    """Its SHA-256."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operating(OfCheckpoint):
+    """A calibration and thresholds, and what they come from."""
+
     chosen_on: str
     """The images, in words."""
     calibration: Calibration
@@ -78,13 +85,11 @@ def load(run: Path, checkpoint: str) -> Operating | None:
     """
     path = run / OPERATING
     try:
-        saved = json.loads(path.read_text())
-        if saved.pop("format") != OPERATING_FORMAT or saved["checkpoint"] != checkpoint:
+        values = parse(path.read_bytes())
+        if build(values, Head).format != OPERATING_FORMAT or build(values, OfCheckpoint).checkpoint != checkpoint:
             return None
-        calibration = Calibration(**saved.pop("calibration"))
-        thresholds = tuple(Chosen(**entry) for entry in saved.pop("thresholds"))
-        return Operating(calibration=calibration, thresholds=thresholds, **saved)
+        return build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}): remove it and evaluate the run again") from error
+    except (OSError, Fault) as error:
+        raise RunError(f"{path} is damaged ({error}): remove it and evaluate the run again") from error

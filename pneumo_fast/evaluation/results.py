@@ -26,14 +26,17 @@ from pneumo_fast import __version__
 from pneumo_fast.dataset.leaks import Overlap
 from pneumo_fast.drawing.confusion import draw_confusion
 from pneumo_fast.drawing.curves import draw_precision_recall, draw_roc
+from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
 from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.records import Fault, Head, build, parse, plain
 from pneumo_fast.run.folder import writing
-from pneumo_fast.run.layout import FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
+from pneumo_fast.run.layout import EVAL, FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -76,6 +79,39 @@ class Intervals:
     """Images whose group is not known."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsFile(Figures):
+    """Content of ``metrics.json``; ``docs/metrics.md`` lists the keys."""
+
+    created_by: str
+    """Name and version of the program."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    selected_on_this_data: bool | None
+    """As in :class:`Evaluation`."""
+    shared_patients: int | None = None
+    """Patients that another dataset shares with training; None for the run's own, or where it cannot be known."""
+    shared_images: int | None = None
+    """The same for images."""
+    notes: tuple[str, ...]
+    """What a reader has to know beside the figures, one sentence each."""
+    intervals: Intervals
+    run: RunIdentity
+    dataset: DatasetIdentity
+    device: str
+    """Where the model ran."""
+    options: EvaluateConfig | None = None
+    """The options of ``evaluate``; None in a file of an earlier release."""
+
+    def __post_init__(self) -> None:
+        """Refuse lists that are shorter than what reads them expects."""
+        curve = self.decision_curve
+        if not self.thresholds or any(result.threshold is None for result in self.thresholds):
+            raise RunError("$.thresholds: at least one, each with a number, expected")
+        if not len(curve.threshold) == len(curve.model) == len(curve.treat_all):
+            raise RunError("$.decision_curve: lists of one length expected")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Evaluation:
     """A judged split."""
@@ -102,6 +138,8 @@ class Evaluation:
     """The images."""
     device: str
     """Where the model ran."""
+    options: EvaluateConfig
+    """What was asked for."""
 
 
 def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Intervals:
@@ -132,7 +170,34 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "run": asdict(evaluation.run),
         "dataset": asdict(evaluation.dataset),
         "device": evaluation.device,
+        "options": plain(evaluation.options),
     }
+
+
+def read_metrics(run: Path) -> MetricsFile:
+    """Read a run's ``metrics.json``.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged or of another version.
+    """
+    path, again = run / EVAL / METRICS, f"run pneumo-fast evaluate {run}"
+    try:
+        values = parse(path.read_bytes())
+        head = build(values, Head)
+        if head.format != METRICS_FORMAT:
+            raise RunError(f"{path} holds no metrics ({METRICS_FORMAT!r} expected): {again}")
+        if head.format_version != METRICS_VERSION:
+            raise RunError(
+                f"{path} has format version {head.format_version!r}, this release reads {METRICS_VERSION}: {again}"
+            )
+        return build(values, MetricsFile)
+    except FileNotFoundError as error:
+        where = f"run {run} was not evaluated (no {EVAL}/{METRICS})" if run.is_dir() else f"there is no run {run}"
+        raise RunError(f"{where}: {again if run.is_dir() else 'name a run folder'}") from error
+    except (OSError, Fault) as error:
+        raise RunError(f"{path} cannot be read ({error}): {again}") from error
 
 
 def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> str:

@@ -6,24 +6,23 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pneumo_fast import __version__
 from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.evaluation.inference import DatasetIdentity, Judged, RunIdentity, infer, open_run
+from pneumo_fast.evaluation.inference import Judged, infer, open_run
 from pneumo_fast.evaluation.results import describe_intervals
 from pneumo_fast.explanation.cam import enlarge
 from pneumo_fast.explanation.maps import Maps
-from pneumo_fast.explanation.options import ExplainConfig, Method
-from pneumo_fast.explanation.pointing import BoxFigures, Corners, energy_share, hit, judge_boxes, peak
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
+from pneumo_fast.explanation.results import Drawn, Explanation, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics.intervals import group_numbers
@@ -31,52 +30,10 @@ from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
 from pneumo_fast.run.folder import writing
-from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION, heat_map
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, heat_map
 
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """One image that was drawn."""
-
-    image_id: str
-    label: int
-    """0 or 1."""
-    probability: float
-    """The plain probability, in [0, 1]."""
-    kind: str
-    """``TP``, ``FP``, ``FN`` or ``TN`` at the threshold."""
-    file: str
-    """Name of the PNG file."""
-    hit: bool | None
-    """Whether the map is highest in a box; None without boxes."""
-    energy_share: float | None
-    """Share of the map's sum inside the boxes, in [0, 1]; None without boxes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """What was found, and written."""
-
-    folder: Path
-    method: Method
-    layer: str
-    map_size: tuple[int, int]
-    """Height and width of the layer's output."""
-    split: str
-    threshold: float
-    """Probability in [0, 1] from which an image counts as called positive."""
-    boxes: BoxFigures | None
-    """None where no image of the split has a box."""
-    randomised: Randomised
-    images: tuple[Drawn, ...]
-    notes: tuple[str, ...]
-    intervals: dict[str, Any]
-    run: RunIdentity
-    dataset: DatasetIdentity
-    device: str
 
 
 def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanation:
@@ -139,26 +96,15 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
             randomised=randomised,
             images=drawn,
             notes=tuple(_notes(peaks, drawn)),
-            intervals=asdict(describe_intervals(rows["group"], config.resamples, config.seed)),
+            intervals=describe_intervals(rows["group"], config.resamples, config.seed),
             run=judged.run_identity,
             dataset=judged.dataset_identity,
             device=str(judged.device),
+            options=config,
         )
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
-
-
-def to_json(explanation: Explanation) -> dict[str, Any]:
-    """Plain JSON values; ``docs/explaining.md`` lists the keys."""
-    content = asdict(explanation)
-    del content["folder"]
-    return {
-        "format": EXPLANATION_FORMAT,
-        "format_version": EXPLANATION_VERSION,
-        "created_by": f"pneumo-fast {__version__}",
-        **content,
-    }
 
 
 def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:

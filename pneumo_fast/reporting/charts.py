@@ -1,210 +1,250 @@
-"""The charts of a report's second part: calibration, decision curve, subgroups, learning curves."""
+"""The charts of a report, each with its legend; colours and line styles are classes of ``report.css``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from pneumo_fast.formatting import number, percent, plain_estimate
-from pneumo_fast.reporting.markup import Html, details, estimate, join, paragraph, table, tag, text
-from pneumo_fast.reporting.sources import Json, RunFiles
+import numpy as np
+from markupsafe import Markup
+
+from pneumo_fast.evaluation.results import MetricsFile
+from pneumo_fast.formatting import TYPESET, number
+from pneumo_fast.metrics.calibration import Quality
+from pneumo_fast.metrics.catalogue import ACCURACY, AUROC, AVERAGE_PRECISION, ECE, NET_BENEFIT
+from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.ranking import Curve
+from pneumo_fast.metrics.summary import DecisionCurve
+from pneumo_fast.reporting.sources import Epoch
 from pneumo_fast.reporting.svg import (
     WIDTH,
     Frame,
+    Point,
     Series,
     axes,
+    cross,
     dots,
     draw,
+    inside,
     label,
-    legend,
     line,
     nice_ticks,
     rule,
+    tag,
+    thin,
     whole_ticks,
 )
-from pneumo_fast.reporting.words import CALIBRATED, DECISION, ONE_CLASS, RELIABILITY, reported_on, subgroup_name
 
 SQUARE: Final = Frame()
-WIDE: Final = Frame(height=280)
+"""Of both curves, whose marks the page's script moves by it, and of the reliability diagram."""
 ROW: Final = 38.0
 """Height of a row of the forest plot."""
 FIGURES: Final = 140.0
 """Width of its figures, beside the intervals."""
 
+BAR: Final = 200.0
+"""Length of a bar from 0 to 1."""
 
-def calibration_section(files: RunFiles) -> Html:
-    """How far a probability can be taken at its word, before and after calibration."""
-    metrics = files.metrics
-    calibration = metrics["calibration"]
-    intro = paragraph(RELIABILITY)
-    if calibration is None:
-        qualities = {"As the model says it": metrics["probability"]}
-        looks = {"As the model says it": "one"}
-        why = paragraph("There is no calibration: the images to fit it on lack a class.", "missing")
-    else:
-        qualities = {"Before calibration": calibration["before"], "After calibration": calibration["after"]}
-        looks = {"Before calibration": "two", "After calibration": "one"}
-        said = CALIBRATED.format(
-            shift=number(calibration["log_pos_weight"]),
-            temperature=number(calibration["temperature"]),
-            images=reported_on(metrics),
-        )
-        why = paragraph(said)
-    chart = _reliability(qualities, looks)
-    whole = {"All images, as the model says it": metrics["probability"]} if calibration else {}
-    rows = [
-        [text(name), *(estimate(quality[key]) for key in ("brier", "log_loss", "ece"))]
-        for name, quality in (qualities | whole).items()
-    ]
-    columns = ("Probability", "Brier score", "Log loss", "Calibration error (ECE)")
-    quality_table = table("Quality of the probability: less is better", columns, rows)
-    return join([intro, why, chart, quality_table, _bins(qualities)])
+Rates = Mapping[str, float | None]
 
 
-def _reliability(qualities: dict[str, Json], looks: dict[str, str]) -> Html:
-    most = max(bin_["n"] for quality in qualities.values() for bin_ in quality["reliability"])
-    shapes = []
-    for name, quality in qualities.items():
-        bins = quality["reliability"]
-        series = Series(
-            name=name,
-            look=looks[name],
-            x=[bin_["mean_probability"] for bin_ in bins],
-            y=[bin_["positive_share"] for bin_ in bins],
-        )
-        shapes += [line(SQUARE, series), dots(SQUARE, series, [2.5 + 5.5 * math.sqrt(b["n"] / most) for b in bins])]
-    errors = ", ".join(f"{name.lower()} {plain_estimate(quality['ece'])}" for name, quality in qualities.items())
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """A drawing and what its lines and marks mean."""
+
+    title: str
+    drawing: Markup
+    legend: tuple[tuple[str, str], ...]
+    """The class of each line or mark, and its name."""
+
+
+def bar(e: Estimate, baseline: float) -> Markup:
+    """An interval between 0 and 1 as a bar on which a baseline is marked."""
+
+    def x(value: float) -> str:
+        return f"{4 + BAR * min(max(value, 0.0), 1.0):.1f}"
+
+    parts = [tag("line", x1=x(0), x2=x(1), y1="9", y2="9", class_="track")]
+    if e.low is not None and e.high is not None:
+        parts.append(tag("line", x1=x(e.low), x2=x(e.high), y1="9", y2="9", class_="range"))
+    parts.append(tag("line", x1=x(baseline), x2=x(baseline), y1="3", y2="15", class_="base"))
+    if e.value is not None:
+        parts.append(tag("circle", cx=x(e.value), cy="9", r="4", class_="value"))
+    return tag("svg", *parts, viewBox=f"0 0 {BAR + 8:g} 18", class_="card-bar", aria_hidden="true")
+
+
+# ---- the curves on which the threshold moves
+
+
+def roc(metrics: MetricsFile, curve: Curve, rates: Rates) -> Chart:
+    """The ROC curve of two classes.
+
+    Parameters
+    ----------
+    rates : dict
+        ``sensitivity`` and ``specificity`` where the mark stands at first.
+    """
+    x, y = thin(curve.x, curve.y)
+    area = TYPESET.estimate(metrics.ranking.auroc)
+    crosses = [_cross(_flipped(t.specificity), t.recall) for t in metrics.thresholds]
     drawing = draw(
         SQUARE,
-        "Reliability diagram",
-        f"Share of positives against mean probability, in ten bins. Calibration error: {errors}.",
+        "ROC curve",
+        f"Sensitivity against 1 minus specificity; the area is {area}, that of chance 0.5.",
+        axes(SQUARE, "1 \N{MINUS SIGN} specificity: negatives called positive", "sensitivity: positives found"),
+        rule(SQUARE, (0, 0), (1, 1), "chance"),
+        line(SQUARE, Series(look="one", x=x, y=y)),
+        *crosses,
+        _mark("roc-mark", 1 - (rates["specificity"] or 0.0), rates["sensitivity"]),
+    )
+    names = ("one", f"model, {AUROC.label} {area}"), ("chance", f"chance, {AUROC.label} 0.5"), *_marks(metrics)
+    return Chart(title="ROC curve", drawing=drawing, legend=names)
+
+
+def precision_recall(metrics: MetricsFile, curve: Curve, rates: Rates) -> Chart:
+    """The precision-recall steps of two classes, whose area is the average precision.
+
+    Parameters
+    ----------
+    rates : dict
+        ``sensitivity`` and ``precision`` where the mark stands at first.
+    """
+    corners_x = np.repeat(np.concatenate([[0.0], curve.x]), 2)[:-1]
+    corners_y = np.repeat(np.concatenate([curve.y[:1], curve.y]), 2)[1:]  # each precision holds from the recall before
+    x, y = thin(corners_x, corners_y)
+    name, area = AVERAGE_PRECISION.label, TYPESET.estimate(metrics.ranking.average_precision)
+    prevalence = metrics.prevalence
+    drawing = draw(
+        SQUARE,
+        "Precision-recall curve",
+        f"Precision against sensitivity; the {name} is {area}, that of chance {number(prevalence)}.",
+        axes(SQUARE, "sensitivity (recall): positives found", "precision: calls that are right"),
+        rule(SQUARE, (0, prevalence), (1, prevalence), "chance"),
+        line(SQUARE, Series(look="one", x=x, y=y)),
+        *(_cross(t.recall, t.precision) for t in metrics.thresholds),
+        _mark("pr-mark", rates["sensitivity"], rates["precision"]),
+    )
+    chance = ("chance", f"chance: {number(prevalence)}, the share of positives")
+    return Chart(
+        title="Precision-recall curve",
+        drawing=drawing,
+        legend=(("one", f"model, {name} {area}"), chance, *_marks(metrics)),
+    )
+
+
+def _marks(metrics: MetricsFile) -> tuple[tuple[str, str], ...]:
+    fixed = " and ".join(f"{t.threshold:g}" for t in metrics.thresholds)
+    return ("mark", "the threshold above"), ("point", f"thresholds {fixed}, with intervals")
+
+
+def _mark(name: str, x: float | None, y: float | None) -> Markup:
+    """The operating point that moves."""
+    known = x is not None and y is not None
+    at = SQUARE.at(x or 0.0, y or 0.0)
+    look = "mark" if known else "mark nowhere"
+    return tag("circle", id=name, cx=f"{at[0]:.2f}", cy=f"{at[1]:.2f}", r="7", class_=look)
+
+
+def _cross(x: Estimate, y: Estimate) -> Markup:
+    """An operating point with its intervals; nothing where the images do not define it."""
+    if x.value is None or y.value is None:
+        return Markup()
+    return inside(SQUARE, cross(SQUARE, (x.value, y.value), _ends(x), _ends(y)))
+
+
+def _ends(e: Estimate) -> Point | None:
+    return None if e.low is None or e.high is None else (e.low, e.high)
+
+
+def _flipped(e: Estimate) -> Estimate:
+    """One less a share."""
+    value, low, high = (None if end is None else 1 - end for end in (e.value, e.high, e.low))
+    return Estimate(value=value, low=low, high=high)
+
+
+# ---- probabilities
+
+
+def reliability(qualities: Mapping[str, Quality]) -> Chart:
+    """Share of positives against probability; of two lines the first is that before calibration."""
+    most = max((b.n for quality in qualities.values() for b in quality.reliability), default=1)
+    looks = dict(zip(qualities, ("two", "one")[-len(qualities) :], strict=True))
+    shapes = []
+    for name, quality in qualities.items():
+        bins = quality.reliability
+        series = Series(look=looks[name], x=[b.mean_probability for b in bins], y=[b.positive_share for b in bins])
+        shapes += [line(SQUARE, series), dots(SQUARE, series, [2.5 + 5.5 * math.sqrt(b.n / most) for b in bins])]
+    errors = ", ".join(f"{name.lower()} {TYPESET.estimate(quality.ece)}" for name, quality in qualities.items())
+    title = "Reliability diagram"
+    drawing = draw(
+        SQUARE,
+        title,
+        f"Share of positives against mean probability, in ten bins. {ECE.title}: {errors}.",
         axes(SQUARE, "mean probability", "share of positives"),
         rule(SQUARE, (0, 0), (1, 1), "chance"),
         *shapes,
     )
-    names = [(looks[name], f"{name.lower()}; larger dots hold more images") for name in qualities]
-    return tag("figure", drawing, legend([*names, ("chance", "what is said is what is so")]))
+    names = [(look, f"{name.lower()}; larger dots hold more images") for name, look in looks.items()]
+    return Chart(title=title, drawing=drawing, legend=(*names, ("chance", "what is said is what is so")))
 
 
-def _bins(qualities: dict[str, Json]) -> Html:
-    columns = ("Bin", "Images", "Mean probability", "Share of positives")
-    tables = []
-    for name, quality in qualities.items():
-        rows = [
-            [
-                text(f"{number(bin_['low'], 1)} to {number(bin_['high'], 1)}"),
-                text(f"{bin_['n']:,}"),
-                text(number(bin_["mean_probability"])),
-                text(number(bin_["positive_share"])),
-            ]
-            for bin_ in quality["reliability"]
-        ]
-        tables.append(table(name, columns, rows))
-    return details("The diagram in numbers", *tables)
-
-
-def decision_section(files: RunFiles) -> Html:
-    """Whether acting on the model is better than acting on all or on none."""
-    curve = files.metrics["decision_curve"]
-    x, model, treat_all = curve["threshold"], curve["model"], curve["treat_all"]
-    top = max(curve["prevalence"], *model, 0.01)
+def decision(curve: DecisionCurve) -> Chart:
+    """Net benefit of acting on the model, on every image and on none."""
+    top = max(curve.prevalence, *curve.model, 0.01)
     ticks = [t for t in nice_ticks(0.0, top, 5) if t <= top * 1.35]
-    low = -0.25 * top
-    frame = Frame(height=300, y=(low, max(ticks[-1], top * 1.05)))
+    frame = Frame(height=300, y=(-0.25 * top, max(ticks[-1], top * 1.05)))
     drawing = draw(
         frame,
         "Decision curve",
         "Net benefit against the probability from which one would act: of the model, of acting on every image, and of "
         "acting on none, which is 0.",
-        axes(frame, "probability from which one would act", "net benefit", y_ticks=ticks),
+        axes(frame, "probability from which one would act", NET_BENEFIT.label, y_ticks=ticks),
         rule(frame, (0, 0), (1, 0), "chance"),
-        line(frame, Series(name="", look="two", x=x, y=treat_all)),
-        line(frame, Series(name="", look="one", x=x, y=model)),
+        line(frame, Series(look="two", x=curve.threshold, y=curve.treat_all)),
+        line(frame, Series(look="one", x=curve.threshold, y=curve.model)),
     )
-    names = [
-        ("one", f"act on the model ({curve['scale']} probability)"),
-        ("two", "act on every image"),
-        ("chance", "act on none"),
-    ]
-    rows = [
-        [text(number(x[k], 2)), text(number(model[k])), text(number(treat_all[k])), text(number(0.0))]
-        for k in range(4, len(x), 5)
-    ]
-    columns = ("Probability", "Model", "Every image", "None")
-    return join([
-        paragraph(DECISION.format(n=f"{curve['n']:,}", prevalence=percent(curve["prevalence"]))),
-        tag("figure", drawing, legend(names)),
-        details("The decision curve in numbers", table("Net benefit", columns, rows, hide_caption=True)),
-    ])  # fmt: skip
+    names = ("one", f"act on the model ({curve.scale} probability)"), ("two", "act on every image")
+    return Chart(title="Decision curve", drawing=drawing, legend=(*names, ("chance", "act on none")))
 
 
 # ---- subgroups
 
 
-def subgroups_section(files: RunFiles) -> Html:
-    """A forest plot of the AUROC by subgroup, and all figures as a table."""
-    metrics = files.metrics
-    groups = metrics["subgroups"]
-    if not groups:
-        return paragraph("Neither sex, age, view position nor class is known of these images.", "missing")
-    at = f"{metrics['thresholds'][0]['threshold']:g}"
-    rows = [
-        [
-            text(subgroup_name(group)),
-            text(f"{group['n']:,}"),
-            text(f"{group['positives']:,}"),
-            join([estimate(group["auroc"]), *([text(" *")] if group["against_all"] else [])]),
-            estimate(group["sensitivity"]),
-            estimate(group["specificity"]),
-        ]
-        for group in groups
-    ]
-    columns = ("Subgroup", "Images", "Positive", "AUROC", f"Sensitivity at {at}", f"Specificity at {at}")
-    parts = [
-        paragraph("Wide intervals mean few images: a difference within them may be chance."),
-        tag(
-            "figure",
-            _forest(metrics),
-            legend([("chance", "chance, and all images together"), ("point", "AUROC with interval")]),
-        ),
-        table("Subgroups", columns, rows),
-    ]
-    if any(group["against_all"] for group in groups):
-        parts.append(paragraph(ONE_CLASS, "hint"))
-    return join(parts)
-
-
-def _forest(metrics: Json) -> Html:
-    groups = [g for g in metrics["subgroups"] if g["auroc"]["value"] is not None]
-    ends = [end for g in groups for end in (g["auroc"]["low"], g["auroc"]["value"]) if end is not None]
+def forest(metrics: MetricsFile) -> Chart:
+    """The AUROC of all images and of each subgroup that has one."""
+    groups = [g for g in metrics.subgroups if g.auroc.value is not None]
+    ends = [end for g in groups for end in (g.auroc.low, g.auroc.value) if end is not None]
     low = max(0.0, math.floor(10 * min([0.45, *ends])) / 10)
     frame = Frame(x=(low, 1.0), height=ROW * (len(groups) + 1) + 56, left=14, right=FIGURES, top=8, bottom=48)
-    ticks = [t for t in nice_ticks(low, 1.0, 5) if low <= t <= 1.0]
-    parts = [axes(frame, "AUROC", "", ticks, ())]
-    parts.append(rule(frame, (0.5, 0), (0.5, 1), "chance"))
-    whole = {"name": "All images", "auroc": metrics["ranking"]["auroc"], "n": metrics["n"]}
-    rows = [whole, *({"name": subgroup_name(g), "auroc": g["auroc"], "n": g["n"]} for g in groups)]
-    overall = metrics["ranking"]["auroc"]["value"]
-    if overall is not None:
-        parts.append(rule(frame, (overall, 0), (overall, 1), "chance"))
-    for place, row in enumerate(rows):
-        parts.append(_forest_row(frame, row, frame.top + ROW * place))
-    return draw(frame, "Forest plot of the AUROC", "AUROC with interval for all images and each subgroup.", *parts)
+    parts = [axes(frame, AUROC.label, "", [t for t in nice_ticks(low, 1.0, 5) if low <= t <= 1.0], ())]
+    whole = metrics.ranking.auroc
+    rules = [0.5] if whole.value is None else [0.5, whole.value]
+    parts += [rule(frame, (at, 0), (at, 1), "chance") for at in rules]
+    rows = [("All images", metrics.n, whole), *((f"{g.column}: {g.value}", g.n, g.auroc) for g in groups)]
+    for place, (name, n, e) in enumerate(rows):
+        parts.append(_forest_row(frame, f"{name}  ·  {n:,}", e, frame.top + ROW * place))
+    title = f"Forest plot of the {AUROC.label}"
+    return Chart(
+        title=title,
+        drawing=draw(frame, title, f"{AUROC.label} with interval for all images and each subgroup.", *parts),
+        legend=(("chance", "chance, and all images together"), ("point", f"{AUROC.label} with interval")),
+    )
 
 
-def _forest_row(frame: Frame, row: Json, top: float) -> Html:
+def _forest_row(frame: Frame, name: str, e: Estimate, top: float) -> Markup:
     """A subgroup's name above its interval, and the figures beside that."""
-    e, y = row["auroc"], top + 26
+    y = top + 26
     parts = [
-        label((frame.left, top + 14), f"{row['name']}  ·  {row['n']:,}", "row"),
-        label((WIDTH - 10, y + 4), plain_estimate(e), "row figures", "end"),
+        label((frame.left, top + 14), name, "row"),
+        label((WIDTH - 10, y + 4), TYPESET.estimate(e), "row figures", "end"),
     ]
-    if e["low"] is not None:
-        x1, x2 = (frame.at(max(end, frame.x[0]), 0)[0] for end in (e["low"], e["high"]))
+    if e.low is not None and e.high is not None:
+        x1, x2 = (frame.at(max(end, frame.x[0]), 0)[0] for end in (e.low, e.high))
         parts.append(tag("line", x1=f"{x1:.1f}", x2=f"{x2:.1f}", y1=f"{y:.1f}", y2=f"{y:.1f}", class_="bar"))
-    if e["value"] is not None:
-        x = frame.at(max(e["value"], frame.x[0]), 0)[0]
+    if e.value is not None:
+        x = frame.at(max(e.value, frame.x[0]), 0)[0]
         parts.append(tag("path", d=f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z", class_="point"))
     return tag("g", *parts)
 
@@ -212,60 +252,44 @@ def _forest_row(frame: Frame, row: Json, top: float) -> Html:
 # ---- learning
 
 
-def learning_section(files: RunFiles) -> Html:
-    """Loss and validation figures over the epochs."""
-    if not files.history:
-        return join(paragraph(sentence, "missing") for sentence in files.remarks_about("history"))
-    best = files.metrics["run"]["epoch"]
-    losses = [("train_loss", "training", "two"), ("val_loss", "validation", "one")]
-    figures = [
-        ("val_auroc", "AUROC", "one"),
-        ("val_ap", "average precision", "two"),
-        ("val_accuracy", "accuracy", "three"),
-    ]
-    charts = tag(
-        "div",
-        _epochs(files.history, "Loss", losses, best),
-        _epochs(files.history, "Validation figures", figures, best),
-        class_="pair",
-    )
-    keys = {key: name for key, name, _ in (("train_loss", "Training loss", ""), ("val_loss", "Validation loss", ""))}
-    keys |= {"val_auroc": "AUROC", "val_ap": "Average precision", "val_accuracy": "Accuracy", "lr": "Learning rate"}
-    rows = [[text(f"{record['epoch']}"), *(text(_plain(record.get(key))) for key in keys)] for record in files.history]
-    numbers = details("The epochs in numbers", table("Epochs", ("Epoch", *keys.values()), rows, hide_caption=True))
-    return join([paragraph(f"The checkpoint judged here is that of epoch {best}."), charts, numbers])
+def learning(history: Sequence[Epoch], best: int) -> dict[str, Chart | None]:
+    """Losses, and figures of the validation, over the epochs; None where nothing is known of every epoch."""
+    lost = {"training": [e.train_loss for e in history], "validation": [e.val_loss for e in history]}
+    figures = {
+        AUROC.label: [e.val_auroc for e in history],
+        AVERAGE_PRECISION.label: [e.val_ap for e in history],
+        ACCURACY.label: [e.val_accuracy for e in history],
+    }
+    drawn = (("Loss", lost, ("two", "one")), ("Validation figures", figures, ("one", "two", "three")))
+    return {title: _epochs(title, history, lines, looks, best) for title, lines, looks in drawn}
 
 
-def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else number(None)
-
-
-def _epochs(history: Sequence[Json], title: str, lines: Sequence[tuple[str, str, str]], best: int) -> Html:
+def _epochs(
+    title: str, history: Sequence[Epoch], lines: Mapping[str, list[float | None]], looks: Sequence[str], best: int
+) -> Chart | None:
     """Some figures of each epoch; an upright line marks the best epoch."""
-    known = [(key, name, look) for key, name, look in lines if all(_finite(record.get(key)) for record in history)]
-    epochs = [float(record["epoch"]) for record in history]
-    if not known:
-        return paragraph(f"{title}: not recorded, or not a number in some epoch.", "missing")
-    values = [record[key] for key, _, _ in known for record in history]
-    low, high = min(values), max(values)
+    epochs = [float(record.epoch) for record in history]
+    series = {}
+    for (name, values), look in zip(lines.items(), looks, strict=True):
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if len(finite) == len(values):
+            series[name] = Series(look=look, x=epochs, y=finite)
+    if not series:
+        return None
+    everything = [value for s in series.values() for value in s.y]
+    low, high = min(everything), max(everything)
     ticks = nice_ticks(low, high if high > low else low + 0.1, 5)
     last = max(epochs[-1], epochs[0] + 1)
     frame = Frame(height=270, x=(epochs[0], last), y=(ticks[0], ticks[-1]))
-    series = [Series(name=name, look=look, x=epochs, y=[r[key] for r in history]) for key, name, look in known]
-    shown = [t for t in whole_ticks(int(last)) if t >= epochs[0]]
-    ends = ", ".join(f"{s.name} {number(s.y[-1])}" for s in series)
+    ends = ", ".join(f"{name} {number(s.y[-1])}" for name, s in series.items())
     drawing = draw(
         frame,
         title,
         f"Over {len(epochs)} epochs; at the end: {ends}.",
-        axes(frame, "epoch", "", shown, ticks),
+        axes(frame, "epoch", "", [t for t in whole_ticks(int(last)) if t >= epochs[0]], ticks),
         rule(frame, (best, ticks[0]), (best, ticks[-1]), "best"),
-        *(line(frame, s) for s in series),
-        *(dots(frame, s, [2.6] * len(epochs)) for s in series if len(epochs) <= 40),
+        *(line(frame, s) for s in series.values()),
+        *(dots(frame, s, [2.6] * len(epochs)) for s in series.values() if len(epochs) <= 40),
     )
-    names = [(s.look, s.name) for s in series] + [("best", f"epoch {best}, judged here")]
-    return tag("figure", tag("h3", text(title)), drawing, legend(names))
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    names = [(s.look, name) for name, s in series.items()]
+    return Chart(title=title, drawing=drawing, legend=(*names, ("best", f"epoch {best}, judged here")))

@@ -1,117 +1,119 @@
-"""Puts the parts of a report together: one page of HTML with its style and script, which fetches nothing."""
+"""Renders a report: one page of HTML with its style and script, which fetches nothing, and the model card."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
 from pneumo_fast import __version__
-from pneumo_fast.reporting.charts import calibration_section, decision_section, learning_section, subgroups_section
-from pneumo_fast.reporting.data import data_section, limits_section
-from pneumo_fast.reporting.gallery import gallery_section
-from pneumo_fast.reporting.markup import Html, bullets, paragraph, tag, text
-from pneumo_fast.reporting.repeat import repeat_section
-from pneumo_fast.reporting.results import results_section, worth_section
-from pneumo_fast.reporting.sources import RunFiles
-from pneumo_fast.reporting.tables import thresholds_section
-from pneumo_fast.reporting.threshold_slider import threshold_section
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """A part of the report."""
-
-    name: str
-    """Its id in the page."""
-    title: str
-    build: Callable[[RunFiles], Html]
-
-
-SECTIONS: Final = (
-    Section(name="results", title="Results", build=results_section),
-    Section(name="worth", title="What the figures are worth", build=worth_section),
-    Section(name="choose", title="Choose a threshold", build=threshold_section),
-    Section(name="thresholds", title="Thresholds", build=lambda files: thresholds_section(files.metrics)),
-    Section(name="calibration", title="Calibration", build=calibration_section),
-    Section(name="decision", title="Decision curve", build=decision_section),
-    Section(name="subgroups", title="Subgroups", build=subgroups_section),
-    Section(name="learning", title="Learning curves", build=learning_section),
-    Section(name="looked", title="Where the model looked", build=gallery_section),
-    Section(name="data", title="Data", build=data_section),
-    Section(name="repeat", title="Repeat it", build=repeat_section),
-    Section(name="limits", title="Limits of use", build=limits_section),
+from pneumo_fast.formatting import TYPESET, number, percent
+from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
+from pneumo_fast.reporting import charts
+from pneumo_fast.reporting.repeat import commands, hashes, unknown_options
+from pneumo_fast.reporting.threshold_slider import RATES, STEPS, make_slider
+from pneumo_fast.reporting.view import (
+    METHODS,
+    NOT_CLINICAL,
+    View,
+    images_of,
+    input_facts,
+    preprocessing_facts,
+    split_facts,
 )
+from pneumo_fast.vocabulary import counted
+
+SECTIONS: Final = {
+    "results": "Results",
+    "worth": "What the figures are worth",
+    "choose": "Choose a threshold",
+    "thresholds": "Thresholds",
+    "calibration": "Calibration",
+    "decision": "Decision curve",
+    "subgroups": "Subgroups",
+    "learning": "Learning curves",
+    "looked": "Where the model looked",
+    "data": "Data",
+    "repeat": "Repeat it",
+    "limits": "Limits of use",
+}
+"""The parts of the page: the id of each, and its title."""
 
 
-def build_page(files: RunFiles) -> str:
+def build_page(view: View) -> str:
     """The whole report as one HTML file."""
-    style, script = (Html(_asset(name)) for name in ("report.css", "report.js"))
-    title = f"Report on {files.name}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", text(title)),
-        tag("link", rel="icon", href="data:,"),
-        tag("style", style),
+    style, script = (Markup(_asset(name)) for name in ("report.css", "report.js"))  # noqa: S704  # our own
+    page = _environment().get_template("report.html")
+    return page.render(view=view, sections=SECTIONS, style=style, script=script)
+
+
+def build_card(view: View) -> str:
+    """The model card as Markdown."""
+    return _environment(finalize=plain_markdown).get_template("model_card.md").render(view=view)
+
+
+def plain_markdown(value: object) -> str:
+    """A value that Markdown shows as it is: no tags, no columns, no new lines; markup stays as it is."""
+    if isinstance(value, Markup):
+        return value
+    escaped = str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return " ".join(escaped.split())
+
+
+def _environment(finalize: Callable[[object], str] | None = None) -> Environment:
+    """Templates in which a name that is not there is an error, and what they write figures with."""
+    environment = Environment(
+        loader=PackageLoader("pneumo_fast.reporting"),
+        autoescape=select_autoescape(),
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    body = tag(
-        "body",
-        tag("a", text("Skip to the results"), href="#results", class_="skip"),
-        _header(files, title),
-        _contents(),
-        tag("main", *(_section(section, files) for section in SECTIONS), id="main"),
-        tag(
-            "footer",
-            paragraph(f"Made by pneumo-fast {__version__} from the files of the run; nothing is loaded from anywhere."),
-        ),
-        tag("script", script),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    environment.filters |= {
+        "thousands": lambda n: f"{n:,}",
+        "counted": counted,
+        "digits": lambda value: number(None) if value is None else f"{value:.4g}",
+        "estimate": TYPESET.estimate,
+        "first_capital": lambda words: words[:1].upper() + words[1:],
+        "hash": _source_hash,
+        "interval": TYPESET.interval,
+        "number": number,
+        "percent": percent,
+        "short": lambda value: f"{value:g}",
+    }
+    environment.globals |= {
+        "version": __version__,
+        "term": {metric.key: metric for metric in METRICS},
+        "cell": {term.key: term for term in COUNTS},
+        "steps": STEPS,
+        "moving": RATES,
+        "quality": QUALITY,
+        "methods": METHODS,
+        "not_clinical": NOT_CLINICAL,
+        "charts": charts,
+        "make_slider": make_slider,
+        "images_of": images_of,
+        "split_facts": split_facts,
+        "input_facts": input_facts,
+        "preprocessing_facts": preprocessing_facts,
+        "commands": commands,
+        "unknown_options": unknown_options,
+        "hashes": hashes,
+    }
+    return environment
 
 
 def _asset(name: str) -> str:
     return resources.files("pneumo_fast.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(style: Html, script: Html) -> str:
-    """What the page may do: its own style and script, images that stand in it, and nothing else."""
-    own_style, own_script = (
-        base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (style, script)
-    )
-    return (
-        f"default-src 'none'; style-src 'sha256-{own_style}'; script-src 'sha256-{own_script}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _header(files: RunFiles, title: str) -> Html:
-    """Title, what was judged, and what does not belong together."""
-    metrics = files.metrics
-    size = " ".join(f"{source.manifest.image_shape[0]} pixels" for source in files.sources[:1])
-    judged = [metrics["run"]["arch"], f"epoch {metrics['run']['epoch']}", f"split {metrics['split']}", size]
-    parts = [
-        paragraph("Pneumonia on chest radiographs", "kicker"),
-        tag("h1", text(title)),
-        paragraph("  ·  ".join(part for part in judged if part), "under-title"),
-    ]
-    if mixed := files.remarks_about("checkpoint"):
-        parts.append(tag("div", tag("strong", text("Take care")), bullets(mixed), class_="warning", role="note"))
-    return tag("header", *parts)
-
-
-def _contents() -> Html:
-    links = (tag("li", tag("a", text(section.title), href=f"#{section.name}")) for section in SECTIONS)
-    return tag("nav", tag("ul", *links), aria_label="Contents")
-
-
-def _section(section: Section, files: RunFiles) -> Html:
-    heading = tag("h2", text(section.title), id=f"{section.name}-title")
-    return tag("section", heading, section.build(files), id=section.name, aria_labelledby=f"{section.name}-title")
+def _source_hash(content: str) -> str:
+    """How a content security policy names a style or a script that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"

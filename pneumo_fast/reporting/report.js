@@ -52,7 +52,7 @@
   function sentence(text) {
     return `Threshold ${text.threshold}: sensitivity ${text.sensitivity}, specificity ${text.specificity}, ` +
       `precision ${text.precision}. Found ${text.tp}, missed ${text.fn}, false alarms ${text.fp}, ` +
-      `rightly negative ${text.tn}.`;
+      `true negatives ${text.tn}.`;
   }
 
   function move(mark, plot, x, y) {

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import write_atomic
-from pneumo_fast.reporting.model_card import model_card
 from pneumo_fast.reporting.options import ReportConfig
-from pneumo_fast.reporting.page import build_page
-from pneumo_fast.reporting.sources import METRICS_PATH, RunFiles, read_run
+from pneumo_fast.reporting.page import build_card, build_page
+from pneumo_fast.reporting.sources import read_run
+from pneumo_fast.reporting.view import make_view
 from pneumo_fast.run.layout import MODEL_CARD, REPORT
 
 
@@ -43,7 +43,8 @@ def report(config: ReportConfig) -> ReportSummary:
         If the run was not evaluated, its metrics are damaged or of another version, or the files cannot be written.
     """
     files = read_run(config.run)
-    page, card = _build(files)
+    view = make_view(files)
+    page, card = build_page(view), build_card(view)
     summary = ReportSummary(
         page=config.run / REPORT,
         card=config.run / MODEL_CARD,
@@ -56,14 +57,3 @@ def report(config: ReportConfig) -> ReportSummary:
     except OSError as error:
         raise RunError(f"{config.run} cannot be written ({error.strerror}): make room or allow writing") from error
     return summary
-
-
-def _build(files: RunFiles) -> tuple[str, str]:
-    """Texts of the page and of the card."""
-    try:
-        return build_page(files), model_card(files)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{files.run / METRICS_PATH} is not what evaluate writes ({type(error).__name__}: {error}): run "
-            f"pneumo-fast evaluate {files.run}, and explain where it was explained"
-        ) from error

@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.errors import DatasetError, RunError
+from pneumo_fast.evaluation.results import MetricsFile, read_metrics
+from pneumo_fast.explanation.results import ExplanationFile, read_explanation
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
-from pneumo_fast.run.folder import read_config
-from pneumo_fast.run.layout import (
-    BEST,
-    EVAL,
-    EXPLAIN,
-    EXPLANATION,
-    EXPLANATION_FORMAT,
-    EXPLANATION_VERSION,
-    HISTORY,
-    METRICS,
-    METRICS_FORMAT,
-    METRICS_VERSION,
-    PREDICTIONS,
-)
-
-METRICS_PATH: Final = f"{EVAL}/{METRICS}"
-KEYS: Final = frozenset({
-    "created_by", "split", "selected_on_this_data", "n", "positives", "negatives", "prevalence", "ranking",
-    "probability", "thresholds", "always_negative", "view_only", "parts", "calibration", "chosen_thresholds",
-    "decision_curve", "prevalence_stated", "subgroups", "tradeoffs", "notes", "intervals", "run", "dataset", "device",
-})  # fmt: skip
-"""Keys of ``metrics.json`` that the report reads."""
+from pneumo_fast.records import Fault, build, read
+from pneumo_fast.run.folder import RunDescription, read_config
+from pneumo_fast.run.layout import BEST, EVAL, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS
+from pneumo_fast.training.options import TrainConfig
 
 _FOLDERS: Final = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)*(?=[^\s/])")
 """The folders of a full path within a text."""
 
-Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,31 +51,60 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """A line of ``history.jsonl``; what an earlier release did not record is None."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float | None = None
+    val_loss: float | None = None
+    val_auroc: float | None = None
+    val_ap: float | None = None
+    val_accuracy: float | None = None
+    lr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """How a dataset was divided: ``split`` of its manifest, as far as it is shown."""
+
+    seed: int | None = None
+    by: str = ""
+    group_source: str = ""
+    groups: int | None = None
+    ungrouped_images: int | None = None
+    leaks: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """A dataset folder, by its manifest."""
 
     name: str
     """Name of the folder."""
     manifest: Manifest
+    split: Split
     identity: str
     """SHA-256 of the manifest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFiles:
-    """What a report is made of."""
+    """What a report is made of; no text in it names a folder of the machine."""
 
     run: Path
-    metrics: Json
-    """Content of ``metrics.json``."""
+    metrics: MetricsFile
     scored: Scored | None
     """The predictions; None where they are missing or not of these metrics."""
-    config: Json
-    """Content of ``config.json``; empty where it is missing."""
-    history: tuple[Json, ...]
+    description: RunDescription | None
+    """Content of ``config.json``."""
+    training: TrainConfig | None
+    """The options in it."""
+    training_split: Split | None
+    """How the data trained on were divided."""
+    history: tuple[Epoch, ...]
     """Lines of ``history.jsonl``."""
-    explanation: Json | None
-    """Content of ``explain.json``."""
+    explanation: ExplanationFile | None
     sources: tuple[Source, ...]
     """The datasets that were judged on, where they are still there."""
     remarks: tuple[Remark, ...]
@@ -119,85 +130,67 @@ def read_run(run: Path) -> RunFiles:
     """
     metrics = read_metrics(run)
     remarks: list[Remark] = []
-    config = _config(run, remarks)
+    description, training, training_split = _config(run, remarks)
     explanation = _explanation(run, remarks)
     remarks += _check_checkpoint(run, metrics, explanation)
     return RunFiles(
         run=run,
         metrics=without_folders(metrics),
         scored=_scored(run, metrics, remarks),
-        config=without_folders(config),
+        description=without_folders(description),
+        training=without_folders(training),
+        training_split=training_split,
         history=_history(run, remarks),
         explanation=without_folders(explanation),
-        sources=_sources(run, metrics, config, remarks),
+        sources=_sources(run, metrics, training, remarks),
         remarks=tuple(remarks),
     )
 
 
-def without_folders(content: Any) -> Any:
-    """JSON values with the last part alone of each path in their texts: a report does not tell of a machine."""
+def without_folders(content: T) -> T:
+    """A record with the last part alone of each path in its texts: a report does not tell of a machine."""
+    return cast("T", _without_folders(content))
+
+
+def _without_folders(content: Any) -> Any:
+    if is_dataclass(content) and not isinstance(content, type):
+        return replace(content, **{f.name: _without_folders(getattr(content, f.name)) for f in fields(content)})
     if isinstance(content, dict):
-        return {key: without_folders(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [without_folders(value) for value in content]
+        return {key: _without_folders(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(_without_folders, content))
+    if isinstance(content, Path):
+        return Path(_without_folders(str(content)))
     if not isinstance(content, str):
         return content
-    return Path(content).name if content.startswith("/") else _FOLDERS.sub("", content)
+    written = content.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
+    return Path(written).name if written.startswith("/") else _FOLDERS.sub("", written)
 
 
-def read_metrics(run: Path) -> Json:
-    """Read ``metrics.json``.
-
-    Raises
-    ------
-    RunError
-        If it is missing, damaged or of another version.
-    """
-    path = run / METRICS_PATH
-    again = f"run pneumo-fast evaluate {run}"
+def _config(run: Path, remarks: list[Remark]) -> tuple[RunDescription | None, TrainConfig | None, Split | None]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        where = f"run {run} was not evaluated (no {METRICS_PATH})" if run.is_dir() else f"there is no run {run}"
-        raise RunError(f"{where}: {again if run.is_dir() else 'name a run folder'}") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}): {again}") from error
-    if not isinstance(content, dict) or content.get("format") != METRICS_FORMAT:
-        raise RunError(f"{path} holds no metrics ({METRICS_FORMAT!r} expected): {again}")
-    if content.get("format_version") != METRICS_VERSION:
-        raise RunError(
-            f"{path} has format version {content.get('format_version')!r}, this release reads {METRICS_VERSION}: "
-            f"{again}"
-        )
-    if missing := sorted(KEYS - content.keys()):
-        raise RunError(f"{path} is not complete (no {', '.join(missing)}): {again}")
-    return content
-
-
-def _config(run: Path, remarks: list[Remark]) -> Json:
-    try:
-        return read_config(run)
-    except RunError:
+        description = read_config(run)
+        split = None if description.dataset is None else build(description.dataset.split, Split)
+        return description, build(description.config, TrainConfig), split
+    except (RunError, Fault):
         sentence = "The run's config.json is missing or damaged: options, versions and the training data are not known."
         remarks.append(Remark(about="config", sentence=sentence))
-        return {}
+        return None, None, None
 
 
-def _history(run: Path, remarks: list[Remark]) -> tuple[Json, ...]:
+def _history(run: Path, remarks: list[Remark]) -> tuple[Epoch, ...]:
     """Epochs that are whole; one that is cut off ends them."""
     try:
-        lines = (run / HISTORY).read_text(encoding="utf-8").splitlines()
-        history = tuple(json.loads(line) for line in lines)
-        if not all(isinstance(record, dict) and "epoch" in record for record in history):
-            raise ValueError("a line is no epoch")
-    except (OSError, ValueError):
+        lines = (run / HISTORY).read_bytes().splitlines()
+        history = tuple(read(line, Epoch, finite=False) for line in lines)
+    except (OSError, Fault):
         history = ()
     if not history:
         remarks.append(Remark(about="history", sentence=f"The run's {HISTORY} is missing, empty or damaged."))
     return history
 
 
-def _scored(run: Path, metrics: Json, remarks: list[Remark]) -> Scored | None:
+def _scored(run: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored | None:
     """Labels, logits and probabilities, if they give the counts of the metrics."""
     types = {"label": np.int64, "logit": np.float32, "probability": np.float64}
     try:
@@ -219,42 +212,37 @@ def _scored(run: Path, metrics: Json, remarks: list[Remark]) -> Scored | None:
     return None
 
 
-def _agrees(scored: Scored, metrics: Json) -> bool:
+def _agrees(scored: Scored, metrics: MetricsFile) -> bool:
     """Whether predictions give the counts that the metrics have."""
     ill = scored.labels == 1
-    if (len(ill), int(ill.sum())) != (metrics["n"], metrics["positives"]):
+    if (len(ill), int(ill.sum())) != (metrics.n, metrics.positives):
         return False
-    for entry in metrics["thresholds"]:
-        called = call_positive(scored.probabilities, entry["threshold"])
+    for entry in metrics.thresholds:
+        called = call_positive(scored.probabilities, entry.threshold or 0.0)
         found = int((called & ill).sum())
-        if (found, int(called.sum()) - found) != (entry["confusion"]["tp"], entry["confusion"]["fp"]):
+        if (found, int(called.sum()) - found) != (entry.confusion.tp, entry.confusion.fp):
             return False
     return True
 
 
-def _explanation(run: Path, remarks: list[Remark]) -> Json | None:
-    path = run / EXPLAIN / EXPLANATION
+def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
     again = f"run pneumo-fast explain {run.name}"
     try:
-        content: Json | None = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        explanation = read_explanation(run)
+    except RunError as error:
+        what = str(error).removeprefix(f"{run / EXPLAIN / EXPLANATION} ")
+        sentence = f"{EXPLAIN}/{EXPLANATION} {what}, and nothing is shown of it: {again} again."
+    else:
+        if explanation is not None:
+            return explanation
         sentence = f"Where the model looked was not drawn yet: {again}, then the report again."
-        remarks.append(Remark(about="explanation", sentence=sentence))
-        return None
-    except (OSError, ValueError):
-        content = None
-    found = (content.get("format"), content.get("format_version")) if isinstance(content, dict) else (None, None)
-    if found == (EXPLANATION_FORMAT, EXPLANATION_VERSION):
-        return content
-    what = f"has format version {found[1]!r}" if found[0] == EXPLANATION_FORMAT else "is damaged"
-    sentence = f"{EXPLAIN}/{EXPLANATION} {what}, and nothing is shown of it: {again} again."
     remarks.append(Remark(about="explanation", sentence=sentence))
     return None
 
 
-def _check_checkpoint(run: Path, metrics: Json, explanation: Json | None) -> list[Remark]:
+def _check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationFile | None) -> list[Remark]:
     """Say where metrics and explanation are of another checkpoint than the one that is there."""
-    judged = metrics["run"]["sha256"]
+    judged = metrics.run.sha256
     there = _sha256(run / BEST)
     sentences = []
     if there is None:
@@ -264,7 +252,7 @@ def _check_checkpoint(run: Path, metrics: Json, explanation: Json | None) -> lis
             f"The figures are of another checkpoint ({judged[:12]}…) than the {BEST} that is there now "
             f"({there[:12]}…): run pneumo-fast evaluate again."
         )
-    if explanation is not None and (explained := explanation["run"]["sha256"]) != judged:
+    if explanation is not None and (explained := explanation.run.sha256) != judged:
         sentences.append(
             f"The heat maps are of another checkpoint ({explained[:12]}…) than the figures ({judged[:12]}…): run "
             "pneumo-fast explain again."
@@ -283,12 +271,13 @@ def _sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _sources(run: Path, metrics: Json, config: Json, remarks: list[Remark]) -> tuple[Source, ...]:
+def _sources(
+    run: Path, metrics: MetricsFile, training: TrainConfig | None, remarks: list[Remark]
+) -> tuple[Source, ...]:
     """The datasets judged on, if they are there and unchanged."""
-    paths = [Path(metrics["dataset"]["path"])]
-    named = config.get("config", {}).get("datasets") if metrics["dataset"]["trained_on"] else None
-    if isinstance(named, list) and named:
-        paths = [Path(path) for path in named]
+    paths = [Path(metrics.dataset.path)]
+    if training is not None and metrics.dataset.trained_on:
+        paths = list(training.datasets)
     names = " and ".join(path.name for path in paths)
     try:
         sources = tuple(_source(path, run) for path in paths)
@@ -298,7 +287,7 @@ def _sources(run: Path, metrics: Json, config: Json, remarks: list[Remark]) -> t
         return ()
     identities = [source.identity for source in sources]
     joint = identities[0] if len(sources) == 1 else hashlib.sha256(" ".join(identities).encode()).hexdigest()
-    if joint == metrics["dataset"]["identity"]:
+    if joint == metrics.dataset.identity:
         return sources
     sentence = f"Dataset {names} is no longer the one that was judged on: nothing is taken from it."
     remarks.append(Remark(about="dataset", sentence=sentence))
@@ -309,13 +298,11 @@ def _source(path: Path, run: Path) -> Source:
     """A dataset where it was, or else beside the run."""
     folder = path if (path / "manifest.json").exists() else run.resolve().parent / path.name
     content = (folder / "manifest.json").read_bytes()
-    identity = hashlib.sha256(content).hexdigest()
-    return Source(name=folder.resolve().name, manifest=Manifest.from_json(content.decode()), identity=identity)
-
-
-def get(content: Mapping[str, Any], *keys: str) -> Any:
-    """A value within nested tables; None where one is not there."""
-    value: Any = content
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+    manifest = Manifest.from_json(content)
+    build(manifest.input, dict[str, int])
+    return Source(
+        name=folder.resolve().name,
+        manifest=manifest,
+        split=build(manifest.split, Split),
+        identity=hashlib.sha256(content).hexdigest(),
+    )

@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from pneumo_fast.formatting import number
-from pneumo_fast.reporting.markup import Html, tag, text
 
 WIDTH: Final = 360.0
 UNIT_TICKS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -62,20 +62,35 @@ class Frame:
 class Series:
     """A line of a chart."""
 
-    name: str
-    """For the legend."""
     look: str
     """Class of its colour and line style."""
     x: Sequence[float] | Floats
     y: Sequence[float] | Floats
 
 
-def draw(frame: Frame, title: str, description: str, *content: Html) -> Html:
+def tag(name: str, /, *content: Markup | str, **attributes: str | None) -> Markup:
+    """An element of a drawing; content that is plain text is escaped.
+
+    Parameters
+    ----------
+    attributes
+        By name, with ``_`` for ``-`` and one more at the end where the name is a word of Python (``class_``); escaped.
+        None gives none.
+    """
+    written = [
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value)
+        for key, value in attributes.items()
+        if value is not None
+    ]
+    return Markup("<{}{}>{}</{}>").format(name, Markup().join(written), Markup().join(map(escape, content)), name)
+
+
+def draw(frame: Frame, title: str, description: str, *content: Markup) -> Markup:
     """The drawing around axes and data."""
     return tag(
         "svg",
-        tag("title", text(title)),
-        tag("desc", text(description)),
+        tag("title", title),
+        tag("desc", description),
         *content,
         viewBox=f"0 0 {WIDTH:g} {frame.height:g}",
         role="img",
@@ -90,7 +105,7 @@ def axes(
     y_label: str,
     x_ticks: Sequence[float] = UNIT_TICKS,
     y_ticks: Sequence[float] = UNIT_TICKS,
-) -> Html:
+) -> Markup:
     """Grid lines, their numbers, and the names of the axes."""
     parts = []
     low, high = frame.at(frame.x[0], frame.y[0]), frame.at(frame.x[1], frame.y[1])
@@ -105,9 +120,7 @@ def axes(
     parts.append(label(((low[0] + high[0]) / 2, frame.height - 7), x_label, "axis", "middle"))
     middle = (low[1] + high[1]) / 2
     turned = f"rotate(-90 11 {middle:.1f})"
-    parts.append(
-        tag("text", text(y_label), x="11", y=f"{middle:.1f}", class_="axis", text_anchor="middle", transform=turned)
-    )
+    parts.append(tag("text", y_label, x="11", y=f"{middle:.1f}", class_="axis", text_anchor="middle", transform=turned))
     return tag("g", *parts, aria_hidden="true")
 
 
@@ -132,21 +145,21 @@ def whole_ticks(last: int, most: int = 8) -> list[float]:
     return [1.0, *(float(k) for k in range(step, last + 1, step) if k > 1)]
 
 
-def line(frame: Frame, series: Series) -> Html:
+def line(frame: Frame, series: Series) -> Markup:
     """A line through the points of a series; outside the plot it is cut off."""
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in _places(frame, series.x, series.y))
     shape = tag("polyline", points=points, class_=f"line {series.look}")
     return inside(frame, shape)
 
 
-def inside(frame: Frame, *content: Html) -> Html:
+def inside(frame: Frame, *content: Markup) -> Markup:
     """Content that is cut off where the plot ends, but for half a line's width."""
     x, y, width, height = frame.left - 2, frame.top - 2, frame.plot_width + 4, frame.plot_height + 4
     box = {"x": f"{x:g}", "y": f"{y:g}", "width": f"{width:g}", "height": f"{height:g}"}
     return tag("svg", *content, **box, viewBox=f"{x:g} {y:g} {width:g} {height:g}", class_="inside")
 
 
-def dots(frame: Frame, series: Series, radii: Sequence[float]) -> Html:
+def dots(frame: Frame, series: Series, radii: Sequence[float]) -> Markup:
     """A dot at each point of a series."""
     return tag(
         "g",
@@ -157,7 +170,7 @@ def dots(frame: Frame, series: Series, radii: Sequence[float]) -> Html:
     )
 
 
-def cross(frame: Frame, at: Point, x_range: Point | None, y_range: Point | None) -> Html:
+def cross(frame: Frame, at: Point, x_range: Point | None, y_range: Point | None) -> Markup:
     """An operating point, with thin bars for the intervals of its coordinates."""
     x, y = frame.at(*at)
     bars = []
@@ -169,31 +182,17 @@ def cross(frame: Frame, at: Point, x_range: Point | None, y_range: Point | None)
     return tag("g", *bars, tag("path", d=diamond, class_="point"))
 
 
-def rule(frame: Frame, start: Point, end: Point, look: str) -> Html:
+def rule(frame: Frame, start: Point, end: Point, look: str) -> Markup:
     """A straight line between two values."""
     return _line(frame.at(*start), frame.at(*end), f"line {look}")
 
 
-def label(at: Point, words: str, look: str, anchor: str = "start") -> Html:
+def label(at: Point, words: str, look: str, anchor: str = "start") -> Markup:
     """Words in a drawing."""
-    return tag("text", text(words), x=f"{at[0]:.1f}", y=f"{at[1]:.1f}", class_=look, text_anchor=anchor)
+    return tag("text", words, x=f"{at[0]:.1f}", y=f"{at[1]:.1f}", class_=look, text_anchor=anchor)
 
 
-def legend(entries: Sequence[tuple[str, str]]) -> Html:
-    """What each line or mark means: (class, name); the sample is drawn as in the chart."""
-    items = []
-    for look, name in entries:
-        sample = tag("path", d="M13 2l5 5l-5 5l-5 -5z", class_="point")
-        if look == "mark":
-            sample = tag("circle", cx="13", cy="7", r="5.5", class_="mark")
-        elif look != "point":
-            sample = tag("line", x1="1", y1="7", x2="25", y2="7", class_=f"line {look}")
-        drawing = tag("svg", sample, viewBox="0 0 26 14", width="26", height="14", aria_hidden="true")
-        items.append(tag("li", drawing, tag("span", text(name))))
-    return tag("ul", *items, class_="legend")
-
-
-def _line(start: Point, end: Point, look: str) -> Html:
+def _line(start: Point, end: Point, look: str) -> Markup:
     (x1, y1), (x2, y2) = start, end
     return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=look)
 

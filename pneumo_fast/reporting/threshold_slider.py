@@ -1,6 +1,6 @@
-"""The part of a report in which the threshold moves: its figures, its two curves, and what the page's script needs.
+"""The part of a report in which the threshold moves: counts at each step, and what is shown before it moves.
 
-The script computes nothing but quotients of counts that stand in the page, one pair for each step of the slider.
+The page's script computes nothing but quotients of these counts, which stand in the page.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from markupsafe import Markup
 
-from pneumo_fast.formatting import number
+from pneumo_fast.metrics.catalogue import ACCURACY, F1, NPV, PRECISION, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
-from pneumo_fast.reporting.curves import FRAME, draw_precision_recall, draw_roc
-from pneumo_fast.reporting.markup import Html, details, join, paragraph, table, tag, text
-from pneumo_fast.reporting.sources import Json, RunFiles, Scored
-from pneumo_fast.reporting.words import THRESHOLD
+from pneumo_fast.reporting.charts import SQUARE, Chart, precision_recall, roc
+from pneumo_fast.reporting.sources import RunFiles, Scored
 
 STEPS: Final = 1000
 """Steps of the slider from threshold 0 to 1."""
 RATES: Final = {
-    "sensitivity": ("Sensitivity", "share of positives found"),
-    "specificity": ("Specificity", "share of negatives called negative"),
-    "precision": ("Precision", "share of positives among those called positive"),
-    "npv": ("NPV", "share of negatives among those called negative"),
-    "accuracy": ("Accuracy", "share called right"),
-    "f1": ("F1", "harmonic mean of precision and sensitivity"),
+    "sensitivity": SENSITIVITY,
+    "specificity": SPECIFICITY,
+    "precision": PRECISION,
+    "npv": NPV,
+    "accuracy": ACCURACY,
+    "f1": F1,
 }
+"""The figures that move, by the names that the script has for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +55,11 @@ class Counts:
         }
         return {name: part / whole if whole else None for name, (part, whole) in pairs.items()}
 
+    def cells(self, step: int) -> dict[str, int]:
+        """The confusion matrix at a step."""
+        tp, fp = self.tp[step], self.fp[step]
+        return {"tp": tp, "fn": self.positives - tp, "fp": fp, "tn": self.negatives - fp}
+
 
 def count(scored: Scored) -> Counts:
     """Count at every step; an image is called positive from ``probability >= k / 1000`` on, in float64."""
@@ -75,121 +80,51 @@ def step_of(threshold: float) -> int | None:
     return step if step / STEPS == threshold else None
 
 
-def threshold_section(files: RunFiles) -> Html:
-    """Slider, figures, confusion matrix and curves; or why they cannot be shown."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slider:
+    """What the page shows of the threshold, and what its script reads."""
+
+    counts: Counts
+    start: int
+    """The step where the threshold is at first."""
+    buttons: tuple[tuple[float, int], ...]
+    """Thresholds to go to, with their steps."""
+    curves: tuple[Chart, ...]
+    """Both; none where the images are all of one class."""
+    data: Markup
+    """The counts as JSON, for the script."""
+
+
+def make_slider(files: RunFiles) -> Slider | None:
+    """Count at every step; None where the predictions are not there."""
     if files.scored is None:
-        return join(paragraph(sentence, "missing") for sentence in files.remarks_about("predictions"))
+        return None
     counts = count(files.scored)
-    fixed = [entry["threshold"] for entry in files.metrics["thresholds"]]
+    fixed = [entry.threshold or 0.0 for entry in files.metrics.thresholds]
     start = round(fixed[0] * STEPS)
-    return join([
-        paragraph(THRESHOLD.format(n=f"{files.metrics['n']:,}")),
-        _controls(start, fixed),
-        tag("div", _figures(counts, start), _confusion(counts, start), class_="moved"),
-        _curves(files.metrics, files.scored, counts, start),
-        _numbers(counts),
-        _data(counts),
-    ])  # fmt: skip
-
-
-def _controls(start: int, fixed: list[float]) -> Html:
-    """The slider and its buttons, which only the script shows."""
-    buttons = [
-        tag("button", text(f"{threshold:g}"), type="button", data_step=step)
-        for threshold in fixed
-        if (step := step_of(threshold)) is not None
-    ]
-    slider = tag(
-        "input",
-        type="range",
-        id="threshold",
-        min="0",
-        max="1",
-        step=f"{1 / STEPS:g}",
-        value=number(start / STEPS),
-        aria_describedby="threshold-help",
+    return Slider(
+        counts=counts,
+        start=start,
+        buttons=tuple((threshold, step) for threshold in fixed if (step := step_of(threshold)) is not None),
+        curves=_curves(files, files.scored, counts.rates(start)) if counts.positives and counts.negatives else (),
+        data=_script_data(counts),
     )
-    value = tag("span", text(number(start / STEPS)), class_="at", data_figure="threshold")
-    shortcuts = tag("div", tag("span", text("Go to")), *buttons, class_="buttons", role="group", aria_label="Go to")
-    helped = tag(
-        "p", text("Arrow keys move it by 0.001, Page Up and Page Down by more."), id="threshold-help", class_="hint"
+
+
+def _curves(files: RunFiles, scored: Scored, rates: dict[str, float | None]) -> tuple[Chart, ...]:
+    return (
+        roc(files.metrics, roc_curve(scored.labels, scored.logits), rates),
+        precision_recall(files.metrics, precision_recall_curve(scored.labels, scored.logits), rates),
     )
-    return join([
-        tag("p", text("Threshold "), value, class_="at-line"),
-        tag(
-            "div",
-            tag("label", text("Move the threshold"), for_="threshold"),
-            slider,
-            tag("div", shortcuts, helped, class_="under"),
-            class_="controls",
-            data_script=True,
-            hidden=True,
-        ),
-        tag("p", id="said", class_="unseen", role="status", aria_live="polite"),
-    ])  # fmt: skip
 
 
-def _figures(counts: Counts, step: int) -> Html:
-    """The rates at a step."""
-    shown = counts.rates(step)
-    items = [
-        tag(
-            "div",
-            tag("dt", text(name)),
-            tag("dd", tag("span", text(number(shown[key])), data_figure=key), tag("small", text(meaning))),
-        )
-        for key, (name, meaning) in RATES.items()
-    ]
-    return tag("dl", *items, class_="rates")
-
-
-def _confusion(counts: Counts, step: int) -> Html:
-    """The confusion matrix at a step."""
-    tp, fp = counts.tp[step], counts.fp[step]
-    cells = (
-        {"tp": (tp, "found"), "fn": (counts.positives - tp, "missed")},
-        {"fp": (fp, "false alarms"), "tn": (counts.negatives - fp, "rightly negative")},
-    )
-    rows = []
-    for name, row in zip(("positive", "negative"), cells, strict=True):
-        shown = (
-            tag("td", tag("b", text(f"{value:,}"), data_figure=key), tag("small", text(said)), class_=key)
-            for key, (value, said) in row.items()
-        )
-        rows.append(tag("tr", tag("th", text(f"Labelled {name}"), scope="row"), *shown))
-    head = tag("tr", tag("td"), *(tag("th", text(f"Called {name}"), scope="col") for name in ("positive", "negative")))
-    caption = tag("caption", text("Confusion matrix"))
-    return tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="confusion")
-
-
-def _curves(metrics: Json, scored: Scored, counts: Counts, step: int) -> Html:
-    if not (counts.positives and counts.negatives):
-        return paragraph("The images are all of one class: there are no curves.", "missing")
-    rates = counts.rates(step)
-    roc = roc_curve(scored.labels, scored.logits)
-    recall = precision_recall_curve(scored.labels, scored.logits)
-    return tag("div", draw_roc(metrics, roc, rates), draw_precision_recall(metrics, recall, rates), class_="pair")
-
-
-def _numbers(counts: Counts) -> Html:
-    """Both curves as a table."""
-    rows = []
-    for step in range(0, STEPS + 1, STEPS // 20):
-        rates = counts.rates(step)
-        cells = [number(rates[name]) for name in ("sensitivity", "specificity", "precision")]
-        rows.append([text(number(step / STEPS, 2)), *map(text, cells), text(f"{counts.tp[step] + counts.fp[step]:,}")])
-    columns = ("Threshold", "Sensitivity", "Specificity", "Precision", "Called positive")
-    return details("The curves in numbers", table("Both curves", columns, rows, hide_caption=True))
-
-
-def _data(counts: Counts) -> Html:
+def _script_data(counts: Counts) -> Markup:
     """What the script reads; a ``<`` in it could end the element."""
     content = {
         "tp": counts.tp,
         "fp": counts.fp,
         "positives": counts.positives,
         "negatives": counts.negatives,
-        "plot": [FRAME.left, FRAME.top, FRAME.plot_width, FRAME.plot_height],
+        "plot": [SQUARE.left, SQUARE.top, SQUARE.plot_width, SQUARE.plot_height],
     }
-    written = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    return tag("script", Html(written), type="application/json", id="counts")
+    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704  # numbers alone

@@ -9,11 +9,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.records import Fault, read
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
 from pneumo_fast.run.layout import (
     BEST,
@@ -34,7 +36,32 @@ def write_config(run: Path, content: dict[str, Any]) -> None:
     write_atomic(run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")
 
 
-def read_config(run: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunDescription:
+    """Content of ``config.json``; ``docs/format.md`` lists the keys."""
+
+    config: dict[str, Any]
+    """The options of ``train``."""
+    resolved: dict[str, Any] = field(default_factory=dict)
+    """What was chosen for them."""
+    dataset: TrainedOn | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of Python and of the packages that matter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedOn:
+    """The dataset that a run was trained on; of several, all together."""
+
+    identity: str
+    """SHA-256 of its manifest."""
+    counts: dict[str, dict[str, int]]
+    """Images by split and label."""
+    split: dict[str, Any]
+    """How it was divided, as in its manifest."""
+
+
+def read_config(run: Path) -> RunDescription:
     """Read ``config.json``.
 
     Raises
@@ -44,14 +71,11 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     try:
-        content = json.loads(path.read_text())
+        return read(path.read_bytes(), RunDescription, finite=False)
     except OSError as error:
         raise RunError(f"{run} is no run: no {CONFIG} there; run pneumo-fast train first") from error
-    except ValueError as error:
+    except Fault as error:
         raise RunError(f"{path} is damaged ({error}): train again") from error
-    if not isinstance(content, dict) or "config" not in content:
-        raise RunError(f"{path} is no run configuration: train again")
-    return content
 
 
 def write_history(run: Path, history: list[EpochRecord]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "pneumo_fast"
-GROUND = ("configuration", "devices", "errors", "files", "formatting", "progress", "vocabulary")
+GROUND = ("configuration", "devices", "errors", "files", "formatting", "progress", "records", "vocabulary")
 PACKAGES = (
     "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",
     "explanation", "reporting", "cli",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pneumo_fast.evaluation import results
-from pneumo_fast.run.checkpoint import BEST
 from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.layout import BEST
 from tests.support.untrained_run import make_dataset, make_run
 
 

@@ -55,6 +55,7 @@ def judged(tmp_path: Path) -> Judge:
             ),
             dataset=DatasetIdentity(path="", identity="", trained_on=True),
             device="cpu",
+            options=EvaluateConfig(resamples=100),
         )
 
     return evaluation

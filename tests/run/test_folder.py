@@ -23,7 +23,7 @@ from tests.support.make_dataset import make_dataset
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
     write_config(tmp_path, {"config": {"datasets": [Path("/data/rsna")], "lr": 1e-4}})
-    assert read_config(tmp_path) == {"config": {"datasets": ["/data/rsna"], "lr": 1e-4}}
+    assert read_config(tmp_path).config == {"datasets": ["/data/rsna"], "lr": 1e-4}
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,10 @@ def test_the_configuration_comes_back(tmp_path: Path) -> None:
         (None, "is no run: no config.json there"),
         (b"{", "is damaged"),
         (b"\xff\xfe", "is damaged"),
-        (b"[]", "is no run configuration"),
-        (b'{"lr": 1}', "is no run configuration"),
+        (b"[]", r"is damaged \(\$: expected `object`, got `array`\): train again"),
+        (b'{"lr": 1}', r"is damaged \(\$: object missing required field `config`\)"),
+        (b'{"config": 3}', r"is damaged \(\$\.config: expected `object`, got `int`\)"),
+        (b'{"config":' * 5000, r"is damaged \(maximum recursion depth exceeded"),
     ],
 )
 def test_configurations_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -19,7 +19,12 @@ from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals, predictions_csv, to_json
-from pneumo_fast.metrics.intervals import group_numbers
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.explanation.pointing import BoxFigures
+from pneumo_fast.explanation.results import Drawn, Explanation
+from pneumo_fast.explanation.results import to_json as explained
+from pneumo_fast.explanation.sanity import Randomised
+from pneumo_fast.metrics.intervals import Estimate, group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.run.folder import write_config, write_history
 from pneumo_fast.training.options import TrainConfig
@@ -67,7 +72,7 @@ def make_run(
     (run / "eval").mkdir()
     (run / "eval" / "predictions.csv").write_text(predictions_csv(evaluation.predictions, thresholds))
     (run / "eval" / "metrics.json").write_text(json.dumps(to_json(evaluation), allow_nan=False))
-    _write_explanation(run, evaluation.predictions, to_json(evaluation), pictures)
+    _write_explanation(run, evaluation, pictures)
     return run
 
 
@@ -206,12 +211,14 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
         ),
         dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True),
         device="cpu",
+        options=config,
     )
 
 
-def _write_explanation(run: Path, predictions: Predictions, metrics: dict[str, Any], pictures: int) -> None:
+def _write_explanation(run: Path, evaluation: Evaluation, pictures: int) -> None:
     (run / "explain").mkdir()
-    entries: list[dict[str, Any]] = []
+    entries: list[Drawn] = []
+    predictions = evaluation.predictions
     of_kind: dict[str, int] = dict.fromkeys(KINDS.values(), 0)
     answers = zip(predictions.image_ids, predictions.labels.tolist(), predictions.probabilities.tolist(), strict=True)
     for image_id, label, probability in answers:
@@ -221,45 +228,52 @@ def _write_explanation(run: Path, predictions: Predictions, metrics: dict[str, A
         of_kind[kind] += 1
         name = f"{kind}-{of_kind[kind]:02d}.png"
         draw_heat_map(len(entries)).save(run / "explain" / name)
-        hit = {"hit": of_kind[kind] % 2 == 1, "energy_share": 0.4} if label else {"hit": None, "energy_share": None}
         entries.append(
-            {"image_id": image_id, "label": label, "probability": probability, "kind": kind, "file": name} | hit
+            Drawn(
+                image_id=image_id,
+                label=label,
+                probability=probability,
+                kind=kind,
+                file=name,
+                hit=of_kind[kind] % 2 == 1 if label else None,
+                energy_share=0.4 if label else None,
+            )
         )
-    explanation = {
-        "format": "pneumo-fast explanation",
-        "format_version": 1,
-        "created_by": "tests",
-        "method": "gradcam",
-        "layer": "layer4",
-        "map_size": [7, 7],
-        "split": "val",
-        "threshold": 0.5,
-        "boxes": {
-            "images": 40,
-            "hit_rate": _estimate(0.725),
-            "hit_rate_random_point": _estimate(0.1),
-            "hit_rate_centre_point": _estimate(0.05),
-            "energy_share": _estimate(0.41),
-            "box_area_share": _estimate(0.12),
-        },
-        "randomised": {
-            "images": 64,
-            "rank_correlation": _estimate(0.03),
-            "hit_rate": _estimate(0.1),
-            "text": "The maps follow the weights.",
-        },
-        "images": entries,
-        "intervals": {"level": 0.95, "unit": "patient", "resamples": 100, "seed": 0},
-        "notes": ["Maps are 7 x 7 fields, drawn larger."],
-        "run": metrics["run"],
-        "dataset": metrics["dataset"],
-        "device": "cpu",
-    }
-    (run / "explain" / "explain.json").write_text(json.dumps(explanation))
+    explanation = Explanation(
+        folder=run / "explain",
+        created_by="tests",
+        method="gradcam",
+        layer="layer4",
+        map_size=(7, 7),
+        split="val",
+        threshold=0.5,
+        boxes=BoxFigures(
+            images=40,
+            hit_rate=_estimate(0.725),
+            hit_rate_random_point=_estimate(0.1),
+            hit_rate_centre_point=_estimate(0.05),
+            energy_share=_estimate(0.41),
+            box_area_share=_estimate(0.12),
+        ),
+        randomised=Randomised(
+            images=64,
+            rank_correlation=_estimate(0.03),
+            hit_rate=_estimate(0.1),
+            text="The maps follow the weights.",
+        ),
+        images=tuple(entries),
+        intervals=evaluation.intervals,
+        notes=("Maps are 7 x 7 fields, drawn larger.",),
+        run=evaluation.run,
+        dataset=evaluation.dataset,
+        device="cpu",
+        options=ExplainConfig(run=run, count=pictures, seed=7),
+    )
+    (run / "explain" / "explain.json").write_text(json.dumps(explained(explanation)))
 
 
-def _estimate(value: float) -> dict[str, float]:
-    return {"value": value, "low": max(0.0, value - 0.1), "high": min(1.0, value + 0.1)}
+def _estimate(value: float) -> Estimate:
+    return Estimate(value=value, low=max(0.0, value - 0.1), high=min(1.0, value + 0.1))
 
 
 def draw_heat_map(number: int, side: int = 120, boxes: Sequence[int] = (30, 40, 70, 90)) -> Image.Image:

@@ -1,0 +1,103 @@
+"""What an explanation found, and the file that says so; ``docs/explaining.md`` specifies it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pneumo_fast import __version__
+from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.results import Intervals
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.explanation.pointing import BoxFigures
+from pneumo_fast.explanation.sanity import Randomised
+from pneumo_fast.records import Fault, Head, build, parse, plain
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """One image that was drawn."""
+
+    image_id: str
+    label: int
+    probability: float
+    """The plain probability, in [0, 1]."""
+    kind: str
+    """``TP``, ``FP``, ``FN`` or ``TN`` at the threshold."""
+    file: str
+    """Name of the PNG file."""
+    hit: bool | None
+    """Whether the map is highest in a box; None without boxes."""
+    energy_share: float | None
+    """Share of the map inside the boxes; None without boxes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplanationFile:
+    """Content of ``explain.json``; ``docs/explaining.md`` lists the keys."""
+
+    format: str = EXPLANATION_FORMAT
+    format_version: int = EXPLANATION_VERSION
+    created_by: str = f"pneumo-fast {__version__}"
+    """Name and version of the program."""
+    method: str
+    """``gradcam``, ``gradcam++`` or ``hirescam``."""
+    layer: str
+    """Name of the module that was looked into."""
+    map_size: tuple[int, int]
+    """Height and width of the layer's output."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    threshold: float
+    """Probability from which an image is called positive."""
+    boxes: BoxFigures | None
+    """None where no image of the split has a box."""
+    randomised: Randomised
+    images: tuple[Drawn, ...]
+    notes: tuple[str, ...]
+    intervals: Intervals
+    run: RunIdentity
+    dataset: DatasetIdentity
+    device: str
+    options: ExplainConfig | None = None
+    """The options of ``explain``; None in a file of an earlier release."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation(ExplanationFile):
+    """What was found, and written."""
+
+    folder: Path
+
+
+def to_json(explanation: Explanation) -> dict[str, Any]:
+    """Plain JSON values; ``docs/explaining.md`` lists the keys."""
+    content = asdict(explanation)
+    del content["folder"]
+    return {**content, "options": plain(explanation.options)}
+
+
+def read_explanation(run: Path) -> ExplanationFile | None:
+    """Read a run's ``explain.json``; None where the run was not explained.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged or of another version.
+    """
+    path = run / EXPLAIN / EXPLANATION
+    try:
+        values = parse(path.read_bytes())
+        head = build(values, Head)
+        if head.format != EXPLANATION_FORMAT:
+            raise Fault(f"$.format: {EXPLANATION_FORMAT!r} expected, {head.format!r} found")
+        if head.format_version != EXPLANATION_VERSION:
+            raise RunError(f"{path} has format version {head.format_version!r}")
+        return build(values, ExplanationFile)
+    except FileNotFoundError:
+        return None
+    except (OSError, Fault) as error:
+        raise RunError(f"{path} is damaged ({error})") from error

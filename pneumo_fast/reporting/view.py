@@ -1,0 +1,280 @@
+"""What a report shows, as values: the templates ``report.html`` and ``model_card.md`` say how and where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pneumo_fast.dataset.format import Manifest
+from pneumo_fast.evaluation.results import MetricsFile
+from pneumo_fast.formatting import number, percent
+from pneumo_fast.metrics.calibration import Quality
+from pneumo_fast.metrics.catalogue import (
+    ACCURACY,
+    AUROC,
+    AVERAGE_PRECISION,
+    F1,
+    FN,
+    FP,
+    MCC,
+    NET_BENEFIT,
+    NPV,
+    NPV_AT_PREVALENCE,
+    PPV_AT_PREVALENCE,
+    PRECISION,
+    SENSITIVITY,
+    SPECIFICITY,
+    TN,
+    TP,
+    Term,
+)
+from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.reporting.gallery import Picture, load_pictures
+from pneumo_fast.reporting.sources import RunFiles, Split
+from pneumo_fast.run.layout import EXPLAIN
+from pneumo_fast.vocabulary import counted
+
+SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
+METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
+NOT_CLINICAL: Final = "This is research software and not for clinical use."
+ROWS: Final = (SENSITIVITY, SPECIFICITY, PRECISION, NPV, ACCURACY, F1, MCC, NET_BENEFIT)
+"""Rows of the tables of thresholds, in their order."""
+ALL_IMAGES: Final = "All images, as the model says it"
+LIMITS: Final = (
+    "The labels are those of the label table. Where they are wrong, the figures are wrong with them.",
+    (
+        "A probability is the model's score for one image. It knows neither the patient's history nor earlier "
+        "images, and no other disease than the one it was trained on."
+    ),
+    "A subgroup with few images says little; that no difference was seen does not mean that there is none.",
+    (
+        "A heat map shows which places moved the score. It proves neither that the model saw a finding nor that it "
+        "is right."
+    ),
+)
+
+Fact = tuple[str, object]
+"""A name with its value; a value of None is not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A headline figure, large."""
+
+    title: str
+    estimate: Estimate
+    beside: str
+    """What is easy, in words."""
+    baseline: float
+    """The same, as a number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """How many images a split has."""
+
+    split: str
+    negatives: int
+    positives: int
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return self.negatives + self.positives
+
+    @property
+    def share(self) -> str:
+        """Share of positives."""
+        return percent(self.positives / self.n) if self.n else number(None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """All that page and card show."""
+
+    files: RunFiles
+    pictures: list[Picture]
+    """Heat maps, as they come into the page."""
+    dropped: int
+    """Heat maps that do not."""
+
+    @property
+    def metrics(self) -> MetricsFile:
+        """All figures."""
+        return self.files.metrics
+
+    @property
+    def judged(self) -> list[str]:
+        """Model, epoch, split and size of the images."""
+        run = self.metrics.run
+        sizes = [f"{source.manifest.image_shape[0]} pixels" for source in self.files.sources[:1]]
+        return [part for part in (run.arch, f"epoch {run.epoch}", f"split {self.metrics.split}", *sizes) if part]
+
+    @property
+    def summary(self) -> str:
+        """What was judged, in a sentence."""
+        metrics, groups = self.metrics, self.metrics.intervals.groups
+        people = f" of {counted(groups, 'patient')}" if groups else ""
+        return (
+            f"Judged on {counted(metrics.n, 'image')}{people} of the {SPLITS.get(metrics.split, metrics.split)} split: "
+            f"{metrics.positives:,} positive ({percent(metrics.prevalence)}), {metrics.negatives:,} negative."
+        )
+
+    @property
+    def intervals(self) -> str:
+        """How the intervals were made, in a sentence."""
+        how = self.metrics.intervals
+        return (
+            f"Intervals are at {percent(how.level, 0)}: {how.method}, {how.resamples:,} resamples by {how.unit}, seed "
+            f"{how.seed}."
+        )
+
+    @property
+    def reported_on(self) -> str:
+        """On which images chosen thresholds and calibration are judged."""
+        return self.metrics.parts.reported_on if self.metrics.parts else f"all {self.metrics.n:,} images"
+
+    @property
+    def limits(self) -> list[str]:
+        """What the figures do not say."""
+        origin = {
+            True: "These images chose the checkpoint, so the figures are better than new images will show.",
+            False: "",
+            None: "These images are not of the collection that the model was trained on.",
+        }[self.metrics.selected_on_this_data]
+        if self.metrics.split == "train" and self.metrics.dataset.trained_on:
+            origin = "The model was trained on these very images: the figures say nothing about new ones."
+        elsewhere = (
+            f"The model was judged on {counted(self.metrics.n, 'image')} of one collection. On images of other "
+            "hospitals, devices or patients it can do worse, without showing it: evaluate --dataset tries it on "
+            "other data."
+        )
+        rarer = (
+            f"Precision and negative predictive value hold where {percent(self.metrics.prevalence)} of the images are "
+            "positive. Where pneumonia is rarer, more of the alarms are false: evaluate --prevalence computes it."
+        )
+        return [sentence for sentence in (origin, elsewhere, rarer, *LIMITS) if sentence]
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """The headline figures, beside what is easy."""
+        first, ranking, view = self.metrics.thresholds[0], self.metrics.ranking, self.metrics.view_only
+        by_view = f"the view position alone {number(view.auroc.value)}, chance 0.5" if view else "chance 0.5"
+        easiest = view.auroc.value if view and view.auroc.value is not None else 0.5
+        at, share = f" at {first.threshold:g}", self.metrics.prevalence
+        return (
+            Card(AUROC.title, ranking.auroc, by_view, easiest),
+            Card(AVERAGE_PRECISION.title, ranking.average_precision, f"chance {number(share)}", share),
+            Card(SENSITIVITY.title + at, first.recall, "always negative 0", 0.0),
+            Card(SPECIFICITY.title + at, first.specificity, "always negative 1", 1.0),
+        )
+
+    @property
+    def threshold_rows(self) -> list[tuple[str, str]]:
+        """Title and key of each figure of a threshold."""
+        rows = [(metric.full_title, metric.key) for metric in ROWS]
+        if self.metrics.prevalence_stated is not None:
+            at = f"where {percent(self.metrics.prevalence_stated)} are positive"
+            rows += [(f"{metric.title} {at}", metric.key) for metric in (PPV_AT_PREVALENCE, NPV_AT_PREVALENCE)]
+        return rows
+
+    @property
+    def qualities(self) -> dict[str, Quality]:
+        """Of the probabilities that are drawn."""
+        made = self.metrics.calibration
+        if made is None:
+            return {"As the model says it": self.metrics.probability}
+        return {"Before calibration": made.before, "After calibration": made.after}
+
+    @property
+    def all_qualities(self) -> dict[str, Quality]:
+        """Those, and where they are of a part of the images, that of all."""
+        whole = {} if self.metrics.calibration is None else {ALL_IMAGES: self.metrics.probability}
+        return self.qualities | whole
+
+    @property
+    def kinds(self) -> list[tuple[Term, int]]:
+        """The kinds of answers, and how many heat maps each has."""
+        by_kind = Counter(picture.entry.kind for picture in self.pictures)
+        return [(term, by_kind[term.key.upper()]) for term in (TP, FP, FN, TN)]
+
+    @property
+    def training_counts(self) -> tuple[Images, ...]:
+        """Images of the training data; empty where they are not known."""
+        described = None if self.files.description is None else self.files.description.dataset
+        return () if described is None else images_of(described.counts)
+
+    @property
+    def seeds(self) -> list[Fact]:
+        """What chose at random, and its seed."""
+        training = None if self.files.training is None else self.files.training.seed
+        splits: list[Fact] = [(f"split of {source.name}", source.split.seed) for source in self.files.sources]
+        return [("training", training), ("intervals", self.metrics.intervals.seed), *splits]
+
+    @property
+    def resolved(self) -> list[Fact]:
+        """What the options came to."""
+        chosen = {} if self.files.description is None else self.files.description.resolved
+        return [
+            (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else value)
+            for name, value in chosen.items()
+            if value not in (None, "None")
+        ]
+
+
+def make_view(files: RunFiles) -> View:
+    """Draw the heat maps anew, and gather what is shown."""
+    drawn = () if files.explanation is None else files.explanation.images
+    pictures, dropped = load_pictures(files.run / EXPLAIN, drawn)
+    return View(files=files, pictures=pictures, dropped=dropped)
+
+
+def images_of(counts: Mapping[str, Mapping[str, int]]) -> tuple[Images, ...]:
+    """Images by split."""
+    return tuple(
+        Images(split=SPLITS.get(split, split), negatives=by_label.get("0", 0), positives=by_label.get("1", 0))
+        for split, by_label in counts.items()
+    )
+
+
+def split_facts(split: Split) -> list[Fact]:
+    """How a dataset was divided."""
+    return [
+        ("Divided by", {"group": "patient", "image": "image"}.get(split.by)),
+        ("Patients", f"{split.groups:,}" if split.groups else None),
+        ("Images of unknown patients", f"{split.ungrouped_images:,}" if split.ungrouped_images else None),
+        ("Leaks between splits", split.leaks),
+        ("Seed of the split", split.seed),
+    ]
+
+
+def input_facts(manifest: Manifest) -> list[Fact]:
+    """What became of the files and of the rows of the label table."""
+    names = {
+        "label_rows": "Images in the label table",
+        "rows_without_file": "Of these without a file",
+        "files_without_row": "Files without a label",
+        "dropped_ungrouped": "Left out for want of a patient",
+        "burned_in": "Marked as having burned-in text",
+    }
+    same = {
+        "equal_pixels": "Images with the pixels of another",
+        "equal_pixels_across_splits": "Of these across splits (leaks)",
+        "equal_uids": "Images with the identifier of another",
+        "equal_uids_across_splits": "Of these across splits (leaks) ",
+    }
+    counts = ((names, manifest.input), (same, manifest.duplicates))
+    return [(name, f"{known[key]:,}") for titles, known in counts for key, name in titles.items() if key in known]
+
+
+def preprocessing_facts(manifest: Manifest) -> list[Fact]:
+    """How the images were made."""
+    height, width = manifest.image_shape
+    return [
+        ("Size", f"{height} x {width} pixels"),
+        ("Stored as", f"{manifest.dtype}, in {manifest.layout}"),
+        ("Mean and standard deviation", f"{number(manifest.mean, 4)} and {number(manifest.std, 4)}"),
+        *((name[:1].upper() + name[1:], value) for name, value in manifest.preprocessing.items()),
+    ]
