@@ -20,11 +20,11 @@ class ExplainConfig:
     run: Annotated[Path, Option("Run folder.", "Its best checkpoint is explained.", positional=True)] = Path("run")
     dataset: DatasetFolder = None
     split: Annotated[Split, Option("Which images.")] = "val"
-    method: Annotated[Method, Option("How the map is made.")] = "gradcam"
+    method: Annotated[Method, Option("Method of the map.")] = "gradcam"
     layer: Annotated[
         str | None,
         Option(
-            "Layer to look into.",
+            "Layer whose output is mapped.",
             "Name of a module, as the model has it; by default the last one with a map of 4 x 4 or more.",
             default="the last fine enough",
         ),

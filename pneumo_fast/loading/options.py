@@ -56,7 +56,7 @@ class ShowConfig:
     count: Annotated[
         int, Option("Images to show.", "All of them where the split has fewer.", least=1, most=100, unit="images")
     ] = 12
-    augment: Annotated[Strength, Option("How far they are changed.")] = "light"
+    augment: Annotated[Strength, Option("Strength of augmentation.")] = "light"
     flip: Annotated[bool, Option("Mirror half of them as well.")] = False
     seed: Annotated[int, seed_option("Chooses images and changes, as in training.")] = 0
 

@@ -139,7 +139,7 @@ class Session:
         if skipped > allowed:
             raise TrainingError(
                 f"{skipped} of the first {self._batch} steps of epoch {self.epoch + 1} had a gradient that is not "
-                f"finite, {allowed} are allowed: lower --lr, leave --amp away or raise --max-skipped; the last "
+                f"finite, {allowed} are allowed: lower --lr, omit --amp or raise --max-skipped; the last "
                 "checkpoint is kept"
             )
 
@@ -153,7 +153,7 @@ class Session:
             self.save(self.images.state_dict())
         if wish > SAVE:
             at = f"step {self._batch} of epoch {self.epoch + 1}"
-            raise TrainingStoppedError(f"stopped by {signal.Signals(wish).name} after {at}: go on with --resume", wish)
+            raise TrainingStoppedError(f"stopped by {signal.Signals(wish).name} after {at}: resume with --resume", wish)
 
     def _training_figures(self, first: int, begin: float) -> EpochRecord:
         """What training adds to an epoch's record; the sums begin anew.
@@ -168,7 +168,7 @@ class Session:
         images, n = self.images, self.images.order.length
         loss, right, counted = distributed.total(self._sums).tolist()
         if not counted:
-            raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or leave --amp away")
+            raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
         self._sums.zero_()
         seconds, steps = time.perf_counter() - begin, len(images) - first
         return {
@@ -213,7 +213,7 @@ class Session:
         number = distributed.highest(self._request.signal, self.learner.device)
         if number and self.epoch < self.config.epochs:
             name = signal.Signals(number).name
-            raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: go on with --resume", number)
+            raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: resume with --resume", number)
         for observer in self.observers.after_epoch:
             observer(record)
         if self._out_of_patience():
