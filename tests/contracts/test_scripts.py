@@ -196,7 +196,7 @@ class TestDownload:
                 "accept the rules at",
             ),
             (lambda env: env.update(KAGGLE_STATUS="1", KAGGLE_SAYS="401 - Unauthorized"), "make a new token"),
-            (lambda env: env.update(KAGGLE_STATUS="1", KAGGLE_SAYS=" 11%| 403M/3.66G"), "Run this again to go on"),
+            (lambda env: env.update(KAGGLE_STATUS="1", KAGGLE_SAYS=" 11%| 403M/3.66G"), "Run this again to resume"),
             (lambda env: env.update(KAGGLE_SAYS="fine"), "the client brought no "),
         ],
         ids=["no credentials", "rules", "credentials", "broken off", "no archive"],

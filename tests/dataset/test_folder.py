@@ -185,7 +185,7 @@ def test_damage_is_told(own_dataset: Path, damage: Callable[[Path], None], words
 
 @pytest.mark.parametrize("name", ["nowhere", "dataset/manifest.json"])
 def test_what_is_no_folder_is_no_dataset(own_dataset: Path, name: str) -> None:
-    with pytest.raises(DatasetError, match=r"is no dataset: no manifest\.json there"):
+    with pytest.raises(DatasetError, match=r"is not a dataset: it has no manifest\.json"):
         Dataset.open(own_dataset.parent / name)
 
 

@@ -90,7 +90,7 @@ def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.Lo
     manifest["split"]["hash_key_id"] = "0" * 16
     (other / "manifest.json").write_text(json.dumps(manifest))
     open_datasets([own_dataset, other])
-    assert "cannot be known" in caplog.text
+    assert "cannot be checked" in caplog.text
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.0), (1.0, float("nan"))])

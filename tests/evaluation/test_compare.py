@@ -108,7 +108,7 @@ def test_a_better_run_is_told_from_chance(judged: Judge) -> None:
     assert auroc.difference.value == pytest.approx(expected, abs=1e-6)
     assert auroc.difference.low is not None
     assert auroc.difference.low > 0
-    assert "does not hold 0" in comparison.text
+    assert "excludes 0" in comparison.text
     saved = json.loads((tmp := b.folder / "comparison.json").read_text())
     assert saved["differences"][0]["difference"]["low"] == auroc.difference.low, tmp
     names = [d.name for d in comparison.differences]

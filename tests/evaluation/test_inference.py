@@ -103,7 +103,7 @@ def _other_arch(run: Path, _dataset: Path) -> None:
     ("spoil", "kind", "message"),
     [
         (_no_checkpoint, RunError, "no checkpoint .*best.pt: run pneumo-fast train first"),
-        (_no_config, RunError, "is no run"),
+        (_no_config, RunError, "is not a run"),
         (_config_without_dataset, RunError, "does not say which dataset.*--dataset"),
         (_no_dataset, RunError, "which is not there: say where with --dataset"),
         (_damaged_dataset, DatasetError, "val-00000.npy is missing"),

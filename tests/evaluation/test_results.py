@@ -66,7 +66,7 @@ def test_metrics_json_says_what_was_judged_on_what(run: Path, dataset: Path) -> 
     assert (content["run"]["epoch"], content["run"]["arch"]) == (3, "resnet18")
     assert content["dataset"] == {"path": str(dataset), "identity": Dataset.open(dataset).identity, "trained_on": True}
     assert content["intervals"]["groups"] == 6
-    assert "flatter" in content["notes"][0]
+    assert "optimistic" in content["notes"][0]
     assert "11 images of 6 patients" in content["notes"][1]
     assert [t["threshold"] for t in content["thresholds"]] == [0.5, 0.25]
     assert len(content["tradeoffs"]) == 1

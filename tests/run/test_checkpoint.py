@@ -79,7 +79,7 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(
     found = load_last(tmp_path)
     assert found is not None
     assert found.trained.epoch == 1
-    assert ("going on from previous.pt, which was written before" in caplog.text) == (damage != "gone")
+    assert ("resuming from previous.pt, which was written before" in caplog.text) == (damage != "gone")
     (tmp_path / PREVIOUS).write_bytes(b"")
     (tmp_path / LAST).write_bytes(b"")
     with pytest.raises(RunError, match=r"previous\.pt is damaged"):
@@ -193,7 +193,7 @@ def test_any_pickle_in_a_sound_zip_is_no_checkpoint(data: st.DataObject) -> None
 def test_files_of_others(tmp_path: Path, content: object, zipped: bool) -> None:
     torch.save(content, tmp_path / BEST, _use_new_zipfile_serialization=zipped)
     found = damaged(tmp_path / BEST)
-    assert ("is not a checkpoint of this release" if zipped else "no checkpoint (BadZipFile)") in str(found)
+    assert ("is not a checkpoint of this release" if zipped else "not a checkpoint (BadZipFile)") in str(found)
 
 
 @pytest.mark.parametrize(("drop", "add"), [("arch", {}), ("history", {}), (None, {"colour": "grey"})])

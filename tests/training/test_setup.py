@@ -69,7 +69,7 @@ def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) ->
         ({"seed": 2**64}, ConfigError, "seed 18446744073709551616: a whole number of 64 bits expected"),
         ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
         ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
-        ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is no dataset"),
+        ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is not a dataset"),
         ({"batch_size": 22}, ConfigError, "batch size 22 is larger than an epoch of 21 images: use at most that many"),
         ({"folds": 35, "fold": 1}, DatasetError, "35 folds of 34 patients in dataset .*: use fewer --folds"),
         ({"order": "weighted", "balance": "hue"}, ConfigError, "no column 'hue' to balance: the index has image_id"),
