@@ -83,7 +83,7 @@ def _pairs(seeds: int, folds: int) -> Iterator[tuple[int, int]]:
 
 def reference(config: TrainConfig, batch_size: int) -> float:
     """AUROC of the minimal loop on the fold's validation images after the last epoch."""
-    dataset = open_data(config)
+    dataset = open_data(config).dataset
     (images, labels), (held_out, truth) = (_tensors(dataset, split) for split in ("train", "val"))
     torch.manual_seed(config.seed)
     model = torchvision.models.resnet18(weights=None)

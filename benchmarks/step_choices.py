@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import Contender, Stage, Turn, as_json, race, report
 from benchmarks.train_stage import make_learner
-from pneumo_fast.training.learner import train_step
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
@@ -73,7 +72,7 @@ def _contender(
         torch.set_num_threads(threads)
         begin = time.perf_counter()
         for _ in range(steps):
-            train_step(learner, images, labels)
+            learner.step(images, labels)
         seconds = time.perf_counter() - begin
         torch.set_num_threads(before)
         return Turn(images=steps * batch_size, seconds=seconds)

@@ -18,7 +18,7 @@ from benchmarks.loaders import data_loader, pneumo_fast
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.model import build_model
-from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.setup import memory_format
 from pneumo_fast.vocabulary import EngineName
 
@@ -155,9 +155,9 @@ def make_learner(device: torch.device, *, amp_dtype: torch.dtype | None, memory:
         network=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-4, fused=True),
         device=device,
-        pos_weight=torch.tensor(1.0, device=device),
+        pos_weight=1.0,
         lr=1e-4,
-        steps=1,
+        total_steps=1,
         amp_dtype=amp_dtype,
     )
 
@@ -186,7 +186,7 @@ def _take(learner: Learner, batches: Iterable[Batch]) -> tuple[int, float]:
     count, waited_s, asked = 0, 0.0, time.perf_counter()
     for images, labels in batches:
         waited_s += time.perf_counter() - asked
-        train_step(learner, images, labels)
+        learner.step(images, labels)
         count += len(labels)
         asked = time.perf_counter()
     return count, waited_s

@@ -1,8 +1,106 @@
-"""From a folder of chest radiographs and a label table to a judged pneumonia classifier.
+"""Pneumonia classification on chest radiographs: DICOM files to a trained, evaluated and explained classifier.
 
-The command line (``pneumo-fast --help``) is a thin layer over the modules of this package; each command is one
-call: :func:`pneumo_fast.conversion.convert.convert`, :func:`pneumo_fast.training.train.train`,
-:func:`pneumo_fast.evaluation.evaluate.evaluate`. Nothing heavy is imported here. Not for clinical use.
+``import pneumo_fast as pf`` gives the whole public API, which ``docs/python.md`` shows. Each stage is a function of
+one frozen dataclass of options: :func:`convert` writes a dataset, :func:`train` a run folder, and :func:`evaluate`,
+:func:`explain` and :func:`report` judge the run. :class:`Loader` feeds a training loop of your own. The command line
+(``pneumo-fast --help``) makes the same calls. Every error that a person can cause is a :class:`PneumoError`.
+
+A name is imported when it is first used (PEP 562): options and errors load neither NumPy nor PyTorch.
+Not for clinical use.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+_NAMES = {
+    "conversion.convert": ("ConvertSummary", "convert"),
+    "conversion.options": ("ConvertConfig",),
+    "dataset.folder": ("Dataset",),
+    "dataset.selection": ("open_datasets",),
+    "dataset.verify": ("verify",),
+    "errors": (
+        "ConfigError", "ConvertError", "DatasetError", "DeviceError", "LabelError", "PneumoError", "RejectedImageError",
+        "RunError", "TrainingError", "TrainingStoppedError",
+    ),
+    "evaluation.compare": ("Comparison", "compare"),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.options": ("EvaluateConfig",),
+    "evaluation.results": ("Evaluation",),
+    "explanation.explain": ("explain",),
+    "explanation.options": ("ExplainConfig",),
+    "explanation.results": ("Explanation",),
+    "loading.augment": ("Augmentation",),
+    "loading.loader": ("Loader",),
+    "loading.options": ("LoadConfig", "ShowConfig"),
+    "loading.order": ("Rank",),
+    "loading.preview": ("ShowSummary", "show"),
+    "phantoms.make": ("PhantomSet", "make_phantoms"),
+    "phantoms.options": ("PhantomConfig",),
+    "radiograph.read": ("Radiograph", "read_radiograph"),
+    "reporting.options": ("ReportConfig",),
+    "reporting.report": ("ReportSummary", "report"),
+    "run.model": ("build_model",),
+    "training.options": ("TrainConfig",),
+    "training.train": ("TrainSummary", "train"),
+}  # fmt: skip
+"""The public names, by the module that defines them; the imports below tell them to type checkers and editors."""
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = list(_MODULE_OF)
+
+if TYPE_CHECKING:
+    from pneumo_fast.conversion.convert import ConvertSummary as ConvertSummary
+    from pneumo_fast.conversion.convert import convert as convert
+    from pneumo_fast.conversion.options import ConvertConfig as ConvertConfig
+    from pneumo_fast.dataset.folder import Dataset as Dataset
+    from pneumo_fast.dataset.selection import open_datasets as open_datasets
+    from pneumo_fast.dataset.verify import verify as verify
+    from pneumo_fast.errors import ConfigError as ConfigError
+    from pneumo_fast.errors import ConvertError as ConvertError
+    from pneumo_fast.errors import DatasetError as DatasetError
+    from pneumo_fast.errors import DeviceError as DeviceError
+    from pneumo_fast.errors import LabelError as LabelError
+    from pneumo_fast.errors import PneumoError as PneumoError
+    from pneumo_fast.errors import RejectedImageError as RejectedImageError
+    from pneumo_fast.errors import RunError as RunError
+    from pneumo_fast.errors import TrainingError as TrainingError
+    from pneumo_fast.errors import TrainingStoppedError as TrainingStoppedError
+    from pneumo_fast.evaluation.compare import Comparison as Comparison
+    from pneumo_fast.evaluation.compare import compare as compare
+    from pneumo_fast.evaluation.evaluate import evaluate as evaluate
+    from pneumo_fast.evaluation.options import EvaluateConfig as EvaluateConfig
+    from pneumo_fast.evaluation.results import Evaluation as Evaluation
+    from pneumo_fast.explanation.explain import explain as explain
+    from pneumo_fast.explanation.options import ExplainConfig as ExplainConfig
+    from pneumo_fast.explanation.results import Explanation as Explanation
+    from pneumo_fast.loading.augment import Augmentation as Augmentation
+    from pneumo_fast.loading.loader import Loader as Loader
+    from pneumo_fast.loading.options import LoadConfig as LoadConfig
+    from pneumo_fast.loading.options import ShowConfig as ShowConfig
+    from pneumo_fast.loading.order import Rank as Rank
+    from pneumo_fast.loading.preview import ShowSummary as ShowSummary
+    from pneumo_fast.loading.preview import show as show
+    from pneumo_fast.phantoms.make import PhantomSet as PhantomSet
+    from pneumo_fast.phantoms.make import make_phantoms as make_phantoms
+    from pneumo_fast.phantoms.options import PhantomConfig as PhantomConfig
+    from pneumo_fast.radiograph.read import Radiograph as Radiograph
+    from pneumo_fast.radiograph.read import read_radiograph as read_radiograph
+    from pneumo_fast.reporting.options import ReportConfig as ReportConfig
+    from pneumo_fast.reporting.report import ReportSummary as ReportSummary
+    from pneumo_fast.reporting.report import report as report
+    from pneumo_fast.run.model import build_model as build_model
+    from pneumo_fast.training.options import TrainConfig as TrainConfig
+    from pneumo_fast.training.train import TrainSummary as TrainSummary
+    from pneumo_fast.training.train import train as train
+else:  # out of a type checker's sight, to which a module-level __getattr__ makes every name a good one
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -119,9 +119,14 @@ class Field(NamedTuple):
             raise ConfigError(self.option.refusal.format(least=self.option.least, most=self.option.most, **facts))
 
 
-@lru_cache
-def options_of(config: type) -> dict[str, Field]:
+def options_of(config: type[Any]) -> dict[str, Field]:
     """The options of a configuration, by the names of their fields; TypeError if a field has no :class:`Option`."""
+    key: Any = config
+    return _options_of(key)
+
+
+@lru_cache
+def _options_of(config: type[Any]) -> dict[str, Field]:
     hints = get_type_hints(config, include_extras=True)
     found = {}
     for field in fields(config):

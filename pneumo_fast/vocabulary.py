@@ -1,8 +1,8 @@
-"""Every word that an option can take, and what people call it."""
+"""Words that several parts share: what an option can be, the splits, and what every part has to say."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Dtype = Literal["float16", "uint8"]
 Layout = Literal["shards", "folder"]
@@ -18,7 +18,10 @@ Augment = Literal["none", "light", "strong"]
 Optimizer = Literal["adam", "adamw"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
 ScheduleName = Literal["none", "cosine", "onecycle"]
-SPLITS: Final = ("train", "val", "test")
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
+"""What people call each split."""
+NOT_CLINICAL: Final = "Research software: not for clinical use."
 
 
 def counted(number: int, thing: str) -> str:

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import binary_auroc
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import BEST
 from pneumo_fast.run.model import build_model
 
@@ -73,7 +73,7 @@ def trained_auroc(run: Path) -> float:
 def main(dataset_path: Path, run: Path) -> int:
     """Print the comparison; the exit code says whether training got far enough."""
     dataset = Dataset.open(dataset_path)
-    arch = load_checkpoint(run / BEST).arch
+    arch = load_trained(run / BEST).arch
     untrained = [untrained_model(arch, seed) for seed in range(UNTRAINED)]
     *by_chance, brightness = scores_auroc([*untrained, Brightness()], dataset, "val")
     (direction,) = scores_auroc([Brightness()], dataset, "train")

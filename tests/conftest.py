@@ -156,7 +156,7 @@ def reference_run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network in the place of ResNet-18, where any will do."""
 
-    def build(_name: str, _weights: str) -> nn.Module:
+    def build(*_: object) -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
         )

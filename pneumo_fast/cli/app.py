@@ -1,7 +1,7 @@
 """The command line: options become one frozen configuration and one call of the library.
 
-Only this module and :mod:`pneumo_fast.cli.commands` import typer. What is heavy (PyTorch, DALI, pandas) is imported
-inside the commands, so that ``--help`` answers at once.
+Only this module, :mod:`pneumo_fast.cli.commands` and :mod:`pneumo_fast.cli.arguments` import typer. What is heavy
+(PyTorch, DALI, pandas) is imported inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import typer
 from pneumo_fast import __version__
 from pneumo_fast.cli import commands
 from pneumo_fast.errors import PneumoError
+from pneumo_fast.vocabulary import NOT_CLINICAL
 
 app = typer.Typer(
     name="pneumo-fast",
-    help="From a folder of chest radiographs and a label table to a judged pneumonia classifier. "
-    "Research software: not for clinical use.",
+    help=f"From a folder of chest radiographs and a label table to a judged pneumonia classifier. {NOT_CLINICAL}",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

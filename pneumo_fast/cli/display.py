@@ -41,7 +41,6 @@ EPOCH_COLUMNS = {
     "wait_share": ("", "wait"),
 }
 """What is shown of an epoch, below two lines of headings."""
-NOT_CLINICAL = "Research software: not for clinical use."
 
 
 def set_up_logging() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from pneumo_fast.cli.display import NOT_CLINICAL, grid, out
+from pneumo_fast.cli.display import grid, out
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.explanation.results import Explanation
@@ -13,6 +13,7 @@ from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
+from pneumo_fast.vocabulary import NOT_CLINICAL
 
 _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
 

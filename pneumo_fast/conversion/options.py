@@ -37,16 +37,18 @@ class ConvertConfig:
     size: Annotated[
         int, Option("Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels")
     ] = 224
-    dtype: Annotated[Dtype, Option("Stored data type.", "float16 in [0, 1], or uint8 in 0..255.")] = "float16"
+    dtype: Annotated[Dtype, Option("Stored data type.", "`float16` in [0, 1], or `uint8` in 0..255.")] = "float16"
     layout: Annotated[
         Layout, Option("Shards, or one .npy file per image.", "The files lie in folders by split and label.")
     ] = "shards"
     shard_size: Annotated[
         int | None,
-        Option("Images in a shard.", "A 64th of the split, but 32 to 1024.", least=1, default="by the count"),
+        Option(
+            "Images in a shard.", "By default a 64th of the split, but 32 to 1024.", least=1, default="by the count"
+        ),
     ] = None
     decode: Annotated[
-        Decode, Option("JPEG at reduced scale, or in full.", "The smallest scale at least twice the stored size.")
+        Decode, Option("JPEG at reduced scale, or in full.", "`fast` is the smallest at least twice the stored size.")
     ] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
     workers: Annotated[int | None, Option("Worker processes.", least=1, default="one per core", decides=False)] = None
@@ -81,7 +83,7 @@ class ConvertConfig:
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
     hash_ids: Annotated[
         bool,
-        Option("Write pseudonyms instead of image ids.", "Instead of the paths of rejected files as well."),
+        Option("Write pseudonyms instead of image ids.", "And of the paths of rejected files."),
     ] = False
     hash_key: Annotated[
         Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)

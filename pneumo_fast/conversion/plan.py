@@ -76,7 +76,7 @@ def make_plan(
     table["split"] = assign_splits(table, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
     refuse_overlap(table)
     return Plan(
-        images=_cut(table.iloc[seeded_order(table["image_id"], seed, "storage")], shard_size),
+        images=cut_into_shards(table.iloc[seeded_order(table["image_id"], seed, "storage")], shard_size),
         rejects=tuple({key: reject[key] for key in ("path", "reason", "detail")} for reject in rejects),
         rows_without_file=int(without_file.sum()),
         files_without_row=files_without_row,
@@ -153,7 +153,7 @@ def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Pl
     return replace(labels, boxes=boxes), replace(plan, images=images, rejects=rejects)
 
 
-def _cut(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:
+def cut_into_shards(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:
     """Name the shard each image goes to; sizes depend on the counts alone, never on the number of workers."""
     parts = []
     for split in SPLITS:

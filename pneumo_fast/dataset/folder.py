@@ -1,4 +1,4 @@
-"""The dataset on disk (format 1): manifest, tables and shards. ``docs/format.md`` is the specification.
+"""Opens a dataset folder and checks it; :mod:`pneumo_fast.dataset.format` has the manifest and the columns.
 
 A shard is a plain ``.npy`` file of stacked images, little-endian and in C order, so ``np.load(..., mmap_mode="r")``
 reads it anywhere. The manifest is written last: a folder without one is no dataset.
@@ -26,7 +26,9 @@ class Dataset:
     """A dataset folder, opened and checked; nothing in it changes while it is open."""
 
     path: Path
+    """The folder."""
     manifest: Manifest
+    """``manifest.json``."""
     index: pd.DataFrame
     """One row per image with the columns of :data:`INDEX_TYPES`; text is ``""`` where unknown."""
     boxes: pd.DataFrame
@@ -90,6 +92,11 @@ class Dataset:
 
     def rows(self, split: str) -> pd.DataFrame:
         """Rows of the index that belong to a split, in storage order, numbered from 0.
+
+        Parameters
+        ----------
+        split : str
+            ``train``, ``val`` or ``test``.
 
         Raises
         ------

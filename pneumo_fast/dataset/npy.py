@@ -19,6 +19,11 @@ from pneumo_fast.files import atomic_file
 SCALES: Final = {"float16": 1.0, "uint8": 255.0}
 """Stored value of white, by stored data type; black is 0."""
 
+HALF_SHIFT: Final = 13
+HALF_FACTOR: Final = 2.0**112
+"""The bits of a float16 that is not negative, moved left by the one, are those of a float32 so many times smaller:
+the fastest exact cast. float32 has 13 more bits of mantissa, and an exponent bias that is higher by 112."""
+_SHIFT: Final = np.uint32(HALF_SHIFT)
 _REBIAS: Final = np.uint32((127 - 15) << 10)  # from float32's exponent bias to float16's
 Images = NDArray[np.float16] | NDArray[np.uint8]
 
@@ -68,7 +73,7 @@ class ShardWriter:
         self._files.__exit__(*error)
 
     def append(self, image: Images) -> None:
-        """Write one more image (size, size), of float16 or uint8, in C order."""
+        """Write one more image: float16 or uint8, shape (size, size), C order."""
         if not self._rows:
             self._file = self._files.enter_context(atomic_file(self._path, sync=False))
             self._image = image
@@ -114,12 +119,17 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def sums(image: Images) -> tuple[float, float]:
-    """Sum and squared sum of one stored image's values, which are in [0, 1], in float64."""
+    """Sum and sum of squares of one image's values in [0, 1], in float64.
+
+    Parameters
+    ----------
+    image : ndarray of float16 in [0, 1] or uint8 in 0..255, any shape, C order
+    """
     if image.dtype == np.uint8:
         unit, values = 1 / SCALES["uint8"], image.astype(np.float64).ravel()
-    else:  # moved left, the bits of a positive float16 are those of a float32 2**112 times smaller: the fastest cast
-        bits = image.view(np.uint16).astype(np.uint32) << np.uint32(13)
-        unit, values = 2.0**112, bits.view(np.float32).astype(np.float64).ravel()
+    else:
+        bits = image.view(np.uint16).astype(np.uint32) << _SHIFT
+        unit, values = HALF_FACTOR, bits.view(np.float32).astype(np.float64).ravel()
     return float(values.sum()) * unit, float(values @ values) * unit**2
 
 
@@ -135,11 +145,11 @@ def store_unit(values: NDArray[np.float32], out: Images) -> None:
         np.rint(values * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
         return
     bits = values.view(np.uint32)  # round in integers: NumPy's own conversion takes nearly three times as long
-    rounded = bits >> np.uint32(13)
+    rounded = bits >> _SHIFT
     rounded &= np.uint32(1)
     rounded += np.uint32(0xFFF)
     rounded += bits
-    rounded >>= np.uint32(13)
+    rounded >>= _SHIFT
     np.maximum(rounded, _REBIAS, out=rounded)  # what is smaller becomes 0
     rounded -= _REBIAS
     out.view(np.uint16)[...] = rounded

@@ -19,7 +19,18 @@ from pneumo_fast.errors import DatasetError
 
 
 def open_datasets(paths: Sequence[Path]) -> Dataset:
-    """Open one dataset, or several as one.
+    """Open one dataset, or several as one; see :func:`join_datasets`.
+
+    Raises
+    ------
+    DatasetError
+        If one is missing or damaged, or they differ in image size or stored data type.
+    """
+    return join_datasets([Dataset.open(path) for path in paths])
+
+
+def join_datasets(datasets: list[Dataset]) -> Dataset:
+    """Several datasets as one; one alone as it is.
 
     Splits are joined, train to train and so on, each dataset's images in the order given. Mean and standard
     deviation are those of all train images together. Patients who stand on both sides of the joint split are
@@ -28,9 +39,8 @@ def open_datasets(paths: Sequence[Path]) -> Dataset:
     Raises
     ------
     DatasetError
-        If one is missing or damaged, or they differ in image size or stored data type.
+        If they differ in image size or stored data type.
     """
-    datasets = [Dataset.open(path) for path in paths]
     first = datasets[0]
     if len(datasets) == 1:
         return first
@@ -49,11 +59,6 @@ def open_datasets(paths: Sequence[Path]) -> Dataset:
         boxes=pd.concat([dataset.boxes for dataset in datasets], ignore_index=True),
         identity=hashlib.sha256(" ".join(dataset.identity for dataset in datasets).encode()).hexdigest(),
     )
-
-
-def train_sizes(paths: Sequence[Path]) -> list[int]:
-    """Training images of each dataset, in the order given."""
-    return [len(Dataset.open(path).rows("train")) for path in paths]
 
 
 def _absolute(dataset: Dataset) -> pd.DataFrame:
@@ -94,6 +99,8 @@ def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
 
     Parameters
     ----------
+    folds : int
+        At least 2.
     fold : int
         From 1 to ``folds``.
 

@@ -57,10 +57,16 @@ def divide(images: pd.DataFrame, shares: Mapping[str, float], seed: int, purpose
 
     Parameters
     ----------
+    images : DataFrame
+        Columns ``image_id``, ``label`` (0 or 1), ``group`` (``""`` where unknown).
     shares : mapping
         Share of the images by name; they add up to 1.
     purpose : str
         Another purpose, another choice.
+
+    Returns
+    -------
+    ndarray of str, shape (images,)
     """
     fractions = np.array(list(shares.values()))
     unit = patient_units(images)

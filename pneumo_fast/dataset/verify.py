@@ -40,6 +40,13 @@ def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
 
     Reading and hashing release Python's lock, so one thread per core does.
 
+    Parameters
+    ----------
+    path : Path
+        The dataset folder.
+    on_progress : callable, optional
+        Called as (files checked, files) after each file of pixels.
+
     Returns
     -------
     list of str

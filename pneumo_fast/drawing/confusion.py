@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pneumo_fast.drawing.curves import images_judged
-from pneumo_fast.drawing.style import BLUE, INK, VERMILION, new_figure, to_png
+from pneumo_fast.drawing.style import BLUE, INK, VERMILION, clean_axes, images_judged, new_figure, to_png
 from pneumo_fast.formatting import percent
 from pneumo_fast.metrics.catalogue import ACCURACY, FN, FP, TN, TP
 from pneumo_fast.metrics.summary import Figures
@@ -57,8 +56,7 @@ def _confusion_panel(axes: Axes, result: ThresholdMetrics) -> None:
     axes.set_yticks([0, 1], ["labelled\nnegative", "labelled\npositive"], rotation=90, ha="right", va="center")
     axes.axhline(0.5, color="white", linewidth=3)
     axes.axvline(0.5, color="white", linewidth=3)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.spines[:].set_visible(False)
+    clean_axes(axes)
     title = "always negative" if result.threshold is None else f"threshold {result.threshold}"
     axes.set_title(f"{title}:  {ACCURACY.label} {percent(result.accuracy.value or 0.0)}", fontsize=11, color=INK, pad=8)
 

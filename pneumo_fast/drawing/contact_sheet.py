@@ -10,14 +10,12 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
-from matplotlib.patheffects import Normal, Stroke
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from pneumo_fast.drawing.style import DPI, GREY, INK, ORANGE, to_png
+from pneumo_fast.drawing.style import DPI, GREY, INK, ORANGE, box_outline, short_id, to_png
 
 PANEL_IN: Final = 1.6  # inches, side of an image on a contact sheet: 240 pixels
-LONGEST_ID: Final = 56  # characters that fit above the images of one row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +82,7 @@ def draw_contact_sheet(strips: Sequence[Strip], headings: Sequence[str], title: 
 
 
 def _strip_title(axes: Axes, x: float, y: float, strip: Strip) -> None:
-    image_id = strip.image_id if len(strip.image_id) <= LONGEST_ID else f"{strip.image_id[:LONGEST_ID]}…"
-    axes.text(x, y, f"label {strip.label}  ·  {image_id}", fontsize=9, color=INK, parse_math=False)
+    axes.text(x, y, f"label {strip.label}  ·  {short_id(strip.image_id)}", fontsize=9, color=INK, parse_math=False)
 
 
 def _image_panel(axes: Axes, x: float, y: float, panel: Panel) -> None:
@@ -93,7 +90,5 @@ def _image_panel(axes: Axes, x: float, y: float, panel: Panel) -> None:
     size = len(panel.image)
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=1, extent=(x, x + 1, y + 1, y), aspect="auto")
     for corners in panel.boxes:
-        outline = Polygon(corners / size + (x, y), fill=False, edgecolor=ORANGE, linewidth=1.4, joinstyle="miter")
-        outline.set_path_effects([Stroke(linewidth=3, foreground="black", alpha=0.6), Normal()])
-        axes.add_patch(outline)
+        outline = axes.add_patch(box_outline(corners / size + (x, y), ORANGE, width=1.4, halo=3))
         outline.set_clip_path(Rectangle((x, y), 1, 1, transform=axes.transData))

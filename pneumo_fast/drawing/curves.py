@@ -1,4 +1,4 @@
-"""Draws how a run went: loss and validation figures over its epochs."""
+"""The ROC and the precision-recall curve, with the operating point of every threshold."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from pneumo_fast.drawing.style import BLUE, FAINT, GREY, INK, VERMILION, new_figure, to_png
+from pneumo_fast.drawing.style import (
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    clean_axes,
+    images_judged,
+    new_figure,
+    to_png,
+)
 from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics.catalogue import (
     AUROC,
     AVERAGE_PRECISION,
-    MONITORED,
     PRECISION,
     SENSITIVITY,
     SPECIFICITY,
@@ -25,64 +38,14 @@ from pneumo_fast.metrics.intervals import LEVEL, Estimate
 from pneumo_fast.metrics.ranking import Curve
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
-from pneumo_fast.run.checkpoint import EpochRecord
-
-Line = tuple[str, str, str, str]
-"""Key of the history, label, colour, line style."""
-LOSSES: tuple[Line, ...] = (
-    ("train_loss", "training", BLUE, "--"),
-    ("val_loss", "validation", VERMILION, "-"),
-)
-FIGURES: tuple[Line, ...] = tuple(
-    (f"val_{name}", MONITORED[name].label, colour, style)
-    for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREY, ":"))
-)
-
-
-def draw_learning_curves(history: Sequence[EpochRecord], best_epoch: int) -> bytes:
-    """Draw the losses, and the figures of the validation split, over the epochs.
-
-    Parameters
-    ----------
-    history : sequence of dict
-        At least one epoch.
-    best_epoch : int
-        From 1; marked by an upright line.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
-    figure = new_figure(10.0, 4.4)
-    left, right = figure.subplots(1, 2)
-    _draw(left, "Loss", LOSSES, history, best_epoch)
-    _draw(right, "Validation", FIGURES, history, best_epoch)
-    return to_png(figure)
-
-
-def _draw(axes: Axes, title: str, lines: Sequence[Line], history: Sequence[EpochRecord], best_epoch: int) -> None:
-    epochs = [record["epoch"] for record in history]
-    axes.axvline(best_epoch, color=FAINT, linewidth=6, zorder=0, label=f"best: epoch {best_epoch}")
-    for key, label, colour, style in lines:
-        values = [record[key] for record in history]
-        axes.plot(epochs, values, style, color=colour, marker="o", markersize=3.5, label=label)
-    axes.set_title(title, fontsize=13, color=INK, loc="left")
-    axes.set_xlabel("epoch", fontsize=11, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.spines[:].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=9.5, frameon=False, labelcolor=INK)
-
 
 POINTS: Final = (
-    ("#D55E00", "o"),
-    ("#009E73", "s"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "^"),
-    ("#56B4E9", "v"),
-    ("#000000", "P"),
+    (VERMILION, "o"),
+    (GREEN, "s"),
+    (PURPLE, "D"),
+    (ORANGE, "^"),
+    (SKY, "v"),
+    (BLACK, "P"),
 )
 """Colour and shape of the operating points, in turn."""
 
@@ -162,8 +125,7 @@ def _square_figure(title: str, metrics: Figures, split: str) -> tuple[Figure, Ax
     axes.set_yticks(ticks)
     axes.grid(color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.spines[:].set_visible(False)
+    clean_axes(axes)
     axes.xaxis.label.set(fontsize=11, color=INK)
     axes.yaxis.label.set(fontsize=11, color=INK)
     return figure, axes
@@ -207,11 +169,6 @@ def _legend(figure: Figure, axes: Axes) -> None:
     crosses = f"crosses: {percent(LEVEL, 0)} intervals"
     axes.plot([], [], linestyle="none", marker="+", markersize=11, color=GREY, label=crosses)
     figure.legend(loc="outside lower center", fontsize=9.5, frameon=False, labelcolor=INK, handlelength=2.4)
-
-
-def images_judged(metrics: Figures, split: str) -> str:
-    """Which images a figure is of, and how many."""
-    return f"{split}, n = {metrics.n:,} ({metrics.positives:,} positive)"
 
 
 def _between(e: Estimate) -> str:

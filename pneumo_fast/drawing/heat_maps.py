@@ -7,17 +7,13 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
-from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from pneumo_fast.drawing.style import GREY, INK, to_png
+from pneumo_fast.drawing.style import GREY, INK, SKY, box_outline, short_id, to_png
 
-BOX: Final = "#56B4E9"  # of Okabe and Ito; apart from the heat's colours
 HEAT: Final = "inferno"
 STRONGEST: Final = 0.65  # opacity of the map's highest place
 SIDE_IN: Final = 1.9
-LONGEST_ID: Final = 56
 
 
 def draw_overlay(
@@ -45,9 +41,8 @@ def draw_overlay(
     """
     figure = Figure(figsize=(2 * SIDE_IN + 0.2, SIDE_IN + 0.45), dpi=150, facecolor="white")
     scale = float(heat.max()) or 1.0
-    short = image_id if len(image_id) <= LONGEST_ID else f"{image_id[:LONGEST_ID]}…"
     figure.text(0.02, 0.93, title, fontsize=8.5, color=INK, va="center", weight="bold")
-    figure.text(0.02, 0.855, short, fontsize=7, color=GREY, va="center", parse_math=False)
+    figure.text(0.02, 0.855, short_id(image_id), fontsize=7, color=GREY, va="center", parse_math=False)
     for left, shown in ((0.02, None), (0.51, heat / scale)):
         axes = figure.add_axes((left, 0.02, 0.47, 0.79))
         axes.set_axis_off()
@@ -61,7 +56,5 @@ def draw_overlay(
 def _outline(axes: Axes, boxes: tuple[NDArray[np.float64], ...], size: int) -> None:
     for corners in boxes:
         # imshow has pixel centres at whole numbers, so the image begins at -0.5
-        outline = Polygon(corners - 0.5, fill=False, edgecolor=BOX, linewidth=1.3, joinstyle="miter")
-        outline.set_path_effects([Stroke(linewidth=2.6, foreground="black", alpha=0.6), Normal()])
-        axes.add_patch(outline)
+        axes.add_patch(box_outline(corners - 0.5, SKY, width=1.3, halo=2.6))  # apart from the heat's colours
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))

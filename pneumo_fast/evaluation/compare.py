@@ -26,6 +26,7 @@ from pneumo_fast.metrics.intervals import (
     percentile_interval,
 )
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
 
@@ -35,7 +36,9 @@ class Difference:
 
     name: str
     a: float | None
+    """The first run's; None where the images do not define it."""
     b: float | None
+    """The second run's."""
     difference: Estimate
     """b - a, with the interval of the paired bootstrap by patient."""
 
@@ -63,6 +66,15 @@ class Comparison:
 def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Comparison:
     """Compare two evaluations and write ``comparison.json`` into the second's folder.
 
+    Parameters
+    ----------
+    a, b : Evaluation
+        Of the same images.
+    resamples : int
+        Resamples of the paired bootstrap, at least 100.
+    seed : int
+        Chooses the resamples.
+
     Raises
     ------
     RunError
@@ -84,10 +96,8 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
     )
     content = {"format": COMPARISON_FORMAT, "format_version": COMPARISON_VERSION, **asdict(comparison)}
     del content["path"]
-    try:
+    with writing(comparison.path):
         write_atomic(comparison.path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise RunError(f"{comparison.path} cannot be written ({error.strerror}): make room or allow writing") from error
     return comparison
 
 
@@ -148,10 +158,17 @@ def _difference(name: str, a: float | None, b: float | None, replicates: Values)
 def delong_test(labels: Labels, a: Scores, b: Scores) -> float | None:
     """Two-sided p value of the difference of two AUROCs on the same images.
 
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        0 or 1.
+    a, b : ndarray of float, shape (n,)
+        Scores of the two models.
+
     Returns
     -------
     float or None
-        None where the variance says nothing: fewer than two images of a class, or it is zero.
+        In [0, 1]; None where the variance says nothing: fewer than two images of a class, or it is zero.
 
     Notes
     -----
@@ -179,7 +196,7 @@ def _conclude(auroc: Estimate, p: float | None) -> str:
 
 
 def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """DeLong's structural components, whose means are both the AUROC.
+    """DeLong's structural components, in [0, 1], whose means are both the AUROC; parameters as of :func:`delong_test`.
 
     Returns
     -------

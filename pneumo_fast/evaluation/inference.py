@@ -20,7 +20,7 @@ from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.records import Fault, build, path_text
-from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
+from pneumo_fast.run.checkpoint import Trained, load_trained
 from pneumo_fast.run.folder import read_config
 from pneumo_fast.run.layout import BEST
 from pneumo_fast.run.model import build_model
@@ -67,7 +67,7 @@ class Judged:
     """A run and the images that it is judged on."""
 
     run: Path
-    checkpoint: Checkpoint
+    checkpoint: Trained
     dataset: Dataset
     """With the splits that the run was trained with."""
     model: nn.Module
@@ -101,7 +101,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     DeviceError
         If the device is not there.
     """
-    checkpoint = load_checkpoint(run / BEST)
+    checkpoint = load_trained(run / BEST)
     opened = _fold_of(checkpoint, open_datasets(_own_datasets(run) if dataset is None else [dataset]))
     place = resolve_device(device)
     return Judged(
@@ -174,7 +174,7 @@ def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) 
     return values
 
 
-def _fold_of(checkpoint: Checkpoint, dataset: Dataset) -> Dataset:
+def _fold_of(checkpoint: Trained, dataset: Dataset) -> Dataset:
     """The splits that the run was trained with, if it was trained on this dataset."""
     folds, fold = checkpoint.settings.get("folds"), checkpoint.settings.get("fold")
     if not (folds and fold) or dataset.identity != checkpoint.dataset_identity:
@@ -182,7 +182,7 @@ def _fold_of(checkpoint: Checkpoint, dataset: Dataset) -> Dataset:
     return select_fold(dataset, folds, fold, checkpoint.settings["seed"])
 
 
-def _load_model(checkpoint: Checkpoint, dataset: Dataset, run: Path) -> nn.Module:
+def _load_model(checkpoint: Trained, dataset: Dataset, run: Path) -> nn.Module:
     """The checkpoint's model, ready to judge images of the dataset's size."""
     if dataset.size != checkpoint.size:
         raise RunError(
@@ -200,7 +200,7 @@ def _load_model(checkpoint: Checkpoint, dataset: Dataset, run: Path) -> nn.Modul
     return model.eval()
 
 
-def _run_identity(run: Path, checkpoint: Checkpoint) -> RunIdentity:
+def _run_identity(run: Path, checkpoint: Trained) -> RunIdentity:
     return RunIdentity(
         path=path_text(run),
         checkpoint=BEST,

@@ -51,6 +51,10 @@ def halve(rows: pd.DataFrame, seed: int) -> NDArray[np.bool_] | None:
     ----------
     rows : DataFrame
         Columns ``image_id``, ``label`` and ``group``. Each half keeps the share of positives.
+
+    Returns
+    -------
+    ndarray of bool, shape (images,), or None
     """
     chosen = divide(rows, {"choose": 0.5, "report": 0.5}, seed, "halves") == "choose"
     return chosen if 0 < chosen.sum() < len(chosen) else None

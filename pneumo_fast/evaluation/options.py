@@ -52,9 +52,7 @@ class EvaluateConfig:
         float | None, Option("Predictive values for this share, too.", above=0, below=1, default="no")
     ] = None
     resamples: Resamples = 2000
-    seed: Annotated[
-        int, Option("Chooses resamples and halves.", "The resamples, and the halves of the validation split.")
-    ] = 0
+    seed: Annotated[int, Option("Chooses resamples and halves.", "The halves are of the validation split.")] = 0
     device: Device = "auto"
     batch_size: BatchSize = 64
 

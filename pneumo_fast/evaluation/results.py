@@ -14,8 +14,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.records import Fault, Head, build, parse, plain
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import EVAL, FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
 
 
@@ -233,7 +232,7 @@ def clear(folder: Path) -> None:
     RunError
         If the folder cannot be written.
     """
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(exist_ok=True)
         for name in (METRICS, PREDICTIONS, *FIGURES):
             (folder / name).unlink(missing_ok=True)
@@ -250,18 +249,10 @@ def write(evaluation: Evaluation) -> None:
     thresholds = tuple(r.threshold for r in evaluation.figures.thresholds if r.threshold is not None)
     files = {PREDICTIONS: predictions_csv(evaluation.predictions, thresholds), **_figures(evaluation)}
     metrics = json.dumps(to_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
-    with _writing(evaluation.folder):
+    with writing(evaluation.folder):
         for name, content in files.items():
             write_atomic(evaluation.folder / name, content)
         write_atomic(evaluation.folder / METRICS, metrics + "\n")
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error
 
 
 def _figures(evaluation: Evaluation) -> dict[str, bytes | str]:

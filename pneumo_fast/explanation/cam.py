@@ -95,7 +95,13 @@ def _output_of(model: nn.Module, layer: str) -> Iterator[list[torch.Tensor]]:
 
 
 def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width of each module's output that is a map of more than one place, in the order they are done."""
+    """Height and width of each module's output that is a map of more than one place, in the order they are done.
+
+    Parameters
+    ----------
+    images_nchw : Tensor of float32, shape (N, 1, H, W), normalized
+        Only the first is looked at.
+    """
     sizes: dict[str, tuple[int, int]] = {}
 
     def note(name: str) -> Callable[[nn.Module, object, object], None]:

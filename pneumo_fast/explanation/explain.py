@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -13,25 +13,24 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pneumo_fast.drawing.heat_maps import draw_overlay
-from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.inference import Judged, infer, open_run
 from pneumo_fast.evaluation.results import describe_intervals
-from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
+from pneumo_fast.explanation.cam import enlarge
+from pneumo_fast.explanation.maps import Maps
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
 from pneumo_fast.explanation.results import Drawn, Explanation, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import write_atomic
-from pneumo_fast.loading.reader import read_images
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, heat_map
-from pneumo_fast.run.model import build_model
 
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
@@ -59,7 +58,12 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
     """
     judged = open_run(config.run, config.dataset, config.device)
     rows = judged.dataset.rows(config.split)
-    maps = Maps(judged, rows, config)
+    with closing(Maps(judged, rows, config)) as maps:
+        return _explain(maps, config, on_progress)
+
+
+def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Explanation:
+    judged, rows = maps.judged, maps.rows
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
     inferred = part_of_whole(on_progress, 0, len(rows) + len(boxed))
@@ -71,7 +75,7 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
     peaks, energies = _look(maps, boxed, boxes, size, looked)
     randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / EXPLAIN
-    with _writing(folder):
+    with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
@@ -101,60 +105,6 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
         text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomic(folder / EXPLANATION, text + "\n")
     return explanation
-
-
-class Maps:
-    """Makes maps of a split's images, batch by batch.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of the index of the split.
-    """
-
-    def __init__(self, judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> None:
-        self.judged, self.rows = judged, rows
-        self._method, self._batch_size = config.method, config.batch_size
-        first = self.images(np.zeros(1, dtype=np.int64))
-        layers = map_layers(judged.model, self._normalized(first))
-        if not layers:
-            raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
-        if config.layer and config.layer not in layers:
-            raise ConfigError(f"layer {config.layer!r} is none that gives a map: use one of {', '.join(layers)}")
-        self.layer = config.layer or default_layer(layers)
-        self.map_size = layers[self.layer]
-
-    def __call__(
-        self, chosen: NDArray[np.int64], model: nn.Module | None = None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Maps (n, h, w) of some rows, as (rows, maps) for each batch; of another model of the same kind, perhaps."""
-        for start in range(0, len(chosen), self._batch_size):
-            batch = chosen[start : start + self._batch_size]
-            images = self._normalized(self.images(batch))
-            _, maps = class_maps(model or self.judged.model, self.layer, images, self._method)
-            yield batch, maps.cpu().numpy()
-
-    def images(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Images (n, size, size) of some rows, in [0, 1]."""
-        return read_images(self.judged.dataset, self.rows, chosen)
-
-    def _normalized(self, images: NDArray[np.float32]) -> torch.Tensor:
-        checkpoint = self.judged.checkpoint
-        ready = (torch.from_numpy(images)[:, None] - checkpoint.mean) / checkpoint.std
-        return ready.to(self.judged.device)
-
-    def random_model(self, chosen: NDArray[np.int64], seed: int) -> nn.Module:
-        """The same network with new weights, whose BatchNorm statistics are those of some images."""
-        with torch.random.fork_rng():
-            torch.manual_seed(abs(seed))
-            model = build_model(self.judged.checkpoint.arch).to(self.judged.device)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # so that one pass over the images sets them
-        several = chosen if len(chosen) > 1 else np.repeat(chosen, 2)  # BatchNorm learns nothing from a single value
-        with torch.no_grad():
-            model.train()(self._normalized(self.images(several)))
-        return model.eval()
 
 
 def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:
@@ -250,11 +200,3 @@ def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) ->
         yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as missed."
     if not drawn:
         yield "No image was drawn."
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror or error}): make room or allow writing") from error

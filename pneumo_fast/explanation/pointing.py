@@ -18,6 +18,7 @@ from pneumo_fast.metrics.intervals import Estimate, Groups, estimate, mean_inter
 Corners = tuple[NDArray[np.float64], ...]
 """Corners of each box, (4, 2), as x and y in pixels from the upper left corner of the stored image."""
 Map = NDArray[np.float32]
+"""Of one image, shape (h, w), at least 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ def inside(boxes: Corners, x: float, y: float) -> bool:
 
 
 def mask(boxes: Corners, size: int) -> NDArray[np.bool_]:
-    """The pixels (size, size) whose centres lie in one of the boxes."""
+    """The pixels whose centres lie in one of the boxes: bool, shape (size, size)."""
     at = np.arange(size) + 0.5
     covered = np.zeros((size, size), bool)
     for b in boxes:
@@ -83,7 +84,13 @@ def judge_boxes(
     Parameters
     ----------
     peaks : sequence
-        Of each image, what :func:`peak` gave.
+        Of each of n images, what :func:`peak` gave.
+    energies : sequence of float
+        Of each image, what :func:`energy_share` gave, in [0, 1].
+    boxes : sequence
+        Of each image, at least one.
+    size : int
+        Height and width of the images, in pixels.
     groups : ndarray of int64, shape (n,)
         Number of each image's patient.
     """
@@ -104,5 +111,5 @@ def judge_boxes(
 
 
 def hit(point: tuple[float, float] | None, boxes: Corners, size: int) -> bool:
-    """Whether a map's peak lies in a box."""
+    """Whether a map's peak (x and y in [0, 1]) lies in a box."""
     return point is not None and inside(boxes, point[0] * size, point[1] * size)

@@ -44,6 +44,9 @@ THREADS = 4  # reading threads at most; beyond the cores they only wait for each
 class Loader:
     """Batches of one split, normalized, on the device.
 
+    A batch is images, float32, shape (N, 1, size, size), (pixel in [0, 1] - mean) / std; and labels, float32, shape
+    (N,), 0 or 1; both on the device, and both valid until the next batch is asked for.
+
     Parameters
     ----------
     dataset : Dataset
@@ -133,7 +136,7 @@ class Loader:
         Parameters
         ----------
         epoch : int
-            Chooses the order, where it is not storage order.
+            From 0; chooses the order, where it is not storage order.
 
         Yields
         ------

@@ -1,12 +1,9 @@
-"""Which rows make up which batch: a pure function of (seed, epoch, batch), at any position in constant time.
+"""Which rows make up which batch, and which process takes which of them: a pure function of (seed, epoch, batch).
 
-Nothing is stored between calls, so two readers that agree on the numbers agree on the rows, a run can resume
-anywhere, and a permutation of ten million rows costs no memory. The permutation is a Feistel network over
-``ceil(sqrt(n))`` squared (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): positions that fall
-outside ``n`` are encrypted again until they fall inside.
-
-A sampler maps positions in an epoch to rows; :class:`Order` cuts the positions into batches. The number of processes
-plays no part in either: each process takes its share of every batch.
+Nothing is stored between calls, so two readers that agree on the numbers agree on the rows, and a run can resume
+anywhere. A sampler (:mod:`pneumo_fast.loading.samplers`) maps positions in an epoch to rows; :class:`Order` cuts the
+positions into batches. The number of processes plays no part in either: each process (:class:`Rank`) takes its share of
+every batch.
 """
 
 from __future__ import annotations
@@ -84,7 +81,7 @@ class Order:
         return self.rows_of(epoch, range(batch, batch + 1))[0]
 
     def rows_of(self, epoch: int, batches: range) -> list[Rows]:
-        """Row numbers of some batches that follow each other: the same, worked out at once."""
+        """Row numbers of some batches that follow each other: what :meth:`rows` gives of each, worked out at once."""
         if not 0 <= batches.start < batches.stop <= len(self):
             lacking = batches.start if not 0 <= batches.start < len(self) else batches.stop - 1
             raise IndexError(f"batch {lacking} of an epoch of {len(self)}")
@@ -100,7 +97,9 @@ class Rank:
     """Which process this is, of how many that share every batch."""
 
     number: int = 0
+    """From 0."""
     world_size: int = 1
+    """Processes, at least 1."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -118,6 +117,6 @@ class Rank:
             )
 
     def share(self, rows: Rows) -> Rows:
-        """The rows of a batch that are this process's: a stretch of it, at most one row longer than any other's."""
+        """The rows of a batch, int64, (n,), that are this process's: a stretch, at most one longer than any other's."""
         first, stop = (len(rows) * number // self.world_size for number in (self.number, self.number + 1))
         return rows[first:stop]

@@ -6,6 +6,7 @@ ones that a radiograph may undergo.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +19,7 @@ from pneumo_fast.drawing.contact_sheet import Panel, Strip, draw_contact_sheet
 from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.augment import Augmentation, Draws, apply, move_points, noise_field
 from pneumo_fast.loading.options import ShowConfig
-from pneumo_fast.loading.reader import read_images
+from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows, permute
 from pneumo_fast.radiograph.resize import stored_boxes
 
@@ -31,10 +32,11 @@ class ShowSummary:
     """What is on the sheet."""
 
     images: int
+    """Images shown."""
     boxes: int
-    """Of these images, as stored."""
+    """Boxes of these images, as stored."""
     versions: int
-    """Of each image, the stored one included."""
+    """Versions of each image, the stored one included."""
 
 
 def show(config: ShowConfig) -> ShowSummary:
@@ -48,7 +50,8 @@ def show(config: ShowConfig) -> ShowSummary:
     dataset = Dataset.open(config.dataset)
     index = dataset.rows(config.split)
     rows = choose_rows(index["label"].to_numpy(dtype=np.int64), config.count, config.seed)
-    stored = read_images(dataset, index, rows)
+    with closing(ShardReader(dataset, index)) as reader:
+        stored = reader.read_unit(rows)
     augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
     draws = [augmentation.draw(epoch, rows, dataset.size) for epoch in range(EPOCHS)]
     versions = [_augmented(stored, drawn) for drawn in draws]
@@ -75,6 +78,10 @@ def choose_rows(labels: NDArray[np.int64], count: int, seed: int) -> Rows:
     ----------
     labels : ndarray of int64, shape (n,)
         0 or 1.
+
+    Returns
+    -------
+    ndarray of int64, shape (at most ``count``,)
     """
     shuffled = permute(np.arange(len(labels), dtype=np.int64), len(labels), seed, 0)
     positive, negative = shuffled[labels[shuffled] == 1], shuffled[labels[shuffled] == 0]

@@ -52,7 +52,7 @@ def _close_all(descriptors: NDArray[np.int32]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where some images lie."""
+    """Where some images lie; each array has one value per image."""
 
     shard: Rows
     """Number of each image's shard."""
@@ -82,6 +82,7 @@ class ShardReader:
         self.shape = dataset.manifest.image_shape
         self.dtype = dataset.dtype
         self.image_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        self._white = np.float32(dataset.scale)
         self._folder = dataset.path
         names, codes = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
         self._names = [str(name) for name in names]
@@ -125,8 +126,19 @@ class ShardReader:
             self._read_run(int(places.shard[start]), int(row[start]), out[start:stop])
         self.check_unchanged(places)
 
+    def read_unit(self, rows: Rows) -> NDArray[np.float32]:
+        """Some images, float32 in [0, 1], shape (n, size, size), in the order of ``rows``; see :meth:`read_into`."""
+        images = np.empty((len(rows), *self.shape), dtype=self.dtype)
+        self.read_into(rows, images)
+        return images.astype(np.float32) / self._white
+
     def locate(self, rows: Rows) -> Places:
         """Where images lie; their shards are opened, as far as files may be kept open.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers within the split.
 
         Raises
         ------
@@ -211,27 +223,3 @@ class ShardReader:
 
     def _path(self, shard: int) -> Path:
         return self._folder / self._names[shard]
-
-
-def read_images(dataset: Dataset, index: pd.DataFrame, rows: Rows) -> NDArray[np.float32]:
-    """Some images of a split.
-
-    Parameters
-    ----------
-    index : DataFrame
-        Rows of the index, as :meth:`pneumo_fast.dataset.folder.Dataset.rows` gives them.
-    rows : ndarray of int64, shape (n,)
-        Which of these.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, size, size)
-        In [0, 1].
-    """
-    reader = ShardReader(dataset, index)
-    images = np.empty((len(rows), *reader.shape), dtype=reader.dtype)
-    try:
-        reader.read_into(rows, images)
-    finally:
-        reader.close()
-    return images.astype(np.float32) / np.float32(dataset.scale)

@@ -1,4 +1,4 @@
-"""Samplers: which row stands at which position of an epoch."""
+"""Samplers: which row stands at which position of an epoch, at any position in constant time."""
 
 from __future__ import annotations
 
@@ -125,7 +125,17 @@ class Weighted:
 
 
 def balanced_weights(categories: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Weights (n,) that make every category as likely as any other: one over the number of its rows."""
+    """Weights that make every category as likely as any other: one over the number of its rows.
+
+    Parameters
+    ----------
+    categories : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        In (0, 1].
+    """
     _, code, counts = np.unique(categories, return_inverse=True, return_counts=True)
     weights: NDArray[np.float64] = 1.0 / counts[code]
     return weights
@@ -197,13 +207,20 @@ def _windows(sampler: Windowed, epoch: int) -> _Layout:
 
 
 def shard_sizes(shards: NDArray[np.generic]) -> tuple[int, ...]:
-    """Rows of each shard, given the shard of each row in storage order."""
+    """Rows of each shard, given the shard of each row (shape (n,)) in storage order."""
     starts = np.flatnonzero(np.concatenate([[True], shards[1:] != shards[:-1]]))
     return tuple(np.diff([*starts, len(shards)]).tolist())
 
 
 def parts_by_share(sizes: Sequence[int], shares: Sequence[float]) -> tuple[Part, ...]:
     """The longest epoch in which the stretches have the given shares and no row comes twice.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Rows of each stretch.
+    shares : sequence of float
+        Each above 0; their ratios count.
 
     Raises
     ------

@@ -25,11 +25,15 @@ class Bin:
     """The images whose probability lies in [low, high); the last bin holds 1 as well."""
 
     low: float
+    """Lower end, in [0, 1)."""
     high: float
+    """Upper end, in (0, 1]."""
     n: int
     """Images, at least 1."""
     mean_probability: float
+    """Mean probability of these images, in [0, 1]."""
     positive_share: float
+    """Share of positives among them, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +41,12 @@ class Quality:
     """How good the probabilities are as probabilities; the lower, the better."""
 
     brier: Estimate
-    """Mean squared difference from the label: Brier, Monthly Weather Review 78 (1950) 1, for one class."""
+    """Mean squared difference from the label, in [0, 1]: Brier, Monthly Weather Review 78 (1950) 1, for one class."""
     log_loss: Estimate
     """Mean of -ln(probability of the true class), in nats."""
     ece: Estimate
-    """Expected calibration error: over :data:`BINS` equal bins, the mean distance between the mean probability and the
-    share of positives, weighted by images (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+    """Expected calibration error, in [0, 1]: over :data:`BINS` equal bins, the mean distance between the mean
+    probability and the share of positives, weighted by images (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
     reliability: tuple[Bin, ...]
     """The bins that hold an image."""
 
@@ -92,10 +96,10 @@ class Calibration:
     log_pos_weight: float
     """Natural logarithm of the loss's weight of a positive image."""
     temperature: float
-    """From :data:`COLDEST` to :data:`HOTTEST`."""
+    """Divides the logit; from :data:`COLDEST` to :data:`HOTTEST`."""
 
     def apply(self, logits: Scores) -> Values:
-        """Calibrated logits, float64, of the same shape and in the same order."""
+        """Calibrated logits, float64, shape (n,), in the order of ``logits``."""
         return (logits.astype(np.float64) - self.log_pos_weight) / self.temperature
 
 
@@ -104,6 +108,11 @@ def calibrate(sample: Sample, pos_weight: float) -> Calibration | None:
 
     The loss is convex in 1 / temperature, and its slope's sign is searched by halving. A model that separates the
     classes, or ranks them the wrong way round, has no best temperature: it gets the nearer bound.
+
+    Parameters
+    ----------
+    pos_weight : float
+        The loss's weight of a positive image, above 0.
     """
     if not sample.two_classes:
         return None

@@ -1,6 +1,7 @@
-"""How far a figure can be trusted: what an estimate is, and intervals that follow from a formula.
+"""How far a figure can be trusted: what an estimate is, and the intervals by bootstrap over patients and by Wilson.
 
-:mod:`pneumo_fast.metrics.intervals` makes the intervals that do not.
+The bootstrap draws patients with replacement, each with all of its images (Efron and Tibshirani, An Introduction to the
+Bootstrap, 1993, chapter 13). Wilson's score interval is for shares of 0 and 1, which no resample changes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ LEVEL: Final = 0.95
 """Confidence level of every interval."""
 Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 """The standard normal's quantile that belongs to it."""
+CHUNK: Final = 2**19
+"""Weights that are worked on together: they stay in a core's cache."""
+LEAST_DEFINED: Final = 0.9
+"""Share of the resamples in which a figure must have a value, for an interval to be given."""
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
+Groups = NDArray[np.int64]
+"""Number of each image's patient, from 0, without gaps."""
+Values = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
@@ -71,18 +79,12 @@ def wilson_interval(part: int, whole: int) -> Interval:
     return low, high
 
 
-CHUNK: Final = 2**19
-"""Weights that are worked on together: they stay in a core's cache."""
-LEAST_DEFINED: Final = 0.9
-"""Share of the resamples in which a figure must have a value, for an interval to be given."""
-
-Groups = NDArray[np.int64]
-"""Number of each image's patient, from 0, without gaps."""
-Values = NDArray[np.float64]
-
-
 def group_numbers(groups: pd.Series[str]) -> Groups:
     """Number the patients; an image without one (``""``) gets a number of its own.
+
+    Parameters
+    ----------
+    groups : Series of str, length ``images``
 
     Returns
     -------
@@ -103,7 +105,17 @@ class Bootstrap:
     """Chooses the resamples."""
 
     def draws(self, groups: Groups) -> Iterator[NDArray[np.float32]]:
-        """How often each patient is drawn, in whole numbers; blocks of shape (resamples of the block, patients)."""
+        """How often each patient is drawn.
+
+        Parameters
+        ----------
+        groups : ndarray of int64, shape (n,)
+
+        Yields
+        ------
+        ndarray of float32, shape (resamples of the block, patients)
+            Whole numbers; the blocks together have ``resamples`` rows.
+        """
         patients = int(groups.max()) + 1
         random = np.random.default_rng(abs(self.seed))
         block = max(1, CHUNK // len(groups))
@@ -129,6 +141,12 @@ class Bootstrap:
 
     def ranked(self, labels: Labels, scores: NDArray[np.floating], groups: Groups, levels: tuple[float, ...]) -> Values:
         """Figures that depend on the order of the scores alone, resampled; see :func:`rank_figures`.
+
+        Parameters
+        ----------
+        labels, groups : ndarray of int64, shape (n,)
+        scores : ndarray of float, shape (n,)
+            In any order.
 
         Returns
         -------
@@ -184,7 +202,7 @@ def rank_figures(
 
 
 def percentile_interval(replicates: Values) -> Interval | None:
-    """Interval at :data:`~pneumo_fast.metrics.intervals.LEVEL` between percentiles of a resampled figure.
+    """Interval at :data:`LEVEL` between percentiles of a resampled figure.
 
     Parameters
     ----------
@@ -211,6 +229,11 @@ def mean_interval(values: Values, groups: Groups, *, resamples: int, seed: int) 
     values : ndarray of float64, shape (n,)
     groups : ndarray of int64, shape (n,)
         Numbers of the patients; they need not be without gaps.
+
+    Returns
+    -------
+    (low, high) : tuple of float, or None
+        See :func:`percentile_interval`.
     """
     groups = np.unique(groups, return_inverse=True)[1]
     sums = Bootstrap(resamples=resamples, seed=seed).sums(groups, np.stack([values, np.ones_like(values)], axis=1))

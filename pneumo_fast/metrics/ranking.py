@@ -25,7 +25,9 @@ class SensitivityAt:
     """The highest sensitivity that some threshold gives at no less than a specificity."""
 
     specificity: float
+    """One of :data:`LEVELS`."""
     sensitivity: Estimate
+    """In [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,9 @@ class SpecificityAt:
     """The highest specificity that some threshold gives at no less than a sensitivity."""
 
     sensitivity: float
+    """One of :data:`LEVELS`."""
     specificity: Estimate
+    """In [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +45,13 @@ class Ranking:
     """What depends on the order of the images alone."""
 
     auroc: Estimate
-    """Area under the ROC curve."""
+    """Area under the ROC curve, in [0, 1]."""
     average_precision: Estimate
-    """Area under the precision-recall steps."""
+    """Area under the precision-recall steps, in [0, 1]."""
     sensitivity_at_specificity: tuple[SensitivityAt, ...]
+    """One per level."""
     specificity_at_sensitivity: tuple[SpecificityAt, ...]
+    """One per level."""
 
 
 def rank(sample: Sample, bootstrap: Bootstrap) -> Ranking:
@@ -73,12 +79,20 @@ def rank(sample: Sample, bootstrap: Bootstrap) -> Ranking:
 
 
 def auroc(labels: Labels, scores: Scores) -> float:
-    """Area under the ROC curve; both classes are there."""
+    """Area under the ROC curve, in [0, 1].
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        0 or 1, both at least once.
+    scores : ndarray of float, shape (n,)
+        Finite; the higher, the more likely positive.
+    """
     return _rounded(tm.binary_auroc(ranks(scores), torch.tensor(labels)))
 
 
 def average_precision(labels: Labels, scores: Scores) -> float:
-    """Area under the precision-recall steps; both classes are there."""
+    """Area under the precision-recall steps, in [0, 1]; parameters as of :func:`auroc`."""
     return _rounded(tm.binary_average_precision(ranks(scores), torch.tensor(labels)))
 
 
@@ -86,6 +100,10 @@ def ranks(scores: Scores) -> torch.Tensor:
     """Scores in [0, 1] with the order and the ties of the given ones.
 
     torchmetrics guesses from the range whether it was given logits, and would squash them into float32 ties.
+
+    Returns
+    -------
+    Tensor of float64, shape (n,)
     """
     _, place = np.unique(scores, return_inverse=True)
     return torch.from_numpy(place / max(int(place.max()), 1))
@@ -101,19 +119,19 @@ class Curve:
     """Points of a curve in the order of falling thresholds; both axes in [0, 1]."""
 
     x: NDArray[np.float64]
-    """False positive rate (ROC) or recall (precision-recall), never falling."""
+    """Shape (points,): false positive rate (ROC) or recall (precision-recall), never falling."""
     y: NDArray[np.float64]
-    """True positive rate (ROC) or precision (precision-recall)."""
+    """Shape (points,): true positive rate (ROC) or precision (precision-recall)."""
 
 
 def roc_curve(labels: Labels, logits: Scores) -> Curve:
-    """Every point of the ROC curve, from (0, 0) to (1, 1); needs both classes."""
+    """Every point of the ROC curve, from (0, 0) to (1, 1); parameters as of :func:`auroc`."""
     x, y, _ = tm.binary_roc(ranks(logits), torch.tensor(labels))
     return Curve(x=x.double().numpy(), y=y.double().numpy())
 
 
 def precision_recall_curve(labels: Labels, logits: Scores) -> Curve:
-    """Every measured point of the precision-recall curve, by rising recall; needs both classes.
+    """Every measured point of the precision-recall curve, by rising recall; parameters as of :func:`auroc`.
 
     Average precision is the area under the steps that hold each precision from the recall before it.
     """

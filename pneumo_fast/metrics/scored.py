@@ -22,7 +22,7 @@ class Sample:
     labels: Labels
     """int64, shape (n,), n at least 1: 0 or 1."""
     logits: Scores
-    """Shape (n,), finite."""
+    """Floating, shape (n,), finite."""
     groups: Groups
     """int64, shape (n,): number of each image's patient, from 0, without gaps."""
 
@@ -61,21 +61,28 @@ class Sample:
 
     @cached_property
     def probabilities(self) -> Probabilities:
-        """Sigmoid of the logits in float64, so that the stored value decides the class without further rounding."""
+        """Sigmoid of the logits, shape (n,), in [0, 1]; float64, so that the class follows without further rounding."""
         return sigmoid(self.logits)
 
     def take(self, chosen: NDArray[np.bool_], logits: Scores | None = None) -> Sample:
-        """Some of the images, perhaps with other logits."""
+        """Some of the images, perhaps with other logits.
+
+        Parameters
+        ----------
+        chosen : ndarray of bool, shape (n,)
+        logits : ndarray of float, shape (n,), optional
+            Of all images, the chosen ones and the others.
+        """
         groups = np.unique(self.groups[chosen], return_inverse=True)[1]
         values = self.logits if logits is None else logits
         return Sample(labels=self.labels[chosen], logits=values[chosen], groups=groups)
 
 
 def sigmoid(logits: Scores) -> Probabilities:
-    """Probabilities in float64."""
+    """Probabilities, float64 in [0, 1], of the shape of ``logits``."""
     return torch.tensor(logits, dtype=torch.float64).sigmoid().numpy()
 
 
 def call_positive(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
-    """Say which images are called positive: those with ``probability >= threshold``."""
+    """Which images are called positive, bool, shape (n,): those with ``probability >= threshold``, both in [0, 1]."""
     return probabilities >= threshold

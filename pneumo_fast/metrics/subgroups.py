@@ -38,7 +38,9 @@ class Subgroup:
     positives: int
     """Images labelled 1."""
     prevalence: Estimate
+    """Share of positives, in [0, 1]."""
     auroc: Estimate
+    """In [0, 1]."""
     against_all: bool
     """Whether its AUROC is against all images of the class that it does not have."""
     sensitivity: Estimate
@@ -52,8 +54,9 @@ class ViewOnly:
     """What the view position alone scores: each image gets the share of positives that its view had in training."""
 
     auroc: Estimate
+    """In [0, 1]."""
     rates: dict[str, float]
-    """Share of positives in the train split, by view; ``""`` is an unknown view."""
+    """Share of positives in the train split, in [0, 1], by view; ``""`` is an unknown view."""
 
 
 def judge_subgroups(sample: Sample, rows: pd.DataFrame, threshold: float, bootstrap: Bootstrap) -> tuple[Subgroup, ...]:
@@ -62,7 +65,9 @@ def judge_subgroups(sample: Sample, rows: pd.DataFrame, threshold: float, bootst
     Parameters
     ----------
     rows : DataFrame
-        The sample's rows of the index, in its order.
+        The sample's n rows of the index, in its order: the columns :data:`COLUMNS`, text.
+    threshold : float
+        Probability in [0, 1] from which an image is called positive.
     """
     found = []
     for column in COLUMNS:
@@ -77,7 +82,7 @@ def judge_subgroups(sample: Sample, rows: pd.DataFrame, threshold: float, bootst
 
 
 def bands(ages: pd.Series[str]) -> pd.Series[str]:
-    """Bands such as ``18-39`` and ``80+`` for ages in years (text; ``""`` is unknown)."""
+    """Bands such as ``18-39`` and ``80+`` for ages in years (text; ``""`` is unknown), one per age."""
     names = [f"{low}-{high - 1}" for low, high in pairwise(AGES)] + [f"{AGES[-1]}+"]
     years = pd.to_numeric(ages, errors="coerce")
     place = np.searchsorted(AGES, years.fillna(0), side="right") - 1

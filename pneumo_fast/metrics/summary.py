@@ -15,7 +15,9 @@ class Parts:
     """On which images thresholds and calibration were fitted, and on which they are judged."""
 
     chosen_on: str
+    """The images fitted on, in words."""
     reported_on: str
+    """The images judged on, in words."""
     n: int
     """Images reported on."""
     positives: int
@@ -27,9 +29,13 @@ class Calibrated:
     """A calibration, and what it does to the images reported on."""
 
     temperature: float
+    """Divides the logit."""
     log_pos_weight: float
+    """Comes off the logit before that."""
     before: Quality
+    """Of the plain probability."""
     after: Quality
+    """Of the calibrated one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +47,13 @@ class DecisionCurve:
     n: int
     """Images."""
     prevalence: float
-    """Their share of positives."""
+    """Their share of positives, in [0, 1]."""
     threshold: tuple[float, ...]
+    """Probabilities between 0 and 1, rising."""
     model: tuple[float, ...]
-    """Of the model's calls."""
+    """Net benefit of the model's calls at each, at most the prevalence."""
     treat_all: tuple[float, ...]
-    """Of calling every image positive."""
+    """That of calling every image positive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,7 +48,7 @@ class ThresholdMetrics:
     name: str
     """How people call it: the number, or how it was chosen."""
     threshold: float | None
-    """Probability from which an image is called positive; None for 'always negative'."""
+    """Probability in [0, 1] from which an image is called positive; None for 'always negative'."""
     scale: str
     """Which probability: ``plain`` or ``calibrated``."""
     accuracy: Estimate
@@ -87,6 +87,8 @@ def at_threshold(
 
     Parameters
     ----------
+    threshold : float
+        In [0, 1].
     prevalence : float, optional
         Share of positives, between 0 and 1, for which predictive values are wanted as well.
     """
@@ -147,7 +149,9 @@ def rates(counts: Values, threshold: float | None, prevalence: float | None = No
     counts : ndarray of float64, shape (b, 4)
         tn, fp, fn, tp.
     threshold : float, optional
-        For the net benefit: false alarms weigh threshold / (1 - threshold); None weighs them 0.
+        In [0, 1], for the net benefit: false alarms weigh threshold / (1 - threshold); None weighs them 0.
+    prevalence : float, optional
+        Between 0 and 1; adds ``ppv_at_prevalence`` and ``npv_at_prevalence``.
 
     Returns
     -------
@@ -180,10 +184,15 @@ def rates(counts: Values, threshold: float | None, prevalence: float | None = No
 def net_benefits(sample: Sample, thresholds: Sequence[float]) -> tuple[list[float], list[float]]:
     """Net benefit of calling positive by the sigmoid of the logits, and of calling every image positive.
 
+    Parameters
+    ----------
+    thresholds : sequence of float
+        In [0, 1).
+
     Returns
     -------
     model, treat_all : list of float
-        One value per threshold below 1; calling none positive has the benefit 0.
+        One value per threshold; calling none positive has the benefit 0.
     """
     at = np.asarray(thresholds)
     found, alarms = (_count_from(sample.probabilities[sample.labels == label], at) for label in (1, 0))
@@ -202,6 +211,7 @@ class Chosen:
     name: str
     """How it was chosen."""
     threshold: float
+    """In [0, 1]."""
 
 
 def choose(
@@ -212,9 +222,9 @@ def choose(
     Parameters
     ----------
     target_sensitivity, target_specificity : float
-        The highest threshold that reaches the one, the lowest that reaches the other.
+        In (0, 1]: the highest threshold that reaches the one, the lowest that reaches the other.
     cost_ratio : float, optional
-        False alarms that a missed positive is worth.
+        False alarms that a missed positive is worth, above 0.
 
     Notes
     -----

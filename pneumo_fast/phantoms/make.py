@@ -59,7 +59,14 @@ class Case(NamedTuple):
 def make_phantoms(config: PhantomConfig, on_progress: OnProgress = silent) -> PhantomSet:
     """Write synthetic radiographs and their tables into ``config.out``.
 
-    Each image depends on the configuration and on its own number only, so the bytes are the same on every call.
+    Each image depends on the configuration and on its own number only, so the bytes are the same on every call. A file
+    is JPEG Baseline of 8 bits, MONOCHROME2, ``size_px`` x ``size_px`` pixels; boxes are in pixels of it.
+
+    Parameters
+    ----------
+    config : PhantomConfig
+    on_progress : callable, optional
+        Called as (images made, images) after each image.
 
     Raises
     ------

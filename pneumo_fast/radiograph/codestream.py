@@ -119,6 +119,10 @@ def decode_grey_jpeg(frame: bytes, rows: int, columns: int, least: tuple[int, in
         The frame may be decoded at half, quarter or eighth scale, as long as it is at least this large: libjpeg
         then leaves the high frequencies out of its inverse transform.
 
+    Returns
+    -------
+    ndarray of uint8, shape (rows // scale, columns // scale), scale 1, 2, 4 or 8
+
     Raises
     ------
     RejectedImageError

@@ -1,4 +1,6 @@
-"""From stored pixel values to display values in [0, 1], as DICOM says: the greyscale curve of one image.
+"""From stored pixel values to display values in [0, 1], as DICOM says: every photometric rule is in here.
+
+A single-channel image has a greyscale curve; a grey picture stored in colour has its luminance, below.
 
 The order is that of the standard's pipeline (PS3.4 N.2): modality LUT or rescale, then VOI LUT or window, then
 presentation (inversion of MONOCHROME1). Each step maps one value to one value, so the whole is one curve, worked
@@ -19,12 +21,28 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.radiograph.header import Header, PixelFormat, Stored, first_number
+from pneumo_fast.radiograph.header import COLOUR, Header, PixelFormat, Stored, first_number
 from pneumo_fast.vocabulary import Window
 
 Values = NDArray[np.float64]
 
 LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
+GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
+LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def check_photometric(form: PixelFormat) -> None:
+    """Refuse a photometric interpretation that is not known, or has another number of samples than it must.
+
+    Raises
+    ------
+    RejectedImageError
+        ``unsupported`` or ``bad_header``.
+    """
+    if not form.is_grey and form.photometric not in COLOUR:
+        raise RejectedImageError("unsupported", "the Photometric Interpretation is not one of the known ones")
+    if form.samples != (3 if form.photometric in COLOUR - {"PALETTE COLOR"} else 1):
+        raise RejectedImageError("bad_header", f"{form.samples} samples per pixel with {form.photometric}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,16 +86,16 @@ def greyscale_curve(header: Header, bits_stored: int, *, signed: bool, window: W
             voi, intensity = _voi_lut(header, notes, negative=low < 0), "voi_lut"
         elif found := _window(header, low, high, notes):
             voi, intensity = found, "window"
-    inverted = _is_inverted(header, notes)
+    monochrome1 = _is_monochrome1(header, notes)
 
     def apply(stored: Values) -> Values:
         shown = voi(modality(stored))
-        return 1.0 - shown if inverted else shown
+        return 1.0 - shown if monochrome1 else shown  # the inversion of MONOCHROME1
 
     linear = None
     if intensity == "range" and not _items(header, "ModalityLUTSequence"):
         black, one = (modality(np.array([0.0, 1.0])) - low) / (high - low)
-        linear = (float(black - one), float(1.0 - black)) if inverted else (float(one - black), float(black))
+        linear = (float(black - one), float(1.0 - black)) if monochrome1 else (float(one - black), float(black))
     return Curve(apply=apply, linear=linear, intensity=intensity, notes=tuple(notes))
 
 
@@ -153,17 +171,17 @@ def _window(header: Header, low: float, high: float, notes: list[str]) -> Callab
     return lambda x: np.clip((x - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
-def _is_inverted(header: Header, notes: list[str]) -> bool:
+def _is_monochrome1(header: Header, notes: list[str]) -> bool:
     """MONOCHROME1 means low values are white; Presentation LUT Shape says the same once more, not twice.
 
     The DX module pairs INVERSE with MONOCHROME1 and IDENTITY with MONOCHROME2 (PS3.3 C.8.11.3.1.2). Where they
     contradict each other the Photometric Interpretation counts, being the one that every viewer obeys.
     """
-    inverted = str(header.get("PhotometricInterpretation")).strip().upper() == "MONOCHROME1"
+    monochrome1 = str(header.get("PhotometricInterpretation")).strip().upper() == "MONOCHROME1"
     shape = str(header.get("PresentationLUTShape") or "").strip().upper()
-    if (shape == "INVERSE" and not inverted) or (shape == "IDENTITY" and inverted):
+    if (shape == "INVERSE" and not monochrome1) or (shape == "IDENTITY" and monochrome1):
         notes.append("presentation_lut_contradicts")
-    return inverted
+    return monochrome1
 
 
 def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
@@ -204,8 +222,28 @@ def _items(header: Header, keyword: str) -> list[pydicom.Dataset]:
     return list(header.get(keyword) or [])
 
 
-GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
-LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+def grey_of_colour(header: Dataset, form: PixelFormat, stored: Stored) -> NDArray[np.float64]:
+    """A grey picture stored in colour, by luminance; a colour picture is rejected.
+
+    Parameters
+    ----------
+    stored : ndarray of integers, shape (rows, columns, 3), or (rows, columns) of palette indices
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, columns)
+        In [0, 1].
+
+    Raises
+    ------
+    RejectedImageError
+        ``colour``.
+    """
+    bits = form.stored
+    if form.photometric == "PALETTE COLOR":
+        stored = apply_color_lut(stored, header)[..., :3]
+        bits = 8 if stored.max() < 1 << 8 else 16
+    return grey_of_rgb(stored, (1 << bits) - 1)
 
 
 def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
@@ -216,6 +254,10 @@ def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
     rgb : ndarray of integers, shape (rows, columns, 3)
     white : int
         The value of white.
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, columns)
 
     Raises
     ------
@@ -229,7 +271,12 @@ def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
 
 
 def padding(header: Header, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
-    """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2)."""
+    """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2).
+
+    Returns
+    -------
+    ndarray of bool of the shape of ``stored``, or None where the file names no padding
+    """
     value, limit = first_number(header, "PixelPaddingValue"), first_number(header, "PixelPaddingRangeLimit")
     if value is None:
         return None
@@ -242,18 +289,3 @@ def as_stored(value: int, bits: int, *, signed: bool) -> int:
     """Padding values are often written with the wrong one of US and SS, or with bits that the pixels lose."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if signed and value >> (bits - 1) else value
-
-
-def grey_of_colour(header: Dataset, form: PixelFormat, stored: Stored) -> NDArray[np.float64]:
-    """A grey picture stored in colour, by luminance, in [0, 1]; a colour picture is rejected.
-
-    Raises
-    ------
-    RejectedImageError
-        ``colour``.
-    """
-    bits = form.stored
-    if form.photometric == "PALETTE COLOR":
-        stored = apply_color_lut(stored, header)[..., :3]
-        bits = 8 if stored.max() < 1 << 8 else 16
-    return grey_of_rgb(stored, (1 << bits) - 1)

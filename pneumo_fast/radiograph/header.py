@@ -22,7 +22,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.radiograph.plain_header import PIXEL_DATA, PREFIX, parse_plain
+from pneumo_fast.radiograph.plain_header import GREY, PIXEL_DATA, PREFIX, parse_plain
 
 _BLOCK: Final = 1 << 20
 
@@ -118,7 +118,6 @@ def first_number(header: Header, keyword: str) -> float | None:
 
 Stored = NDArray[np.integer]
 
-GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
 COLOUR: Final = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"}
 
 
@@ -157,6 +156,11 @@ class PixelFormat:
             signed=int(_or_default(header, "PixelRepresentation", 0)) == 1,
             notes=tuple(f"no_{keyword}" for keyword in expected if _is_empty(header.get(keyword))),
         )
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the image has one channel, from black to white or the reverse; else it is stored in colour."""
+        return self.photometric in GREY
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from pydicom.uid import UID
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.codestream import FrameInfo, Kind, decode_grey_jpeg, join_fragments, read_frame_info
-from pneumo_fast.radiograph.header import GREY, Header, PixelFormat, Stored
+from pneumo_fast.radiograph.header import Header, PixelFormat, Stored
 
 _JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
 _LOSSLESS: Final = ("gdcm", "pylibjpeg")
@@ -122,7 +122,7 @@ def _decode_codestream(
     expected = None if syntax is None else _KINDS.get(syntax, "jpeg_2000")
     other = info.kind != expected or (syntax == uid.JPEGBaseline8Bit and (info.bits != 8 or info.progressive))
     notes = ("other_syntax",) if other else ()
-    if info.kind == "jpeg" and info.bits == 8 and form.photometric in GREY:
+    if info.kind == "jpeg" and info.bits == 8 and form.is_grey:
         return decode_grey_jpeg(frame, form.rows, form.columns, least), notes
     if not isinstance(header, Dataset):
         header = _as_dataset(header)
@@ -184,7 +184,7 @@ def _pixels(header: Dataset, form: PixelFormat, plugin: str) -> Stored:
     if form.samples > 1 and header.get("PlanarConfiguration") is None:
         header.PlanarConfiguration = 0
     header.NumberOfFrames = 1
-    stored = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=form.photometric not in GREY)
+    stored = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=not form.is_grey)
     if stored.shape != form.shape:
         raise RejectedImageError("frame_mismatch", f"the frame is {stored.shape}, the header declares {form.shape}")
     return stored
@@ -204,7 +204,7 @@ def _check_length(header: Dataset, form: PixelFormat) -> None:
 def _corrected(stored: Stored, form: PixelFormat) -> tuple[Stored, tuple[str, ...]]:
     """Bits above Bits Stored may hold overlays or rubbish (PS3.5 8.1.1); the sign moves to its place."""
     unused = 8 * stored.itemsize - form.stored
-    if not unused or form.photometric not in GREY:
+    if not unused or not form.is_grey:
         return stored, ()
     masked = (stored << unused) >> unused  # shifts in the array's own signed or unsigned type
     return masked, () if np.array_equal(masked, stored) else ("high_bits_masked",)

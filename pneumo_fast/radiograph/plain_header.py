@@ -23,7 +23,6 @@ PIXEL_DATA: Final = 0x7FE00010
 _TRANSFER_SYNTAX: Final = 0x00020010
 _JPEG_BASELINE: Final = JPEGBaseline8Bit.encode()
 _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD
-_GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_VRS: Final = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _SHORT_VRS: Final = {
@@ -32,6 +31,8 @@ _SHORT_VRS: Final = {
 }  # fmt: skip
 _TEXT_VRS: Final = {b"CS", b"LO", b"UI", b"AS", b"SH"}
 PREFIX: Final = 132
+GREY: Final = {"MONOCHROME1", "MONOCHROME2"}
+"""Photometric interpretations of one grey channel."""
 
 _short = struct.Struct("<HH2sH").unpack_from
 _long = struct.Struct("<I").unpack_from
@@ -76,7 +77,7 @@ def _walk(data: bytes) -> dict[str, Any]:
             raise _NotPlainError
         if (keyword := _WANTED.get(tag)) is not None:
             header[keyword] = _value(vr, data[position : position + length])
-        if tag == PIXEL_DATA and header.get("PhotometricInterpretation") in _GREY:
+        if tag == PIXEL_DATA and header.get("PhotometricInterpretation") in GREY:
             return header
         position += length
     raise _NotPlainError

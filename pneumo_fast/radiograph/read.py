@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.radiograph.greyscale import Curve, apply_curve, grey_of_colour, greyscale_curve, padding
-from pneumo_fast.radiograph.header import COLOUR, GREY, Header, PixelFormat, first_number, parse_header
+from pneumo_fast.radiograph.greyscale import (
+    Curve,
+    apply_curve,
+    check_photometric,
+    grey_of_colour,
+    greyscale_curve,
+    padding,
+)
+from pneumo_fast.radiograph.header import Header, PixelFormat, first_number, parse_header
 from pneumo_fast.radiograph.metadata import Metadata, read_metadata, unknown_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.pixels import decode
@@ -145,10 +152,7 @@ def _check(header: Header, max_pixels: int) -> PixelFormat:
         raise RejectedImageError("multi_frame", f"{frames} frames")
     form = PixelFormat.of(header)
     check_size(form.rows, form.columns, max_pixels)
-    if form.photometric not in GREY | COLOUR:
-        raise RejectedImageError("unsupported", "the Photometric Interpretation is not one of the known ones")
-    if form.samples != (3 if form.photometric in COLOUR - {"PALETTE COLOR"} else 1):
-        raise RejectedImageError("bad_header", f"{form.samples} samples per pixel with {form.photometric}")
+    check_photometric(form)
     if form.allocated not in {8, 16, 32}:
         raise RejectedImageError("unsupported", f"{form.allocated} bits allocated")
     if not 1 <= form.stored <= form.allocated:
@@ -158,7 +162,7 @@ def _check(header: Header, max_pixels: int) -> PixelFormat:
 
 def _curve(header: Header, form: PixelFormat, window: Window) -> Curve | None:
     """The greyscale curve; colour has none."""
-    if form.photometric not in GREY:
+    if not form.is_grey:
         return None
     return greyscale_curve(header, form.stored, signed=form.signed, window=window)
 

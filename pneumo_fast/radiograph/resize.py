@@ -90,7 +90,20 @@ Boxes = tuple[NDArray[np.float64], ...]
 
 
 def stored_boxes(boxes: pd.DataFrame, size: int) -> Boxes:
-    """Corners (4, 2) of boxes in the stored image, given in source pixels with the source's size."""
+    """Corners of boxes in the stored image.
+
+    Parameters
+    ----------
+    boxes : DataFrame
+        Columns of ``boxes.csv``, in source pixels.
+    size : int
+        Height and width of the stored image, in pixels.
+
+    Returns
+    -------
+    tuple of ndarray of float64, shape (4, 2)
+        Of each box: x and y, in pixels of the stored image, clockwise from the upper left corner.
+    """
     corners = []
     columns = ["x", "y", "width", "height", "source_width", "source_height"]
     for x, y, w, h, source_width, source_height in boxes[columns].to_numpy(dtype=np.float64):

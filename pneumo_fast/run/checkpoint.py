@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on exactly where it stopped, or to be judged."""
+"""Checkpoints: what a run needs to be judged, or to resume exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import struct
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import write_atomic
-from pneumo_fast.run.layout import CHECKPOINT_FORMAT, LAST, PREVIOUS
+from pneumo_fast.run.layout import CHECKPOINT_FORMAT, FORMER_FORMAT, LAST, PREVIOUS
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _BAD_FILE = (
     OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
@@ -32,8 +33,8 @@ EpochRecord = dict[str, float | int]
 
 
 @dataclass(kw_only=True, slots=True)
-class Checkpoint:
-    """The state of a run between two steps."""
+class Trained:
+    """A model as some epochs left it, and what judging it needs."""
 
     arch: str
     """Name of the torchvision classifier."""
@@ -57,58 +58,112 @@ class Checkpoint:
     """Which figure it is: ``auroc``, ``ap``, ``loss`` or ``accuracy``."""
     history: list[EpochRecord]
     """One record per finished epoch."""
+    settings: dict[str, Any]
+    """The options that shape the result; resuming with others is refused."""
     model: dict[str, Any]
     """State of the model; in ``best.pt`` that which was validated, the average where there is one."""
-    loader: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, slots=True)
+class Resumable:
+    """A run between two steps: what is trained so far, and the states of all that goes on from there."""
+
+    trained: Trained
+    learner: dict[str, Any]
+    """State of the :class:`~pneumo_fast.training.learner.Learner`, but the model, which is that of ``trained``."""
+    loader: dict[str, Any]
     """Which batch comes next, within an epoch that has begun; empty between epochs."""
-    sums: list[float] = field(default_factory=list)
-    """What that epoch has added up so far."""
-    step: int = 0
-    """Steps of the run so far."""
-    skipped: list[int] = field(default_factory=lambda: [0, 0])
-    """Steps left out of the run: before the epoch under way, and as of the last look."""
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    """State of the optimizer; empty in ``best.pt``."""
-    scaler: dict[str, Any] = field(default_factory=dict)
-    """State of the gradient scaler."""
-    ema: dict[str, Any] = field(default_factory=dict)
-    """The averaged model's state and the number of its updates; empty where none is kept."""
-    buffers: list[torch.Tensor] = field(default_factory=list)
-    """BatchNorm's statistics as of the last look that found no step left out."""
-    random: list[torch.Tensor] = field(default_factory=list)
-    """State of PyTorch's random numbers: of the CPU, and of the GPU where one is used."""
-    machine: dict[str, Any] = field(default_factory=dict)
-    """Threads, processes, device: with others a resumed run is no longer equal to the last bit."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The options that shape the result; resuming with others is refused."""
+    session: dict[str, Any]
+    """State of the :class:`~pneumo_fast.training.session.Session`."""
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+STATES = ("learner", "loader", "session")
+"""What a checkpoint has beside the fields of :class:`Trained`, if training can resume from it."""
+
+
+def save_checkpoint(checkpoint: Trained | Resumable, path: Path) -> None:
     """Write a checkpoint atomically; the one that was there before stays beside it, if it is ``last.pt``."""
-    content = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    trained = checkpoint.trained if isinstance(checkpoint, Resumable) else checkpoint
+    content = {f.name: getattr(trained, f.name) for f in fields(trained)}
+    if isinstance(checkpoint, Resumable):
+        content |= {name: getattr(checkpoint, name) for name in STATES}
     buffer = io.BytesIO()
     torch.save({"format": CHECKPOINT_FORMAT, **content}, buffer)
     write_atomic(path, buffer.getvalue(), keep=path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
-def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoint:
-    """Read a checkpoint without running any code it may hold (``weights_only=True``).
+def load_trained(path: Path) -> Trained:
+    """Read what judging needs from a checkpoint, without running any code it may hold (``weights_only=True``).
 
     Raises
     ------
     RunError
         If the file is missing, damaged, or no checkpoint of this package.
     """
-    content = _read(path, device)
-    if not isinstance(content, dict) or content.pop("format", None) != CHECKPOINT_FORMAT:
+    content = _read_ours(path)
+    return _make(Trained, {name: value for name, value in content.items() if name not in STATES}, path)
+
+
+def load_resumable(path: Path) -> Resumable:
+    """Read a checkpoint from which training can resume, without running any code it may hold.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, damaged, or no such checkpoint.
+    """
+    content = _read_ours(path)
+    states = {name: content.pop(name) for name in STATES if name in content}
+    return _make(Resumable, {"trained": _make(Trained, content, path), **states}, path)
+
+
+def _read_ours(path: Path) -> dict[str, Any]:
+    """Content of a checkpoint of this package, in today's format."""
+    content = _read(path)
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found == FORMER_FORMAT:
+        return _from_former(content, path)
+    if found != CHECKPOINT_FORMAT:
         raise RunError(f"{path} is no checkpoint of this release ({CHECKPOINT_FORMAT!r} is expected): train again")
+    return cast("dict[str, Any]", content)
+
+
+def _from_former(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Today's content from that of the format before, in which the states were 11 fields beside the others."""
     try:
-        return Checkpoint(**content)
+        before, skipped = content.pop("skipped")
+        guard = {"buffers": content.pop("buffers"), "skipped": skipped}
+        learner = {name: content.pop(name) for name in ("optimizer", "scaler", "ema")}
+        session = {name: content.pop(name) for name in ("sums", "random", "machine")}
+        return content | {
+            "learner": {**learner, "guard": guard, "steps_done": content.pop("step")},
+            "session": {**session, "skipped_before": before},
+        }
+    except (LookupError, TypeError, ValueError) as error:
+        raise _other_fields(path, error) from error
+
+
+def _make(kind: type[T], values: dict[str, Any], path: Path) -> T:
+    try:
+        return kind(**values)
     except TypeError as error:
-        raise RunError(f"checkpoint {path} lacks or has extra fields ({error}): train again") from error
+        raise _other_fields(path, error) from error
 
 
-def read_weights(path: Path) -> dict[str, Any]:
+def _other_fields(path: Path, error: Exception) -> RunError:
+    return RunError(f"checkpoint {path} lacks or has extra fields ({error}): train again")
+
+
+class Weights(NamedTuple):
+    """Weights from a file."""
+
+    state: dict[str, Any]
+    """State dictionary of a model."""
+    size: int | None
+    """Height and width in pixels of the images that they were trained on; None where the file does not say."""
+
+
+def read_weights(path: Path) -> Weights:
     """The state of a model: of one of our checkpoints, or of a plain state dictionary.
 
     Raises
@@ -116,33 +171,21 @@ def read_weights(path: Path) -> dict[str, Any]:
     RunError
         If the file is missing, damaged, or holds neither.
     """
-    content = _read(path, None)
+    content = _read(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise RunError(f"{path} holds no weights: give a checkpoint or a state dictionary")
-    return state
+    size = content.get("size")
+    return Weights(state, size if isinstance(size, int) else None)
 
 
-def trained_size(path: Path) -> int | None:
-    """Height and width in pixels of the images that a checkpoint was trained on; None for files that do not say.
-
-    Raises
-    ------
-    RunError
-        If the file is missing or damaged.
-    """
-    content = _read(path, None)
-    size = content.get("size") if isinstance(content, dict) else None
-    return size if isinstance(size, int) else None
-
-
-def _read(path: Path, device: torch.device | None) -> Any:
+def _read(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             if archive.testzip() is not None:  # torch does not look at the checksums
                 raise ValueError("a checksum differs")
             warnings.simplefilter("ignore")  # about foreign pickles; the error below says enough
-            return torch.load(path, map_location=device or "cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint {path}: run pneumo-fast train first") from error
     except _BAD_FILE as error:
@@ -151,7 +194,7 @@ def _read(path: Path, device: torch.device | None) -> Any:
         ) from error
 
 
-def load_last(run: Path) -> Checkpoint | None:
+def load_last(run: Path) -> Resumable | None:
     """The newest checkpoint of a run that is whole; None where there is none at all.
 
     Raises
@@ -162,8 +205,8 @@ def load_last(run: Path) -> Checkpoint | None:
     paths = [path for path in (run / LAST, run / PREVIOUS) if path.exists()]
     for path in paths[:-1]:
         try:
-            return load_checkpoint(path)
+            return load_resumable(path)
         except RunError as error:
             reason = str(error).rsplit(":", 1)[0]
             logger.warning("%s; going on from %s, which was written before", reason, paths[-1].name)
-    return load_checkpoint(paths[-1]) if paths else None
+    return load_resumable(paths[-1]) if paths else None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import sweep_partials, write_atomic
 from pneumo_fast.records import Fault, read
-from pneumo_fast.run.checkpoint import Checkpoint, EpochRecord, load_last
+from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
 from pneumo_fast.run.layout import (
     BEST,
     CONFIG,
@@ -81,7 +83,7 @@ def write_history(run: Path, history: list[EpochRecord]) -> None:
     write_atomic(run / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Checkpoint | None:
+def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bool) -> Resumable | None:
     """The checkpoint to go on from, if any; changes nothing.
 
     Parameters
@@ -97,10 +99,10 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
     checkpoint = load_last(out) if resume else None
     if checkpoint is not None:
         for name, value in settings.items():
-            if checkpoint.settings.get(name) != value:
+            if (before := checkpoint.trained.settings.get(name)) != value:
                 raise RunError(
-                    f"run {out} was trained with {name} {checkpoint.settings.get(name)!r}, now it is {value!r}: "
-                    "resume with the same, or name another --out"
+                    f"run {out} was trained with {name} {before!r}, now it is {value!r}: resume with the same, or name "
+                    "another --out"
                 )
         return checkpoint
     try:
@@ -132,3 +134,18 @@ def clear_run(out: Path, *, keep: bool) -> None:
         sweep_partials(out)
     except OSError as error:
         raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where a file or folder of a run cannot be written.
+
+    Raises
+    ------
+    RunError
+        For any OSError in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error}): make room or allow writing") from error

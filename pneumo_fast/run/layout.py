@@ -24,7 +24,9 @@ from typing import Final
 BEST: Final = "best.pt"
 LAST: Final = "last.pt"
 PREVIOUS: Final = "previous.pt"
-CHECKPOINT_FORMAT: Final = "pneumo-fast checkpoint 2"
+CHECKPOINT_FORMAT: Final = "pneumo-fast checkpoint 3"
+FORMER_FORMAT: Final = "pneumo-fast checkpoint 2"
+"""A format that is still read."""
 
 CONFIG: Final = "config.json"
 HISTORY: Final = "history.jsonl"

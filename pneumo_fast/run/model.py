@@ -6,6 +6,7 @@ serves, so there is no registry here.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +17,13 @@ from torch import nn
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.checkpoint import read_weights
 
+logger = logging.getLogger(__name__)
+
 SEVERAL_OUTPUTS: Final = {"googlenet", "inception_v3"}
 """Classifiers that give more than logits while they train."""
 
 
-def build_model(name: str = "resnet18", weights: str = "none") -> nn.Module:
+def build_model(name: str = "resnet18", weights: str = "none", size: int | None = None) -> nn.Module:
     """Make a 1-channel classifier.
 
     Parameters
@@ -32,6 +35,8 @@ def build_model(name: str = "resnet18", weights: str = "none") -> nn.Module:
         there yet; or the path of a file: a state dictionary of the same classifier, or a checkpoint of this package. A
         first convolution of three channels becomes the sum over them, which answers to a grey image as it would to the
         same one in colour. The last layer starts anew unless it gives one logit already.
+    size : int, optional
+        Height and width in pixels of the images that the model is for; if a file of weights says another, it is logged.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def build_model(name: str = "resnet18", weights: str = "none") -> nn.Module:
         raise ConfigError(f"model {name!r} does not begin with a 3-channel convolution: use resnet18, for instance")
     model.set_submodule(path, _one_channel(first))
     if weights != "none":
-        _load(model, _pretrained(name) if weights == "default" else read_weights(Path(weights)), path, weights)
+        _load(model, _pretrained(name) if weights == "default" else _from_file(weights, size), path, weights)
     return model
 
 
@@ -80,6 +85,13 @@ def _pretrained(name: str) -> dict[str, Any]:
         raise ConfigError(
             f"pretrained weights of {name!r} cannot be had ({type(error).__name__}): give the path of a file, or none"
         ) from error
+    return state
+
+
+def _from_file(path: str, size: int | None) -> dict[str, Any]:
+    state, other = read_weights(Path(path))
+    if size and other and other != size:
+        logger.warning("weights %s were trained on images of %s pixels, these have %d", path, other, size)
     return state
 
 

@@ -13,9 +13,8 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.loading.order import Rank
 from pneumo_fast.training import distributed
-from pneumo_fast.training.learner import train_step
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.setup import epoch_length, make_learner
+from pneumo_fast.training.setup import TrainingData, make_learner
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ def fits_in_memory(step: Callable[[int], object], batch_size: int) -> bool:
 
 
 def find_batch_size(
-    config: TrainConfig, dataset: Dataset, device: torch.device, rank: Rank, amp_dtype: torch.dtype | None
+    config: TrainConfig, data: TrainingData, device: torch.device, rank: Rank, amp_dtype: torch.dtype | None
 ) -> int:
     """The largest batch of all processes together of which each has room for its share.
 
@@ -71,9 +70,9 @@ def find_batch_size(
     DeviceError
         If not even the smallest one fits.
     """
-    step = trial_step(config, dataset.size, device, amp_dtype)
-    spare = torch.empty(_spare_bytes(config, dataset, device), dtype=torch.uint8, device=device)
-    most = max(2, epoch_length(config, dataset) // rank.world_size)
+    step = trial_step(config, data.dataset.size, device, amp_dtype)
+    spare = torch.empty(_spare_bytes(config, data.dataset, device), dtype=torch.uint8, device=device)
+    most = max(2, data.epoch_length // rank.world_size)
     found = largest_batch(lambda size: fits_in_memory(step, size), most)
     del spare
     found = -distributed.highest(-found, device)
@@ -99,7 +98,7 @@ def trial_step(
         learner = make_learner(config, device, Rank(), size=size, batches=1, pos_weight=1.0, amp_dtype=amp_dtype)
         images = torch.zeros(batch_size, 1, size, size, device=device)
         for _ in range(2):
-            train_step(learner, images, images[:, 0, 0, 0])
+            learner.step(images, images[:, 0, 0, 0])
 
     return step
 

@@ -7,15 +7,15 @@ processes would wait for each other for ever.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import distributed
 
 from pneumo_fast.devices import resolve_device
-from pneumo_fast.errors import DeviceError
+from pneumo_fast.errors import DeviceError, RunError
 from pneumo_fast.loading.order import Rank
 
 T = TypeVar("T")
@@ -86,6 +86,26 @@ def from_first(value: T) -> T:
     box = [value]
     distributed.broadcast_object_list(box)
     return box[0]
+
+
+def by_first(act: Callable[[], T]) -> T:
+    """What the first process finds, or fails with, is that of all.
+
+    Raises
+    ------
+    RunError
+        In every process, if the first one raises it.
+    """
+    found, failure = None, None
+    if process_rank().number == 0:
+        try:
+            found = act()
+        except RunError as error:
+            failure = str(error)
+    found, failure = from_first((found, failure))
+    if failure:
+        raise RunError(failure)
+    return cast("T", found)
 
 
 def _together() -> bool:

@@ -3,119 +3,172 @@
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pneumo_fast.training.schedule import lr_factor
 from pneumo_fast.vocabulary import ScheduleName
 
 
 @dataclass(kw_only=True, slots=True)
 class Learner:
-    """What a training step works on."""
+    """A model and all that changes it, step by step."""
 
     model: nn.Module
     """Maps images (N, 1, H, W) to logits (N, 1)."""
-    optimizer: torch.optim.Optimizer
-    """Fused, so that a step can be left out without waiting for the device."""
-    device: torch.device
-    pos_weight: torch.Tensor
-    """Weight of a positive image in the loss; scalar, on the device."""
-    lr: float
-    """Highest learning rate."""
-    steps: int
-    """Steps of the whole run."""
     network: nn.Module
     """What is called in training: the model itself, or compiled, or as one of several processes' copies."""
+    optimizer: torch.optim.Optimizer
+    """Fused, so that a step can be skipped without waiting for the device."""
+    device: torch.device
+    pos_weight: float
+    """Weight of a positive image in the loss."""
+    lr: float
+    """Highest learning rate."""
+    total_steps: int
+    """Steps of the whole run."""
+    schedule: ScheduleName = "none"
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises."""
     amp_dtype: torch.dtype | None = None
     """Data type of mixed precision, where it is on."""
-    schedule: ScheduleName = "none"
-    warm_up: int = 0
-    """Steps in which the learning rate rises."""
-    pieces: int = 1
+    accumulate: int = 1
     """Parts in which a batch is worked through; only their gradients are added up."""
     clip_norm: float | None = None
     """Longest gradient, over all weights."""
-    smoothing: float = 0.0
-    """Labels become ``smoothing / 2`` and ``1 - smoothing / 2``."""
+    label_smoothing: float = 0.0
+    """Labels become half of it and 1 minus half of it."""
     ema: Ema | None = None
     """Running average of the weights."""
     world_size: int = 1
     """Processes among which a batch is shared out."""
-    synced: bool = False
+    sync_bn: bool = False
     """Whether BatchNorm uses what all processes see; all of them must then call it equally often."""
-    step: int = 0
-    """Steps done, those included that were left out."""
+    steps_done: int = 0
+    """Steps of the run so far, skipped ones included."""
     scaler: torch.amp.GradScaler = field(init=False)
-    """Scales the loss where float16 needs it, and everywhere leaves out a step with a gradient that is not finite."""
+    """Scales the loss where float16 needs it, and everywhere skips a step with a gradient that is not finite."""
+    guard: Guard = field(init=False)
+    """Keeps BatchNorm's statistics from what skipped steps do to them."""
+    _pos_weight: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the scaler."""
+        """Make the scaler and the guard."""
         half = self.amp_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=2.0**16 if half else 1.0)
+        self.guard = Guard(self.model)
+        self._pos_weight = torch.tensor(self.pos_weight, device=self.device)
+
+    def step(
+        self, images: torch.Tensor, labels: torch.Tensor, batch_size: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One optimizer step; nothing here waits for the device.
+
+        Parameters
+        ----------
+        images : Tensor of float32, shape (N, 1, H, W)
+            Normalized, on the device.
+        labels : Tensor of float32, shape (N,)
+            0 or 1.
+        batch_size : int, optional
+            Images in the batch of all processes together, over which the loss is a mean; N where not given.
+
+        Returns
+        -------
+        losses : Tensor of float32, shape (N,)
+            Before the step.
+        logits : Tensor of float32, shape (N,)
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_factor(self.schedule, self.steps_done, self.total_steps, self.warmup_steps)
+        losses, logits = self._forward_backward(images, labels, batch_size or len(labels))
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update(None if self.amp_dtype == torch.float16 else 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps_done += 1
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return losses, logits
+
+    def _forward_backward(
+        self, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses and logits, each of shape (N,), and the gradient of the batch's mean loss, part by part."""
+        own_images = batch_size // self.world_size
+        count = max(1, min(self.accumulate, own_images // 2))  # parts of two images at least, for BatchNorm
+        targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        parts = list(zip(images.tensor_split(count), targets.tensor_split(count), strict=True))
+        share = self.world_size / batch_size  # processes average their gradients
+        if self.world_size > 1:  # of the last batch a process may have one image or none: too few for its BatchNorm
+            self.model.train(len(labels) > 1 or self.sync_bn)
+        losses, logits = [], []
+        for number, (part, target) in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else _apart(self.network):
+                logits.append(self.logits(part))
+                losses.append(
+                    binary_cross_entropy_with_logits(logits[-1], target, pos_weight=self._pos_weight, reduction="none")
+                )
+                self.scaler.scale(losses[-1].sum() * share).backward()  # type: ignore[no-untyped-call]
+        return torch.cat(losses).detach(), torch.cat(logits).detach()
 
     def logits(self, images: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
-        """Logits (N,) float32 of images (N, 1, H, W), under mixed precision where it is on."""
+        """Logits (N,) float32 of images (N, 1, H, W), under mixed precision where it is on.
+
+        Parameters
+        ----------
+        network : Module, optional
+            What to call in place of the one that is trained.
+        """
         called = self.network if network is None else network
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             logits: torch.Tensor = called(images)
         return logits.squeeze(1).float()
 
-    def skipped(self) -> int:
-        """Steps that were left out so far; waits for the device."""
+    @property
+    def judged_model(self) -> nn.Module:
+        """The model to validate and to keep: the averaged one, where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    def check(self) -> int:
+        """Put back what a skipped step spoiled; returns the steps skipped so far. Waits for the device."""
         states = list(self.optimizer.state.values())
-        return self.step - int(states[0]["step"] if states else 0)
+        return self.guard.check(self.steps_done - int(states[0]["step"] if states else 0))
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on; tensors are the learner's own, not copies."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else {},
+            "guard": self.guard.state_dict(),
+            "steps_done": self.steps_done,
+        }
 
-def train_step(
-    learner: Learner, images: torch.Tensor, labels: torch.Tensor, batch_size: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One optimizer step; nothing here waits for the device.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another learner of the same options was.
 
-    Parameters
-    ----------
-    images : Tensor of float32, shape (N, 1, H, W)
-    labels : Tensor of float32, shape (N,)
-        0 or 1.
-    batch_size : int, optional
-        Images in the batch of all processes together, over which the loss is a mean; N where not given.
-
-    Returns
-    -------
-    losses : Tensor of float32, shape (N,)
-    logits : Tensor of float32, shape (N,)
-    """
-    targets = labels * (1 - learner.smoothing) + learner.smoothing / 2
-    whole = batch_size or len(labels)
-    pieces = max(1, min(learner.pieces, whole // learner.world_size // 2))  # of two images at least, for BatchNorm
-    parts = list(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True))
-    share = learner.world_size / whole  # processes average their gradients
-    if learner.world_size > 1:  # of the last batch a process may have one image or none: too few for its BatchNorm
-        learner.model.train(len(labels) > 1 or learner.synced)
-    losses, logits = [], []
-    for number, (part, target) in enumerate(parts, start=1):
-        with nullcontext() if number == len(parts) else _apart(learner.network):
-            logits.append(learner.logits(part))
-            losses.append(
-                binary_cross_entropy_with_logits(logits[-1], target, pos_weight=learner.pos_weight, reduction="none")
-            )
-            learner.scaler.scale(losses[-1].sum() * share).backward()  # type: ignore[no-untyped-call]
-    for group in learner.optimizer.param_groups:
-        group["lr"] = learner.lr * lr_factor(learner.schedule, learner.step, learner.steps, learner.warm_up)
-    if learner.clip_norm is not None:
-        learner.scaler.unscale_(learner.optimizer)
-        nn.utils.clip_grad_norm_(learner.model.parameters(), learner.clip_norm)
-    learner.scaler.step(learner.optimizer)
-    learner.scaler.update(None if learner.amp_dtype == torch.float16 else 1.0)
-    learner.optimizer.zero_grad(set_to_none=True)
-    learner.step += 1
-    if learner.ema is not None:
-        learner.ema.update(learner.model)
-    return torch.cat(losses).detach(), torch.cat(logits).detach()
+        Raises
+        ------
+        RuntimeError
+            If the weights are those of another model.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.guard.load_state_dict(state["guard"])
+        self.steps_done = state["steps_done"]
 
 
 def _apart(network: nn.Module) -> AbstractContextManager[None]:
@@ -146,66 +199,53 @@ class Ema:
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
         _copy(list(self.model.buffers()), list(model.buffers()))
 
+    def state_dict(self) -> dict[str, Any]:
+        """State of the averaged model, and how often it was updated."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
 
-def _copy(to: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-    if to:  # a model without BatchNorm has no buffers
-        torch._foreach_copy_(to, values)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from another average."""
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]
 
 
 class Guard:
-    """Keeps BatchNorm's running statistics from what a step that was left out did to them in its forward pass."""
+    """Keeps BatchNorm's running statistics from what a skipped step did to them in its forward pass."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self.kept = [buffer.clone() for buffer in learner.model.buffers()]
-        """How the buffers were when nothing had been left out since the look before."""
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._kept = [buffer.clone() for buffer in model.buffers()]
         self.skipped = 0
-        """Steps left out, as of the last look."""
+        """Skipped steps of the run, as of the last check."""
 
-    def look(self) -> int:
-        """Put back what is not finite; returns the steps left out so far. Waits for the device."""
-        buffers = list(self._learner.model.buffers())
-        skipped = self._learner.skipped()
+    def check(self, skipped: int) -> int:
+        """Put back what is not finite, if steps were skipped since the last check; returns how many were in all.
+
+        Parameters
+        ----------
+        skipped : int
+            Skipped steps of the run so far.
+        """
+        buffers = list(self._model.buffers())
         if skipped == self.skipped:
-            _copy(self.kept, buffers)
+            _copy(self._kept, buffers)
         else:
-            for buffer, kept in zip(buffers, self.kept, strict=True):
+            for buffer, kept in zip(buffers, self._kept, strict=True):
                 if not buffer.isfinite().all():
                     buffer.copy_(kept)
         self.skipped = skipped
         return skipped
 
+    def state_dict(self) -> dict[str, Any]:
+        """Buffers as of the last check that found no step skipped since the one before; skipped steps."""
+        return {"buffers": self._kept, "skipped": self.skipped}
 
-RISE, FIRST_SHARE, LAST_SHARE = 0.3, 1 / 25, 1 / 250_000
-"""Of one-cycle (Smith and Topin 2017, https://arxiv.org/abs/1708.07120), with PyTorch's values: the share of the steps
-in which the rate rises, and where it begins and ends, as shares of the highest rate."""
-
-
-def lr_factor(schedule: ScheduleName, step: int, steps: int, warm_up: int) -> float:
-    """What the learning rate is multiplied with.
-
-    Parameters
-    ----------
-    step : int
-        From 0 to ``steps - 1``.
-    steps : int
-        Of the whole run.
-    warm_up : int
-        Steps in which the rate rises in a straight line to its full value, before ``none`` keeps it there and
-        ``cosine`` lets it fall to 0; ``onecycle`` has a rise of its own and takes no notice.
-    """
-    if schedule == "onecycle":
-        top = RISE * steps - 1
-        if step <= top:
-            return _between(FIRST_SHARE, 1.0, step / top if top > 0 else 1.0)
-        return _between(1.0, LAST_SHARE, (step - top) / (steps - 1 - top))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    if schedule == "cosine":
-        return _between(1.0, 0.0, (step - warm_up) / (steps - warm_up))
-    return 1.0
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from another guard."""
+        _copy(self._kept, state["buffers"])
+        self.skipped = state["skipped"]
 
 
-def _between(start: float, end: float, share: float) -> float:
-    """Half a wave of the cosine from one value to another."""
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _copy(to: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    if to:  # a model without BatchNorm has no buffers
+        torch._foreach_copy_(to, values)

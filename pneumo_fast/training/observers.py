@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.order import Rank
+from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.run.layout import TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
@@ -26,21 +28,31 @@ PROFILED_STEPS = (2, 2, 4)
 """Steps that are passed over, that warm the profiler up, and that it records."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observers:
+    """What to call while a run trains."""
+
+    after_epoch: tuple[OnEpoch, ...] = ()
+    """Each with the record of the epoch."""
+    after_step: tuple[OnStep, ...] = ()
+    on_progress: OnProgress | None = None
+    """With (training images seen, training images to see in all)."""
+
+
 @contextmanager
-def observing(config: TrainConfig, rank: Rank) -> Iterator[tuple[list[OnEpoch], OnStep]]:
-    """What to call after each epoch, and after each step; nothing in any but the first of several processes."""
+def observing(
+    config: TrainConfig, rank: Rank, on_epoch: OnEpoch | None, on_progress: OnProgress | None
+) -> Iterator[Observers]:
+    """Who looks on; nobody in any but the first of several processes."""
+    if rank.number:
+        yield Observers()
+        return
     with ExitStack() as stack:
-        after_epoch: list[OnEpoch] = []
-        after_step: OnStep = _nothing
-        if rank.number == 0 and config.tensorboard:
-            after_epoch.append(stack.enter_context(_tensorboard(config)))
-        if rank.number == 0 and config.profile:
-            after_step = stack.enter_context(_profiling(config.out / TRACE)).step
-        yield after_epoch, after_step
-
-
-def _nothing() -> None:
-    """Nobody looks on."""
+        after_epoch: list[OnEpoch] = [stack.enter_context(_tensorboard(config))] if config.tensorboard else []
+        after_step = [stack.enter_context(_profiling(config.out / TRACE)).step] if config.profile else []
+        if on_epoch:
+            after_epoch.append(on_epoch)
+        yield Observers(after_epoch=tuple(after_epoch), after_step=tuple(after_step), on_progress=on_progress)
 
 
 def summary_writer() -> Any:

@@ -34,7 +34,6 @@ class TrainConfig:
         int,
         Option(
             "Passes over the training images.",
-            "May change when resuming, unless the schedule takes the learning rate down over the whole run.",
             least=1,
             decides=False,
         ),
@@ -199,9 +198,9 @@ class TrainConfig:
     profile: Annotated[
         bool, Option("Write a trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False)
     ] = False
-    sync_bn: Annotated[bool, Option("BatchNorm over all GPUs.", "It uses the whole batch of several processes.")] = (
-        False
-    )
+    sync_bn: Annotated[
+        bool, Option("BatchNorm over all GPUs.", "Its statistics are those of the whole batch of several processes.")
+    ] = False
     device: Device = "auto"
     seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
     resume: Annotated[

@@ -1,40 +1,291 @@
-"""Turns SIGINT and SIGTERM into a request that a loop heeds at the end of its step."""
+"""What happens between two steps: counting, checking, saving, stopping, and the records of the epochs."""
 
 from __future__ import annotations
 
+import logging
 import signal
-import threading
-from types import FrameType, TracebackType
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
+from pneumo_fast.loading.order import Rank
+from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
+from pneumo_fast.run.folder import write_history
+from pneumo_fast.run.layout import BEST, LAST
+from pneumo_fast.training import distributed
+from pneumo_fast.training.learner import Learner
+from pneumo_fast.training.observers import Observers
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.signals import StopRequest
+
+if TYPE_CHECKING:
+    from pneumo_fast.loading.loader import Loader
+
+logger = logging.getLogger(__name__)
+
+CHECK_EVERY = 50  # steps between two checks of the figures, each of which waits for the device
+SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
+MONITORED = {"auroc": ("val_auroc", 1), "ap": ("val_ap", 1), "loss": ("val_loss", -1), "accuracy": ("val_accuracy", 1)}
+"""Key in the history and direction of each figure that can decide which epoch is the best."""
 
 
-class StopRequest:
-    """Notes the first SIGINT or SIGTERM while the block lasts; at the second one, things go as without the block."""
+class Session:
+    """A run under way, between two of its steps.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    Attributes
+    ----------
+    config : TrainConfig
+    trained : Trained
+        What is known so far; the weights are in ``learner``.
+    learner : Learner
+    images, validation : Loader
+        Batches to train and to validate on. A session that does not go on has neither, and no learner.
+    observers : Observers
+    """
 
-    def __init__(self) -> None:
-        self.signal = 0
-        """Number of the signal that came; 0 for none."""
-        self._before: dict[int, Any] = {}
+    learner: Learner
+    images: Loader
+    validation: Loader
 
-    def __enter__(self) -> StopRequest:
-        """Listen, if this is the main thread: no other can."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
-        return self
+    def __init__(self, config: TrainConfig, trained: Trained, rank: Rank, request: StopRequest) -> None:
+        self.config, self.trained, self._rank, self._request = config, trained, rank, request
+        self.observers = Observers()
+        self._saved_s = time.monotonic()
+        self._batch = 0  # of the epoch, counted from 1
+        self._skipped_before = 0  # steps skipped before this epoch
+        self._record: EpochRecord = {}
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Listen no more."""
-        self._give_back()
+    def begin(self, learner: Learner, images: Loader, validation: Loader) -> None:
+        """Take what the steps need."""
+        self.learner, self.images, self.validation = learner, images, validation
+        self._sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, right answers, images counted
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
-        self._give_back()
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return self.trained.epoch
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def goes_on(self) -> bool:
+        """Whether epochs are left, and patience."""
+        return self.epoch < self.config.epochs and not self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
+        return self.config.patience is not None and self.epoch - self.trained.best_epoch >= self.config.patience
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """The batches that are left of an epoch, whose record is then complete but for the validation.
+
+        Yields
+        ------
+        images : Tensor of float32, shape (N, 1, H, W)
+            This process's share of the batch, normalized, on the device, until the next batch is asked for.
+        labels : Tensor of float32, shape (N,)
+            0 or 1.
+        batch_size : int
+            Images in the batch of all processes together.
+
+        Raises
+        ------
+        TrainingError
+            If no step had a finite loss, or too many were skipped.
+        """
+        first, begin = self.images.position(self.epoch), time.perf_counter()
+        self.learner.model.train()
+        for batch, (images, labels) in enumerate(self.images.epoch(self.epoch), start=first + 1):
+            self._batch = batch
+            yield images, labels, self.images.order.rows_in(batch - 1)
+        self._check()
+        self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
+
+    def after_step(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count the images of a step; now and then check, save or stop.
+
+        Parameters
+        ----------
+        losses, logits, labels : Tensor of float32, shape (N,)
+
+        Raises
+        ------
+        TrainingError
+            If too many steps were skipped.
+        TrainingStoppedError
+            After a signal, once the state is saved.
+        """
+        self._count(losses, logits, labels)
+        for observer in self.observers.after_step:
+            observer()
+        order = self.images.order
+        if self.observers.on_progress:
+            seen = min(self._batch * order.batch_size, order.length)
+            self.observers.on_progress(self.epoch * order.length + seen, self.config.epochs * order.length)
+        if self._batch % CHECK_EVERY == 0:
+            self._check()
+        if self._batch < len(self.images):
+            self._save_or_stop()
+
+    def _count(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch's figures up, on the device; what is not finite does not count."""
+        finite = losses.isfinite()
+        loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
+        right = ((logits > 0) == (labels > 0.5)).sum()
+        self._sums += torch.stack([loss, right.double(), finite.sum().double()])
+
+    def _check(self) -> None:
+        """See whether all is well; this waits for the device."""
+        skipped, allowed = self.learner.check() - self._skipped_before, self.config.max_skipped
+        if skipped > allowed:
+            raise TrainingError(
+                f"{skipped} of the first {self._batch} steps of epoch {self.epoch + 1} had a gradient that is not "
+                f"finite, {allowed} are allowed: lower --lr, leave --amp away or raise --max-skipped; the last "
+                "checkpoint is kept"
+            )
+
+    def _save_or_stop(self) -> None:
+        """Save or stop between two steps, when the clock or a signal asks for it."""
+        if self._rank.world_size > 1 and self._batch % CHECK_EVERY:
+            return  # several processes ask each other, which waits for the device
+        due = time.monotonic() - self._saved_s > 60 * self.config.checkpoint_minutes
+        wish = distributed.highest(self._request.signal or (SAVE if due else 0), self.learner.device)
+        if wish:
+            self.save(self.images.state_dict())
+        if wish > SAVE:
+            at = f"step {self._batch} of epoch {self.epoch + 1}"
+            raise TrainingStoppedError(f"stopped by {signal.Signals(wish).name} after {at}: go on with --resume", wish)
+
+    def _training_figures(self, first: int, begin: float) -> EpochRecord:
+        """What training adds to an epoch's record; the sums begin anew.
+
+        Parameters
+        ----------
+        first : int
+            Batches of the epoch that an earlier process trained on.
+        begin : float
+            When the others began, by :func:`time.perf_counter`.
+        """
+        images, n = self.images, self.images.order.length
+        loss, right, counted = distributed.total(self._sums).tolist()
+        if not counted:
+            raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or leave --amp away")
+        self._sums.zero_()
+        seconds, steps = time.perf_counter() - begin, len(images) - first
+        return {
+            "train_loss": loss / counted,
+            "train_accuracy": right / n,
+            "lr": self.learner.optimizer.param_groups[0]["lr"],
+            "skipped_steps": self.learner.guard.skipped - self._skipped_before,
+            "images_per_s": (n - first * images.order.batch_size) / seconds,
+            "wait_share": images.wait_s / seconds,
+            "wait_ms_per_step": 1000 * images.wait_s / steps,
+            "longest_wait_ms": 1000 * images.longest_wait_s,
+            "train_seconds": seconds,
+        }
+
+    def finish_epoch(self, validated: EpochRecord) -> None:
+        """Write what the epoch came to; the last checkpoint last, so that a kill before loses nothing.
+
+        Parameters
+        ----------
+        validated : dict
+            Figures of the validation split.
+
+        Raises
+        ------
+        TrainingStoppedError
+            After a signal, once the state is saved, if epochs are left.
+        """
+        trained, record = self.trained, {**self._record, **validated}
+        trained.epoch += 1
+        trained.history = [*trained.history, record]
+        self._skipped_before = self.learner.guard.skipped
+        key, direction = MONITORED[trained.monitor]
+        is_best = not trained.best_epoch or direction * record[key] > direction * trained.best
+        if is_best:
+            trained.best, trained.best_epoch = float(record[key]), trained.epoch
+        if self._rank.number == 0:
+            write_history(self.config.out, trained.history)
+            if is_best:
+                judged = replace(trained, model=self.learner.judged_model.state_dict())
+                save_checkpoint(judged, self.config.out / BEST)
+        self.save({})
+        number = distributed.highest(self._request.signal, self.learner.device)
+        if number and self.epoch < self.config.epochs:
+            name = signal.Signals(number).name
+            raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: go on with --resume", number)
+        for observer in self.observers.after_epoch:
+            observer(record)
+        if self._out_of_patience():
+            logger.info("stopped early: no better %s for %d epochs", self.config.monitor, self.config.patience)
+
+    def save(self, loader: dict[str, Any]) -> None:
+        """Write ``last.pt``; called in every process, it is the first that writes.
+
+        Parameters
+        ----------
+        loader : dict
+            State of the training loader within an epoch; empty between two.
+        """
+        session = self.state_dict()
+        self._saved_s = time.monotonic()
+        if self._rank.number:
+            return
+        learner = self.learner.state_dict()
+        trained = replace(self.trained, model=learner.pop("model"))
+        checkpoint = Resumable(trained=trained, learner=learner, loader=loader, session=session)
+        save_checkpoint(checkpoint, self.config.out / LAST)
+
+    def restore(self, checkpoint: Resumable) -> None:
+        """Put learner, loader and session where a checkpoint says.
+
+        Raises
+        ------
+        RunError
+            If the checkpoint is of another model.
+        """
+        trained = checkpoint.trained
+        try:
+            self.learner.load_state_dict({"model": trained.model, **checkpoint.learner})
+        except RuntimeError as error:
+            raise RunError(
+                f"the checkpoint of run {self.config.out} does not fit model {trained.arch!r}: train again"
+            ) from error
+        if checkpoint.loader:
+            self.images.load_state_dict(checkpoint.loader)
+        self.load_state_dict(checkpoint.session)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the session has added up, and PyTorch's random numbers; to be called in every process."""
+        random = [torch.get_rng_state()]
+        if self.learner.device.type == "cuda":
+            random.append(torch.cuda.get_rng_state(self.learner.device))
+        return {
+            "sums": distributed.total(self._sums).tolist(),
+            "skipped_before": self._skipped_before,
+            "random": random,
+            "machine": self._machine(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another session was; a machine on which the result differs in its last bits is logged."""
+        device = self.learner.device
+        self._skipped_before = state["skipped_before"]
+        if self._rank.number == 0:  # the sums are those of all processes
+            self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device)
+            torch.set_rng_state(state["random"][0])
+            if device.type == "cuda" and len(state["random"]) > 1:
+                torch.cuda.set_rng_state(state["random"][1], device)
+        changed = [name for name, value in self._machine().items() if state["machine"].get(name) != value]
+        if changed:
+            logger.warning("resumed with other %s: the result will not be the same to the last bit", ", ".join(changed))
+
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "threads": torch.get_num_threads(),
+            "processes": self._rank.world_size,
+            "device": self.learner.device.type,
+            "loader": self.images.engine,
+            "torch": str(torch.__version__),
+        }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import math
 import platform
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,33 +13,46 @@ from torch import nn
 
 from pneumo_fast.configuration import settings
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold, train_sizes
+from pneumo_fast.dataset.selection import join_datasets, limit_images, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.order import Rank
 from pneumo_fast.loading.samplers import Part, parts_by_share
-from pneumo_fast.run.checkpoint import Checkpoint, trained_size
+from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Ema, Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import TrainConfig
 
-logger = logging.getLogger(__name__)
-
 CHANNELS_LAST_FROM = 128  # pixels; on a CPU 20 % faster at 224 pixels and 9 % slower at 64 (docs/experiments.md)
 
 
-def open_data(config: TrainConfig) -> Dataset:
-    """The images to train and validate on.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingData:
+    """The images to train and validate on."""
+
+    dataset: Dataset
+    parts: tuple[Part, ...]
+    """How much of each dataset an epoch uses; empty where it uses all."""
+
+    @property
+    def epoch_length(self) -> int:
+        """Training images in an epoch."""
+        return sum(part.used for part in self.parts) or len(self.dataset.rows("train"))
+
+
+def open_data(config: TrainConfig) -> TrainingData:
+    """Open the datasets, each once.
 
     Raises
     ------
     DatasetError
         If a dataset is missing or damaged, or one of the splits has images of one class only.
     """
-    dataset = open_datasets(config.datasets)
+    datasets = [Dataset.open(path) for path in config.datasets]
+    dataset = join_datasets(datasets)
     if config.folds and config.fold:
         dataset = select_fold(dataset, config.folds, config.fold, config.seed)
     if config.limit_images:
@@ -53,17 +64,10 @@ def open_data(config: TrainConfig) -> Dataset:
         found = dataset.rows(split)["label"].unique()
         if len(found) < 2:
             raise DatasetError(f"the {split} split of {dataset.path} has images of label {found[0]} only: {remedy}")
-    return dataset
-
-
-def parts_of(config: TrainConfig) -> tuple[Part, ...]:
-    """How much of each dataset an epoch uses; empty where it uses all."""
-    return parts_by_share(train_sizes(config.datasets), config.shares) if config.shares else ()
-
-
-def epoch_length(config: TrainConfig, dataset: Dataset) -> int:
-    """Training images in an epoch."""
-    return sum(part.used for part in parts_of(config)) or len(dataset.rows("train"))
+    parts: tuple[Part, ...] = ()
+    if config.shares:
+        parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares)
+    return TrainingData(dataset=dataset, parts=parts)
 
 
 def choose_pos_weight(dataset: Dataset, config: TrainConfig) -> float:
@@ -93,7 +97,9 @@ def settings_of(
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def training_loader(config: TrainConfig, dataset: Dataset, device: torch.device, rank: Rank, batch_size: int) -> Loader:
+def training_loader(
+    config: TrainConfig, data: TrainingData, device: torch.device, rank: Rank, batch_size: int
+) -> Loader:
     """Batches to train on."""
     augmentation = None
     if config.augment != "none":
@@ -102,14 +108,14 @@ def training_loader(config: TrainConfig, dataset: Dataset, device: torch.device,
         batch_size=batch_size,
         order=config.order,
         seed=config.seed,
-        parts=parts_of(config),
+        parts=data.parts,
         balance=config.balance,
         window=config.window,
         engine=config.loader,
         resident_share=config.resident_share,
         augmentation=augmentation,
     )
-    return Loader(dataset, "train", load, device=device, rank=rank)
+    return Loader(data.dataset, "train", load, device=device, rank=rank)
 
 
 def validation_loader(
@@ -146,10 +152,8 @@ def make_learner(
     RunError
         If the file with its weights cannot be read.
     """
-    if config.weights not in {"none", "default"} and (other := trained_size(Path(config.weights))) not in {None, size}:
-        logger.warning("weights %s were trained on images of %s pixels, these have %d", config.weights, other, size)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, config.weights).to(device)
+    model = build_model(config.model, config.weights, size).to(device)
     _check_size(model, config.model, torch.zeros(2, 1, size, size, device=device))
     torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
     if device.type == "cuda":
@@ -167,18 +171,18 @@ def make_learner(
         network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
         optimizer=make(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
         device=device,
-        pos_weight=torch.tensor(pos_weight, device=device),
+        pos_weight=pos_weight,
         amp_dtype=amp_dtype,
         lr=config.lr,
         schedule=config.schedule,
-        steps=config.epochs * batches,
-        warm_up=math.ceil(config.warmup_epochs * batches),
-        pieces=config.accumulate,
+        total_steps=config.epochs * batches,
+        warmup_steps=math.ceil(config.warmup_epochs * batches),
+        accumulate=config.accumulate,
         clip_norm=config.clip_norm,
-        smoothing=config.label_smoothing,
+        label_smoothing=config.label_smoothing,
         ema=Ema(model, config.ema) if config.ema else None,
         world_size=rank.world_size,
-        synced=config.sync_bn,
+        sync_bn=config.sync_bn,
     )
 
 
@@ -201,9 +205,9 @@ def _check_size(model: nn.Module, name: str, images: torch.Tensor) -> None:
     model.train()
 
 
-def first_checkpoint(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Checkpoint:
-    """The state before the first step."""
-    return Checkpoint(
+def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Trained:
+    """What there is before the first step; the weights come with the first checkpoint."""
+    return Trained(
         arch=config.model,
         size=dataset.size,
         mean=dataset.mean,
@@ -215,8 +219,8 @@ def first_checkpoint(config: TrainConfig, dataset: Dataset, pos_weight: float, s
         best_epoch=0,
         monitor=config.monitor,
         history=[],
-        model={},
         settings=settings,
+        model={},
     )
 
 
@@ -231,7 +235,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
         Their height and width, in pixels.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
-    images = torch.zeros(batch_size // learner.pieces, 1, size, size, device=learner.device)
+    images = torch.zeros(batch_size // learner.accumulate, 1, size, size, device=learner.device)
     learner.model.train()
     with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
         learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from pneumo_fast.conversion.pseudonyms import load_key, pseudonym
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, REJECT_COLUMNS, Manifest, ShardInfo
 from pneumo_fast.phantoms.dicom_file import write_dicom
-from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
+from pneumo_fast.run.checkpoint import STATES, Trained, load_trained
 from pneumo_fast.run.layout import CHECKPOINT_FORMAT, JUDGED, JUDGED_FOLDERS
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
@@ -58,7 +58,7 @@ def test_columns_and_their_types(table: str, types: dict[str, type]) -> None:
         ("### `rejects.csv`", list(REJECT_COLUMNS)),
         ("### `manifest.json`", [f.name for f in fields(Manifest)]),
         ("Each entry of `shards`:", [f.name for f in fields(ShardInfo)]),
-        ("### Checkpoints", ["format", *(f.name for f in fields(Checkpoint))]),
+        ("### Checkpoints", ["format", *(f.name for f in fields(Trained)), *STATES]),
     ],
 )
 def test_keys(table: str, keys: list[str]) -> None:
@@ -94,7 +94,7 @@ def test_run_folder(own_dataset: Path, tmp_path: Path) -> None:
     assert said["`dataset`"] == list(config["dataset"])
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert sorted(documented("### `history.jsonl`")) == sorted(history[0])
-    assert load_checkpoint(run / "last.pt").history == history
+    assert load_trained(run / "last.pt").history == history
     assert f'"{CHECKPOINT_FORMAT}"' in TEXT
 
 

@@ -67,6 +67,15 @@ def test_no_module_imports_itself_by_way_of_others(folder: str) -> None:
     assert list(TopologicalSorter(imports(ROOT / folder)).static_order())
 
 
+@pytest.mark.parametrize("folder", ["pneumo_fast", "benchmarks", "tests"])
+def test_nothing_private_is_imported(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                private = [alias.name for alias in node.names if alias.name.startswith("_") and alias.name[:2] != "__"]
+                assert not private, path
+
+
 def test_floors() -> None:
     floor: dict[str, int] = {}
     below = package_imports()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pneumo_fast.conversion.labels import LabelTable
-from pneumo_fast.conversion.plan import Plan, _cut, hide_ids, make_plan
+from pneumo_fast.conversion.plan import Plan, cut_into_shards, hide_ids, make_plan
 from pneumo_fast.conversion.pseudonyms import pseudonym
 from pneumo_fast.errors import ConvertError
 
@@ -188,7 +188,7 @@ def test_shards_hold_one_split_each(hundred: Path) -> None:
     [(1, 1, 1), (33, 2, 32), (2_048, 64, 32), (6_400, 64, 100), (70_000, 64, 1_094), (400_000, 98, 4_096)],
 )
 def test_default_shards_are_neither_many_nor_large(images: int, shards: int, largest: int) -> None:
-    sizes = Counter(_cut(pd.DataFrame({"split": ["val"] * images}), None)["task"])
+    sizes = Counter(cut_into_shards(pd.DataFrame({"split": ["val"] * images}), None)["task"])
     assert (len(sizes), max(sizes.values())) == (shards, largest)
 
 

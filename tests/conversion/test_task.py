@@ -21,7 +21,7 @@ MARGIN_BYTES = 8 << 20
 PROGRAM = """
 import re, sys
 from pathlib import Path
-from pneumo_fast.worker import Source, Task, convert_task
+from pneumo_fast.conversion.task import Source, Task, convert_task
 
 def peak():  # ru_maxrss begins with the memory of the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -13,7 +13,7 @@ from pneumo_fast.dataset import leaks
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks, overlap_with_training, refuse_overlap
 from pneumo_fast.errors import ConvertError
-from tests.evaluation.test_evaluate import make_dataset
+from tests.support.untrained_run import make_dataset
 
 
 @pytest.fixture

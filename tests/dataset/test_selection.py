@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.dataset.folder import Dataset, write_table
-from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold, train_sizes
+from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
@@ -97,10 +97,6 @@ def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.Lo
 def test_shares_that_cannot_work(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="one number above 0 for each"):
         parts_by_share([10, 20], shares)
-
-
-def test_train_sizes(folders: list[Path]) -> None:
-    assert train_sizes(folders) == [21, 3]
 
 
 @given(

@@ -20,8 +20,8 @@ from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals
 from pneumo_fast.metrics.scored import Sample, Scores
-from tests.evaluation.test_evaluate import make_dataset, make_run
 from tests.support.judged import drawn, mann_whitney, rows_of
+from tests.support.untrained_run import make_dataset, make_run
 
 Judge = Callable[..., Evaluation]
 

@@ -22,7 +22,7 @@ from pneumo_fast.phantoms.make import make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
-from tests.evaluation.test_evaluate import make_dataset, make_run
+from tests.support.untrained_run import make_dataset, make_run
 
 
 def train_on_phantoms(folder: Path, *, size: int, epochs: int) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -17,16 +16,11 @@ from numpy.typing import NDArray
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.augment import NOISE_SPAN, RANGES, Augmentation, Draws, apply, move_points, noise_field
-from pneumo_fast.loading.loader import Loader
-from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.order import Rank
-from pneumo_fast.vocabulary import EngineName, Strength
-from tests.support.make_dataset import Dtype, make_dataset, stored_images
+from pneumo_fast.vocabulary import Strength
+from tests.support.augmented import GREY_LEVELS, TOLERANCE, augmented
 
-GREY_LEVELS = 255
-TOLERANCE = 1e-2  # grey levels
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 MANY = np.arange(20_000)
+
 
 strengths = st.sampled_from(get_args(Strength))
 seeds = st.integers(-(2**63), 2**64 - 1)
@@ -63,32 +57,6 @@ def applied(images: NDArray[Any], draws: Draws) -> NDArray[np.float32]:
     table = torch.from_numpy(draws.table())
     out: NDArray[np.float32] = apply(torch.from_numpy(images.astype(np.float32))[:, None], table, field)[:, 0].numpy()
     return out
-
-
-def reference(images: NDArray[Any], draws: Draws) -> NDArray[np.float64]:
-    """The same, pixel for pixel in float64, written as plainly as can be."""
-    size = images.shape[-1]
-    y, x = np.mgrid[:size, :size] + 0.5
-    out = np.empty(images.shape)
-    for i, image in enumerate(images):
-        (a, b, c), (d, e, f) = draws.matrix[i].astype(np.float64)
-        warped = bilinear(image.astype(np.float64), a * x + b * y + c - 0.5, d * x + e * y + f - 0.5)
-        top, left = draws.noise_shift[i]
-        noise = noise_field(size)[top : top + size, left : left + size]
-        value = (warped - 0.5) * draws.contrast[i] + 0.5 + draws.brightness[i] + noise * draws.noise[i]
-        out[i] = value.clip(0, 1)
-    return out
-
-
-def bilinear(image: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values between pixels, whose centres are at whole numbers; black outside."""
-    size, border = len(image), len(image)
-    framed = np.pad(image, border)
-    left, top = np.floor(x).astype(int).clip(-border, size), np.floor(y).astype(int).clip(-border, size)
-    right, below = x - left, y - top
-    corner = [[framed[top + j + border, left + i + border] for i in (0, 1)] for j in (0, 1)]
-    upper, lower = ((1 - right) * near + right * far for near, far in corner)
-    return np.asarray((1 - below) * upper + below * lower)
 
 
 # ---- what is drawn
@@ -271,7 +239,7 @@ def test_pytorch_equals_the_reference(
     edges = np.random.default_rng(abs(seed)).integers(0, 2, (len(rows), size, size))  # black and white: the worst case
     images = edges.astype(np.float16) if dtype == "float16" else (edges * 254).astype(np.uint8) / np.float32(255)
     draws = Augmentation(strength=strength, flip=flip, seed=seed).draw(epoch, rows, size)
-    difference = np.abs(applied(images, draws) - reference(images, draws)).max() * GREY_LEVELS
+    difference = np.abs(applied(images, draws) - augmented(images, draws)).max() * GREY_LEVELS
     assert difference < TOLERANCE / 20
 
 
@@ -279,7 +247,7 @@ def test_pytorch_equals_the_reference(
 def test_coordinates_are_exact_at_any_size(size: int) -> None:
     images = np.random.default_rng(size).integers(0, 2, (2, size, size))
     draws = Augmentation(strength="strong", flip=True, seed=size).draw(1, np.arange(2), size)
-    assert np.abs(applied(images, draws) - reference(images, draws)).max() * GREY_LEVELS < TOLERANCE / 20
+    assert np.abs(applied(images, draws) - augmented(images, draws)).max() * GREY_LEVELS < TOLERANCE / 20
 
 
 # ---- boxes
@@ -317,73 +285,6 @@ def test_findings_stay_in_the_image(shared_data: Path, strength: Strength, cut: 
 def test_points_of_the_identity_stay() -> None:
     points = np.array([[0.0, 0.0], [3.5, 60.0]])
     np.testing.assert_allclose(move_points(points, identity(1).matrix[0]), points)
-
-
-# ---- on the way to the model
-
-ENGINES = pytest.mark.parametrize(
-    ("engine", "device"),
-    [
-        ("fused", "cpu"),
-        ("resident", "cpu"),
-        ("dali", "cpu"),
-        *(pytest.param(engine, "cuda", marks=[pytest.mark.gpu, NO_GPU]) for engine in ("dali", "resident")),
-    ],
-)
-
-
-@ENGINES
-@pytest.mark.parametrize("dtype", ["float16", "uint8"])
-@pytest.mark.parametrize("size", [17, 32])
-def test_every_engine_delivers_the_reference(
-    tmp_path: Path, engine: EngineName, device: str, dtype: Dtype, size: int
-) -> None:
-    dataset = make_dataset(tmp_path / "d", dtype=dtype, size=size)
-    stored = stored_images(dataset, "train") / dataset.scale
-    augmentation = Augmentation(strength="strong", flip=True, seed=5)
-    config = LoadConfig(batch_size=4, order="shuffle", seed=5, engine=engine, augmentation=augmentation)
-    with Loader(dataset, "train", config, device=torch.device(device, 0)) as loader:
-        for epoch in (0, 1):
-            for batch, (images, labels) in enumerate(loader.epoch(epoch)):
-                rows = loader.order.rows(epoch, batch)
-                expected = reference(stored[rows], augmentation.draw(epoch, rows, size))
-                found = images[:, 0].cpu().numpy() * dataset.std + dataset.mean
-                assert images.shape == (len(rows), 1, size, size)
-                assert images.dtype == torch.float32
-                assert np.abs(found - expected).max() * GREY_LEVELS < TOLERANCE
-                np.testing.assert_array_equal(labels.cpu(), dataset.rows("train")["label"][rows])
-
-
-@ENGINES
-def test_ranks_and_a_resume_change_images_alike(tmp_path: Path, engine: EngineName, device: str) -> None:
-    dataset = make_dataset(tmp_path / "d", size=17)
-    config = LoadConfig(
-        batch_size=8, order="shuffle", engine=engine, augmentation=Augmentation(strength="light", seed=1)
-    )
-    place = torch.device(device, 0)
-    with Loader(dataset, "train", config, device=place) as loader:
-        whole = [images.cpu().clone() for images, _ in loader.epoch(2)]
-        next(loader.epoch(2))
-        state = loader.state_dict()
-    for number in (0, 1):
-        rank = Rank(number=number, world_size=2)
-        with Loader(dataset, "train", config, device=place, rank=rank) as loader:
-            loader.load_state_dict(state)
-            for batch, (images, _) in enumerate(loader.epoch(2), start=1):
-                expected = rank.share(np.arange(len(whole[batch])))
-                torch.testing.assert_close(images.cpu(), whole[batch][expected], rtol=0, atol=1e-5)
-
-
-def test_a_state_of_another_augmentation_is_refused(tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path / "d")
-    plain = LoadConfig(batch_size=8, order="shuffle")
-    changed = replace(plain, augmentation=Augmentation(strength="light"))
-    with Loader(dataset, "train", plain, device=torch.device("cpu")) as loader:
-        state = json.loads(json.dumps(loader.state_dict()))
-    with Loader(dataset, "train", changed, device=torch.device("cpu")) as loader:
-        with pytest.raises(ConfigError, match="augmentation"):
-            loader.load_state_dict(state)
-        loader.load_state_dict(json.loads(json.dumps(loader.state_dict())))
 
 
 def test_the_same_seed_means_the_same_changes_in_every_release() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.loading.order import Order
+from pneumo_fast.loading.order import Order, Rank
 from pneumo_fast.loading.rng import permute
-from pneumo_fast.loading.samplers import Sequential, Shuffle, Weighted, Windowed, balanced_weights, shard_sizes
+from pneumo_fast.loading.samplers import Sequential, Shuffle, Weighted, Windowed
 
 SEEDS = st.integers(-(2**70), 2**70)
 
@@ -56,53 +56,11 @@ def test_a_left_over_row_joins_the_batch_before(n: int, batch_size: int, sizes: 
     ] == sizes
 
 
-@given(n=st.integers(1, 2000), seed=SEEDS, epoch=st.integers(0, 2**63))
-def test_the_permutation_is_one_to_one(n: int, seed: int, epoch: int) -> None:
-    assert sorted(permute(np.arange(n, dtype=np.int64), n, seed, epoch).tolist()) == list(range(n))
-
-
-def test_a_position_does_not_depend_on_what_is_asked_with_it() -> None:
-    n = 10_000_019
-    positions = np.array([0, 1, n // 2, n - 1], dtype=np.int64)
-    together = permute(positions, n, 3, 4)
-    assert together.tolist() == [int(permute(positions[[k]], n, 3, 4)[0]) for k in range(4)]
-    assert positions.tolist() == [0, 1, n // 2, n - 1], "the positions are left as they were"
-    assert (together >= 0).all()
-    assert (together < n).all()
-
-
 def test_epochs_and_seeds_differ() -> None:
     orders = {(seed, epoch): tuple(flat(Order(sampler=Shuffle(60, seed), batch_size=7, training=True), epoch))
               for seed in (-1, 0, 1, 2) for epoch in range(5)}  # fmt: skip
     assert len(set(orders.values())) == len(orders)
     assert orders[1, 2] != orders[2, 1]
-
-
-@pytest.mark.parametrize("vary", ["epoch", "seed"])
-def test_every_row_is_as_likely_at_every_position(vary: str) -> None:
-    """A chi-square test at about five standard deviations; nothing random in it."""
-    n, draws = 13, 2600
-    counts = np.zeros((n, n))
-    positions = np.arange(n, dtype=np.int64)
-    for draw in range(draws):
-        rows = permute(positions, n, 5, draw) if vary == "epoch" else permute(positions, n, draw, 5)
-        counts[positions, rows] += 1
-    expected, freedom = draws / n, (n - 1) ** 2
-    statistic = ((counts - expected) ** 2 / expected).sum()
-    assert statistic < freedom + 5 * np.sqrt(2 * freedom)
-
-
-@pytest.mark.parametrize("vary", ["epoch", "seed"])
-def test_neighbours_are_drawn_apart(vary: str) -> None:
-    """The step from one position's row to the next one's is any step, as often as any other."""
-    n, draws = 17, 2000
-    steps = np.zeros(n)
-    for draw in range(draws):
-        rows = permute(np.arange(n, dtype=np.int64), n, *((5, draw) if vary == "epoch" else (draw, 5)))
-        np.add.at(steps, np.diff(rows) % n, 1)
-    expected = steps.sum() / (n - 1)
-    assert steps[0] == 0
-    assert ((steps[1:] - expected) ** 2 / expected).sum() < (n - 2) + 5 * np.sqrt(2 * (n - 2))
 
 
 def test_the_order_is_the_same_in_every_release() -> None:
@@ -137,94 +95,26 @@ def test_numbers_that_cannot_work(n: int, batch_size: int, training: bool, messa
         Order(sampler=Shuffle(n), batch_size=batch_size, training=training)
 
 
-# ---- with replacement, by weight
-
-
-@given(
-    weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 7.0]), min_size=1, max_size=40).filter(any),
-    seed=SEEDS,
-    epoch=st.integers(0, 10**6),
-)
-def test_rows_of_no_weight_are_never_drawn(weights: list[float], seed: int, epoch: int) -> None:
-    sampler = Weighted(np.array(weights), seed)
-    rows = sampler.rows(np.arange(sampler.length), epoch)
-    assert len(rows) == len(weights)
-    assert all(weights[row] > 0 for row in rows.tolist())
-
-
-def test_rows_are_drawn_in_proportion_to_their_weights() -> None:
-    """A chi-square test at about five standard deviations; nothing random in it."""
-    weights = np.array([1.0, 2.0, 0.5, 4.0, 2.5])
-    sampler, counts = Weighted(weights, seed=9), np.zeros(5)
-    for epoch in range(3000):
-        counts += np.bincount(sampler.rows(np.arange(5), epoch), minlength=5)
-    expected = weights / weights.sum() * counts.sum()
-    assert ((counts - expected) ** 2 / expected).sum() < 4 + 5 * np.sqrt(8)
-
-
-def test_a_position_draws_the_same_row_whatever_is_asked_with_it() -> None:
-    sampler = Weighted(np.arange(1.0, 101.0), seed=3)
-    together = sampler.rows(np.arange(100), 7)
-    assert together.tolist() == [int(sampler.rows(np.array([k]), 7)[0]) for k in range(100)]
-    assert together.tolist() != sampler.rows(np.arange(100), 8).tolist()
-    assert together.tolist() != Weighted(sampler.weights, seed=4).rows(np.arange(100), 7).tolist()
-
-
-def test_balanced_weights_make_categories_equal() -> None:
-    categories = np.array(["a", "b", "a", "a", "c", "b"])
-    weights = balanced_weights(categories)
-    assert {name: weights[categories == name].sum() for name in "abc"} == pytest.approx({"a": 1, "b": 1, "c": 1})
-
-
-@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [np.nan, 1.0], [np.inf, 1.0], []])
-def test_weights_that_cannot_be(weights: list[float]) -> None:
-    with pytest.raises(ConfigError, match="must be finite, at least 0 and not all 0"):
-        Weighted(np.array(weights))
-
-
-# ---- windows of shards
-
-
-SHARDS = st.lists(st.integers(1, 9), min_size=1, max_size=20)
-
-
-@given(shards=SHARDS, window=st.integers(1, 25), seed=SEEDS, epoch=st.integers(0, 10**6))
-def test_windows_hold_every_row_once_and_few_shards_at_a_time(
-    shards: list[int], window: int, seed: int, epoch: int
-) -> None:
-    sampler = Windowed(tuple(shards), window, seed)
-    rows = sampler.rows(np.arange(sampler.length), epoch)
-    assert sorted(rows.tolist()) == list(range(sum(shards)))
-    shard = np.repeat(np.arange(len(shards)), shards)[rows]
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for position, number in enumerate(shard.tolist()):
-        first.setdefault(number, position)
-        last[number] = position
-    open_at_once = [sum(first[n] <= at <= last[n] for n in first) for at in range(len(rows))]
-    assert max(open_at_once) <= window
-    pieces = [sampler.rows(np.array([position]), epoch)[0] for position in range(len(rows))]
-    assert pieces == rows.tolist()
-
-
-def test_windows_shuffle_shards_and_rows() -> None:
-    """Each row is as likely at each position, by a chi-square test, where all shards have one size."""
-    shards, epochs = (3, 3, 3, 3), 3000
-    sampler, counts = Windowed(shards, 2, seed=1), np.zeros((12, 12))
-    for epoch in range(epochs):
-        counts[np.arange(12), sampler.rows(np.arange(12), epoch)] += 1
-    expected, freedom = epochs / 12, 121
-    assert ((counts - expected) ** 2 / expected).sum() < 2 * (freedom + 5 * np.sqrt(2 * freedom))
-    assert counts.min() > 0.7 * expected
-
-
-def test_shard_sizes() -> None:
-    assert shard_sizes(np.array(["a", "a", "b", "c", "c", "c"])) == (2, 1, 3)
-
-
 @pytest.mark.parametrize("sampler", [Shuffle(100, 1), Weighted(np.ones(100)), Windowed((10,) * 10, 3), Sequential(100)])
 def test_batches_worked_out_at_once_are_the_same(sampler: Shuffle | Weighted | Windowed | Sequential) -> None:
     order = Order(sampler=sampler, batch_size=9, training=True)
     for batches in (range(11), range(3, 5), range(10, 11)):
         found = order.rows_of(2, batches)
         assert [rows.tolist() for rows in found] == [order.rows(2, batch).tolist() for batch in batches]
+
+
+def test_the_shares_of_all_processes_are_the_batch() -> None:
+    rows = np.arange(10)
+    for world in range(1, 14):
+        shares = [Rank(number=number, world_size=world).share(rows) for number in range(world)]
+        assert np.concatenate(shares).tolist() == rows.tolist()
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("number", "world_size", "message"),
+    [(0, 0, "world size 0"), (2, 2, "rank 2 of a world of 2: 0 to 1"), (-1, 2, "rank -1")],
+)
+def test_ranks_that_are_none(number: int, world_size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Rank(number=number, world_size=world_size)

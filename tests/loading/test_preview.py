@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.drawing.contact_sheet import LONGEST_ID, Panel, Strip, draw_contact_sheet
-from pneumo_fast.drawing.style import ORANGE
+from pneumo_fast.drawing.contact_sheet import Panel, Strip, draw_contact_sheet
+from pneumo_fast.drawing.style import LONGEST_ID, ORANGE
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading import preview as show_module
 from pneumo_fast.loading.augment import Augmentation

@@ -18,8 +18,9 @@ from pydicom.encaps import get_frame
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from pneumo_fast.radiograph.rejection import REASONS
-from tests.support.radiograph_cases import CASES, SECTIONS, Case
+from tests.support.radiograph_cases import CASES, SECTIONS
 from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, X, decoded_jpeg, jpeg, save
+from tests.support.radiograph_makers import Case
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "radiographs.md"
 MUCH = 48 << 20  # bytes: pydicom reads a file in no less than a few MB; no absurd size may take more than this

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from pneumo_fast.run.checkpoint import load_checkpoint
-from pneumo_fast.run.layout import HISTORY
+from pneumo_fast.run.checkpoint import load_resumable, load_trained
+from pneumo_fast.run.layout import BEST, HISTORY
 
 TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
 
@@ -48,9 +48,12 @@ def check_same(one: Path, other: Path) -> None:
     """Hold two checkpoints equal bit for bit: weights, optimizer, scaler and counters, but timings."""
     states = []
     for path in (one, other):
-        checkpoint = load_checkpoint(path)
-        parts = checkpoint.model, checkpoint.optimizer, checkpoint.scaler, checkpoint.ema, checkpoint.step
-        states.append(flat([*parts, checkpoint.best, checkpoint.epoch, checkpoint.loader, checkpoint.sums]))
+        checkpoint = load_trained(path)
+        parts: list[Any] = [checkpoint.model, checkpoint.best, checkpoint.epoch]
+        if path.name != BEST:
+            resumable = load_resumable(path)
+            parts += [resumable.learner, resumable.loader, resumable.session["sums"]]
+        states.append(flat(parts))
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         same = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
@@ -59,4 +62,4 @@ def check_same(one: Path, other: Path) -> None:
 
 def weights(path: Path) -> torch.Tensor:
     """All weights of a checkpoint in a row."""
-    return torch.cat([value.double().ravel() for value in load_checkpoint(path).model.values()])
+    return torch.cat([value.double().ravel() for value in load_trained(path).model.values()])

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError, RunError
 from pneumo_fast.loading.order import Rank
-from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import CONFIG, LAST
-from pneumo_fast.training import batch_size, distributed
-from pneumo_fast.training import train as training
+from pneumo_fast.training import batch_size, distributed, prepare
 from pneumo_fast.training.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step
-from pneumo_fast.training.learner import train_step
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.setup import TrainingData
 from pneumo_fast.training.train import train
 from tests.support.training import check_same
 
@@ -70,7 +70,7 @@ def test_the_batch_fits_the_memory_and_the_split(
     """There are 21 training images."""
     monkeypatch.setattr(batch_size, "trial_step", room_for(room))
     monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
-    assert find_batch_size(config, Dataset.open(noise), CPU, Rank(), None) == found
+    assert find_batch_size(config, TrainingData(dataset=Dataset.open(noise), parts=()), CPU, Rank(), None) == found
 
 
 def test_processes_take_what_all_have_room_for(
@@ -81,28 +81,35 @@ def test_processes_take_what_all_have_room_for(
     monkeypatch.setattr(batch_size, "trial_step", room_for(9))
     monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
     monkeypatch.setattr(distributed, "highest", lambda value, _device: max(value, -4))
-    assert find_batch_size(config, Dataset.open(noise), CPU, Rank(number=0, world_size=2), None) == 8
+    assert (
+        find_batch_size(
+            config, TrainingData(dataset=Dataset.open(noise), parts=()), CPU, Rank(number=0, world_size=2), None
+        )
+        == 8
+    )
 
 
 def test_nothing_fits(config: TrainConfig, noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size, "trial_step", room_for(7))
     monkeypatch.setattr(batch_size, "_spare_bytes", lambda *_: 0)
     with pytest.raises(DeviceError, match="not even the smallest batch fits into the memory of cpu: raise"):
-        find_batch_size(config, Dataset.open(noise), CPU, Rank(), None)
+        find_batch_size(config, TrainingData(dataset=Dataset.open(noise), parts=()), CPU, Rank(), None)
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_trial_is_two_whole_steps(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def spy(learner: Any, images: torch.Tensor, labels: torch.Tensor) -> Any:
+    plain_step = Learner.step
+
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> Any:
         sizes.append(tuple(images.shape))
-        result = train_step(learner, images, labels)
-        assert learner.step == len(sizes)
+        result = plain_step(learner, images, labels)
+        assert learner.steps_done == len(sizes)
         assert learner.optimizer.state
         return result
 
-    monkeypatch.setattr(batch_size, "train_step", spy)
+    monkeypatch.setattr(Learner, "step", spy)
     trial_step(replace(config, compile=True, weights="nowhere.pt"), 32, CPU, None)(6)
     assert sizes == [(6, 1, 32, 32)] * 2
 
@@ -113,15 +120,15 @@ def test_what_was_found_is_recorded_and_kept_when_resuming(
 ) -> None:
     train(replace(config, out=tmp_path / "plain", batch_size=6))
     run, found = tmp_path / "run", iter([6])
-    monkeypatch.setattr(training, "check_options", lambda *_: None)
-    monkeypatch.setattr(training, "find_batch_size", lambda *_: next(found))
+    monkeypatch.setattr(prepare, "check_options", lambda *_: None)
+    monkeypatch.setattr(prepare, "find_batch_size", lambda *_: next(found))
     config = replace(config, out=run, batch_size="auto")
     train(replace(config, epochs=1))
     assert train(replace(config, resume=True)).epochs == 2, "not looked for again"
     check_same(run / LAST, tmp_path / "plain" / LAST)
     content = json.loads((run / CONFIG).read_text())
     assert (content["config"]["batch_size"], content["resolved"]["batch_size"]) == ("auto", 6)
-    assert load_checkpoint(run / LAST).settings["batch-size"] == 6
+    assert load_trained(run / LAST).settings["batch-size"] == 6
     with pytest.raises(RunError, match="was trained with batch-size 6, now it is 4"):
         train(replace(config, batch_size=4, resume=True))
 

@@ -15,12 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
-from tests.support.make_dataset import make_dataset
 from tests.support.training import results
 
 OPTIONS: dict[str, Any] = {
@@ -28,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def plain_network(_name: str, _weights: str) -> nn.Module:
+def plain_network(*_: object) -> nn.Module:
     """Without BatchNorm, whose statistics are each process's own."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 5, stride=4), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
@@ -39,16 +38,18 @@ SCRIPT = """
 import os, sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pneumo_fast.training import setup, train as training
+from pneumo_fast.training import setup
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 from tests.training.test_distributed import OPTIONS, plain_network
 torch.set_num_threads(1)
 setup.build_model = plain_network
 if {dying} and os.environ["RANK"] == "1":
-    steps, plain = iter(range(100)), training.train_step
-    training.train_step = lambda *a: os._exit(7) if next(steps) == 2 else plain(*a)
+    steps, plain = iter(range(100)), Learner.step
+    Learner.step = lambda *a: os._exit(7) if next(steps) == 2 else plain(*a)
 config = TrainConfig(datasets=(Path({data!r}),), out=Path({run!r}), **OPTIONS | {changes!r})
-training.train(config)
+train(config)
 print("finished")
 """
 
@@ -79,11 +80,9 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(noise: Path) -> Path:
     """21 training images: batches of 6, 6, 6 and 3, of which two processes take 3 and 3, and 1 and 2."""
-    path = tmp_path_factory.mktemp("data") / "noise"
-    make_dataset(path, size=32)
-    return path
+    return noise
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +98,11 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check_alike(run: Path, alone: Path) -> None:
     """Weights and figures within what another order of adding up changes."""
     for name in (BEST, LAST):
-        mine, theirs = load_checkpoint(run / name), load_checkpoint(alone / name)
-        assert mine.step == theirs.step
+        mine, theirs = load_trained(run / name), load_trained(alone / name)
         for key, value in mine.model.items():
             torch.testing.assert_close(value, theirs.model[key], rtol=0, atol=2e-5)
+    steps = [load_resumable(folder / LAST).learner["steps_done"] for folder in (run, alone)]
+    assert steps[0] == steps[1]
     for record, expected in zip(results(run), results(alone), strict=True):
         assert record == pytest.approx(expected, abs=1e-4)
 
@@ -117,7 +117,7 @@ def test_two_processes_train_as_one_does(data: Path, alone: Path, tmp_path: Path
 def test_a_process_may_have_nothing_of_the_last_batch(data: Path, tmp_path: Path) -> None:
     """21 images by 19: two are left for three processes."""
     finish(together(data, tmp_path / "run", processes=3, batch_size=19, epochs=1, ema=None))
-    assert all(value.isfinite().all() for value in load_checkpoint(tmp_path / "run" / LAST).model.values())
+    assert all(value.isfinite().all() for value in load_trained(tmp_path / "run" / LAST).model.values())
 
 
 def test_a_run_goes_on_with_another_number_of_processes(

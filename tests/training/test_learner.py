@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pneumo_fast.run.model import build_model
-from pneumo_fast.training.learner import Ema, Guard, Learner, lr_factor, train_step
+from pneumo_fast.training.learner import Ema, Learner
+from pneumo_fast.training.schedule import lr_factor
 from tests.support.make_dataset import DEVICES
 
 
@@ -26,8 +27,8 @@ def make_learner(device: str = "cpu", model: nn.Module | None = None, **options:
         network=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=True),
         device=torch.device(device),
-        pos_weight=torch.tensor(2.0, device=device),
-        **{"lr": 1e-3, "steps": 100} | options,
+        pos_weight=2.0,
+        **{"lr": 1e-3, "total_steps": 100} | options,
     )
 
 
@@ -55,14 +56,14 @@ def test_a_step_learns(device: str, amp_dtype: torch.dtype | None) -> None:
         pytest.skip("float16 is for GPUs")
     learner = make_learner(device, amp_dtype=amp_dtype)
     learner.model.train()
-    steps = [train_step(learner, *batch(device)) for _ in range(6)]
+    steps = [learner.step(*batch(device)) for _ in range(6)]
     for losses, logits in steps:
         assert (losses.shape, losses.dtype, losses.requires_grad) == ((8,), torch.float32, False)
         assert (logits.shape, logits.dtype, logits.requires_grad) == ((8,), torch.float32, False)
     assert steps[-1][0].mean() < 0.5 * steps[0][0].mean()
     assert all(parameter.dtype == torch.float32 for parameter in learner.model.parameters())
     assert learner.scaler.get_scale() == (65536.0 if amp_dtype == torch.float16 else 1.0)
-    assert (learner.step, learner.skipped()) == (6, 0)
+    assert (learner.steps_done, learner.check()) == (6, 0)
 
 
 def test_a_step_is_the_plain_one() -> None:
@@ -70,9 +71,11 @@ def test_a_step_is_the_plain_one() -> None:
     learner, plain = make_learner(), make_learner()
     images, labels = batch()
     for _ in range(2):
-        losses, logits = train_step(learner, images, labels)
+        losses, logits = learner.step(images, labels)
         expected_logits = plain.model(images)[:, 0]
-        expected = binary_cross_entropy_with_logits(expected_logits, labels, pos_weight=plain.pos_weight)
+        expected = binary_cross_entropy_with_logits(
+            expected_logits, labels, pos_weight=torch.tensor(plain.pos_weight, device=plain.device)
+        )
         assert torch.equal(logits, expected_logits)
         assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-6)
         plain.optimizer.zero_grad()
@@ -82,22 +85,22 @@ def test_a_step_is_the_plain_one() -> None:
 
 
 def test_a_batch_in_parts_makes_the_step_of_the_whole_batch() -> None:
-    whole, parted = make_learner(model=small()), make_learner(model=small(), pieces=3)
+    whole, parted = make_learner(model=small()), make_learner(model=small(), accumulate=3)
     images, labels = batch()
     calls: list[int] = []
     parted.model.register_forward_hook(lambda _module, arguments, _out: calls.append(len(arguments[0])))
-    first, second = train_step(whole, images, labels), train_step(parted, images, labels)
+    first, second = whole.step(images, labels), parted.step(images, labels)
     assert calls == [3, 3, 2]
     torch.testing.assert_close(second, first)
     torch.testing.assert_close(weights(parted.model), weights(whole.model), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("images", "pieces"), [(7, 3), (9, 4), (5, 4), (3, 2)])
-def test_no_part_of_a_batch_is_too_small_for_batchnorm(images: int, pieces: int) -> None:
-    learner = make_learner(model=small(), pieces=pieces)
+@pytest.mark.parametrize(("images", "accumulate"), [(7, 3), (9, 4), (5, 4), (3, 2)])
+def test_no_part_of_a_batch_is_too_small_for_batchnorm(images: int, accumulate: int) -> None:
+    learner = make_learner(model=small(), accumulate=accumulate)
     calls: list[int] = []
     learner.model.register_forward_hook(lambda _module, arguments, _out: calls.append(len(arguments[0])))
-    train_step(learner, torch.randn(images, 1, 32, 32), torch.zeros(images))
+    learner.step(torch.randn(images, 1, 32, 32), torch.zeros(images))
     assert sum(calls) == images
     assert min(calls) >= 2
     assert max(calls) - min(calls) <= 1
@@ -108,10 +111,10 @@ def test_processes_call_a_shared_batchnorm_equally_often(synced: bool) -> None:
     """Or they would wait for each other for ever; a process's own is left out where it has one image or none."""
     counts: dict[int, list[bool]] = {}
     for share in (4, 3, 1, 0):
-        learner = make_learner(model=nn.Sequential(small()), pieces=2, world_size=2, synced=synced)
+        learner = make_learner(model=nn.Sequential(small()), accumulate=2, world_size=2, sync_bn=synced)
         calls = counts.setdefault(share, [])
         learner.model.register_forward_hook(lambda module, *_, calls=calls: calls.append(module.training))
-        train_step(learner, torch.randn(share, 1, 32, 32), torch.zeros(share), 7 if share > 1 else 1)
+        learner.step(torch.randn(share, 1, 32, 32), torch.zeros(share), 7 if share > 1 else 1)
     assert counts == {4: [True], 3: [True], 1: [synced], 0: [synced]}
 
 
@@ -125,7 +128,7 @@ def test_shares_of_a_batch_add_up_to_its_gradient() -> None:
             learner = make_learner(model=small(), world_size=len(parts))
             learner.optimizer.step = lambda: None  # type: ignore[method-assign,assignment]
             learner.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
-            train_step(learner, images[part], labels[part], 8)
+            learner.step(images[part], labels[part], 8)
             found.append(torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None]))
         return torch.stack(found).mean(0)
 
@@ -134,7 +137,7 @@ def test_shares_of_a_batch_add_up_to_its_gradient() -> None:
 
 def test_smoothing_draws_the_labels_together() -> None:
     images, labels = batch()
-    losses, logits = train_step(make_learner(model=small(), smoothing=0.2), images, labels)
+    losses, logits = make_learner(model=small(), label_smoothing=0.2).step(images, labels)
     expected = binary_cross_entropy_with_logits(
         logits, torch.where(labels > 0, 0.9, 0.1), pos_weight=torch.tensor(2.0), reduction="none"
     )
@@ -146,7 +149,7 @@ def test_a_long_gradient_is_cut() -> None:
     for limit in (None, 0.01):
         learner = make_learner(model=small(), clip_norm=limit)
         learner.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
-        train_step(learner, *batch())
+        learner.step(*batch())
         seen[limit] = nn.utils.get_total_norm(p.grad for p in learner.model.parameters() if p.grad is not None).item()
     assert seen[None] > 0.05
     assert seen[0.01] == pytest.approx(0.01, rel=1e-3)
@@ -158,7 +161,7 @@ def test_the_average_of_the_weights_is_the_one_defined() -> None:
     learner.ema = Ema(learner.model, 0.15)
     expected = weights(start)
     for decay in (0.1, 0.15, 0.15):  # (1 + n) / (10 + n) is 0.1 at first and 0.18 then
-        train_step(learner, *batch())
+        learner.step(*batch())
         expected = decay * expected + (1 - decay) * weights(learner.model)
     torch.testing.assert_close(weights(learner.ema.model), expected)
     for mine, theirs in zip(learner.ema.model.buffers(), learner.model.buffers(), strict=True):
@@ -170,22 +173,21 @@ def test_the_average_of_the_weights_is_the_one_defined() -> None:
 def test_a_step_with_a_gradient_that_is_no_number_is_left_out(device: str, value: float) -> None:
     learner = make_learner(device)
     learner.model.train()
-    guard = Guard(learner)
     images, labels = batch(device)
-    train_step(learner, images, labels)
-    assert guard.look() == 0
+    learner.step(images, labels)
+    assert learner.check() == 0
     before = [copy.deepcopy(learner.model.state_dict()), copy.deepcopy(learner.optimizer.state_dict()["state"])]
-    train_step(learner, torch.full_like(images, value), labels)
+    learner.step(torch.full_like(images, value), labels)
     assert not next(learner.model.buffers()).isfinite().all(), "BatchNorm has seen it"
-    assert guard.look() == 1
+    assert learner.check() == 1
     counted = "num_batches_tracked"
     for name, kept in before[0].items():
         assert torch.equal(learner.model.state_dict()[name], kept) or name.endswith(counted), name
     for number, kept in before[1].items():
         for name, tensor in kept.items():
             assert torch.equal(learner.optimizer.state_dict()["state"][number][name], tensor)
-    train_step(learner, images, labels)
-    assert (learner.step, guard.look()) == (3, 1)
+    learner.step(images, labels)
+    assert (learner.steps_done, learner.check()) == (3, 1)
 
 
 @pytest.mark.gpu
@@ -193,9 +195,9 @@ def test_a_step_with_a_gradient_that_is_no_number_is_left_out(device: str, value
 def test_a_step_that_overflows_float16_is_left_out() -> None:
     learner = make_learner("cuda", amp_dtype=torch.float16)
     images, labels = batch("cuda")
-    train_step(learner, images, labels)
+    learner.step(images, labels)
     before, scale = weights(learner.model), learner.scaler.get_scale()
-    train_step(learner, images * 1e30, labels)
+    learner.step(images * 1e30, labels)
     assert learner.scaler.get_scale() == scale / 2
     assert torch.equal(before, weights(learner.model))
 
@@ -232,10 +234,10 @@ def test_a_rate_rises_once_and_falls_once(steps: int, warm_up: int, schedule: An
 
 
 def test_the_step_uses_the_schedule() -> None:
-    learner = make_learner(model=small(), schedule="cosine", steps=5, warm_up=2)
+    learner = make_learner(model=small(), schedule="cosine", total_steps=5, warmup_steps=2)
     used = []
     for _ in range(5):
-        train_step(learner, *batch())
+        learner.step(*batch())
         used.append(learner.optimizer.param_groups[0]["lr"])
     assert used == pytest.approx([1e-3 * rate for rate in rates("cosine", 5, 2)])
     assert used[0] == pytest.approx(5e-4)

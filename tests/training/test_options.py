@@ -14,16 +14,16 @@ from torch import nn
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.order import Rank
-from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, LAST
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
-from pneumo_fast.training import train as training
-from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from tests.support.training import weights
 
+plain_step = Learner.step
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CHANGES: Sequence[tuple[str, Any, dict[str, Any]]] = [
@@ -115,7 +115,7 @@ def test_the_model_and_its_weights_are_those_asked_for(config: TrainConfig, tmp_
     torch.save(given.state_dict(), tmp_path / "w.pt")
     config = replace(config, model="squeezenet1_1", weights=str(tmp_path / "w.pt"), epochs=1, lr=1e-9)
     train(replace(config, out=tmp_path / "run"))
-    trained = load_checkpoint(tmp_path / "run" / LAST)
+    trained = load_trained(tmp_path / "run" / LAST)
     assert trained.arch == "squeezenet1_1"
     for name, value in given.state_dict().items():
         torch.testing.assert_close(trained.model[name], value, rtol=0, atol=1e-6)
@@ -130,7 +130,7 @@ def test_the_loader_and_where_its_images_are_kept(
     config: TrainConfig, tmp_path: Path, change: dict[str, Any], engine: str
 ) -> None:
     train(replace(config, out=tmp_path / "run", epochs=1, **change))
-    assert load_checkpoint(tmp_path / "run" / LAST).machine["loader"] == engine
+    assert load_resumable(tmp_path / "run" / LAST).session["machine"]["loader"] == engine
 
 
 @pytest.mark.usefixtures("quick")
@@ -143,12 +143,12 @@ def test_the_model_is_compiled_before_the_first_step_and_trains_the_same(
         graphs.append(graph)
         return graph.forward
 
-    def step(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
         at_steps.append(len(graphs))
-        return train_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *size)
 
     monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=backend))
-    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(Learner, "step", spy)
     train(replace(config, out=tmp_path / "plain"))
     assert at_steps == [0] * 6
     train(replace(config, out=tmp_path / "compiled", compile=True))
@@ -169,7 +169,7 @@ def test_batchnorm_is_shared_by_several_processes_where_asked_for(
         pos_weight=1.0, amp_dtype=None,
     )  # fmt: skip
     assert any(isinstance(module, nn.SyncBatchNorm) for module in learner.network.modules()) == asked
-    assert learner.synced == asked
+    assert learner.sync_bn == asked
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,16 @@ import pytest
 
 from pneumo_fast import files
 from pneumo_fast.errors import RunError
+from pneumo_fast.loading.loader import Loader
 from pneumo_fast.run import checkpoint as checkpoints
 from pneumo_fast.run import folder
-from pneumo_fast.run.checkpoint import EpochRecord, load_checkpoint
+from pneumo_fast.run.checkpoint import EpochRecord, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST
 from pneumo_fast.training import train as training
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from pneumo_fast.training.validation import validate
 from tests.support.make_dataset import make_dataset
 from tests.support.training import check_same, history_of, results
 
@@ -84,12 +87,10 @@ def test_resuming_where_nothing_is_yet_starts(config: TrainConfig, tmp_path: Pat
 def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    validate = training.Run._validate
+    def rising(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
+        return validate(learner, loader, epoch) | {"val_auroc": 0.5 + 0.1 * epoch}
 
-    def rising(run: training.Run) -> EpochRecord:
-        return validate(run) | {"val_auroc": 0.5 + 0.1 * run._state.epoch}
-
-    monkeypatch.setattr(training.Run, "_validate", rising)
+    monkeypatch.setattr(training, "validate", rising)
     train(replace(config, out=tmp_path / "whole"))
     run = tmp_path / "run"
     train(replace(config, out=run, epochs=1))
@@ -160,4 +161,4 @@ def test_a_run_is_replaced_only_on_request(config: TrainConfig, tmp_path: Path) 
     with pytest.raises(RunError, match="holds a run"):
         train(config)
     train(replace(config, overwrite=True, seed=7))
-    assert load_checkpoint(tmp_path / "run" / LAST).settings["seed"] == 7
+    assert load_trained(tmp_path / "run" / LAST).settings["seed"] == 7

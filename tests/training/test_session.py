@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,19 @@ import torch
 from torch import nn
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
-from pneumo_fast.run.checkpoint import load_checkpoint
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.run.checkpoint import EpochRecord, load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, LAST
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training
-from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.train import Run, train
+from pneumo_fast.training.session import Session
+from pneumo_fast.training.train import train
+from pneumo_fast.training.validation import validate
 from tests.support.training import check_same, history_of, one_thread, results
 
+plain_step = Learner.step
 STEPS = 5  # in an epoch: 21 images by 4, of which the last holds five
 
 ALL_STATES: dict[str, Any] = {
@@ -52,7 +56,7 @@ class Dropping(nn.Module):
 @pytest.fixture
 def config(noise: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainConfig]:
     """Three epochs of five steps on one thread, of a network that is quick; each test names its own run folder."""
-    monkeypatch.setattr(setup, "build_model", lambda _name, _weights: Dropping())
+    monkeypatch.setattr(setup, "build_model", lambda *_: Dropping())
     with one_thread():
         yield TrainConfig(datasets=(noise,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1)
 
@@ -62,12 +66,12 @@ def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], obj
     steps = iter(range(1, 1000))
 
     def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
-        result = train_step(learner, images, labels, *size)
+        result = plain_step(learner, images, labels, *size)
         if next(steps) == step:
             act()
         return result
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(Learner, "step", spy)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -83,8 +87,8 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
         with pytest.raises(TrainingStoppedError, match="go on with --resume") as stopped:
             train(replace(config, out=run))
     assert stopped.value.exit_code == 128 + number
-    assert load_checkpoint(run / LAST).step == step
-    assert bool(load_checkpoint(run / LAST).loader) == (step % STEPS > 0)
+    assert load_resumable(run / LAST).learner["steps_done"] == step
+    assert bool(load_resumable(run / LAST).loader) == (step % STEPS > 0)
     done: list[int] = []
     train(replace(config, out=run, resume=True), on_progress=lambda *_: done.append(1))
     assert len(done) == 3 * STEPS - step, "no step is done again"
@@ -104,21 +108,23 @@ KILLED = """
 import os, signal, sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pneumo_fast.training import setup, train as training
+from pneumo_fast.training import setup
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
 from tests.training.test_session import ALL_STATES, Dropping
 torch.set_num_threads(1)
-setup.build_model = lambda name, weights: Dropping()
-steps, plain = iter(range(1, 1000)), training.train_step
+setup.build_model = lambda *_: Dropping()
+steps, plain = iter(range(1, 1000)), Learner.step
 def step(*arguments):
     result = plain(*arguments)
     if next(steps) == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-training.train_step = step
+Learner.step = step
 config = TrainConfig(datasets=(Path({data!r}),), out=Path({run!r}), epochs=3, batch_size=4, lr=1e-3, device="cpu",
                      seed=1, resume=True, checkpoint_minutes=1e-9, **ALL_STATES)
-training.train(config)
+train(config)
 """
 
 
@@ -134,8 +140,7 @@ def test_a_run_killed_by_the_system_goes_on(config: TrainConfig, noise: Path, tm
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         if step > 3 * STEPS // 2:
             break
-    state = load_checkpoint(run / LAST)
-    assert state.step >= step - 1
+    assert load_resumable(run / LAST).learner["steps_done"] >= step - 1
     train(replace(config, out=run, resume=True))
     for name in (BEST, LAST):
         check_same(run / name, tmp_path / "whole" / name)
@@ -144,13 +149,13 @@ def test_a_run_killed_by_the_system_goes_on(config: TrainConfig, noise: Path, tm
 
 def test_the_state_is_saved_by_the_clock(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    save = Run._save
+    save = Session.save
 
-    def spy(run: Run, loader: dict[str, Any]) -> None:
-        steps.append(run._learner.step)
-        save(run, loader)
+    def spy(session: Session, loader: dict[str, Any]) -> None:
+        steps.append(session.learner.steps_done)
+        save(session, loader)
 
-    monkeypatch.setattr(Run, "_save", spy)
+    monkeypatch.setattr(Session, "save", spy)
     train(replace(config, out=tmp_path / "rarely", epochs=1))
     assert steps == [STEPS]
     steps.clear()
@@ -176,9 +181,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
     def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
         if next(steps) in bad:
             images = torch.full_like(images, torch.nan)
-        return train_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *size)
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(Learner, "step", spy)
 
 
 def test_steps_without_a_finite_gradient_are_left_out_and_counted(
@@ -188,7 +193,7 @@ def test_steps_without_a_finite_gradient_are_left_out_and_counted(
     history = train(replace(config, out=tmp_path / "run")).history
     assert [record["skipped_steps"] for record in history] == [2, 1, 0]
     assert all(torch.isfinite(torch.tensor(list(record.values()))).all() for record in history)
-    assert all(value.isfinite().all() for value in load_checkpoint(tmp_path / "run" / LAST).model.values())
+    assert all(value.isfinite().all() for value in load_trained(tmp_path / "run" / LAST).model.values())
 
 
 def test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept(
@@ -251,16 +256,24 @@ def test_the_number_of_epochs_may_grow_only_where_no_schedule_depends_on_it(
         train(replace(config, out=tmp_path / "falling", epochs=2, schedule="cosine", resume=True))
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, figures: Mapping[str, Sequence[float]]) -> None:
+    """Let the validation have other figures, one for each epoch."""
+
+    def given(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
+        return validate(learner, loader, epoch) | {name: values[epoch] for name, values in figures.items()}
+
+    monkeypatch.setattr(training, "validate", given)
+
+
 def test_patience_ends_a_run_that_gets_no_better(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate = Run._validate
     losses = [0.5, 0.7, 0.4, 0.41, 0.42, 0.1]
-    monkeypatch.setattr(Run, "_validate", lambda run: validate(run) | {"val_loss": losses[run._state.epoch]})
+    pretend(monkeypatch, {"val_loss": losses})
     config = replace(config, out=tmp_path / "run", epochs=6, monitor="loss", patience=2)
     summary = train(config)
     assert (summary.epochs, summary.best_epoch, summary.best) == (5, 3, 0.4)
-    assert load_checkpoint(tmp_path / "run" / BEST).epoch == 3
+    assert load_trained(tmp_path / "run" / BEST).epoch == 3
     assert train(replace(config, resume=True)).epochs == 5, "it has ended"
 
 
@@ -268,22 +281,18 @@ def test_patience_ends_a_run_that_gets_no_better(
 def test_the_monitored_figure_decides(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitor: Any, expected: int
 ) -> None:
-    validate = Run._validate
     figures = {"val_auroc": [0.9, 0.8, 0.7], "val_ap": [0.1, 0.9, 0.9], "val_accuracy": [0, 0.5, 0.6]}
     figures["val_loss"] = [3, 2, 1]
-
-    def given(run: Run) -> Any:
-        return validate(run) | {name: values[run._state.epoch] for name, values in figures.items()}
-
-    monkeypatch.setattr(Run, "_validate", given)
+    pretend(monkeypatch, figures)
     summary = train(replace(config, out=tmp_path / "run", monitor=monitor))
-    assert (summary.best_epoch, load_checkpoint(tmp_path / "run" / BEST).epoch) == (expected, expected)
+    assert (summary.best_epoch, load_trained(tmp_path / "run" / BEST).epoch) == (expected, expected)
 
 
 def test_the_average_is_what_is_validated_and_kept(config: TrainConfig, tmp_path: Path) -> None:
     train(replace(config, out=tmp_path / "run", epochs=1, ema=0.999))
-    best, last = load_checkpoint(tmp_path / "run" / BEST), load_checkpoint(tmp_path / "run" / LAST)
+    best, last = load_trained(tmp_path / "run" / BEST), load_resumable(tmp_path / "run" / LAST)
+    average = last.learner["ema"]
     for name, value in best.model.items():
-        assert torch.equal(value, last.ema["model"][name])
-    assert not torch.equal(best.model["layers.0.weight"], last.model["layers.0.weight"])
-    assert last.ema["updates"] == STEPS
+        assert torch.equal(value, average["model"][name])
+    assert not torch.equal(best.model["layers.0.weight"], last.trained.model["layers.0.weight"])
+    assert average["updates"] == STEPS

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError, RunError
-from pneumo_fast.run.checkpoint import load_checkpoint, save_checkpoint
+from pneumo_fast.run.checkpoint import load_resumable, save_checkpoint
 from pneumo_fast.run.layout import BEST, LAST, PREVIOUS
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
-from pneumo_fast.training import train as training
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.setup import open_data
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import LABELS, make_dataset
 
@@ -43,6 +44,15 @@ def test_data_from_which_nothing_can_be_learned_or_told(
     with pytest.raises(DatasetError, match=message):
         train(replace(config, out=tmp_path / "run", datasets=(tmp_path / "d",)))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_shares_are_of_the_training_images(config: TrainConfig, noise: Path, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", size=32, labels={"train": [0, 1, 1], "val": [0, 1]})
+    several = replace(config, datasets=(noise, tmp_path / "d"))
+    data = open_data(replace(several, shares=(3.0, 1.0)))
+    assert [(part.rows, part.used) for part in data.parts] == [(21, 9), (3, 3)]
+    assert data.epoch_length == 12
+    assert open_data(several).epoch_length == 24
 
 
 def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) -> None:
@@ -125,8 +135,8 @@ def test_a_checkpoint_of_another_architecture(config: TrainConfig, run: Path, tm
     with pytest.raises(ConfigError, match=r"weights .*best\.pt: .* is .* expected: of another model\?"):
         train(replace(small, out=tmp_path / "other", model="squeezenet1_0", weights=str(run / BEST)))
     assert not (tmp_path / "other").exists()
-    last = load_checkpoint(run / LAST)
-    last.model.popitem()
+    last = load_resumable(run / LAST)
+    last.trained.model.popitem()
     save_checkpoint(last, run / LAST)
     with pytest.raises(RunError, match=r"the checkpoint of run .* does not fit model 'squeezenet1_1': train again"):
         train(replace(small, out=run, resume=True))
@@ -167,7 +177,7 @@ def test_a_batch_that_memory_has_no_room_for(
     def step(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB")
 
-    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(Learner, "step", step)
     with pytest.raises(
         DeviceError, match="a batch of 8 images does not fit into the memory of cpu: lower --batch-size"
     ):

@@ -16,24 +16,24 @@ from pneumo_fast import devices
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import TrainingError
 from pneumo_fast.loading.order import Rank
-from pneumo_fast.run.checkpoint import Checkpoint, load_checkpoint
+from pneumo_fast.run.checkpoint import Trained, load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
-from pneumo_fast.training import train as training
-from pneumo_fast.training.learner import Learner, train_step
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import DEVICES, make_dataset, stored_images
 from tests.support.training import TIMINGS, check_same, history_of, results, weights
 
+plain_step = Learner.step
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIGURES = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc", "val_ap"}
 KEYS = TIMINGS | FIGURES | {"epoch", "lr", "skipped_steps"}
 
 
-def infer(checkpoint: Checkpoint, dataset: Dataset, split: str) -> torch.Tensor:
+def infer(checkpoint: Trained, dataset: Dataset, split: str) -> torch.Tensor:
     """Logits of a split by nothing but torchvision's model and NumPy's arithmetic."""
     model = build_model(checkpoint.arch)
     model.load_state_dict(checkpoint.model)
@@ -66,9 +66,9 @@ def test_the_seed_chooses_the_first_weights_and_the_order(
         if len(steps) % 6 == 0:
             first.append(next(learner.model.parameters()).detach().clone())
         steps.append(images[:, 0, 0, 0].clone())
-        return train_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *size)
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(Learner, "step", spy)
     for seed in (1, 2):
         train(replace(config, out=tmp_path / str(seed), seed=seed))
     epochs = [torch.cat(steps[at : at + 3]) for at in (0, 3, 6, 9)]
@@ -112,7 +112,7 @@ def test_the_best_checkpoint_is_the_epoch_with_the_best_auroc(config: TrainConfi
     dataset = Dataset.open(noise)
     labels = torch.as_tensor(dataset.rows("val")["label"].tolist())
     aurocs = [record["val_auroc"] for record in history_of(tmp_path / "run")]
-    best, last = load_checkpoint(tmp_path / "run" / BEST), load_checkpoint(tmp_path / "run" / LAST)
+    best, last = load_trained(tmp_path / "run" / BEST), load_trained(tmp_path / "run" / LAST)
     assert len(set(aurocs)) > 1, "a test that cannot tell the epochs apart tells nothing"
     assert best.epoch == best.best_epoch == last.best_epoch == summary.best_epoch == 1 + aurocs.index(max(aurocs))
     assert last.epoch == 3
@@ -123,7 +123,7 @@ def test_the_best_checkpoint_is_the_epoch_with_the_best_auroc(config: TrainConfi
 
 
 def test_the_validation_figures_are_those_of_the_saved_model(reference_run: Path, noise: Path) -> None:
-    checkpoint, dataset = load_checkpoint(reference_run / LAST), Dataset.open(noise)
+    checkpoint, dataset = load_trained(reference_run / LAST), Dataset.open(noise)
     logits = infer(checkpoint, dataset, "val").double()
     labels = torch.as_tensor(dataset.rows("val")["label"].tolist()).double()
     record = history_of(reference_run)[-1]
@@ -160,7 +160,7 @@ def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
 
 
 def test_the_checkpoint_says_how_to_use_it(reference_run: Path, noise: Path) -> None:
-    checkpoint, dataset = load_checkpoint(reference_run / BEST), Dataset.open(noise)
+    checkpoint, dataset = load_trained(reference_run / BEST), Dataset.open(noise)
     assert (checkpoint.arch, checkpoint.size) == ("resnet18", 32)
     assert (checkpoint.mean, checkpoint.std) == (dataset.mean, dataset.std)
     assert checkpoint.dataset_identity == dataset.identity
@@ -175,12 +175,12 @@ def test_the_weight_of_a_positive(
 
     def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
         used.append(learner.pos_weight)
-        return train_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *size)
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(Learner, "step", spy)
     train(replace(config, out=tmp_path / "run", epochs=1, pos_weight=given))
     assert [float(weight) for weight in used] == [expected] * 3
-    assert load_checkpoint(tmp_path / "run" / LAST).pos_weight == expected
+    assert load_trained(tmp_path / "run" / LAST).pos_weight == expected
     assert json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]["pos_weight"] == expected
 
 
@@ -192,11 +192,11 @@ def test_the_training_loss_is_a_mean_over_images(
     seen: list[tuple[float, int]] = []
 
     def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
-        losses, logits = train_step(learner, images, labels, *size)
+        losses, logits = plain_step(learner, images, labels, *size)
         seen.append((losses.mean().item(), len(labels)))
         return losses, logits
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(Learner, "step", spy)
     (record,) = train(replace(config, out=tmp_path / "run", epochs=1)).history
     assert [count for _, count in seen] == [8, 8, 5]
     assert record["train_loss"] == pytest.approx(sum(loss * count for loss, count in seen) / 21, rel=1e-6)
@@ -209,17 +209,17 @@ def test_weights_spoiled_by_the_last_step_are_never_saved(
     """The training loss, taken before the step, is still a number; the validation loss is not."""
     steps = iter(range(1, 100))
 
-    def step(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
-        loss, logits = train_step(learner, images, labels, *size)
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+        loss, logits = plain_step(learner, images, labels, *size)
         if next(steps) == 6:
             with torch.no_grad():
                 next(learner.model.parameters()).fill_(math.nan)
         return loss, logits
 
-    monkeypatch.setattr(training, "train_step", step)
+    monkeypatch.setattr(Learner, "step", spy)
     with pytest.raises(TrainingError, match="the validation loss became nan in epoch 2"):
         train(replace(config, out=tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
+    assert load_trained(tmp_path / "run" / LAST).epoch == 1
     assert weights(tmp_path / "run" / BEST).isfinite().all()
 
 
@@ -231,7 +231,7 @@ def test_bfloat16_is_used_where_it_is_insisted_on(config: TrainConfig, tmp_path:
     plain, mixed = weights(tmp_path / "float32" / LAST), weights(tmp_path / "bfloat16" / LAST)
     assert not torch.equal(plain, mixed)
     assert torch.allclose(plain, mixed, atol=0.02)
-    checkpoint = load_checkpoint(tmp_path / "bfloat16" / LAST)
+    checkpoint = load_trained(tmp_path / "bfloat16" / LAST)
     assert all(value.dtype in {torch.float32, torch.int64} for value in checkpoint.model.values())
     assert json.loads((tmp_path / "bfloat16" / CONFIG).read_text())["resolved"]["amp_dtype"] == "torch.bfloat16"
 
@@ -252,9 +252,9 @@ def test_a_run_on_each_device(config: TrainConfig, tmp_path: Path, device: str) 
     """With mixed precision where the device gains from it."""
     summary = train(replace(config, out=tmp_path / "run", epochs=1, device=device, amp=device == "cuda"))
     assert summary.epochs == 1
-    checkpoint = load_checkpoint(tmp_path / "run" / LAST)
+    checkpoint = load_trained(tmp_path / "run" / LAST)
     assert all(value.device.type == "cpu" for value in checkpoint.model.values())
     resolved = json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]
     assert resolved["device"] == {"cpu": "cpu", "cuda": "cuda:0"}[device]
     assert resolved["amp_dtype"] == {"cpu": "None", "cuda": "torch.float16"}[device]
-    assert checkpoint.scaler["scale"] == (65536.0 if device == "cuda" else 1.0)
+    assert load_resumable(tmp_path / "run" / LAST).learner["scaler"]["scale"] == (65536.0 if device == "cuda" else 1.0)

@@ -37,6 +37,7 @@ class Feed:
     mean: float
     """Of the images, in [0, 1]."""
     std: float
+    """Of the images, in (0, 1]."""
     device: torch.device
     threads: int
     """That read."""
@@ -48,7 +49,7 @@ class Feed:
         return -(-self.order.max_batch // self.rank.world_size)
 
     def rows(self, epoch: int, batch: int) -> Rows:
-        """The rows of a batch that are this process's."""
+        """The rows of a batch that are this process's, int64, shape (N,)."""
         return self.rank.share(self.order.rows(epoch, batch))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pneumo_fast.dataset.npy import Images
+from pneumo_fast.dataset.npy import HALF_FACTOR, HALF_SHIFT, Images
 from pneumo_fast.loading.augment import Draws, apply, noise_field
 from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
 from pneumo_fast.loading.engines.ring import Position, Ring, Slot, positions
@@ -22,9 +22,6 @@ from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
 
 Floats = NDArray[np.float32]
-
-HALF_TO_SINGLE = np.float32(2.0**112)
-"""The bits of a float16 that is not negative, moved left by 13, are those of a float32 so many times smaller."""
 
 
 class Normalizer:
@@ -47,7 +44,7 @@ class Normalizer:
         self._normalize = _half_by_numpy if self._half else _byte_by_numpy
         self._stream: Any = None
         self._gather: Any = None
-        kernels = _compiled_kernels() if compiled else None
+        kernels = compiled_kernels() if compiled else None
         if kernels is not None:
             self._stream = kernels.stream_half if self._half else kernels.stream_byte
             self._gather = kernels.gather_half if self._half else kernels.gather_byte
@@ -90,7 +87,7 @@ class Normalizer:
         return scratch
 
 
-def _compiled_kernels() -> ModuleType | None:
+def compiled_kernels() -> ModuleType | None:
     """The kernels, which take a second to compile; None where the extra ``fast`` is not installed."""
     try:
         from pneumo_fast.loading.engines import kernels  # noqa: PLC0415  # only where they are used
@@ -100,8 +97,8 @@ def _compiled_kernels() -> ModuleType | None:
 
 
 def _half_by_numpy(bits: NDArray[np.uint16], out: Floats, shift: np.float32, factor: np.float32) -> None:
-    np.left_shift(bits, np.uint32(13), out=out.view(np.uint32), dtype=np.uint32)
-    np.multiply(out, HALF_TO_SINGLE, out=out)
+    np.left_shift(bits, np.uint32(HALF_SHIFT), out=out.view(np.uint32), dtype=np.uint32)
+    np.multiply(out, np.float32(HALF_FACTOR), out=out)
     np.subtract(out, shift, out=out)
     np.multiply(out, factor, out=out)
 

@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba import float32, int32, int64, intp, njit, uint8, uint16, void
 from numba.extending import intrinsic
 
+from pneumo_fast.dataset.npy import HALF_FACTOR, HALF_SHIFT
+
 LANES = 16
 """Values in a step: 64 bytes of float32, which is a cache line."""
 
@@ -32,8 +34,8 @@ _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 def _step(bits: int) -> Any:
     """A numba function of (source, target, shift, factor): normalize 16 values from one address to another.
 
-    The target is a multiple of 64. float16 (``bits`` 16), none of it negative, becomes float32 by moving its bits
-    left by 13 and multiplying by 2**112; both are exact.
+    The target is a multiple of 64. float16 (``bits`` 16), none of it negative, becomes float32 by its bits (see
+    :data:`pneumo_fast.dataset.npy.HALF_SHIFT`).
     """
     stored = ir.VectorType(ir.IntType(bits), LANES)
 
@@ -45,8 +47,8 @@ def _step(bits: int) -> Any:
             source, target, shift, factor = arguments
             values = builder.zext(builder.load(builder.inttoptr(source, stored.as_pointer()), align=1), _INTS)
             if bits == 16:  # a float16
-                single = builder.bitcast(builder.shl(values, ir.Constant(_INTS, [13] * LANES)), _FLOATS)
-                single = builder.fmul(single, ir.Constant(_FLOATS, [2.0**112] * LANES))
+                single = builder.bitcast(builder.shl(values, ir.Constant(_INTS, [HALF_SHIFT] * LANES)), _FLOATS)
+                single = builder.fmul(single, ir.Constant(_FLOATS, [HALF_FACTOR] * LANES))
             else:
                 single = builder.uitofp(values, _FLOATS)
             shifted = builder.fsub(single, _repeat(builder, shift))
@@ -114,7 +116,7 @@ def _kernels(stored: Any, value: Any, step: Any) -> tuple[Any, Any]:
 
 @njit(float32(uint16), **_compiled)
 def _half(bits: Any) -> Any:
-    return np.uint32(np.uint32(bits) << 13).view(np.float32) * np.float32(2.0**112)
+    return np.uint32(np.uint32(bits) << HALF_SHIFT).view(np.float32) * np.float32(HALF_FACTOR)
 
 
 @njit(float32(uint8), **_compiled)

@@ -1,16 +1,22 @@
-"""The kernels: compiled or not, the same bits as plain NumPy."""
+"""The fused engine is for CPUs; its kernels give the bits of plain NumPy, compiled or not."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from pneumo_fast.loading.engines.fused import Normalizer, _compiled_kernels
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.engines.fused import Normalizer, compiled_kernels
+from tests.support.loaders import Place, load
+from tests.support.make_dataset import make_dataset
 
 COMPILED = pytest.mark.parametrize(
     "compiled",
-    [False, pytest.param(True, marks=pytest.mark.skipif(_compiled_kernels() is None, reason="no numba"))],
+    [False, pytest.param(True, marks=pytest.mark.skipif(compiled_kernels() is None, reason="no numba"))],
 )
 CONSTANTS = [(0.0, 1.0), (0.123456789, 0.98765), (0.9999, 1e-3), (1 / 3, 1 / 7)]
 
@@ -47,3 +53,9 @@ def test_every_byte_is_normalized_to_the_last_bit(compiled: bool, mean: float, s
     Normalizer(np.dtype("uint8"), 255 * mean, 255 * std, compiled=compiled).gather(images, np.array([1, 0, 0]), out)
     expected = (images[[1, 0, 0]].astype(np.float32) - np.float32(255 * mean)) * np.float32(1 / (255 * std))
     np.testing.assert_array_equal(out, expected)
+
+
+def test_the_fused_engine_is_for_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumo_fast.loading.loader.resolve_device", torch.device)
+    with pytest.raises(ConfigError, match="engine fused on cuda:0: it is for CPUs"):
+        load(make_dataset(tmp_path / "d"), "val", Place("fused", "cuda"), batch_size=4)

@@ -1,0 +1,97 @@
+"""The parameters of a command, made from the fields of its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING
+from functools import partial
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any
+
+import typer
+
+from pneumo_fast.configuration import Field, options_of
+from pneumo_fast.errors import ConfigError
+
+Command = Callable[..., None]
+
+
+def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Command], Command]:
+    """Let a command take the options of a configuration.
+
+    Parameters
+    ----------
+    config : type
+        A dataclass whose fields have an :class:`~pneumo_fast.configuration.Option`.
+    but : str
+        Name of a field that the command fills itself.
+    after : str
+        Name of the field behind which the command's own parameters stand; by default they are the first.
+
+    Returns
+    -------
+    callable
+        A decorator for a function whose first parameter, ``make``, gives the finished configuration; values that are
+        handed to it count more than those of the command line.
+    """
+    fields = [field for field in options_of(config).values() if field.option.on_command_line and field.name != but]
+    place = 1 + [field.name for field in fields].index(after) if after else 0
+
+    def decorate(command: Command) -> Command:
+        def run(**given: Any) -> None:
+            values = {field.name: read(field, given.pop(field.name)) for field in fields}
+            command(partial(config, **values), **given)
+
+        made = [_parameter(field) for field in fields]
+        own = list(signature(command, eval_str=True).parameters.values())[1:]
+        parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*made[:place], *own, *made[place:])]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # where typer looks
+        return run
+
+    return decorate
+
+
+def _parameter(field: Field) -> Parameter:
+    """What typer makes an argument or option of; what it knows no type for is read as text."""
+    option = field.option
+    kind, default = field.type, Parameter.empty if field.default is MISSING else field.default
+    shown: str | bool = option.default or True
+    if field.is_list:
+        kind, default = list[field.types[0]] | None, None  # type: ignore[name-defined]  # known when it runs
+        shown = option.default or ", ".join(str(value) for value in field.default)
+    elif _is_text(field):
+        kind, default, shown = str, option.default or str(default), True
+    if option.positional:
+        info = typer.Argument(help=option.help, show_default=shown)
+    else:
+        info = typer.Option(f"--{field.spelled}", help=option.help, show_default=shown)
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _is_text(field: Field) -> bool:
+    return len(field.types) + bool(field.words) > 1
+
+
+def read(field: Field, given: Any) -> Any:
+    """The value of a field from what typer has read.
+
+    Of a field that may be a count or a share, ``5`` is a count; ``0.05`` and ``5%`` are shares.
+
+    Raises
+    ------
+    ConfigError
+        If a text is no number.
+    """
+    if field.is_list:
+        return tuple(given or field.default)
+    if not _is_text(field) or given in field.words:
+        return given
+    whole = float not in field.types or (int in field.types and given.isdecimal())
+    percent = int in field.types and not whole and given.endswith("%")
+    number = given[:-1] if percent else given
+    try:
+        return int(number) if whole else float(number) / (100 if percent else 1)
+    except ValueError:
+        expected = f"a whole number, or {', '.join(field.words)}," if whole else "a number"
+        raise ConfigError(f"{field.spelled} {number!r}: {expected} expected") from None

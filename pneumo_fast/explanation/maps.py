@@ -1,0 +1,77 @@
+"""Makes the maps of a split's images, of the judged model and of one with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.evaluation.inference import Judged
+from pneumo_fast.explanation.cam import class_maps, default_layer, map_layers
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.run.model import build_model
+
+
+class Maps:
+    """Makes maps of a split's images, batch by batch.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of the index of the split.
+    """
+
+    def __init__(self, judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> None:
+        self.judged, self.rows = judged, rows
+        self._method, self._batch_size = config.method, config.batch_size
+        self._reader = ShardReader(judged.dataset, rows)
+        first = self.images(np.zeros(1, dtype=np.int64))
+        layers = map_layers(judged.model, self._normalized(first))
+        if not layers:
+            raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
+        if config.layer and config.layer not in layers:
+            raise ConfigError(f"layer {config.layer!r} is none that gives a map: use one of {', '.join(layers)}")
+        self.layer = config.layer or default_layer(layers)
+        self.map_size = layers[self.layer]
+
+    def __call__(
+        self, chosen: NDArray[np.int64], model: nn.Module | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Maps (n, h, w) of some rows, as (rows, maps) for each batch; of another model of the same kind, perhaps."""
+        for start in range(0, len(chosen), self._batch_size):
+            batch = chosen[start : start + self._batch_size]
+            images = self._normalized(self.images(batch))
+            _, maps = class_maps(model or self.judged.model, self.layer, images, self._method)
+            yield batch, maps.cpu().numpy()
+
+    def close(self) -> None:
+        """Close the dataset's files; no map may be made afterwards."""
+        self._reader.close()
+
+    def images(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Images (n, size, size) of some rows, in [0, 1]."""
+        return self._reader.read_unit(chosen)
+
+    def _normalized(self, images: NDArray[np.float32]) -> torch.Tensor:
+        checkpoint = self.judged.checkpoint
+        ready = (torch.from_numpy(images)[:, None] - checkpoint.mean) / checkpoint.std
+        return ready.to(self.judged.device)
+
+    def random_model(self, chosen: NDArray[np.int64], seed: int) -> nn.Module:
+        """The same network with new weights, whose BatchNorm statistics are those of some images."""
+        with torch.random.fork_rng():
+            torch.manual_seed(abs(seed))
+            model = build_model(self.judged.checkpoint.arch).to(self.judged.device)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # so that one pass over the images sets them
+        several = chosen if len(chosen) > 1 else np.repeat(chosen, 2)  # BatchNorm learns nothing from a single value
+        with torch.no_grad():
+            model.train()(self._normalized(self.images(several)))
+        return model.eval()

@@ -1,0 +1,279 @@
+"""The commands' parameters are those of their configurations, and what they read are its values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from pneumo_fast.cli.arguments import read, with_options
+from pneumo_fast.configuration import Field, arguments_of, options_of
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.loading.options import ShowConfig
+from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.training.options import TrainConfig
+
+MAX_REJECTS = options_of(ConvertConfig)["max_rejects"]
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config"),
+    [
+        (["convert", "i", "l"], ConvertConfig(images=Path("i"), labels=Path("l"))),
+        (["train"], TrainConfig()),
+        (["evaluate"], EvaluateConfig()),
+        (["explain"], ExplainConfig()),
+        (["report"], ReportConfig()),
+        (["show"], ShowConfig()),
+        (["phantom", "o"], PhantomConfig(out=Path("o"))),
+    ],
+)
+def test_defaults_are_the_librarys(config_of: Run, arguments: list[str], config: Any) -> None:
+    assert config_of(*arguments) == config
+
+
+CONVERT_OPTIONS = {
+    "--id-column": "id",
+    "--label-column": "ill",
+    "--group-column": "who",
+    "--path-column": "file",
+    "--class-info": "c.csv",
+    "--groups": "m.json",
+    "--ungrouped": "drop",
+    "--val-fraction": "0.2",
+    "--test-fraction": "0.3",
+    "--seed": "7",
+    "--size": "64",
+    "--dtype": "uint8",
+    "--layout": "folder",
+    "--shard-size": "9",
+    "--decode": "exact",
+    "--window": "none",
+    "--workers": "3",
+    "--scheduler": "tcp://h:1",
+    "--max-rejects": "5",
+    "--timeout-s": "2.5",
+    "--max-pixels": "1000",
+    "--resume": "",
+    "--hash-ids": "",
+    "--hash-key": "k",
+}
+TRAIN_OPTIONS = {
+    "--share": "2",
+    "--out": "r",
+    "--epochs": "3",
+    "--batch-size": "5",
+    "--accumulate": "2",
+    "--model": "resnet34",
+    "--weights": "w.pt",
+    "--optimizer": "adamw",
+    "--lr": "0.01",
+    "--weight-decay": "0.5",
+    "--schedule": "cosine",
+    "--warmup-epochs": "1.5",
+    "--clip-norm": "2.5",
+    "--ema": "0.75",
+    "--label-smoothing": "0.25",
+    "--pos-weight": "2.5",
+    "--order": "weighted",
+    "--balance": "view",
+    "--window": "3",
+    "--loader": "dali",
+    "--resident-share": "0.5",
+    "--augment": "strong",
+    "--flip": "",
+    "--amp": "",
+    "--amp-dtype": "bfloat16",
+    "--compile": "",
+    "--monitor": "ap",
+    "--patience": "3",
+    "--max-skipped": "4",
+    "--checkpoint-minutes": "2.5",
+    "--tensorboard": "",
+    "--profile": "",
+    "--sync-bn": "",
+    "--device": "cpu",
+    "--seed": "7",
+    "--resume": "",
+}
+EVALUATE_OPTIONS = {
+    "--dataset": "d",
+    "--split": "test",
+    "--threshold": "0.3",
+    "--target-sensitivity": "0.8",
+    "--target-specificity": "0.7",
+    "--cost-ratio": "4.0",
+    "--prevalence": "0.1",
+    "--resamples": "300",
+    "--seed": "7",
+    "--device": "cpu",
+    "--batch-size": "5",
+}
+EXPLAIN_OPTIONS = {
+    "--dataset": "d",
+    "--split": "test",
+    "--method": "hirescam",
+    "--layer": "layer2",
+    "--count": "3",
+    "--threshold": "0.3",
+    "--resamples": "300",
+    "--seed": "7",
+    "--device": "cpu",
+    "--batch-size": "5",
+}
+SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment": "strong", "--flip": "", "--seed": "7"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "default", "left"),
+    [
+        (
+            ["convert", "i", "l", "o"],
+            CONVERT_OPTIONS,
+            ConvertConfig(images=Path("i"), labels=Path("l")),
+            {"images", "labels", "overwrite"},
+        ),
+        (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
+        (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
+        (["explain", "r"], EXPLAIN_OPTIONS, ExplainConfig(), {"ids"}),
+        (["show", "d"], SHOW_OPTIONS, ShowConfig(), set()),
+    ],
+)
+def test_every_option_reaches_its_field(
+    config_of: Run, arguments: list[str], options: dict[str, str], default: Any, left: set[str]
+) -> None:
+    given = config_of(*arguments, *(word for option in options.items() for word in option if word))
+    assert {f.name for f in fields(default) if getattr(given, f.name) == getattr(default, f.name)} == left
+    for option, text in options.items():
+        value = getattr(given, option[2:].replace("-", "_"), None)
+        if value is None:
+            value = getattr(given, f"{option[2:]}s")
+        assert value in {True, (float(text) if text[:1].isdigit() else None,)} or str(value) == text
+
+
+def test_overwrite_reaches_its_field(config_of: Run) -> None:
+    assert config_of("convert", "i", "l", "--overwrite").overwrite
+    assert config_of("train", "--overwrite").overwrite
+
+
+def test_lists(config_of: Run) -> None:
+    assert config_of("evaluate", "--threshold", "0.1", "--threshold", "0.9").thresholds == (0.1, 0.9)
+    assert config_of("explain", "--id", "a", "--id", "b").ids == ("a", "b")
+    train = config_of("train", "a", "b", "--share", "1", "--share", "3")
+    assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
+
+
+def test_folds_and_limit_reach_their_fields(config_of: Run) -> None:
+    given = config_of("train", "--folds", "5", "--fold", "2", "--limit-images", "9")
+    assert (given.folds, given.fold, given.limit_images) == (5, 2, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0", 0), ("5", 5), ("0.05", 0.05), ("1.0", 1.0), ("0.0", 0.0), ("5%", 0.05), ("1.5%", 0.015), ("1e-3", 0.001)],
+)
+def test_max_rejects_is_a_count_or_a_share(text: str, value: float) -> None:
+    assert read(MAX_REJECTS, text) == pytest.approx(value)
+    assert isinstance(read(MAX_REJECTS, text), type(value))
+
+
+@pytest.mark.parametrize("text", ["x", "", "%", "5%%", "1,5"])
+def test_max_rejects_that_is_no_number(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"max-rejects .*: a number expected"):
+        read(MAX_REJECTS, text)
+
+
+# ---- a configuration in words
+
+
+CONFIGS = (ConvertConfig, TrainConfig, EvaluateConfig, ExplainConfig, ReportConfig, ShowConfig, PhantomConfig)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+KINDS = {str: TEXT, Path: TEXT.map(Path), bool: st.booleans()}
+
+
+def numbers(field: Field) -> st.SearchStrategy[Any]:
+    """What a field allows, and now and then what it refuses."""
+    least = next((bound for bound in (field.option.least, field.option.above) if bound is not None), None)
+    most = next((bound for bound in (field.option.most, field.option.below) if bound not in {None, math.inf}), None)
+    kinds = {int: st.integers(least, most), float: st.floats(least, most, allow_nan=False)}  # type: ignore[arg-type]
+    return st.one_of(*(kinds[kind] for kind in field.types if kind in kinds))
+
+
+def single(field: Field) -> st.SearchStrategy[Any]:
+    of_type = [KINDS[kind] for kind in field.types if kind in KINDS] or ([numbers(field)] if field.types else [])
+    return st.one_of(*of_type, *map(st.just, field.words))
+
+
+@st.composite
+def configurations(draw: st.DrawFn, config: type[Any]) -> Any:
+    """A configuration in which a few options are not what they are by default."""
+    fields = [field for field in options_of(config).values() if field.option.on_command_line]
+    needed = [field for field in fields if field.default is MISSING]
+    chosen = draw(st.lists(st.sampled_from(fields), max_size=4))
+    values = {}
+    for field in (*needed, *chosen):
+        some = st.lists(single(field), min_size=1, max_size=3).map(tuple) if field.is_list else single(field)
+        values[field.name] = draw(some)
+    try:
+        return config(**values)
+    except ConfigError:
+        reject()
+
+
+def parser_of(config: type[Any]) -> Callable[[list[str]], Any]:
+    app, made = typer.Typer(add_completion=False), []
+
+    @app.command()
+    @with_options(config)
+    def command(make: Callable[[], Any]) -> None:
+        made.append(make())
+
+    def parse(words: list[str]) -> Any:
+        app(words, standalone_mode=False)
+        return made.pop()
+
+    return parse
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_words_of_a_configuration_give_it_again(config: type[Any]) -> None:
+    parse = parser_of(config)
+
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
+    @given(configurations(config))
+    def hold(given: Any) -> None:
+        assert parse(arguments_of(given)) == given
+
+    hold()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ReportConfig(run=Path("-r")), ["./-r"]),
+        (ExplainConfig(layer="--help", ids=("-a", "b c")), ["run", "--layer", "--help", "--id", "-a", "--id", "b c"]),
+        (TrainConfig(seed=-3, lr=0.98765432, amp=True), ["dataset", "--lr", "0.98765432", "--amp", "--seed", "-3"]),
+        (PhantomConfig(out=Path("o"), size_px=64, positive_fraction=0.5), ["o", "--size", "64"]),
+    ],
+)
+def test_how_a_configuration_is_spelled(config: Any, words: list[str]) -> None:
+    assert arguments_of(config) == words
+    if not isinstance(config, PhantomConfig):  # which has options for Python only
+        assert parser_of(type(config))(words) == config
+
+
+def test_a_commands_own_parameters_stand_where_they_are_put(run_cli: Run) -> None:
+    lines = [line.split()[0] for line in run_cli("train", "--help").out.splitlines() if line.startswith("  --")]
+    assert lines[:4] == ["--share", "--out", "--config", "--epochs"]

@@ -1,0 +1,105 @@
+"""What a command does with its configuration, and what it shows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.training.options import TrainConfig
+
+Run = Callable[..., Any]
+
+
+def test_a_run_is_repeated_but_for_what_is_given(config_of: Run, tmp_path: Path) -> None:
+    before = TrainConfig(
+        datasets=(Path("a"), Path("b")), shares=(1.0, 2.0), out=Path("old"), lr=0.5, seed=3, compile=True, ema=0.9
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"config": asdict(before)}, default=str))
+    for path in (tmp_path, tmp_path / "config.json"):
+        again = config_of("train", "--config", path, "--lr", "0.25", "--out", "new")
+        assert again == replace(before, lr=0.25, out=Path("new"))
+
+
+def test_a_batch_size_that_was_found_is_repeated(config_of: Run, tmp_path: Path) -> None:
+    assert config_of("train", "--batch-size", "auto").batch_size == "auto"
+    content = {"config": asdict(TrainConfig(batch_size="auto")), "resolved": {"batch_size": 48}}
+    (tmp_path / "config.json").write_text(json.dumps(content, default=str))
+    assert config_of("train", "--config", tmp_path).batch_size == 48
+    assert config_of("train", "--config", tmp_path, "--batch-size", "auto").batch_size == "auto"
+
+
+@pytest.mark.usefixtures("place")
+def test_too_many_rejects_leave_their_list_and_no_dataset(run_cli: Run) -> None:
+    assert run_cli("convert", "broken", "labels.csv").code == 1
+    with Path("dataset/rejects.csv").open() as file:
+        assert {row["reason"] for row in csv.DictReader(file)} == {"not_dicom"}
+    assert not Path("dataset/manifest.json").exists()
+    assert run_cli("train").code == 1
+
+
+@pytest.mark.usefixtures("place")
+def test_closing_summary(run_cli: Run) -> None:
+    ended = run_cli("convert", "images", "labels.csv", "--val-fraction", "0.3", "--size", "32", "--workers", "1")
+    manifest = Dataset.open(Path("dataset")).manifest
+    assert (ended.code, ended.err) == (0, "")
+    for words in (
+        *(f"{split} {of['0']} {of['1']} {of['0'] + of['1']}" for split, of in manifest.counts.items()),
+        "Rows without a file: 0; files without a row: 0",
+        f"Leaks between splits: {manifest.split['leaks']}",
+        f"mean {manifest.mean:.4f}, std {manifest.std:.4f}",
+        "images/s",
+    ):
+        assert words in " ".join(ended.out.split())
+
+
+def test_verify_names_the_damage(run_cli: Run, own_dataset: Path) -> None:
+    assert run_cli("verify", own_dataset).code == 0
+    images = np.load(own_dataset / "val-00000.npy")
+    images[0, 0, 0] += 0.25
+    np.save(own_dataset / "val-00000.npy", images)
+    ended = run_cli("verify", own_dataset)
+    assert ended.code == 1
+    assert "val-00000.npy" in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "images"),
+    [
+        pytest.param("rsna16", ["--size", "64"], 16, id="rsna16"),
+        pytest.param("rsna_sample", ["--groups", "mappings.json"], 161, id="rsna_sample", marks=pytest.mark.slow),
+    ],
+)
+def test_from_radiographs_to_metrics(
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_cli: Run,
+    folder: str,
+    options: list[str],
+    images: int,
+) -> None:
+    source = shared_data / folder
+    monkeypatch.chdir(tmp_path)
+    options = [str(source / word) if word.endswith(".json") else word for word in options]
+    tables = [source / "stage_2_train_images", source / "stage_2_train_labels.csv", "data"]
+    assert run_cli("convert", *tables, *options, "--val-fraction", "0.3").code == 0
+    assert run_cli("train", "data", "--out", "run", "--epochs", "2", "--batch-size", "8", "--amp").code == 0
+    assert run_cli("evaluate", "run").code == 0
+    assert run_cli("explain", "run", "--count", "1").code == 0
+    assert run_cli("report", "run").code == 0
+    assert Path("run/report.html").exists()
+    assert len(pd.read_csv("data/index.csv")) == images
+    assert len(Path("run/history.jsonl").read_text().splitlines()) == 2
+    validation = Dataset.open(Path("data")).rows("val")
+    predictions = pd.read_csv("run/eval/predictions.csv")
+    assert predictions.iloc[:, 0].tolist() == validation["image_id"].tolist()
+    assert json.loads(Path("run/eval/metrics.json").read_text())

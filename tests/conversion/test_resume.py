@@ -1,0 +1,55 @@
+"""The folder written to: when it is taken, and what in it is replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pneumo_fast.errors import ConvertError
+from pneumo_fast.vocabulary import Layout
+from tests.support.conversions import LAYOUTS, contents, run, write_input
+
+pytestmark = pytest.mark.usefixtures("shared_worker")
+
+
+def test_a_dataset_is_not_replaced_unasked(tmp_path: Path) -> None:
+    config = write_input(tmp_path)
+    run(config)
+    before = contents(config.out)
+    with pytest.raises(ConvertError, match="holds a dataset: give --overwrite"):
+        run(config, seed=1)
+    assert contents(config.out) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    config = write_input(tmp_path)
+    config.out.mkdir()
+    (config.out / "index.csv").write_text("mine")
+    with pytest.raises(ConvertError, match="holds files that are no dataset"):
+        run(config, overwrite=overwrite)
+    assert contents(config.out).keys() == {"index.csv"}
+
+
+@pytest.mark.parametrize(("out", "words"), [("labels.csv", "is a file"), ("labels.csv/x", "cannot be written")])
+def test_a_file_in_the_way(tmp_path: Path, out: str, words: str) -> None:
+    config = write_input(tmp_path)
+    with pytest.raises(ConvertError, match=words):
+        run(config, out=tmp_path / out)
+
+
+@LAYOUTS
+def test_overwriting_touches_only_its_own_files(tmp_path: Path, layout: Layout) -> None:
+    config = write_input(tmp_path)
+    run(config, layout="folder" if layout == "shards" else "shards")
+    mine = ["notes.txt", "train/notes.txt", "train/0/notes.txt", "val/mine/x.npy", "mine/index.csv"]
+    for name in mine:
+        (config.out / name).parent.mkdir(parents=True, exist_ok=True)
+        (config.out / name).write_text("mine")
+    run(config, layout=layout, overwrite=True)
+    run(config, layout=layout, out=tmp_path / "fresh")
+    kept = {path: digest for path, digest in contents(config.out).items() if digest != "folder" and path not in mine}
+    fresh = {path: digest for path, digest in contents(tmp_path / "fresh").items() if digest != "folder"}
+    assert kept == fresh
+    assert all((config.out / name).read_text() == "mine" for name in mine)

@@ -1,0 +1,92 @@
+"""Samplers: with replacement by weight, and windows of shards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.samplers import Weighted, Windowed, balanced_weights, shard_sizes
+
+SEEDS = st.integers(-(2**70), 2**70)
+
+
+@given(
+    weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 7.0]), min_size=1, max_size=40).filter(any),
+    seed=SEEDS,
+    epoch=st.integers(0, 10**6),
+)
+def test_rows_of_no_weight_are_never_drawn(weights: list[float], seed: int, epoch: int) -> None:
+    sampler = Weighted(np.array(weights), seed)
+    rows = sampler.rows(np.arange(sampler.length), epoch)
+    assert len(rows) == len(weights)
+    assert all(weights[row] > 0 for row in rows.tolist())
+
+
+def test_rows_are_drawn_in_proportion_to_their_weights() -> None:
+    """A chi-square test at about five standard deviations; nothing random in it."""
+    weights = np.array([1.0, 2.0, 0.5, 4.0, 2.5])
+    sampler, counts = Weighted(weights, seed=9), np.zeros(5)
+    for epoch in range(3000):
+        counts += np.bincount(sampler.rows(np.arange(5), epoch), minlength=5)
+    expected = weights / weights.sum() * counts.sum()
+    assert ((counts - expected) ** 2 / expected).sum() < 4 + 5 * np.sqrt(8)
+
+
+def test_a_position_draws_the_same_row_whatever_is_asked_with_it() -> None:
+    sampler = Weighted(np.arange(1.0, 101.0), seed=3)
+    together = sampler.rows(np.arange(100), 7)
+    assert together.tolist() == [int(sampler.rows(np.array([k]), 7)[0]) for k in range(100)]
+    assert together.tolist() != sampler.rows(np.arange(100), 8).tolist()
+    assert together.tolist() != Weighted(sampler.weights, seed=4).rows(np.arange(100), 7).tolist()
+
+
+def test_balanced_weights_make_categories_equal() -> None:
+    categories = np.array(["a", "b", "a", "a", "c", "b"])
+    weights = balanced_weights(categories)
+    assert {name: weights[categories == name].sum() for name in "abc"} == pytest.approx({"a": 1, "b": 1, "c": 1})
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [np.nan, 1.0], [np.inf, 1.0], []])
+def test_weights_that_cannot_be(weights: list[float]) -> None:
+    with pytest.raises(ConfigError, match="must be finite, at least 0 and not all 0"):
+        Weighted(np.array(weights))
+
+
+SHARDS = st.lists(st.integers(1, 9), min_size=1, max_size=20)
+
+
+@given(shards=SHARDS, window=st.integers(1, 25), seed=SEEDS, epoch=st.integers(0, 10**6))
+def test_windows_hold_every_row_once_and_few_shards_at_a_time(
+    shards: list[int], window: int, seed: int, epoch: int
+) -> None:
+    sampler = Windowed(tuple(shards), window, seed)
+    rows = sampler.rows(np.arange(sampler.length), epoch)
+    assert sorted(rows.tolist()) == list(range(sum(shards)))
+    shard = np.repeat(np.arange(len(shards)), shards)[rows]
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for position, number in enumerate(shard.tolist()):
+        first.setdefault(number, position)
+        last[number] = position
+    open_at_once = [sum(first[n] <= at <= last[n] for n in first) for at in range(len(rows))]
+    assert max(open_at_once) <= window
+    pieces = [sampler.rows(np.array([position]), epoch)[0] for position in range(len(rows))]
+    assert pieces == rows.tolist()
+
+
+def test_windows_shuffle_shards_and_rows() -> None:
+    """Each row is as likely at each position, by a chi-square test, where all shards have one size."""
+    shards, epochs = (3, 3, 3, 3), 3000
+    sampler, counts = Windowed(shards, 2, seed=1), np.zeros((12, 12))
+    for epoch in range(epochs):
+        counts[np.arange(12), sampler.rows(np.arange(12), epoch)] += 1
+    expected, freedom = epochs / 12, 121
+    assert ((counts - expected) ** 2 / expected).sum() < 2 * (freedom + 5 * np.sqrt(2 * freedom))
+    assert counts.min() > 0.7 * expected
+
+
+def test_shard_sizes() -> None:
+    assert shard_sizes(np.array(["a", "a", "b", "c", "c", "c"])) == (2, 1, 3)

@@ -1,0 +1,36 @@
+"""A checkpoint with a little of everything."""
+
+from __future__ import annotations
+
+import torch
+
+from pneumo_fast.run.checkpoint import Resumable, Trained
+
+SETTINGS = {"dataset": "abc", "seed": 3, "lr": 1e-4, "shares": [0.5, 1.0], "amp-dtype": "None"}
+
+
+def make_checkpoint(epoch: int = 2) -> Resumable:
+    """Of a model with one weight, (64, 7), and one count."""
+    generator = torch.Generator().manual_seed(0)
+    trained = Trained(
+        arch="resnet18",
+        size=32,
+        mean=0.4812345678901234,
+        std=0.27,
+        pos_weight=3.5,
+        dataset_identity="abc",
+        epoch=epoch,
+        best=0.75,
+        monitor="auroc",
+        best_epoch=1,
+        history=[{"epoch": 1, "val_auroc": 0.75}, {"epoch": 2, "val_auroc": 0.5}],
+        settings=SETTINGS,
+        model={"weight": torch.randn(64, 7, generator=generator), "steps": torch.tensor(3)},
+    )
+    optimizer = {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.999)}]}
+    return Resumable(
+        trained=trained,
+        learner={"optimizer": optimizer, "scaler": {"scale": 65536.0}},
+        loader={},
+        session={"sums": [0.5, 1.0, 4.0]},
+    )
