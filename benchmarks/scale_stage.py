@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.inputs import Stored, mean_normalized, store_repeated
-from benchmarks.load_stage import Entry, Process, devices
 from benchmarks.measure import Contender, Stage, race
+from benchmarks.processes import Entry, Process, devices
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.vocabulary import EngineName
 

@@ -1,6 +1,6 @@
 """One contender in a process of its own, and what is measured of it.
 
-python -m benchmarks.serve STORED.pickle NAME DEVICE BATCH_SIZE SETTING     (for benchmarks/load_stage.py)
+python -m benchmarks.serve STORED.pickle NAME DEVICE BATCH_SIZE SETTING     (for benchmarks/processes.py)
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not pass for an answer
     with open(path, "rb") as file:  # noqa: PTH123
-        stored = pickle.load(file)  # noqa: S301  # from load_stage, which started us
+        stored = pickle.load(file)  # noqa: S301  # from processes.py, which started us
     child, request = None, ""
     make = OWN.get(name) or PEERS[name].make
     try:

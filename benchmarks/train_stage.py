@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import Batch, Epochs
 from benchmarks.inputs import Stored
-from benchmarks.load_stage import devices, settle
+from benchmarks.load_stage import settle
 from benchmarks.loaders import data_loader, pneumo_fast
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
+from benchmarks.processes import devices
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Learner

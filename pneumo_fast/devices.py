@@ -78,7 +78,7 @@ def resolve_amp(device: torch.device, *, amp: bool, dtype: str | None) -> torch.
     if device.type == "cuda":
         return torch.bfloat16 if dtype == "bfloat16" else torch.float16
     if dtype == "float16":
-        raise ConfigError("amp-dtype float16 needs a GPU: use bfloat16, or leave --amp-dtype away")
+        raise ConfigError("amp-dtype float16 needs a GPU: use bfloat16, or omit --amp-dtype")
     if dtype == "bfloat16" or cpu_gains_from_bfloat16():
         return torch.bfloat16
     logger.warning("bfloat16 is no faster on this CPU: training in float32 (--amp-dtype bfloat16 insists)")

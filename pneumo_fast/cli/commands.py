@@ -75,10 +75,11 @@ def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
 def evaluate(
     make: Callable[..., EvaluateConfig],
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folder; two are compared on the same images.", show_default="run")
+        list[Path] | None,
+        typer.Argument(help="Run folder; two runs are compared on the same images.", show_default="run"),
     ] = None,
 ) -> None:
-    """Judge a run's best checkpoint, or compare two; write RUN/eval."""
+    """Evaluate a run's best checkpoint, or compare two; write RUN/eval."""
     from pneumo_fast.cli import display, results
     from pneumo_fast.evaluation.compare import compare
     from pneumo_fast.evaluation.evaluate import evaluate as judge
@@ -99,7 +100,7 @@ def evaluate(
 
 @with_options(ExplainConfig)
 def explain(make: Callable[..., ExplainConfig]) -> None:
-    """Draw where a run's model looked, and count how often that was in a box; write RUN/explain."""
+    """Draw Grad-CAM and play the pointing game; write RUN/explain."""
     from pneumo_fast.cli import display, results
     from pneumo_fast.explanation.explain import explain as look
 
@@ -112,7 +113,7 @@ def explain(make: Callable[..., ExplainConfig]) -> None:
 
 @with_options(ReportConfig)
 def report(make: Callable[..., ReportConfig]) -> None:
-    """Write a run's report.html and model_card.md, from what evaluate and explain found."""
+    """Write a run's report.html and model_card.md from its evaluation and explanation."""
     from pneumo_fast.cli import display
     from pneumo_fast.reporting.report import report as tell
 
@@ -123,7 +124,7 @@ def report(make: Callable[..., ReportConfig]) -> None:
 def verify(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset"),
 ) -> None:
-    """Check every byte of a dataset; name what is damaged."""
+    """Check every byte of a dataset; list what is damaged."""
     from pneumo_fast.cli import display
     from pneumo_fast.dataset.verify import verify as check
 

@@ -183,7 +183,7 @@ def show_verification(dataset: Path, problems: list[str]) -> None:
     """What ``verify`` found."""
     for problem in problems:
         out.print(problem, soft_wrap=True)
-    verdict = f"{len(problems)} problems: convert again" if problems else "sound, every byte of it"
+    verdict = f"{len(problems)} problems: convert again" if problems else "intact, every byte"
     out.print(f"{dataset}: {verdict}", soft_wrap=True)
 
 

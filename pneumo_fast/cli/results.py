@@ -100,13 +100,13 @@ def show_explanation(explanation: Explanation) -> None:
     out.print(f"\n{explanation.method} of {explanation.layer}, a map of {' x '.join(map(str, explanation.map_size))}")
     if boxes:
         rows = grid(f"{boxes.images:,} images with boxes", "share")
-        rows.add_row("map highest in a box (pointing game)", _estimate(boxes.hit_rate))
+        rows.add_row("peak in a box (pointing game)", _estimate(boxes.hit_rate))
         rows.add_row("a random point", _estimate(boxes.hit_rate_random_point))
         rows.add_row("the centre of the image", _estimate(boxes.hit_rate_centre_point))
         if random.hit_rate:
-            rows.add_row(f"random weights, map highest in a box ({random.images})", _estimate(random.hit_rate))
-        rows.add_row("the map's sum within the boxes", _estimate(boxes.energy_share))
-        rows.add_row("the boxes' share of the image", _estimate(boxes.box_area_share))
+            rows.add_row(f"random weights, peak in a box ({random.images})", _estimate(random.hit_rate))
+        rows.add_row("share of the map inside the boxes", _estimate(boxes.energy_share))
+        rows.add_row("share of the image inside the boxes", _estimate(boxes.box_area_share))
         out.print(rows)
     out.print(random.text)
     for note in explanation.notes:

@@ -135,7 +135,7 @@ def _statistics(records: list[Record]) -> tuple[float, float]:
     mean = math.fsum(record.sum for record in train) / pixels
     variance = math.fsum(record.square_sum for record in train) / pixels - mean**2
     if variance <= 1e-12:
-        raise ConvertError(f"every pixel of the train split has the value {mean:g}: these are no radiographs")
+        raise ConvertError(f"every pixel of the train split has the value {mean:g}: these are not radiographs")
     return mean, math.sqrt(variance)
 
 

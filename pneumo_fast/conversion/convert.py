@@ -75,7 +75,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
             manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
     except OSError as error:
         raise ConvertError(
-            f"dataset {config.out} cannot be written ({error.strerror}): mend that, then go on with --resume"
+            f"dataset {config.out} cannot be written ({error.strerror}): fix that, then resume with --resume"
         ) from error
     return ConvertSummary(
         manifest=manifest,
@@ -167,7 +167,7 @@ def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
         if time.monotonic() > deadline:
             raise ConvertError(
                 f"{len(tasks) - len(records)} of {len(tasks)} finished shards are not in {config.out}: does the "
-                "cluster write to the same disks, and does nothing else write there? Go on with --resume"
+                "cluster write to the same disks, and does nothing else write there? Resume with --resume"
             )
         time.sleep(1.0)
     return records
@@ -197,5 +197,5 @@ def _fail_for_rejects(config: ConvertConfig, plan: Plan, tasks: list[Task], mess
     rejects = [reject for record in _finished(tasks) for reject in record.rejects]
     write_rejects(config.out, [*plan.rejects, *rejects])
     raise ConvertError(
-        f"{message}: see {config.out / 'rejects.csv'}; mend them, or raise --max-rejects and go on with --resume"
+        f"{message}: see {config.out / 'rejects.csv'}; fix them, or raise --max-rejects and resume with --resume"
     )

@@ -63,7 +63,7 @@ def dask_workers(address: str) -> Iterator[Submit]:
         except (KilledWorker, CancelledError) as error:
             raise ConvertError(
                 f"the Dask cluster at {address} lost its workers or its scheduler ({type(error).__name__}): see its "
-                "logs, then go on with --resume"
+                "logs, then resume with --resume"
             ) from error
         finally:
             if client.status == "running":  # else the scheduler is lost, and the workers with it

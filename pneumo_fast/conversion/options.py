@@ -30,7 +30,7 @@ class ConvertConfig:
     ] = None
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)] = None
-    ungrouped: Annotated[Ungrouped, Option("Images that the groups leave out.")] = "keep"
+    ungrouped: Annotated[Ungrouped, Option("What to do with images that have no group.")] = "keep"
     val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
     seed: Annotated[int, Option("Chooses the split and the order of storage.")] = 0
@@ -78,25 +78,18 @@ class ConvertConfig:
         ),
     ] = 64_000_000
     resume: Annotated[
-        bool, Option("Go on with an unfinished conversion.", "Starts where there is none.", decides=False)
+        bool, Option("Resume an unfinished conversion.", "Starts where there is none.", decides=False)
     ] = False
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
     hash_ids: Annotated[
-        bool,
-        Option("Write pseudonyms instead of image ids.", "And of the paths of rejected files."),
+        bool, Option("Write pseudonyms instead of image ids.", "And of the paths of rejected files.")
     ] = False
     hash_key: Annotated[
         Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
     ] = None
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one is out of its range, or does not go with another.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         fractions = self.val_fraction, self.test_fraction
         if min(fractions) < 0 or not sum(fractions) < 1:
             raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")

@@ -71,10 +71,10 @@ def claim(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
         return _resume(out, arguments, finished=finished)
     ours = finished or (out / WORK_FOLDER).exists()
     if ours and not (config.overwrite or config.resume):
-        state = "a dataset" if finished else "an unfinished conversion (--resume continues it)"
+        state = "a dataset" if finished else "an unfinished conversion (--resume resumes it)"
         raise ConvertError(f"{out} holds {state}: give --overwrite to replace it, or name another folder")
     if not ours and out.is_dir() and any(out.iterdir()):
-        raise ConvertError(f"{out} holds files that are no dataset: name an empty or a new folder")
+        raise ConvertError(f"{out} holds files that are not a dataset: name an empty or a new folder")
     if ours:
         _remove_dataset(out)
     (out / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def _resume(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | No
         raise ConvertError(f"{out} cannot be resumed ({error}): give --overwrite to replace it") from error
     if different := arguments.differences(before):
         raise ConvertError(
-            f"{out} was begun with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
+            f"{out} was started with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
             "give --overwrite"
         )
     sweep_partials(out)

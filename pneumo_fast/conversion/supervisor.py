@@ -97,7 +97,9 @@ class Worker:
             raise self._lost()
         answer = json.loads(line)
         if "error" in answer:
-            raise ConvertError(f"shard {task.name} cannot be written ({answer['error']}): mend that, then --resume")
+            raise ConvertError(
+                f"shard {task.name} cannot be written ({answer['error']}): fix that, then resume with --resume"
+            )
         return Outcome(stored=answer["stored"], rejected=answer["rejected"])
 
     def _lost(self) -> WorkerLostError:
@@ -175,7 +177,7 @@ class WorkerPool:
         """A worker for the calling thread alone."""
         with self._lock:
             if self._stopped:
-                raise ConvertError("the conversion was stopped: continue with --resume")
+                raise ConvertError("the conversion was stopped: resume with --resume")
             worker = self._idle.pop() if self._idle else Worker()  # under the lock, so that stop() misses none
             self._busy.add(worker)
             return worker

@@ -54,7 +54,7 @@ class Dataset:
         try:
             text = manifest_path.read_bytes()
         except OSError as error:
-            raise DatasetError(f"{path} is no dataset: no manifest.json there; run pneumo-fast convert") from error
+            raise DatasetError(f"{path} is not a dataset: it has no manifest.json; run pneumo-fast convert") from error
         try:
             manifest = Manifest.from_json(text.decode())
             index = _read_table(path, manifest, "index.csv", INDEX_TYPES)

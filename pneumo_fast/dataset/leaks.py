@@ -47,25 +47,28 @@ def overlap_with_training(trained_on: Sequence[Path], dataset: Dataset, rows: pd
     try:
         sources = [Dataset.open(path, check_files=False) for path in trained_on]
     except DatasetError:
-        note = "The data that the run was trained on are not there: whether it has seen these patients cannot be known."
+        note = "The run's training data are not there: patient overlap with them cannot be checked."
         return Overlap(patients=None, images=None, note=note)
     seen = pd.concat([source.index[source.index["split"].isin(SEEN)] for source in sources])
     images = int(rows["pixel_hash"].isin(seen["pixel_hash"]).sum())
-    same = f"{counted(images, 'image')} of these {'has' if images == 1 else 'have'} the pixels of one seen in training"
+    has = "has" if images == 1 else "have"
+    same = f"{counted(images, 'image')} of these {has} the pixels of a training or validation image"
     known = rows.loc[rows["group"] != "", "group"]
     if not _share_a_hash_key([*sources, dataset]) or known.empty or (seen["group"] == "").all():
-        return Overlap(patients=None, images=images, note=f"Which patients were in training cannot be known; {same}.")
+        return Overlap(patients=None, images=images, note=f"Patient overlap with training cannot be checked; {same}.")
     patients = known[known.isin(seen["group"])].nunique()
-    note = f"Of {counted(known.nunique(), 'patient')}, training has seen {patients}; {same}."
+    note = f"Of {counted(known.nunique(), 'patient')}, {patients} are also in training; {same}."
     return Overlap(patients=patients, images=images, note=note)
 
 
 def warn_of_patient_overlap(datasets: Sequence[Dataset], index: pd.DataFrame) -> None:
     """Say which patients stand in different splits of different datasets, whose joint index is given."""
     if not _share_a_hash_key(datasets):
-        logger.warning("the datasets were made with different hash keys: patients they share cannot be known")
+        logger.warning("the datasets were made with different hash keys: patient overlap cannot be checked")
     elif shared := overlap_of_splits(index, "group"):
-        logger.warning("%d patients stand in more than one split of the joint datasets: figures will flatter", shared)
+        logger.warning(
+            "%d patients are in more than one split of the joint datasets: metrics will be optimistic", shared
+        )
 
 
 def _share_a_hash_key(datasets: Sequence[Dataset]) -> bool:
@@ -87,11 +90,11 @@ def refuse_overlap(images: pd.DataFrame) -> None:
     """
     for column in ("image_id", "group"):
         if shared := overlap_of_splits(images, column):
-            raise ConvertError(f"{shared} values of {column} stand in more than one split")
+            raise ConvertError(f"{shared} values of {column} are in more than one split")
 
 
 def overlap_of_splits(index: pd.DataFrame, column: str) -> int:
-    """How many values of a column stand in more than one split; ``""`` is unknown and does not count."""
+    """How many values of a column are in more than one split; ``""`` is unknown and does not count."""
     known = index[index[column] != ""]
     return int((known.groupby(column)["split"].nunique() > 1).sum())
 
@@ -120,7 +123,7 @@ def describe_leaks(group_source: str, ungrouped: int) -> str:
         Images without a group.
     """
     if group_source == "none":
-        return "unknown: no patients were given (--groups), so images of one may stand on both sides of the split"
+        return "unknown: without --groups, patient overlap between the splits cannot be ruled out"
     if ungrouped:
         return f"none among images whose patient is known; {ungrouped} others cannot be checked"
-    return "none: no patient stands in two splits"
+    return "none: no patient is in two splits"

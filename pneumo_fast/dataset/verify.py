@@ -125,7 +125,7 @@ def _check_index(dataset: Dataset) -> list[str]:
     missing = {shard.name for shard in manifest.shards} - set(index["shard"])
     problems += [f"{name}: no image of the index is in it" for name in sorted(missing)]
     if shared := overlap_of_splits(index, "group"):
-        problems.append(f"index.csv: {shared} groups stand in more than one split")
+        problems.append(f"index.csv: {shared} groups are in more than one split")
     return problems
 
 

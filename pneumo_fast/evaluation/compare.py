@@ -104,8 +104,9 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
 def _check_same(a: Evaluation, b: Evaluation) -> None:
     if a.predictions.image_ids != b.predictions.image_ids or (a.predictions.labels != b.predictions.labels).any():
         raise RunError(
-            f"{a.folder.parent} and {b.folder.parent} were judged on different images ({len(a.predictions.labels)} and "
-            f"{len(b.predictions.labels)}): name one dataset by --dataset, and compare runs of one fold"
+            f"{a.folder.parent} and {b.folder.parent} were evaluated on different images "
+            f"({len(a.predictions.labels)} and {len(b.predictions.labels)}): name one dataset by --dataset, and "
+            "compare runs of one fold"
         )
 
 
@@ -191,8 +192,8 @@ def _conclude(auroc: Estimate, p: float | None) -> str:
     if auroc.low is None or auroc.high is None:
         return f"The AUROCs differ by {auroc.value:+.3f}, without an interval{test}."
     if auroc.low <= 0 <= auroc.high:
-        return f"The interval of the AUROC's difference holds 0: it may be chance{test}."
-    return f"The interval of the AUROC's difference does not hold 0{test}."
+        return f"The interval of the AUROC difference includes 0: it may be chance{test}."
+    return f"The interval of the AUROC difference excludes 0{test}."
 
 
 def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -152,7 +152,7 @@ def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) 
     rows = judged.dataset.rows(split)
     logits = torch.empty(len(rows), dtype=torch.float32, device=judged.device)
     done = 0
-    _log.info("judging %s on %d images of split %s", judged.run / BEST, len(rows), split)
+    _log.info("evaluating %s on %d images of split %s", judged.run / BEST, len(rows), split)
     try:
         with judged.load(split, batch_size) as loader, torch.inference_mode():
             for images, _ in loader.epoch(0):

@@ -41,7 +41,7 @@ def tradeoff(higher: ThresholdMetrics, lower: ThresholdMetrics) -> str:
 def _gained(higher: Confusion, lower: Confusion) -> str:
     positives, gain = lower.tp + lower.fn, lower.tp - higher.tp
     if not positives:
-        return "could find nothing, for there are no positives,"
+        return "changes no sensitivity, since there are no positives,"
     change = _change("sensitivity", higher.tp / positives, lower.tp / positives)
     return f"found {gain or 'no'} more of {counted(positives, 'positive')} ({change})"
 
@@ -49,9 +49,9 @@ def _gained(higher: Confusion, lower: Confusion) -> str:
 def _paid(higher: Confusion, lower: Confusion) -> str:
     negatives, cost = lower.tn + lower.fp, lower.fp - higher.fp
     if not negatives:
-        return "; there are no negatives that could have been false alarms"
+        return "; there are no negatives, so no false positives"
     change = _change("specificity", higher.tn / negatives, lower.tn / negatives)
-    price = f"at the cost of {counted(cost, 'more false alarm')}" if cost else "without one more false alarm"
+    price = f"at the cost of {counted(cost, 'more false positive')}" if cost else "without another false positive"
     return f" {price} among {counted(negatives, 'negative')} ({change})"
 
 
@@ -67,18 +67,18 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
     """Say what the figures are worth, seen from where the images come from."""
     if not trained_on:
         return (
-            "This is not the dataset that the run was trained on; the run's own mean and standard deviation normalize "
-            "its images."
+            "This is not the run's training dataset; its images are normalized with the run's mean and standard "
+            "deviation."
         )
     if split == "train":
-        return "The model was trained on these images: the figures say nothing about new ones."
+        return "The model was trained on these images: the metrics say nothing about new ones."
     if split == "val":
         return (
-            "The figures come from the data that selected the checkpoint (best "
-            f"{MONITORED[monitor].label} on split 'val'), so they flatter it; "
-            "a test split (convert --test-fraction) would not."
+            "The checkpoint was selected on these images (best "
+            f"{MONITORED[monitor].label} on split 'val'), so the metrics are optimistic; "
+            "a test split (convert --test-fraction) avoids that."
         )
-    return f"Split {split!r} took no part in training or in the choice of the checkpoint."
+    return f"Split {split!r} was not used for training or for selecting the checkpoint."
 
 
 def interval_note(patients: int | None, without: int, n: int) -> str:
@@ -93,10 +93,10 @@ def interval_note(patients: int | None, without: int, n: int) -> str:
     """
     if patients is None:
         return (
-            "The intervals are by image: which images are of one patient is not known, and where several are, the "
-            "intervals are too narrow."
+            "The intervals are by image, since patients are not known; they are too narrow where a patient has several "
+            "images."
         )
-    unknown = f"; {counted(without, 'image')} without a known patient count on their own" if without else ""
+    unknown = f"; {counted(without, 'image')} without a known patient count as patients of their own" if without else ""
     return f"The intervals are by patient: {counted(n - without, 'image')} of {counted(patients, 'patient')}{unknown}."
 
 
@@ -109,9 +109,9 @@ def rank_notes(sample: Sample, ranking: Ranking) -> tuple[str, ...]:
 
 
 def threshold_notes(results: Sequence[ThresholdMetrics]) -> tuple[str, ...]:
-    """Say at which thresholds the precision has no value."""
+    """Say at which thresholds the precision is undefined."""
     return tuple(
-        f"At threshold {r.threshold} no image is called positive: the precision has no value."
+        f"At threshold {r.threshold} no image is called positive: the precision is undefined."
         for r in results
         if r.precision.value is None
     )

@@ -16,16 +16,16 @@ Resamples = Annotated[int, Option("Resamples of the bootstrap.", least=100)]
 BatchSize = Annotated[
     int, Option("Images in a batch.", least=1, refusal="batch size {value} is too small: use at least {least}")
 ]
-NO_PROBABILITY = "threshold {value} is no probability: use a number from 0 to 1"
+NO_PROBABILITY = "threshold {value} is not a probability: use a number from 0 to 1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
     """What to judge, on what."""
 
-    run: Annotated[Path, Option("Run folder.", "Its best checkpoint is judged.", positional=True)] = Path("run")
+    run: Annotated[Path, Option("Run folder.", "Its best checkpoint is evaluated.", positional=True)] = Path("run")
     dataset: DatasetFolder = None
-    split: Annotated[Split, Option("Which images to judge on.")] = "val"
+    split: Annotated[Split, Option("Split to evaluate on.")] = "val"
     thresholds: Annotated[
         tuple[float, ...],
         Option(
@@ -36,20 +36,20 @@ class EvaluateConfig:
             refusal=NO_PROBABILITY,
         ),
     ] = (0.5, 0.25)
-    target_sensitivity: Annotated[float, Option("Choose a threshold that reaches it.", above=0, most=1)] = 0.9
-    target_specificity: Annotated[float, Option("Choose a threshold that reaches it.", above=0, most=1)] = 0.9
+    target_sensitivity: Annotated[float, Option("Choose a threshold for this target.", above=0, most=1)] = 0.9
+    target_specificity: Annotated[float, Option("Choose a threshold for this target.", above=0, most=1)] = 0.9
     cost_ratio: Annotated[
         float | None,
         Option(
-            "False alarms that a miss is worth.",
-            "Chooses a threshold of least cost.",
+            "False positives that one false negative costs.",
+            "Chooses the threshold of least cost.",
             above=0,
             below=math.inf,
             default="no such threshold",
         ),
     ] = None
     prevalence: Annotated[
-        float | None, Option("Predictive values for this share, too.", above=0, below=1, default="no")
+        float | None, Option("Also give predictive values at this prevalence.", above=0, below=1, default="no")
     ] = None
     resamples: Resamples = 2000
     seed: Annotated[int, Option("Chooses resamples and halves.", "The halves are of the validation split.")] = 0
@@ -57,13 +57,7 @@ class EvaluateConfig:
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         check(self)
         if not self.thresholds:
             raise ConfigError("no threshold is given: use at least one, for instance 0.5")

@@ -194,7 +194,7 @@ def read_metrics(run: Path) -> MetricsFile:
             )
         return build(values, MetricsFile)
     except FileNotFoundError as error:
-        where = f"run {run} was not evaluated (no {EVAL}/{METRICS})" if run.is_dir() else f"there is no run {run}"
+        where = f"run {run} was not evaluated (no {EVAL}/{METRICS})" if run.is_dir() else f"run {run} does not exist"
         raise RunError(f"{where}: {again if run.is_dir() else 'name a run folder'}") from error
     except (OSError, Fault) as error:
         raise RunError(f"{path} cannot be read ({error}): {again}") from error

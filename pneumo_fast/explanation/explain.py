@@ -193,10 +193,10 @@ def _randomised(maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners],
 
 
 def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) -> Iterator[str]:
-    yield "A map says which places spoke for pneumonia in one layer; it is no proof of why the model decided so."
+    yield "A map shows which locations of one layer spoke for pneumonia; it does not prove why the model decided so."
     if not peaks:
-        yield "No image of this split has a box: whether the model looked at the right place cannot be counted."
+        yield "No image of this split has a box: the pointing game needs boxes."
     if empty := sum(p is None for p in peaks):
-        yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as missed."
+        yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as misses."
     if not drawn:
         yield "No image was drawn."

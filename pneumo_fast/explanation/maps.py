@@ -36,7 +36,7 @@ class Maps:
         if not layers:
             raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
         if config.layer and config.layer not in layers:
-            raise ConfigError(f"layer {config.layer!r} is none that gives a map: use one of {', '.join(layers)}")
+            raise ConfigError(f"layer {config.layer!r} gives no map: use one of {', '.join(layers)}")
         self.layer = config.layer or default_layer(layers)
         self.map_size = layers[self.layer]
 

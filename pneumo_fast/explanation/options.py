@@ -20,18 +20,17 @@ class ExplainConfig:
     run: Annotated[Path, Option("Run folder.", "Its best checkpoint is explained.", positional=True)] = Path("run")
     dataset: DatasetFolder = None
     split: Annotated[Split, Option("Which images.")] = "val"
-    method: Annotated[Method, Option("How the map is made.")] = "gradcam"
+    method: Annotated[Method, Option("Method of the map.")] = "gradcam"
     layer: Annotated[
         str | None,
         Option(
-            "Layer to look into.",
+            "Layer whose output is mapped.",
             "Name of a module, as the model has it; by default the last one with a map of 4 x 4 or more.",
             default="the last fine enough",
         ),
     ] = None
     ids: Annotated[
-        tuple[str, ...],
-        Option("Image to draw; may be repeated.", name="id", default="the most confident of each kind"),
+        tuple[str, ...], Option("Image to draw; may be repeated.", name="id", default="the most confident of each kind")
     ] = ()
     count: Annotated[
         int,
@@ -52,11 +51,5 @@ class ExplainConfig:
     batch_size: BatchSize = 64
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
+        """Check every option."""
         check(self)

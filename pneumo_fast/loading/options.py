@@ -56,18 +56,12 @@ class ShowConfig:
     count: Annotated[
         int, Option("Images to show.", "All of them where the split has fewer.", least=1, most=100, unit="images")
     ] = 12
-    augment: Annotated[Strength, Option("How far they are changed.")] = "light"
+    augment: Annotated[Strength, Option("Strength of augmentation.")] = "light"
     flip: Annotated[bool, Option("Mirror half of them as well.")] = False
     seed: Annotated[int, seed_option("Chooses images and changes, as in training.")] = 0
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one cannot work.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         check(self)
         if self.out.suffix.lower() != ".png":
             raise ConfigError(f"out {self.out}: the name of a PNG file expected, for instance contact.png")

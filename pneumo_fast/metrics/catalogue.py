@@ -93,7 +93,7 @@ MCC: Final = Metric(key="mcc", label="MCC", synonym="Matthews correlation", mean
 NET_BENEFIT: Final = Metric(
     key="net_benefit",
     label="net benefit",
-    meaning="positives found less weighed false alarms, as a share of the images",
+    meaning="true positives minus weighed false positives, as a share of the images",
 )
 RATES: Final = (ACCURACY, PRECISION, SENSITIVITY, SPECIFICITY, NPV, F1, MCC, NET_BENEFIT)
 """What one threshold gives."""
@@ -115,9 +115,9 @@ LOSS: Final = Metric(
 METRICS: Final = (*RANKING, *QUALITY, *RATES, PPV_AT_PREVALENCE, NPV_AT_PREVALENCE, LOSS)
 """All of them."""
 
-TP: Final = Term(key="tp", label="found", meaning="positives called positive")
-FN: Final = Term(key="fn", label="missed", meaning="positives called negative")
-FP: Final = Term(key="fp", label="false alarms", meaning="negatives called positive")
+TP: Final = Term(key="tp", label="true positives", meaning="positives called positive: found")
+FN: Final = Term(key="fn", label="false negatives", meaning="positives called negative: missed")
+FP: Final = Term(key="fp", label="false positives", meaning="negatives called positive: false alarms")
 TN: Final = Term(key="tn", label="true negatives", meaning="negatives called negative")
 COUNTS: Final = (TP, FN, FP, TN)
 """The cells of a confusion matrix."""

@@ -149,7 +149,7 @@ def rates(counts: Values, threshold: float | None, prevalence: float | None = No
     counts : ndarray of float64, shape (b, 4)
         tn, fp, fn, tp.
     threshold : float, optional
-        In [0, 1], for the net benefit: false alarms weigh threshold / (1 - threshold); None weighs them 0.
+        In [0, 1], for the net benefit: false positives weigh threshold / (1 - threshold); None weighs them 0.
     prevalence : float, optional
         Between 0 and 1; adds ``ppv_at_prevalence`` and ``npv_at_prevalence``.
 
@@ -224,7 +224,7 @@ def choose(
     target_sensitivity, target_specificity : float
         In (0, 1]: the highest threshold that reaches the one, the lowest that reaches the other.
     cost_ratio : float, optional
-        False alarms that a missed positive is worth, above 0.
+        False positives that one false negative costs, above 0.
 
     Notes
     -----
@@ -240,7 +240,7 @@ def choose(
         chosen[f"specificity at least {target_specificity:g}"] = int(reaching[-1])
     if cost_ratio is not None:
         cost = cost_ratio * (positives - found) + alarms
-        chosen[f"least cost, a miss worth {cost_ratio:g} false alarms"] = int(np.argmin(cost))
+        chosen[f"least cost, a false negative worth {cost_ratio:g} false positives"] = int(np.argmin(cost))
     return tuple(Chosen(name=name, threshold=float(values[place])) for name, place in chosen.items())
 
 

@@ -61,7 +61,7 @@ def write_dicom(
     dataset.update(_pixel_module(pixels, UID(transfer_syntax), jpeg_quality))
     for keyword, value in attributes.items():
         if tag_for_keyword(keyword) is None:
-            raise ConfigError(f"{keyword} is no DICOM keyword")
+            raise ConfigError(f"{keyword} is not a DICOM keyword")
         if value is not None:
             setattr(dataset, keyword, value)
         elif keyword in dataset:

@@ -43,5 +43,5 @@ class PhantomConfig:
     ] = 0
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check every option."""
         check(self)

@@ -124,7 +124,7 @@ def _read_ours(path: Path) -> dict[str, Any]:
     if found == FORMER_FORMAT:
         return _from_former(content, path)
     if found != CHECKPOINT_FORMAT:
-        raise RunError(f"{path} is no checkpoint of this release ({CHECKPOINT_FORMAT!r} is expected): train again")
+        raise RunError(f"{path} is not a checkpoint of this release ({CHECKPOINT_FORMAT!r} is expected): train again")
     return cast("dict[str, Any]", content)
 
 
@@ -190,7 +190,7 @@ def _read(path: Path) -> Any:
         raise RunError(f"no checkpoint {path}: run pneumo-fast train first") from error
     except _BAD_FILE as error:
         raise RunError(
-            f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__}): train again"
+            f"checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}): train again"
         ) from error
 
 
@@ -208,5 +208,5 @@ def load_last(run: Path) -> Resumable | None:
             return load_resumable(path)
         except RunError as error:
             reason = str(error).rsplit(":", 1)[0]
-            logger.warning("%s; going on from %s, which was written before", reason, paths[-1].name)
+            logger.warning("%s; resuming from %s, which was written before", reason, paths[-1].name)
     return load_resumable(paths[-1]) if paths else None

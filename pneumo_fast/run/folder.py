@@ -73,7 +73,7 @@ def read_config(run: Path) -> RunDescription:
     try:
         return read(path.read_bytes(), RunDescription, finite=False)
     except OSError as error:
-        raise RunError(f"{run} is no run: no {CONFIG} there; run pneumo-fast train first") from error
+        raise RunError(f"{run} is not a run: it has no {CONFIG}; run pneumo-fast train first") from error
     except Fault as error:
         raise RunError(f"{path} is damaged ({error}): train again") from error
 
@@ -111,7 +111,7 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
     except OSError as error:
         raise RunError(f"run folder {out} cannot be read ({error.strerror}): name another --out") from error
     if taken and not (ours and (overwrite or resume)):
-        hint = "holds a run: give --resume to go on, --overwrite to replace it, or" if ours else "is not empty:"
+        hint = "holds a run: give --resume to resume it, --overwrite to replace it, or" if ours else "is not empty:"
         raise RunError(f"{out} {hint} name another --out")
     return None
 

@@ -83,7 +83,8 @@ def _pretrained(name: str) -> dict[str, Any]:
         state: dict[str, Any] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"pretrained weights of {name!r} cannot be had ({type(error).__name__}): give the path of a file, or none"
+            f"pretrained weights of {name!r} cannot be downloaded ({type(error).__name__}): give the path of a file, "
+            "or none"
         ) from error
     return state
 

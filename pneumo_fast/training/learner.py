@@ -43,7 +43,7 @@ class Learner:
     clip_norm: float | None = None
     """Longest gradient, over all weights."""
     label_smoothing: float = 0.0
-    """Labels become half of it and 1 minus half of it."""
+    """Labels become s/2 and 1 - s/2."""
     ema: Ema | None = None
     """Running average of the weights."""
     world_size: int = 1

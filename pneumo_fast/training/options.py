@@ -30,14 +30,7 @@ class TrainConfig:
         ),
     ] = ()
     out: Annotated[Path, Option("Run folder to write.", decides=False, repeated=False)] = Path("run")
-    epochs: Annotated[
-        int,
-        Option(
-            "Passes over the training images.",
-            least=1,
-            decides=False,
-        ),
-    ] = 10
+    epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
     batch_size: Annotated[
         int | Literal["auto"],
         Option(
@@ -51,7 +44,7 @@ class TrainConfig:
     accumulate: Annotated[
         int,
         Option(
-            "Parts in which a batch goes through the model.",
+            "Gradient accumulation: parts of a batch.",
             "To save memory; the step is that of the whole batch, but for BatchNorm.",
             least=1,
         ),
@@ -72,25 +65,29 @@ class TrainConfig:
     schedule: Annotated[
         ScheduleName,
         Option(
-            "How the learning rate falls.",
-            "`cosine` and `onecycle` take it down over the whole run, so `--epochs` may then not change when resuming.",
+            "Learning-rate schedule.",
+            "`cosine` and `onecycle` span the whole run, so `--epochs` may then not change when resuming.",
         ),
     ] = "none"
     warmup_epochs: Annotated[
         float,
-        Option(
-            "Epochs in which the learning rate rises.", "Not with `onecycle`, which has a rise of its own.", least=0
-        ),
+        Option("Epochs of linear learning-rate warm-up.", "Not with `onecycle`, which has its own warm-up.", least=0),
     ] = 0.0
     clip_norm: Annotated[
         float | None,
-        Option("Longest gradient.", "One that is longer is cut.", above=0, below=math.inf, default="any"),
+        Option(
+            "Gradient-norm clipping.",
+            "The largest norm of the gradient over all weights.",
+            above=0,
+            below=math.inf,
+            default="any",
+        ),
     ] = None
     ema: Annotated[
         float | None,
         Option(
-            "Decay of an average of the weights.",
-            "The average, in which early steps are soon forgotten, is then validated and kept.",
+            "EMA decay of the weights.",
+            "The averaged weights are then validated and saved, with a warm-up of the decay.",
             above=0,
             below=1,
             default="off",
@@ -98,9 +95,7 @@ class TrainConfig:
     ] = None
     label_smoothing: Annotated[
         float,
-        Option(
-            "How far labels are drawn together.", "Labels become half of it and 1 minus half of it.", least=0, below=1
-        ),
+        Option("Label smoothing.", "Labels become s/2 and 1 - s/2.", least=0, below=1),
     ] = 0.0
     pos_weight: Annotated[
         float | Literal["auto"],
@@ -115,7 +110,10 @@ class TrainConfig:
     ] = "auto"
     order: Annotated[
         OrderName,
-        Option("shuffle, weighted or windowed.", "`weighted` draws both classes alike; `pos_weight` `auto` is then 1."),
+        Option(
+            "shuffle, weighted or windowed.",
+            "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1.",
+        ),
     ] = "shuffle"
     balance: Annotated[str, Option("Column that --order weighted balances.", "Its values become equally frequent.")] = (
         "label"
@@ -124,7 +122,7 @@ class TrainConfig:
     loader: Annotated[
         EngineName,
         Option(
-            "How batches get to the device.", "The batches are the same: see [loading.md](loading.md).", decides=False
+            "Engine that loads the batches.", "The batches are the same: see [loading.md](loading.md).", decides=False
         ),
     ] = "auto"
     resident_share: Annotated[
@@ -140,9 +138,7 @@ class TrainConfig:
     ] = 0.0
     augment: Annotated[
         Augment,
-        Option(
-            "How far training images are changed: see show.", "The ranges are in [augmentation.md](augmentation.md)."
-        ),
+        Option("Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."),
     ] = "none"
     flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
     amp: Annotated[
@@ -159,64 +155,62 @@ class TrainConfig:
     ] = None
     compile: Annotated[
         bool,
-        Option("Compile the model first.", "`torch.compile` makes it faster; it takes a minute before the clock runs."),
+        Option("torch.compile the model.", "Faster steps, after a minute of compilation."),
     ] = False
-    monitor: Annotated[Monitor, Option("The validation figure that decides.", "By it an epoch is the best one.")] = (
-        "auroc"
-    )
-    patience: Annotated[int | None, Option("Epochs without a better one before the end.", least=1, default="all")] = (
+    monitor: Annotated[
+        Monitor, Option("Validation metric that selects the best epoch.", "By it an epoch is the best one.")
+    ] = "auroc"
+    patience: Annotated[int | None, Option("Early stopping: epochs without improvement.", least=1, default="all")] = (
         None
     )
     folds: Annotated[
         int | None,
         Option(
-            "Divide anew, by patient, into parts.",
+            "Patient-grouped cross-validation folds.",
             "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
             "deviation stay those of the dataset.",
             least=2,
             default="no",
         ),
     ] = None
-    fold: Annotated[int | None, Option("Which part is for validation, from 1.")] = None
+    fold: Annotated[int | None, Option("The fold to validate on, from 1.")] = None
     limit_images: Annotated[
-        int | None,
-        Option("Use only so many of a split.", "The first ones, for a quick try.", least=2, default="all"),
+        int | None, Option("Use only the first N images of each split.", "For a quick try.", least=2, default="all")
     ] = None
     max_skipped: Annotated[
         int,
         Option(
-            "Steps of an epoch that may be left out.",
-            "They are left out for a gradient that is not finite.",
+            "Skipped steps allowed in an epoch.",
+            "A step is skipped if its gradient is not finite.",
             least=0,
             decides=False,
         ),
     ] = 20
-    checkpoint_minutes: Annotated[float, Option("How often to save within an epoch.", above=0, decides=False)] = 10.0
+    checkpoint_minutes: Annotated[
+        float, Option("Minutes between checkpoints within an epoch.", above=0, decides=False)
+    ] = 10.0
     tensorboard: Annotated[
         bool, Option("Write TensorBoard files.", "Needs the extra `tensorboard`.", decides=False)
     ] = False
     profile: Annotated[
-        bool, Option("Write a trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False)
+        bool,
+        Option(
+            "Write a profiler trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False
+        ),
     ] = False
     sync_bn: Annotated[
-        bool, Option("BatchNorm over all GPUs.", "Its statistics are those of the whole batch of several processes.")
+        bool, Option("Synchronized BatchNorm over all GPUs.", "Its statistics are then those of the whole batch.")
     ] = False
     device: Device = "auto"
     seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
     resume: Annotated[
         bool,
-        Option("Go on exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False),
+        Option("Resume exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False),
     ] = False
     overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ConfigError
-            If one is out of its range, or does not go with another.
-        """
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
         if not self.datasets or (self.shares and len(self.shares) != len(self.datasets)):
             raise ConfigError(
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"

@@ -13,6 +13,7 @@ import torch
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.loading.order import Rank
+from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
 from pneumo_fast.run.folder import write_history
 from pneumo_fast.run.layout import BEST, LAST
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 CHECK_EVERY = 50  # steps between two checks of the figures, each of which waits for the device
 SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
-MONITORED = {"auroc": ("val_auroc", 1), "ap": ("val_ap", 1), "loss": ("val_loss", -1), "accuracy": ("val_accuracy", 1)}
-"""Key in the history and direction of each figure that can decide which epoch is the best."""
 
 
 class Session:
@@ -140,7 +139,7 @@ class Session:
         if skipped > allowed:
             raise TrainingError(
                 f"{skipped} of the first {self._batch} steps of epoch {self.epoch + 1} had a gradient that is not "
-                f"finite, {allowed} are allowed: lower --lr, leave --amp away or raise --max-skipped; the last "
+                f"finite, {allowed} are allowed: lower --lr, omit --amp or raise --max-skipped; the last "
                 "checkpoint is kept"
             )
 
@@ -154,7 +153,7 @@ class Session:
             self.save(self.images.state_dict())
         if wish > SAVE:
             at = f"step {self._batch} of epoch {self.epoch + 1}"
-            raise TrainingStoppedError(f"stopped by {signal.Signals(wish).name} after {at}: go on with --resume", wish)
+            raise TrainingStoppedError(f"stopped by {signal.Signals(wish).name} after {at}: resume with --resume", wish)
 
     def _training_figures(self, first: int, begin: float) -> EpochRecord:
         """What training adds to an epoch's record; the sums begin anew.
@@ -169,7 +168,7 @@ class Session:
         images, n = self.images, self.images.order.length
         loss, right, counted = distributed.total(self._sums).tolist()
         if not counted:
-            raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or leave --amp away")
+            raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
         self._sums.zero_()
         seconds, steps = time.perf_counter() - begin, len(images) - first
         return {
@@ -201,7 +200,7 @@ class Session:
         trained.epoch += 1
         trained.history = [*trained.history, record]
         self._skipped_before = self.learner.guard.skipped
-        key, direction = MONITORED[trained.monitor]
+        key, direction = f"val_{trained.monitor}", 1 if MONITORED[trained.monitor].higher_is_better else -1
         is_best = not trained.best_epoch or direction * record[key] > direction * trained.best
         if is_best:
             trained.best, trained.best_epoch = float(record[key]), trained.epoch
@@ -214,7 +213,7 @@ class Session:
         number = distributed.highest(self._request.signal, self.learner.device)
         if number and self.epoch < self.config.epochs:
             name = signal.Signals(number).name
-            raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: go on with --resume", number)
+            raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: resume with --resume", number)
         for observer in self.observers.after_epoch:
             observer(record)
         if self._out_of_patience():

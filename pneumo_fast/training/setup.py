@@ -252,7 +252,7 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
     ConfigError
     """
     if config.sync_bn and device.type != "cuda":
-        raise ConfigError("sync-bn without a GPU: leave it away")
+        raise ConfigError("sync-bn without a GPU: omit it")
     if config.tensorboard:
         summary_writer()
     if config.batch_size == "auto":

@@ -49,7 +49,7 @@ def validate(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
     loss = binary_cross_entropy_with_logits(logits.double(), labels.double(), pos_weight=weight).item()
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the validation loss became {loss} in epoch {epoch + 1}: lower --lr or leave --amp away; the last "
+            f"the validation loss became {loss} in epoch {epoch + 1}: lower --lr or omit --amp; the last "
             "checkpoint, if any, is kept"
         )
     truth, scores = labels.numpy().astype(np.int64), logits.numpy()

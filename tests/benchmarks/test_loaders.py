@@ -12,11 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import load_stage
+from benchmarks import processes
 from benchmarks.contenders import Epochs
 from benchmarks.inputs import store_dataset, store_numbered
-from benchmarks.load_stage import AbsentError, Entry, Process, devices, prepare
+from benchmarks.load_stage import prepare
 from benchmarks.loaders import OWN
+from benchmarks.processes import AbsentError, Entry, Process, devices
 from benchmarks.serve import Child
 from pneumo_fast.dataset.folder import Dataset
 from tests.support.make_dataset import make_dataset
@@ -89,7 +90,7 @@ def test_the_rows_of_numbered_images_are_read_off_their_pixels(tmp_path: Path) -
 def test_a_contender_that_hangs_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = store_dataset(make_dataset(tmp_path / "given").path, tmp_path / "forms", 100)
     entry = Entry(name="x", contender="pneumo-fast")
-    monkeypatch.setattr(load_stage, "PATIENCE_S", 0.01)  # it takes longer than that to start
+    monkeypatch.setattr(processes, "PATIENCE_S", 0.01)  # it takes longer than that to start
     with pytest.raises(AbsentError, match=r"^it gave no answer within 0 s"):
         Process(prepare(stored, entry), entry, devices()[0], 4, {"engine": "fused"})
 

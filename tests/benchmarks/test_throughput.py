@@ -16,7 +16,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
 from benchmarks import train_stage
-from benchmarks.load_stage import entries
+from benchmarks.processes import entries
 from benchmarks.throughput import main
 from tests.support.make_dataset import make_dataset
 

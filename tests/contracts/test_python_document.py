@@ -65,5 +65,5 @@ def test_run(names: dict[str, Any]) -> None:
 
 
 def test_errors(names: dict[str, Any]) -> None:
-    assert names["message"] == "elsewhere is no dataset: no manifest.json there; run pneumo-fast convert"
+    assert names["message"] == "elsewhere is not a dataset: it has no manifest.json; run pneumo-fast convert"
     assert names["exit_code"] == pf.PneumoError.exit_code == 1

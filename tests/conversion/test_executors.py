@@ -151,7 +151,7 @@ def test_lost_scheduler_is_told(site: Site) -> None:
     assert process.returncode == 1
     last = text.strip().splitlines()[-1]  # after what Dask itself logs
     assert last.startswith("error: the Dask cluster at tcp://127.0.0.1:")
-    assert last.endswith("then go on with --resume")
+    assert last.endswith("then resume with --resume")
 
 
 def test_logs_of_a_cluster_show_no_file_names() -> None:

@@ -27,7 +27,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, overwrite: bool) -
     config = write_input(tmp_path)
     config.out.mkdir()
     (config.out / "index.csv").write_text("mine")
-    with pytest.raises(ConvertError, match="holds files that are no dataset"):
+    with pytest.raises(ConvertError, match="holds files that are not a dataset"):
         run(config, overwrite=overwrite)
     assert contents(config.out).keys() == {"index.csv"}
 

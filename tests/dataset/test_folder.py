@@ -138,7 +138,7 @@ def lose_a_box_column(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (remove("manifest.json"), "is no dataset: no manifest.json there; run pneumo-fast convert"),
+        (remove("manifest.json"), "is not a dataset: it has no manifest.json; run pneumo-fast convert"),
         (cut("manifest.json"), "not a complete manifest"),
         (lambda folder: (folder / "manifest.json").write_bytes(b"\xff"), "can't decode byte"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "not a complete manifest"),

@@ -31,9 +31,9 @@ def with_rows(dataset: Dataset, key: str, groups: list[str], hashes: list[str]) 
 @pytest.mark.parametrize(
     ("key", "groups", "hashes", "patients", "images", "words"),
     [
-        ("k", ["a", "b"], ["1", "9"], 2, 1, "Of 2 patients, training has seen 2; 1 image of these has the pixels"),
-        ("k", ["c", "x"], ["3", "9"], 0, 0, "training has seen 0; 0 images of these have"),  # c and 3 are only in test
-        ("other", ["a", "b"], ["1", "2"], None, 2, "Which patients were in training cannot be known; 2 images"),
+        ("k", ["a", "b"], ["1", "9"], 2, 1, "Of 2 patients, also in training: 2; 1 image of these has the pixels"),
+        ("k", ["c", "x"], ["3", "9"], 0, 0, "also in training: 0; 0 images of these have"),  # c and 3 are only in test
+        ("other", ["a", "b"], ["1", "2"], None, 2, "Patient overlap with training cannot be checked; 2 images"),
         ("k", ["", ""], ["7", "8"], None, 0, "cannot be known"),
     ],
 )
@@ -76,7 +76,7 @@ def test_training_data_that_are_not_there(dataset: Dataset, tmp_path: Path) -> N
     ],
 )
 def test_overlap_is_refused(image_ids: str, groups: list[str], splits: list[str], fault: str) -> None:
-    with pytest.raises(ConvertError, match=f"{fault} stand in more than one split"):
+    with pytest.raises(ConvertError, match=f"{fault} are in more than one split"):
         refuse_overlap(pd.DataFrame({"image_id": list(image_ids), "group": groups, "split": splits}))
 
 

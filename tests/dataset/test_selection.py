@@ -81,7 +81,7 @@ def test_patients_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.Lo
     open_datasets([own_dataset, own_dataset])
     assert caplog.messages == []
     open_datasets([own_dataset, swapped(own_dataset)])
-    assert f"{groups} patients stand in more than one split" in caplog.text
+    assert f"{groups} patients are in more than one split" in caplog.text
 
 
 def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,7 @@ def test_counts_and_groups_are_held_to_the_index(own_dataset: Path) -> None:
     rewrite_manifest(own_dataset, tables=tables, counts={})
     problems = verify(own_dataset)
     assert any("the manifest says otherwise" in line for line in problems)
-    assert "index.csv: 1 groups stand in more than one split" in problems
+    assert "index.csv: 1 groups are in more than one split" in problems
 
 
 def test_without_a_sound_index_nothing_can_be_checked(own_dataset: Path) -> None:

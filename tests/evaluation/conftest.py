@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pneumo_fast.evaluation import results
+from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.layout import BEST
 from tests.support.untrained_run import make_dataset, make_run
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, from which the tests take the checkpoint: making one takes a second."""
+    folder = tmp_path_factory.mktemp("untrained")
+    return make_run(folder / "run", make_dataset(folder / "dataset"))
 
 
 @pytest.fixture
@@ -16,9 +26,13 @@ def dataset(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drawn_run(tmp_path: Path, dataset: Path) -> Path:
+def drawn_run(tmp_path: Path, dataset: Path, untrained: Path) -> Path:
     """A run whose figures are drawn."""
-    return make_run(tmp_path / "run", dataset)
+    run = tmp_path / "run"
+    run.mkdir()
+    os.link(untrained / BEST, run / BEST)  # checkpoints are replaced, never changed in place
+    write_config(run, {"config": {"datasets": [str(dataset)]}})
+    return run
 
 
 @pytest.fixture

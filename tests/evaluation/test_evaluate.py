@@ -53,7 +53,7 @@ def test_thresholds_are_chosen_on_one_half_of_the_patients_and_judged_on_the_oth
         assert chosen.confusion.tn == sum(not label and p < (chosen.threshold or 0) for label, p in judged)
     chose = {float(r["probability"]) for r in table if r["part"] == "choose"}
     assert {t.threshold for t in result.figures.chosen_thresholds} <= chose
-    assert result.figures.chosen_thresholds[-1].name == "least cost, a miss worth 3 false alarms"
+    assert result.figures.chosen_thresholds[-1].name == "least cost, a false negative worth 3 false positives"
 
 
 def test_another_split_is_judged_whole_with_what_was_chosen_on_validation_images(run: Path) -> None:

@@ -32,33 +32,33 @@ SENTENCES = [
     (
         ((110, 10, 16, 24), (90, 30, 4, 36)),
         "found 12 more of 40 positives (sensitivity 0.60 → 0.90)",
-        " at the cost of 20 more false alarms among 120 negatives (specificity 0.92 → 0.75).",
+        " at the cost of 20 more false positives among 120 negatives (specificity 0.92 → 0.75).",
     ),
     (((5, 1, 2, 3), (5, 1, 2, 3)), "changed nothing: no image has a probability between the two.", ""),
     (
         ((5, 0, 2, 2), (5, 0, 1, 3)),
         "found 1 more of 4 positives (sensitivity 0.50 → 0.75)",
-        " without one more false alarm among 5 negatives (specificity stays at 1.00).",
+        " without another false positive among 5 negatives (specificity stays at 1.00).",
     ),
     (
         ((5, 0, 0, 1), (4, 1, 0, 1)),
         "found no more of 1 positive (sensitivity stays at 1.00)",
-        " at the cost of 1 more false alarm among 5 negatives (specificity 1.00 → 0.80).",
+        " at the cost of 1 more false positive among 5 negatives (specificity 1.00 → 0.80).",
     ),
     (
         ((4, 0, 0, 0), (2, 2, 0, 0)),
-        "could find nothing, for there are no positives,",
-        " at the cost of 2 more false alarms among 4 negatives (specificity 1.00 → 0.50).",
+        "changes no sensitivity, since there are no positives,",
+        " at the cost of 2 more false positives among 4 negatives (specificity 1.00 → 0.50).",
     ),
     (
         ((0, 0, 3, 1), (0, 0, 2, 2)),
         "found 1 more of 4 positives (sensitivity 0.25 → 0.50)",
-        "; there are no negatives that could have been false alarms.",
+        "; there are no negatives, so no false positives.",
     ),
     (
         ((999, 1, 1, 1), (998, 2, 0, 2)),
         "found 1 more of 2 positives (sensitivity 0.50 → 1.00)",
-        " at the cost of 1 more false alarm among 1000 negatives (specificity 0.999 → 0.998).",
+        " at the cost of 1 more false positive among 1000 negatives (specificity 0.999 → 0.998).",
     ),
 ]
 
@@ -103,16 +103,21 @@ def test_one_class_is_noted(label: int, kind: str) -> None:
 def test_a_precision_without_a_value_is_noted() -> None:
     figures = figures_of(sample_of([(0, -9.0), (1, 0.0), (0, -8.0), (1, -8.5)]), 0.9, 0.5)
     assert threshold_notes(figures.thresholds) == (
-        "At threshold 0.9 no image is called positive: the precision has no value.",
+        "At threshold 0.9 no image is called positive: the precision is undefined.",
     )
 
 
 @pytest.mark.parametrize(
     ("patients", "without", "n", "note"),
     [
-        (None, 3, 3, "by image: which images are of one patient is not known, and where several are, the intervals"),
+        (None, 3, 3, "by image, since patients are not known; they are too narrow"),
         (3, 0, 3, "by patient: 3 images of 3 patients."),
-        (2, 1, 4, "by patient: 3 images of 2 patients; 1 image without a known patient count on their own."),
+        (
+            2,
+            1,
+            4,
+            "by patient: 3 images of 2 patients; 1 image without a known patient count as patients of their own.",
+        ),
     ],
 )
 def test_what_intervals_count(patients: int | None, without: int, n: int, note: str) -> None:

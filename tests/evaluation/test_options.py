@@ -16,9 +16,9 @@ from tests.support.untrained_run import config
     ("values", "message"),
     [
         ({"thresholds": ()}, "no threshold"),
-        ({"thresholds": (0.5, 1.01)}, "threshold 1.01 is no probability"),
-        ({"thresholds": (-0.1,)}, "threshold -0.1 is no probability"),
-        ({"thresholds": (math.nan,)}, "threshold nan is no probability"),
+        ({"thresholds": (0.5, 1.01)}, "threshold 1.01 is not a probability"),
+        ({"thresholds": (-0.1,)}, "threshold -0.1 is not a probability"),
+        ({"thresholds": (math.nan,)}, "threshold nan is not a probability"),
         ({"thresholds": (0.5, 0.25, 0.5)}, "0.5 is given more than once"),
         ({"split": "validation"}, "split 'validation' is unknown: use one of train, val, test"),
         ({"batch_size": 0}, "batch size 0"),

@@ -164,8 +164,8 @@ def test_progress_reaches_the_end(boxless: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        ({"layer": "layer7"}, ConfigError, "layer 'layer7' is none that gives a map: use one of .*layer3"),
-        ({"layer": "fc"}, ConfigError, "layer 'fc' is none that gives a map: use one of .*layer3"),
+        ({"layer": "layer7"}, ConfigError, "layer 'layer7' gives no map: use one of .*layer3"),
+        ({"layer": "fc"}, ConfigError, "layer 'fc' gives no map: use one of .*layer3"),
         ({"ids": ("val, 0", "nobody")}, ConfigError, "1 of 2 ids are not in split 'val', first 'nobody'"),
         ({"run": Path("nowhere")}, RunError, "run pneumo-fast train first"),
     ],
@@ -181,7 +181,7 @@ def test_what_cannot_be_explained(boxless: Path, values: dict[str, Any], kind: t
     [
         ({"method": "lime"}, "method 'lime' is unknown: use one of gradcam"),
         ({"count": 0}, "count 0"),
-        ({"threshold": 1.5}, "threshold 1.5 is no probability"),
+        ({"threshold": 1.5}, "threshold 1.5 is not a probability"),
         ({"resamples": 1}, "resamples 1"),
         ({"split": "x"}, "split 'x' is unknown"),
     ],

@@ -294,7 +294,7 @@ def test_attributes_replace_and_leave_out(tmp_path: Path) -> None:
         (np.zeros((4, 4), np.float32), {}, "pixels are float32"),
         (np.zeros(4, np.uint8), {}, r"pixels are uint8 \(4,\)"),
         (np.zeros((4, 4), np.uint8), {"transfer_syntax": JPEG2000Lossless}, "JPEG 2000 .* cannot be written"),
-        (np.zeros((4, 4), np.uint8), {"WindowCentre": 1}, "WindowCentre is no DICOM keyword"),
+        (np.zeros((4, 4), np.uint8), {"WindowCentre": 1}, "WindowCentre is not a DICOM keyword"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, stored: NDArray[Any], options: dict[str, Any], message: str) -> None:

@@ -88,7 +88,7 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     assert "run pneumo-fast train first" in str(damaged(tmp_path / BEST))
-    assert "is damaged or no checkpoint (IsADirectoryError)" in str(damaged(tmp_path))
+    assert "is damaged or not a checkpoint (IsADirectoryError)" in str(damaged(tmp_path))
 
 
 class Payload:
@@ -163,7 +163,7 @@ def test_one_bit_of_a_weight(saved: Path, at: int) -> None:
 @pytest.mark.parametrize("kept", [0, 1, 4, 100, len(RAW) // 2, len(RAW) - 1])
 def test_a_file_cut_short(saved: Path, kept: int) -> None:
     os.truncate(saved, kept)
-    assert "is damaged or no checkpoint" in str(damaged(saved))
+    assert "is damaged or not a checkpoint" in str(damaged(saved))
 
 
 @settings(deadline=None)
@@ -193,7 +193,7 @@ def test_any_pickle_in_a_sound_zip_is_no_checkpoint(data: st.DataObject) -> None
 def test_files_of_others(tmp_path: Path, content: object, zipped: bool) -> None:
     torch.save(content, tmp_path / BEST, _use_new_zipfile_serialization=zipped)
     found = damaged(tmp_path / BEST)
-    assert ("is no checkpoint of this release" if zipped else "no checkpoint (BadZipFile)") in str(found)
+    assert ("is not a checkpoint of this release" if zipped else "no checkpoint (BadZipFile)") in str(found)
 
 
 @pytest.mark.parametrize(("drop", "add"), [("arch", {}), ("history", {}), (None, {"colour": "grey"})])

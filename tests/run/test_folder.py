@@ -29,7 +29,7 @@ def test_the_configuration_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no run: no config.json there"),
+        (None, "is not a run: it has no config.json"),
         (b"{", "is damaged"),
         (b"\xff\xfe", "is damaged"),
         (b"[]", r"is damaged \(\$: expected `object`, got `array`\): train again"),
@@ -93,7 +93,7 @@ def test_a_new_or_empty_folder_is_free(tmp_path: Path, there: bool, options: dic
 
 def test_a_run_is_not_replaced_unasked(run: Path) -> None:
     with pytest.raises(
-        RunError, match="holds a run: give --resume to go on, --overwrite to replace it, or name another --out"
+        RunError, match="holds a run: give --resume to resume it, --overwrite to replace it, or name another --out"
     ):
         claim_run(config(run), SETTINGS)
     assert (run / LAST).exists()

@@ -114,7 +114,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights .*w\.pth: .* of another model\?"):
         build_model("resnet50", str(tmp_path / "w.pth"))
     (tmp_path / "w.pth").write_bytes(b"rubbish")
-    with pytest.raises(RunError, match=r"w\.pth is damaged or no checkpoint"):
+    with pytest.raises(RunError, match=r"w\.pth is damaged or not a checkpoint"):
         build_model("resnet18", str(tmp_path / "w.pth"))
 
 

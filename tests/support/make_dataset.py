@@ -65,7 +65,26 @@ def make_dataset(
         "boxes.csv": write(path, "boxes.csv", pd.DataFrame(columns=list(BOX_COLUMNS))),
     }
     counts = {split: {str(label): list(marks).count(label) for label in (0, 1)} for split, marks in labels.items()}
-    manifest = Manifest(
+    manifest = manifest_of(
+        shards, tables, size=size, dtype=dtype, layout=layout, mean=0.4812345, std=0.2712345, counts=counts
+    )
+    (path / "manifest.json").write_text(manifest.to_json())
+    return Dataset.open(path)
+
+
+def manifest_of(
+    shards: Sequence[ShardInfo],
+    tables: dict[str, str],
+    *,
+    size: int,
+    mean: float,
+    std: float,
+    dtype: Dtype = "float16",
+    layout: Layout = "shards",
+    counts: dict[str, dict[str, int]] | None = None,
+) -> Manifest:
+    """The manifest of a dataset of square images that was never converted."""
+    return Manifest(
         format=FORMAT,
         format_version=FORMAT_VERSION,
         created_by="tests",
@@ -73,11 +92,11 @@ def make_dataset(
         image_shape=(size, size),
         dtype=dtype,
         scale=SCALES[dtype],
-        mean=0.4812345,
-        std=0.2712345,
+        mean=mean,
+        std=std,
         preprocessing={},
         split={"seed": 0},
-        counts=counts,
+        counts=counts or {},
         input={},
         duplicates={},
         rejects={},
@@ -85,8 +104,6 @@ def make_dataset(
         shards=tuple(shards),
         tables=tables,
     )
-    (path / "manifest.json").write_text(manifest.to_json())
-    return Dataset.open(path)
 
 
 def stored_images(dataset: Dataset, split: str) -> NDArray[Any]:

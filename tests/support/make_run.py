@@ -125,7 +125,7 @@ def _write_dataset(path: Path, rows: pd.DataFrame) -> str:
             "by": "group",
             "groups": 1234,
             "ungrouped_images": 5,
-            "leaks": "none: no patient stands in two splits",
+            "leaks": "none: no patient is in two splits",
         },
         counts={"train": {"0": 900, "1": 300}, "val": {"0": n - positives, "1": positives}},
         input={

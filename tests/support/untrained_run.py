@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 
 from pneumo_fast.dataset.folder import Dataset, write_table
-from pneumo_fast.dataset.format import FORMAT, FORMAT_VERSION, INDEX_TYPES, Manifest, ShardInfo
+from pneumo_fast.dataset.format import INDEX_TYPES, ShardInfo
 from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.run.checkpoint import Trained, load_trained, save_checkpoint
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
+from tests.support.make_dataset import manifest_of
 
 SIZE = 32
 LABELS = {"train": [0, 1, 0, 1], "val": [0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0], "test": [0, 0, 0]}
@@ -50,26 +51,7 @@ def make_dataset(path: Path, *, mean: float = 0.5, std: float = 0.25, size: int 
     tables = {"index.csv": write_table(path, "index.csv", table)}
     boxes = pd.DataFrame(columns=["image_id", "x", "y", "width", "height", "source_width", "source_height"])
     tables["boxes.csv"] = write_table(path, "boxes.csv", boxes)
-    manifest = Manifest(
-        format=FORMAT,
-        format_version=FORMAT_VERSION,
-        created_by="test",
-        layout="shards",
-        image_shape=(size, size),
-        dtype="float16",
-        scale=1.0,
-        mean=mean,
-        std=std,
-        preprocessing={},
-        split={},
-        counts={},
-        input={},
-        duplicates={},
-        rejects={},
-        arguments={},
-        shards=tuple(shards),
-        tables=tables,
-    )
+    manifest = manifest_of(shards, tables, size=size, mean=mean, std=std)
     (path / "manifest.json").write_text(manifest.to_json())
     return path
 

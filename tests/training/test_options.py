@@ -175,7 +175,7 @@ def test_batchnorm_is_shared_by_several_processes_where_asked_for(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sync_bn": True}, "sync-bn without a GPU: leave it away"),
+        ({"sync_bn": True}, "sync-bn without a GPU: omit it"),
         ({"batch_size": "auto"}, "batch-size auto without a GPU: give a number of images"),
     ],
 )

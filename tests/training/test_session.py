@@ -84,7 +84,7 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         after_step(patch, step, lambda: os.kill(os.getpid(), number))
-        with pytest.raises(TrainingStoppedError, match="go on with --resume") as stopped:
+        with pytest.raises(TrainingStoppedError, match="resume with --resume") as stopped:
             train(replace(config, out=run))
     assert stopped.value.exit_code == 128 + number
     assert load_resumable(run / LAST).learner["steps_done"] == step

@@ -114,7 +114,7 @@ def test_a_pickle_dressed_as_a_checkpoint_is_refused_and_does_not_run(
     monkeypatch.setattr(setup, "build_model", build_model)
     changes: dict[str, Any] = {"resume": True} if use == "resume" else {"weights": str(run / LAST), "overwrite": True}
     before = sorted(path.name for path in run.iterdir())
-    with pytest.raises(RunError, match=r"last\.pt is damaged or no checkpoint") as caught:
+    with pytest.raises(RunError, match=r"last\.pt is damaged or not a checkpoint") as caught:
         train(replace(config, out=run, **changes))
     assert "\n" not in str(caught.value)
     assert not target.exists()
