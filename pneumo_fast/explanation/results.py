@@ -23,6 +23,7 @@ class Drawn:
 
     image_id: str
     label: int
+    """0 or 1."""
     probability: float
     """The plain probability, in [0, 1]."""
     kind: str
@@ -32,7 +33,7 @@ class Drawn:
     hit: bool | None
     """Whether the map is highest in a box; None without boxes."""
     energy_share: float | None
-    """Share of the map inside the boxes; None without boxes."""
+    """Share of the map's sum inside the boxes, in [0, 1]; None without boxes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +53,7 @@ class ExplanationFile:
     split: str
     """``train``, ``val`` or ``test``."""
     threshold: float
-    """Probability from which an image is called positive."""
+    """Probability in [0, 1] from which an image counts as called positive."""
     boxes: BoxFigures | None
     """None where no image of the split has a box."""
     randomised: Randomised
