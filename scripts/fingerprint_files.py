@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-ADDED_KEYS: Final[frozenset[str]] = frozenset()
+ADDED_KEYS: Final = frozenset({"metrics.json/options", "explain.json/options"})
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 VERSION_KEYS: Final = {"created_by", "version", "versions"}
 TIME_KEYS: Final = {
