@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final, Protocol
-
-EstimateJson = Mapping[str, Any]
-"""An estimate as ``metrics.json`` has it: ``value``, ``low`` and ``high``, each a number or None."""
+from typing import Final, Protocol
 
 
 class HasInterval(Protocol):
@@ -71,16 +67,3 @@ TERMINAL: Final = Notation(none="-", minus="-", between="-", percent="%")
 
 number = TYPESET.number
 percent = TYPESET.share
-
-
-def interval(estimate: EstimateJson) -> str:
-    """Both ends of an estimate's interval; empty where it has none."""
-    if estimate["low"] is None:
-        return ""
-    return f"{number(estimate['low'], 2)} to {number(estimate['high'], 2)}"
-
-
-def plain_estimate(e: EstimateJson) -> str:
-    """A figure with its interval, as plain text."""
-    between = interval(e)
-    return f"{number(e['value'])} ({between})" if between else number(e["value"])

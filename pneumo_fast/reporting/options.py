@@ -17,7 +17,7 @@ class ReportConfig:
         Path,
         Option(
             "Run folder, evaluated before.",
-            "Explained as well, if the report is to show where the model looked.",
+            "Run explain first for the heat maps.",
             positional=True,
         ),
     ] = Path("run")

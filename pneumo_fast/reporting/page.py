@@ -19,18 +19,17 @@ from pneumo_fast.reporting.repeat import commands, hashes, unknown_options
 from pneumo_fast.reporting.threshold_slider import RATES, STEPS, make_slider
 from pneumo_fast.reporting.view import (
     METHODS,
-    NOT_CLINICAL,
     View,
     images_of,
     input_facts,
     preprocessing_facts,
     split_facts,
 )
-from pneumo_fast.vocabulary import counted
+from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
 SECTIONS: Final = {
     "results": "Results",
-    "worth": "What the figures are worth",
+    "worth": "How to read the metrics",
     "choose": "Choose a threshold",
     "thresholds": "Thresholds",
     "calibration": "Calibration",

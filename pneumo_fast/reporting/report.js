@@ -51,7 +51,7 @@
 
   function sentence(text) {
     return `Threshold ${text.threshold}: sensitivity ${text.sensitivity}, specificity ${text.specificity}, ` +
-      `precision ${text.precision}. Found ${text.tp}, missed ${text.fn}, false alarms ${text.fp}, ` +
+      `precision ${text.precision}. True positives ${text.tp}, false negatives ${text.fn}, false positives ${text.fp}, ` +
       `true negatives ${text.tn}.`;
   }
 

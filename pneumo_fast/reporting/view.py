@@ -34,21 +34,19 @@ from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting.gallery import Picture, load_pictures
 from pneumo_fast.reporting.sources import RunFiles, Split
 from pneumo_fast.run.layout import EXPLAIN
-from pneumo_fast.vocabulary import counted
+from pneumo_fast.vocabulary import SPLIT_NAMES, counted
 
-SPLITS: Final = {"train": "training", "val": "validation", "test": "test"}
 METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
-NOT_CLINICAL: Final = "This is research software and not for clinical use."
 ROWS: Final = (SENSITIVITY, SPECIFICITY, PRECISION, NPV, ACCURACY, F1, MCC, NET_BENEFIT)
 """Rows of the tables of thresholds, in their order."""
-ALL_IMAGES: Final = "All images, as the model says it"
+ALL_IMAGES: Final = "All images, uncalibrated"
 LIMITS: Final = (
-    "The labels are those of the label table. Where they are wrong, the figures are wrong with them.",
+    "The labels are those of the label table. Where they are wrong, so are the metrics.",
     (
-        "A probability is the model's score for one image. It knows neither the patient's history nor earlier "
+        "A probability is the model's score for one image. It uses neither the patient's history nor earlier "
         "images, and no other disease than the one it was trained on."
     ),
-    "A subgroup with few images says little; that no difference was seen does not mean that there is none.",
+    "A subgroup with few images says little; a difference that was not seen may still exist.",
     (
         "A heat map shows which places moved the score. It proves neither that the model saw a finding nor that it "
         "is right."
@@ -118,7 +116,7 @@ class View:
         metrics, groups = self.metrics, self.metrics.intervals.groups
         people = f" of {counted(groups, 'patient')}" if groups else ""
         return (
-            f"Judged on {counted(metrics.n, 'image')}{people} of the {SPLITS.get(metrics.split, metrics.split)} split: "
+            f"Evaluated on {counted(metrics.n, 'image')}{people} of the {_split_name(metrics.split)} split: "
             f"{metrics.positives:,} positive ({percent(metrics.prevalence)}), {metrics.negatives:,} negative."
         )
 
@@ -140,20 +138,20 @@ class View:
     def limits(self) -> list[str]:
         """What the figures do not say."""
         origin = {
-            True: "These images chose the checkpoint, so the figures are better than new images will show.",
+            True: "The checkpoint was selected on these images, so the metrics are optimistic.",
             False: "",
-            None: "These images are not of the collection that the model was trained on.",
+            None: "These images are not from the model's training collection.",
         }[self.metrics.selected_on_this_data]
         if self.metrics.split == "train" and self.metrics.dataset.trained_on:
-            origin = "The model was trained on these very images: the figures say nothing about new ones."
+            origin = "The model was trained on these images: the metrics say nothing about new ones."
         elsewhere = (
-            f"The model was judged on {counted(self.metrics.n, 'image')} of one collection. On images of other "
-            "hospitals, devices or patients it can do worse, without showing it: evaluate --dataset tries it on "
+            f"The model was evaluated on {counted(self.metrics.n, 'image')} of one collection. On images of other "
+            "hospitals, devices or patients it can be worse without notice: evaluate --dataset measures it on "
             "other data."
         )
         rarer = (
             f"Precision and negative predictive value hold where {percent(self.metrics.prevalence)} of the images are "
-            "positive. Where pneumonia is rarer, more of the alarms are false: evaluate --prevalence computes it."
+            "positive. Where pneumonia is rarer, precision is lower: evaluate --prevalence computes it."
         )
         return [sentence for sentence in (origin, elsewhere, rarer, *LIMITS) if sentence]
 
@@ -185,7 +183,7 @@ class View:
         """Of the probabilities that are drawn."""
         made = self.metrics.calibration
         if made is None:
-            return {"As the model says it": self.metrics.probability}
+            return {"Uncalibrated": self.metrics.probability}
         return {"Before calibration": made.before, "After calibration": made.after}
 
     @property
@@ -231,10 +229,14 @@ def make_view(files: RunFiles) -> View:
     return View(files=files, pictures=pictures, dropped=dropped)
 
 
+def _split_name(split: str) -> str:
+    return SPLIT_NAMES.get(split, split)
+
+
 def images_of(counts: Mapping[str, Mapping[str, int]]) -> tuple[Images, ...]:
     """Images by split."""
     return tuple(
-        Images(split=SPLITS.get(split, split), negatives=by_label.get("0", 0), positives=by_label.get("1", 0))
+        Images(split=_split_name(split), negatives=by_label.get("0", 0), positives=by_label.get("1", 0))
         for split, by_label in counts.items()
     )
 
@@ -256,7 +258,7 @@ def input_facts(manifest: Manifest) -> list[Fact]:
         "label_rows": "Images in the label table",
         "rows_without_file": "Of these without a file",
         "files_without_row": "Files without a label",
-        "dropped_ungrouped": "Left out for want of a patient",
+        "dropped_ungrouped": "Omitted, patient unknown",
         "burned_in": "Marked as having burned-in text",
     }
     same = {
