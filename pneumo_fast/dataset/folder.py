@@ -1,7 +1,7 @@
 """Opens a dataset folder and checks it; :mod:`pneumo_fast.dataset.format` has the manifest and the columns.
 
 A shard is a plain ``.npy`` file of stacked images, little-endian and in C order, so ``np.load(..., mmap_mode="r")``
-reads it anywhere. The manifest is written last: a folder without one is no dataset.
+reads it anywhere. The manifest is written last: a folder without one is not a dataset.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every check for leaks: patients and images that stand in two splits (overlap), or that training has seen.
+"""Every check for leaks: patients and images in two splits (overlap), or seen in training.
 
 Patients are compared by pseudonym, which only datasets of one hash key share; images by the hash of their pixels.
 """
@@ -76,7 +76,7 @@ def _share_a_hash_key(datasets: Sequence[Dataset]) -> bool:
 
 
 def refuse_overlap(images: pd.DataFrame) -> None:
-    """Check once more, on the finished table, that no group and no image stands in two splits.
+    """Check once more, on the finished table, that no group and no image is in two splits.
 
     Parameters
     ----------

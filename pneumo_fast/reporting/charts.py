@@ -187,7 +187,7 @@ def reliability(qualities: Mapping[str, Quality]) -> Chart:
         *shapes,
     )
     names = [(look, f"{name.lower()}; larger dots hold more images") for name, look in looks.items()]
-    return Chart(title=title, drawing=drawing, legend=(*names, ("chance", "what is said is what is so")))
+    return Chart(title=title, drawing=drawing, legend=(*names, ("chance", "perfect calibration")))
 
 
 def decision(curve: DecisionCurve) -> Chart:

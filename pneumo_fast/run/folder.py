@@ -67,7 +67,7 @@ def read_config(run: Path) -> RunDescription:
     Raises
     ------
     RunError
-        If the folder is no run or the file is damaged.
+        If the folder is not a run, or the file is damaged.
     """
     path = run / CONFIG
     try:
@@ -126,7 +126,16 @@ def clear_run(out: Path, *, keep: bool) -> None:
     """
     try:
         if not keep:
-            for name in (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, CONFIG):  # a rest is never gone on from
+            for name in (
+                LAST,
+                PREVIOUS,
+                BEST,
+                *JUDGED,
+                CURVES,
+                HISTORY,
+                TRACE,
+                CONFIG,
+            ):  # an incomplete run is never resumed
                 (out / name).unlink(missing_ok=True)
             for name in (*JUDGED_FOLDERS, TENSORBOARD):
                 shutil.rmtree(out / name, ignore_errors=True)

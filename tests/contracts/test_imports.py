@@ -1,4 +1,4 @@
-"""The house: which package may import which, and how high it is."""
+"""The house: which package may import which, how high it is, and how large its rooms are."""
 
 from __future__ import annotations
 
@@ -82,3 +82,12 @@ def test_floors() -> None:
     for package in TopologicalSorter(below).static_order():
         floor[package] = 1 + max((floor[other] for other in below[package]), default=1)  # the ground is the first
     assert max(floor.values()) <= FLOORS, floor
+
+
+def test_a_package_is_one_docstring_and_at_most_15_modules_of_at_most_320_lines() -> None:
+    for start in PACKAGE.rglob("*/__init__.py"):
+        (only,) = ast.parse(start.read_text()).body
+        assert isinstance(only, ast.Expr), start
+        modules = [path for path in start.parent.glob("*.py") if path != start]
+        assert len(modules) <= 15, start.parent
+        assert all(path.read_text().count("\n") <= 320 for path in modules), start.parent

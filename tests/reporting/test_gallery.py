@@ -32,7 +32,7 @@ def test_heat_maps_have_a_budget_that_is_shared_by_all_kinds(
     assert [picture.entry.kind for picture in pictures] == ["TP", "FP", "FN", "TN"]
     assert dropped == 2
     _, page = made(run)
-    assert any("could not be read, or had no room here" in words for words in page.text("p"))
+    assert any("could not be read or did not fit here" in words for words in page.text("p"))
 
 
 def test_a_report_full_of_heat_maps_is_below_five_megabytes(run: Path) -> None:

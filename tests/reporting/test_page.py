@@ -81,7 +81,7 @@ def test_no_folder_of_the_machine_is_told(summary: ReportSummary, whole_run: Pat
         written = path.read_text()
         assert str(whole_run.parent) not in written
         assert "/somebody" not in written
-        assert "in one, so they flatter it" in written
+        assert "in one, so the metrics are optimistic" in written
 
 
 def test_not_for_clinical_use_is_said_once(summary: ReportSummary) -> None:
@@ -106,7 +106,7 @@ def test_headline_is_that_of_the_metrics(whole_run: Path, page: Page) -> None:
 
 
 def test_data_and_reproduction(whole_run: Path, page: Page) -> None:
-    for said in ("no patient stands in two splits", "not_dicom", "antialiased bilinear", "1,234", "pneumo-fast train"):
+    for said in ("no patient is in two splits", "not_dicom", "antialiased bilinear", "1,234", "pneumo-fast train"):
         assert said in page.words
     assert hashlib.sha256((whole_run / "best.pt").read_bytes()).hexdigest() in page.text("code")
 

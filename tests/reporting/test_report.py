@@ -134,7 +134,7 @@ def test_metrics_that_cannot_be_used(run: Path, change: Callable[[Path], object]
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"there is no run .*/nowhere: name a run folder"):
+    with pytest.raises(RunError, match=r"run .*/nowhere does not exist: name a run folder"):
         report(ReportConfig(run=tmp_path / "nowhere"))
 
 

@@ -32,7 +32,7 @@ from pneumo_fast.training.setup import describe_run
 
 POSITIVE = 0.25
 KINDS = {(1, True): "TP", (0, True): "FP", (1, False): "FN", (0, False): "TN"}
-NOTE = "The figures come from the data that selected the checkpoint, in /somebody/else/runs/one, so they flatter it."
+NOTE = "The checkpoint was selected on these images, in /somebody/else/runs/one, so the metrics are optimistic."
 """With a path, as no note should have one."""
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
 

@@ -1,4 +1,4 @@
-"""What cannot be trained on, or gone on from: one clear line, before anything is written or thrown away."""
+"""What cannot be trained on, or resumed: one clear line, before anything is written or thrown away."""
 
 from __future__ import annotations
 
