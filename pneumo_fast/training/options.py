@@ -94,8 +94,7 @@ class TrainConfig:
         ),
     ] = None
     label_smoothing: Annotated[
-        float,
-        Option("Label smoothing.", "Labels become s/2 and 1 - s/2.", least=0, below=1),
+        float, Option("Label smoothing.", "Labels become s/2 and 1 - s/2.", least=0, below=1)
     ] = 0.0
     pos_weight: Annotated[
         float | Literal["auto"],
@@ -137,8 +136,7 @@ class TrainConfig:
         ),
     ] = 0.0
     augment: Annotated[
-        Augment,
-        Option("Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."),
+        Augment, Option("Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md).")
     ] = "none"
     flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
     amp: Annotated[
@@ -153,10 +151,7 @@ class TrainConfig:
     amp_dtype: Annotated[
         AmpDtype | None, Option("Data type of mixed precision.", default="by the device", recorded="amp-dtype")
     ] = None
-    compile: Annotated[
-        bool,
-        Option("torch.compile the model.", "Faster steps, after a minute of compilation."),
-    ] = False
+    compile: Annotated[bool, Option("torch.compile the model.", "Faster steps, after a minute of compilation.")] = False
     monitor: Annotated[
         Monitor, Option("Validation metric that selects the best epoch.", "By it an epoch is the best one.")
     ] = "auroc"
