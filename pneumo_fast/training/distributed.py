@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
@@ -79,15 +79,6 @@ def gathered(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def from_first(value: T) -> T:
-    """What the first process has."""
-    if not _together():
-        return value
-    box = [value]
-    distributed.broadcast_object_list(box)
-    return box[0]
-
-
 def by_first(act: Callable[[], T]) -> T:
     """What the first process finds, or fails with, is that of all.
 
@@ -96,13 +87,16 @@ def by_first(act: Callable[[], T]) -> T:
     RunError
         In every process, if the first one raises it.
     """
-    found, failure = None, None
-    if process_rank().number == 0:
+    if not _together():
+        return act()
+    box: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
         try:
-            found = act()
+            box[0] = act()
         except RunError as error:
-            failure = str(error)
-    found, failure = from_first((found, failure))
+            box[1] = str(error)
+    distributed.broadcast_object_list(box)
+    found, failure = box
     if failure:
         raise RunError(failure)
     return cast("T", found)

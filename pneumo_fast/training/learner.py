@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,12 +171,9 @@ class Learner:
         self.steps_done = state["steps_done"]
 
 
-def _apart(network: nn.Module) -> AbstractContextManager[None]:
-    """Processes exchange gradients once for a batch, with its last part, and not within this."""
-    if isinstance(network, nn.parallel.DistributedDataParallel):
-        apart: AbstractContextManager[None] = network.no_sync()
-        return apart
-    return nullcontext()
+def _apart(network: nn.Module) -> Any:
+    """Processes exchange gradients once for a batch, with its last part, and not within this context manager."""
+    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 class Ema:

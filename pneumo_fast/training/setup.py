@@ -105,16 +105,9 @@ def training_loader(
     if config.augment != "none":
         augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
     load = LoadConfig(
-        batch_size=batch_size,
-        order=config.order,
-        seed=config.seed,
-        parts=data.parts,
-        balance=config.balance,
-        window=config.window,
-        engine=config.loader,
-        resident_share=config.resident_share,
-        augmentation=augmentation,
-    )
+        batch_size=batch_size, order=config.order, seed=config.seed, parts=data.parts, balance=config.balance,
+        window=config.window, engine=config.loader, resident_share=config.resident_share, augmentation=augmentation,
+    )  # fmt: skip
     return Loader(data.dataset, "train", load, device=device, rank=rank)
 
 
@@ -208,20 +201,10 @@ def _check_size(model: nn.Module, name: str, images: torch.Tensor) -> None:
 def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Trained:
     """What there is before the first step; the weights come with the first checkpoint."""
     return Trained(
-        arch=config.model,
-        size=dataset.size,
-        mean=dataset.mean,
-        std=dataset.std,
-        pos_weight=pos_weight,
-        dataset_identity=dataset.identity,
-        epoch=0,
-        best=math.nan,
-        best_epoch=0,
-        monitor=config.monitor,
-        history=[],
-        settings=settings,
-        model={},
-    )
+        arch=config.model, size=dataset.size, mean=dataset.mean, std=dataset.std, pos_weight=pos_weight,
+        dataset_identity=dataset.identity, epoch=0, best=math.nan, best_epoch=0, monitor=config.monitor, history=[],
+        settings=settings, model={},
+    )  # fmt: skip
 
 
 def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
