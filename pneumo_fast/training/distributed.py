@@ -41,16 +41,9 @@ def joined(device: str) -> Iterator[tuple[torch.device, Rank]]:
         torch.cuda.set_device(mine)
     distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
-        yield mine, process_rank()
+        yield mine, Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
-
-
-def process_rank() -> Rank:
-    """The rank of this process as torch.distributed knows it; alone where that is not in use."""
-    if not _together():
-        return Rank()
-    return Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
 
 
 def total(values: torch.Tensor) -> torch.Tensor:

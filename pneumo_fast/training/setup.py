@@ -64,9 +64,7 @@ def open_data(config: TrainConfig) -> TrainingData:
         found = dataset.rows(split)["label"].unique()
         if len(found) < 2:
             raise DatasetError(f"the {split} split of {dataset.path} has images of label {found[0]} only: {remedy}")
-    parts: tuple[Part, ...] = ()
-    if config.shares:
-        parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares)
+    parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares) if config.shares else ()
     return TrainingData(dataset=dataset, parts=parts)
 
 
