@@ -22,7 +22,7 @@ from pneumo_fast.loading.order import Rank
 from pneumo_fast.loading.samplers import Part, parts_by_share
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model
-from pneumo_fast.training.learner import Ema, Learner
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import TrainConfig
 
@@ -158,22 +158,16 @@ def make_learner(
     if rank.world_size > 1:
         network = nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
     return Learner(
+        config=config,
         model=model,
         network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
         optimizer=make(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
         device=device,
         pos_weight=pos_weight,
         amp_dtype=amp_dtype,
-        lr=config.lr,
-        schedule=config.schedule,
         total_steps=config.epochs * batches,
         warmup_steps=math.ceil(config.warmup_epochs * batches),
-        accumulate=config.accumulate,
-        clip_norm=config.clip_norm,
-        label_smoothing=config.label_smoothing,
-        ema=Ema(model, config.ema) if config.ema else None,
         world_size=rank.world_size,
-        sync_bn=config.sync_bn,
     )
 
 
@@ -216,7 +210,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
         Their height and width, in pixels.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
-    images = torch.zeros(batch_size // learner.accumulate, 1, size, size, device=learner.device)
+    images = torch.zeros(batch_size // learner.config.accumulate, 1, size, size, device=learner.device)
     learner.model.train()
     with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
         learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]
