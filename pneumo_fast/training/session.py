@@ -152,12 +152,7 @@ class Session:
     def _training_figures(self, first: int, begin: float) -> EpochRecord:
         """What training adds to an epoch's record; the sums begin anew.
 
-        Parameters
-        ----------
-        first : int
-            Batches of the epoch that an earlier process trained on.
-        begin : float
-            When the others began, by :func:`time.perf_counter`.
+        An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
         images, n = self.images, self.images.order.length
         loss, right, counted = distributed.total(self._sums).tolist()

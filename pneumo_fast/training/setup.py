@@ -99,9 +99,8 @@ def training_loader(
     config: TrainConfig, data: TrainingData, device: torch.device, rank: Rank, batch_size: int
 ) -> Loader:
     """Batches to train on."""
-    augmentation = None
-    if config.augment != "none":
-        augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
+    strength = config.augment
+    augmentation = None if strength == "none" else Augmentation(strength=strength, flip=config.flip, seed=config.seed)
     load = LoadConfig(
         batch_size=batch_size, order=config.order, seed=config.seed, parts=data.parts, balance=config.balance,
         window=config.window, engine=config.loader, resident_share=config.resident_share, augmentation=augmentation,
