@@ -13,8 +13,11 @@ from pneumo_fast.configuration import Option
 class ReportConfig:
     """Which run to report on."""
 
-    # fmt: off
-    run: Annotated[Path, Option(
-        "Run folder, evaluated before.", "Run explain first for the heat maps.", positional=True
-    )] = Path("run")
-    # fmt: on
+    run: Annotated[
+        Path,
+        Option(
+            "Run folder, evaluated before.",
+            "Run explain first for the heat maps.",
+            positional=True,
+        ),
+    ] = Path("run")

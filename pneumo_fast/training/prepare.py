@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.files import write_atomic
@@ -60,7 +58,8 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
                 "device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight, "batch_size": batch_size,
             }  # fmt: skip
             # what cannot work has been said by now: only here does an earlier run go
-            distributed.by_first(lambda: _make_folder(config, dataset, resolved, keep=found is not None))
+            distributed.by_first(lambda: clear_run(config.out, keep=found is not None))
+            distributed.by_first(lambda: write_config(config.out, setup.describe_run(config, dataset, resolved)))
             with observing(config, rank, on_epoch, on_progress) as session.observers, _memory_told(device, batch_size):
                 if config.compile:
                     setup.warm_up_compiler(learner, batch_size // rank.world_size, images.size)
@@ -69,11 +68,6 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
             from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # takes 0.3 s
 
             write_atomic(config.out / CURVES, draw_learning_curves(session.trained.history, session.trained.best_epoch))
-
-
-def _make_folder(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any], *, keep: bool) -> None:
-    clear_run(config.out, keep=keep)
-    write_config(config.out, setup.describe_run(config, dataset, resolved))
 
 
 @contextmanager

@@ -35,13 +35,11 @@ class Session:
 
     Attributes
     ----------
-    config : TrainConfig
     trained : Trained
         What is known so far; the weights are in ``learner``.
     learner : Learner
     images, validation : Loader
         Batches to train and to validate on. A session that does not go on has neither, and no learner.
-    observers : Observers
     """
 
     learner: Learner

@@ -232,8 +232,7 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
     if config.batch_size == "auto":
         if device.type != "cuda":
             raise ConfigError("batch-size auto without a GPU: give a number of images")
-        return
-    if config.batch_size < 2 * rank.world_size:
+    elif config.batch_size < 2 * rank.world_size:
         raise ConfigError(f"batch-size {config.batch_size} for {rank.world_size} processes: two images each at least")
 
 
