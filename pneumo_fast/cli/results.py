@@ -26,10 +26,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if ranking.auroc.value is not None:
         for found in ranking.sensitivity_at_specificity:
             out.print(f"{SENSITIVITY.title} {_estimate(found.sensitivity)} at {SPECIFICITY.label} {found.specificity}")
-        for spared in ranking.specificity_at_sensitivity:
-            out.print(
-                f"{SPECIFICITY.title} {_estimate(spared.specificity)} at {SENSITIVITY.label} {spared.sensitivity}"
-            )
+        for other in ranking.specificity_at_sensitivity:
+            out.print(f"{SPECIFICITY.title} {_estimate(other.specificity)} at {SENSITIVITY.label} {other.sensitivity}")
     if f.view_only:
         out.print(f"The view position alone: {AUROC.label} {_estimate(f.view_only.auroc)}")
     out.print(_threshold_table((*f.thresholds, f.always_negative)))

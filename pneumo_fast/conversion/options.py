@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.vocabulary import Decode, Dtype, Layout, Ungrouped, Window
+from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
 
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
@@ -31,7 +31,7 @@ class ConvertConfig:
     )] = None
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)] = None
-    ungrouped: Annotated[Ungrouped, Option("What to do with images that have no group.")] = "keep"
+    ungrouped: Annotated[Literal["keep", "drop"], Option("What to do with images that have no group.")] = "keep"
     val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
     seed: Annotated[int, Option("Chooses the split and the order of storage.")] = 0

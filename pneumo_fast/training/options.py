@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pneumo_fast.configuration import Device, Option, check
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
-from pneumo_fast.vocabulary import AmpDtype, Augment, EngineName, Monitor, Optimizer, OrderName, ScheduleName
+from pneumo_fast.vocabulary import EngineName, Monitor, OrderName, ScheduleName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class TrainConfig:
         "none, default (pretrained) or a file.",
         "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
     )] = "none"
-    optimizer: Annotated[Optimizer, Option("adam or adamw.")] = "adam"
+    optimizer: Annotated[Literal["adam", "adamw"], Option("adam or adamw.")] = "adam"
     lr: Annotated[float, Option("Highest learning rate.", above=0, below=math.inf)] = 1e-4
     weight_decay: Annotated[float, Option(
         "Weight decay.", "In the gradient with `adam`, apart from it with `adamw`.", least=0
@@ -89,7 +89,7 @@ class TrainConfig:
         "All training images are kept there where they fit into it.",
         least=0, most=1, range="a share from 0 to 1", decides=False,
     )] = 0.0
-    augment: Annotated[Augment, Option(
+    augment: Annotated[Literal["none", "light", "strong"], Option(
         "Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."
     )] = "none"
     flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
@@ -99,7 +99,7 @@ class TrainConfig:
         "else float32, which was the faster one ([measured](experiments.md)).",
         recorded="amp-dtype",
     )] = False
-    amp_dtype: Annotated[AmpDtype | None, Option(
+    amp_dtype: Annotated[Literal["float16", "bfloat16"] | None, Option(
         "Data type of mixed precision.", default="by the device", recorded="amp-dtype"
     )] = None
     compile: Annotated[bool, Option("torch.compile the model.", "Faster steps, after a minute of compilation.")] = False

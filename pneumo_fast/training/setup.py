@@ -219,12 +219,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
 
 
 def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None:
-    """Refuse what cannot work on this device or with so many processes.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Refuse with a ConfigError what cannot work on this device or with so many processes."""
     if config.sync_bn and device.type != "cuda":
         raise ConfigError("sync-bn without a GPU: omit it")
     if config.tensorboard:
