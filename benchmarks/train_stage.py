@@ -20,6 +20,7 @@ from benchmarks.processes import devices
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Learner
+from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import memory_format
 from pneumo_fast.vocabulary import EngineName
 
@@ -152,12 +153,12 @@ def make_learner(device: torch.device, *, amp_dtype: torch.dtype | None, memory:
     torch.manual_seed(0)
     model = build_model().to(device).to(memory_format=memory).train()
     return Learner(
+        config=TrainConfig(),
         model=model,
         network=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-4, fused=True),
         device=device,
         pos_weight=1.0,
-        lr=1e-4,
         total_steps=1,
         amp_dtype=amp_dtype,
     )

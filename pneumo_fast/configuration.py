@@ -82,31 +82,17 @@ class Field(NamedTuple):
     default: Any
     """The default value; ``dataclasses.MISSING`` where one has to be given."""
     option: Option
+    is_list: bool
+    """Whether it takes several values."""
+    types: tuple[Any, ...]
+    """What a single value may be; words of a ``Literal`` aside."""
+    words: tuple[str, ...]
+    """The words of its ``Literal``, if it has one."""
 
     @property
     def spelled(self) -> str:
         """Name on the command line, without the dashes before it."""
         return self.option.name or self.name.replace("_", "-")
-
-    @property
-    def is_list(self) -> bool:
-        """Whether it takes several values."""
-        return get_origin(self.type) is tuple
-
-    @property
-    def types(self) -> tuple[Any, ...]:
-        """What a single value may be; words of a ``Literal`` aside."""
-        return tuple(kind for kind in self._alternatives() if get_origin(kind) is not Literal)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words of its ``Literal``, if it has one."""
-        return tuple(word for kind in self._alternatives() if get_origin(kind) is Literal for word in get_args(kind))
-
-    def _alternatives(self) -> tuple[Any, ...]:
-        kind = get_args(self.type)[0] if self.is_list else self.type
-        union = () if get_origin(kind) is Literal else get_args(kind)
-        return tuple(one for one in union or (kind,) if one is not type(None))
 
     def check(self, value: Any) -> None:
         """Refuse a word that is unknown and a number out of bounds."""
@@ -134,7 +120,12 @@ def _options_of(config: type[Any]) -> dict[str, Field]:
         option = next((mark for mark in marks if isinstance(mark, Option)), None)
         if option is None:
             raise TypeError(f"{config.__name__}.{field.name} has no Option")
-        found[field.name] = Field(field.name, kind, field.default, option)
+        is_list = get_origin(kind) is tuple
+        single = get_args(kind)[0] if is_list else kind
+        union = (single,) if get_origin(single) is Literal else get_args(single) or (single,)
+        types = tuple(one for one in union if one is not type(None) and get_origin(one) is not Literal)
+        words = tuple(word for one in union if get_origin(one) is Literal for word in get_args(one))
+        found[field.name] = Field(field.name, kind, field.default, option, is_list, types, words)
     return found
 
 
@@ -154,10 +145,8 @@ def check(config: Any) -> None:
 
 def settings(config: Any) -> dict[str, Any]:
     """The values, by field, that decide the result and are recorded as they are."""
-    options = options_of(config.__class__)
-    return {
-        name: getattr(config, name) for name, (*_, option) in options.items() if option.decides and not option.recorded
-    }
+    options = {name: field.option for name, field in options_of(config.__class__).items()}
+    return {name: getattr(config, name) for name, o in options.items() if o.decides and not o.recorded}
 
 
 def arguments_of(config: Any) -> list[str]:

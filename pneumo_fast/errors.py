@@ -19,19 +19,6 @@ DICOM file's patient module.
 
 from __future__ import annotations
 
-__all__ = [
-    "ConfigError",
-    "ConvertError",
-    "DatasetError",
-    "DeviceError",
-    "LabelError",
-    "PneumoError",
-    "RejectedImageError",
-    "RunError",
-    "TrainingError",
-    "TrainingStoppedError",
-]
-
 
 class PneumoError(Exception):
     """Base of every error that a person can cause and mend."""

@@ -33,21 +33,16 @@ def atomic_file(path: Path, *, sync: bool = True, keep: Path | None = None) -> I
                 file.flush()
                 os.fsync(file.fileno())
         if keep and path.exists():
-            _keep(path, keep)
+            keep.unlink(missing_ok=True)
+            try:
+                keep.hardlink_to(path)
+            except OSError:  # some file systems have no links
+                shutil.copyfile(path, keep)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     if sync:
         sync_folder(path.parent)
-
-
-def _keep(path: Path, name: Path) -> None:
-    """Give a file a second name, under which it stays when the first is given to another."""
-    name.unlink(missing_ok=True)
-    try:
-        name.hardlink_to(path)
-    except OSError:  # some file systems have no links
-        shutil.copyfile(path, name)
 
 
 def write_atomic(path: Path, data: bytes | str, *, sync: bool = True, keep: Path | None = None) -> None:

@@ -77,14 +77,5 @@ def _common(
         raise typer.Exit(UsageError.exit_code)
 
 
-for command in (
-    commands.convert,
-    commands.train,
-    commands.evaluate,
-    commands.explain,
-    commands.report,
-    commands.verify,
-    commands.show,
-    commands.phantom,
-):
-    app.command()(command)
+for name in ("convert", "train", "evaluate", "explain", "report", "verify", "show", "phantom"):
+    app.command()(getattr(commands, name))

@@ -121,9 +121,7 @@ def report(make: Callable[..., ReportConfig]) -> None:
     display.show_report(tell(make()))
 
 
-def verify(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset"),
-) -> None:
+def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> None:
     """Check every byte of a dataset; list what is damaged."""
     from pneumo_fast.cli import display
     from pneumo_fast.dataset.verify import verify as check

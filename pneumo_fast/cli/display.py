@@ -41,6 +41,7 @@ EPOCH_COLUMNS = {
     "wait_share": ("", "wait"),
 }
 """What is shown of an epoch, below two lines of headings."""
+EPOCH_FORMATS = {"epoch": "d", "images_per_s": ",.0f", "wait_share": ".1%"}
 
 
 def set_up_logging() -> None:
@@ -115,7 +116,7 @@ def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgre
             for heading in zip(*EPOCH_COLUMNS.values(), strict=True):
                 out.print(_epoch_line(heading), style="bold")
         lines += 1
-        out.print(_epoch_line(_epoch_cells(record)))
+        out.print(_epoch_line(format(record[name], EPOCH_FORMATS.get(name, ".3f")) for name in EPOCH_COLUMNS))
 
     if not out.is_terminal:
         yield on_epoch, silent
@@ -134,11 +135,6 @@ def grid(*columns: str, title: str | None = None) -> Table:
 
 def _epoch_line(cells: Iterable[str]) -> str:
     return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells)).rstrip()
-
-
-def _epoch_cells(record: EpochRecord) -> list[str]:
-    formats = {"epoch": "d", "images_per_s": ",.0f", "wait_share": ".1%"}
-    return [format(record[name], formats.get(name, ".3f")) for name in EPOCH_COLUMNS]
 
 
 def show_conversion(summary: ConvertSummary) -> None:

@@ -26,13 +26,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if ranking.auroc.value is not None:
         for found in ranking.sensitivity_at_specificity:
             out.print(f"{SENSITIVITY.title} {_estimate(found.sensitivity)} at {SPECIFICITY.label} {found.specificity}")
-        for spared in ranking.specificity_at_sensitivity:
-            out.print(
-                f"{SPECIFICITY.title} {_estimate(spared.specificity)} at {SENSITIVITY.label} {spared.sensitivity}"
-            )
+        for other in ranking.specificity_at_sensitivity:
+            out.print(f"{SPECIFICITY.title} {_estimate(other.specificity)} at {SENSITIVITY.label} {other.sensitivity}")
     if f.view_only:
         out.print(f"The view position alone: {AUROC.label} {_estimate(f.view_only.auroc)}")
-    out.print(_threshold_table((*f.thresholds, f.always_negative), "At each threshold"))
+    out.print(_threshold_table((*f.thresholds, f.always_negative)))
     if f.parts:
         out.print(f"Chosen on {f.parts.chosen_on}, judged on {f.parts.reported_on}:")
         out.print(_chosen_table(f.chosen_thresholds))
@@ -45,8 +43,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
     out.print(NOT_CLINICAL, style="dim")
 
 
-def _threshold_table(results: tuple[ThresholdMetrics, ...], title: str) -> Table:
-    rows = grid("", *(_heading(t) for t in results), title=title)
+def _threshold_table(results: tuple[ThresholdMetrics, ...]) -> Table:
+    headings = ("always negative" if t.threshold is None else f"{t.threshold:g}" for t in results)
+    rows = grid("", *headings, title="At each threshold")
     for metric in RATES:
         rows.add_row(metric.label, *(_rate(t, metric.key) for t in results))
     for count in COUNTS:
@@ -119,7 +118,3 @@ def _rate(result: ThresholdMetrics, key: str) -> str:
     """A rate; with its interval, where some threshold gave it."""
     e: Estimate = getattr(result, key)
     return _estimate(e) if result.threshold is not None else _number(e.value)
-
-
-def _heading(result: ThresholdMetrics) -> str:
-    return "always negative" if result.threshold is None else f"{result.threshold:g}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.vocabulary import Decode, Dtype, Layout, Ungrouped, Window
+from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
 
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
@@ -19,74 +19,64 @@ COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
 class ConvertConfig:
     """What to convert and how."""
 
+    # fmt: off
     images: Annotated[Path, Option("Folder with the DICOM files.", "Of any depth.", positional=True, recorded=DIGEST)]
     labels: Annotated[Path, Option("Label table (CSV).", positional=True, recorded=DIGEST)]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
     id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
     label_column: Annotated[str, Option("Column with the label, 0 or 1.")] = "Target"
     group_column: Annotated[str | None, Option("Column with the patient.")] = None
-    path_column: Annotated[
-        str | None, Option("Column with the path below IMAGES.", "For tables that name files rather than ids.")
-    ] = None
+    path_column: Annotated[str | None, Option(
+        "Column with the path below IMAGES.", "For tables that name files rather than ids."
+    )] = None
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)] = None
-    ungrouped: Annotated[Ungrouped, Option("What to do with images that have no group.")] = "keep"
+    ungrouped: Annotated[Literal["keep", "drop"], Option("What to do with images that have no group.")] = "keep"
     val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
     seed: Annotated[int, Option("Chooses the split and the order of storage.")] = 0
-    size: Annotated[
-        int, Option("Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels")
-    ] = 224
+    size: Annotated[int, Option(
+        "Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels"
+    )] = 224
     dtype: Annotated[Dtype, Option("Stored data type.", "`float16` in [0, 1], or `uint8` in 0..255.")] = "float16"
-    layout: Annotated[
-        Layout, Option("Shards, or one .npy file per image.", "The files lie in folders by split and label.")
-    ] = "shards"
-    shard_size: Annotated[
-        int | None,
-        Option(
-            "Images in a shard.", "By default a 64th of the split, but 32 to 1024.", least=1, default="by the count"
-        ),
-    ] = None
-    decode: Annotated[
-        Decode, Option("JPEG at reduced scale, or in full.", "`fast` is the smallest at least twice the stored size.")
-    ] = "fast"
+    layout: Annotated[Layout, Option(
+        "Shards, or one .npy file per image.", "The files lie in folders by split and label."
+    )] = "shards"
+    shard_size: Annotated[int | None, Option(
+        "Images in a shard.", "By default a 64th of the split, but 32 to 1024.", least=1, default="by the count"
+    )] = None
+    decode: Annotated[Decode, Option(
+        "JPEG at reduced scale, or in full.", "`fast` is the smallest at least twice the stored size."
+    )] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
     workers: Annotated[int | None, Option("Worker processes.", least=1, default="one per core", decides=False)] = None
-    scheduler: Annotated[
-        str | None, Option("Dask scheduler, tcp://HOST:PORT.", default="this machine", decides=False)
-    ] = None
-    max_rejects: Annotated[
-        int | float,
-        Option(
-            "Rejected files allowed: a count, or a share as 0.01 or 1%.",
-            "With more the conversion fails.",
-            least=0,
-            range=COUNT_OR_SHARE,
-            default="1%",
-            decides=False,
-        ),
-    ] = 0.01
-    timeout_s: Annotated[
-        float, Option("Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False)
-    ] = 10.0
-    max_pixels: Annotated[
-        int,
-        Option(
-            "Larger images are rejected unread.",
-            "In pixels, rows times columns; the default is twice the largest radiographs in use.",
-            least=1,
-        ),
-    ] = 64_000_000
-    resume: Annotated[
-        bool, Option("Resume an unfinished conversion.", "Starts where there is none.", decides=False)
-    ] = False
+    scheduler: Annotated[str | None, Option(
+        "Dask scheduler, tcp://HOST:PORT.", default="this machine", decides=False
+    )] = None
+    max_rejects: Annotated[int | float, Option(
+        "Rejected files allowed: a count, or a share as 0.01 or 1%.",
+        "With more the conversion fails.",
+        least=0, range=COUNT_OR_SHARE, default="1%", decides=False,
+    )] = 0.01
+    timeout_s: Annotated[float, Option(
+        "Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False
+    )] = 10.0
+    max_pixels: Annotated[int, Option(
+        "Larger images are rejected unread.",
+        "In pixels, rows times columns; the default is twice the largest radiographs in use.",
+        least=1,
+    )] = 64_000_000
+    resume: Annotated[bool, Option(
+        "Resume an unfinished conversion.", "Starts where there is none.", decides=False
+    )] = False
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
-    hash_ids: Annotated[
-        bool, Option("Write pseudonyms instead of image ids.", "And of the paths of rejected files.")
-    ] = False
-    hash_key: Annotated[
-        Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
-    ] = None
+    hash_ids: Annotated[bool, Option(
+        "Write pseudonyms instead of image ids.", "And of the paths of rejected files."
+    )] = False
+    hash_key: Annotated[Path | None, Option(
+        "Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST
+    )] = None
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check every option, and which go together; ConfigError names the first that cannot work."""

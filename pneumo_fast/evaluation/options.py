@@ -23,38 +23,29 @@ NO_PROBABILITY = "threshold {value} is not a probability: use a number from 0 to
 class EvaluateConfig:
     """What to judge, on what."""
 
+    # fmt: off
     run: Annotated[Path, Option("Run folder.", "Its best checkpoint is evaluated.", positional=True)] = Path("run")
     dataset: DatasetFolder = None
     split: Annotated[Split, Option("Split to evaluate on.")] = "val"
-    thresholds: Annotated[
-        tuple[float, ...],
-        Option(
-            "Probability that makes an image positive; may be repeated.",
-            name="threshold",
-            least=0,
-            most=1,
-            refusal=NO_PROBABILITY,
-        ),
-    ] = (0.5, 0.25)
+    thresholds: Annotated[tuple[float, ...], Option(
+        "Probability that makes an image positive; may be repeated.",
+        name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
+    )] = (0.5, 0.25)
     target_sensitivity: Annotated[float, Option("Choose a threshold for this target.", above=0, most=1)] = 0.9
     target_specificity: Annotated[float, Option("Choose a threshold for this target.", above=0, most=1)] = 0.9
-    cost_ratio: Annotated[
-        float | None,
-        Option(
-            "False positives that one false negative costs.",
-            "Chooses the threshold of least cost.",
-            above=0,
-            below=math.inf,
-            default="no such threshold",
-        ),
-    ] = None
-    prevalence: Annotated[
-        float | None, Option("Also give predictive values at this prevalence.", above=0, below=1, default="no")
-    ] = None
+    cost_ratio: Annotated[float | None, Option(
+        "False positives that one false negative costs.",
+        "Chooses the threshold of least cost.",
+        above=0, below=math.inf, default="no such threshold",
+    )] = None
+    prevalence: Annotated[float | None, Option(
+        "Also give predictive values at this prevalence.", above=0, below=1, default="no"
+    )] = None
     resamples: Resamples = 2000
     seed: Annotated[int, Option("Chooses resamples and halves.", "The halves are of the validation split.")] = 0
     device: Device = "auto"
     batch_size: BatchSize = 64
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check every option, and which go together; ConfigError names the first that cannot work."""

@@ -17,38 +17,32 @@ Method = Literal["gradcam", "gradcam++", "hirescam"]
 class ExplainConfig:
     """Which images to draw, and by which method."""
 
+    # fmt: off
     run: Annotated[Path, Option("Run folder.", "Its best checkpoint is explained.", positional=True)] = Path("run")
     dataset: DatasetFolder = None
     split: Annotated[Split, Option("Which images.")] = "val"
     method: Annotated[Method, Option("Method of the map.")] = "gradcam"
-    layer: Annotated[
-        str | None,
-        Option(
-            "Layer whose output is mapped.",
-            "Name of a module, as the model has it; by default the last one with a map of 4 x 4 or more.",
-            default="the last fine enough",
-        ),
-    ] = None
-    ids: Annotated[
-        tuple[str, ...], Option("Image to draw; may be repeated.", name="id", default="the most confident of each kind")
-    ] = ()
-    count: Annotated[
-        int,
-        Option(
-            "Images to draw of each kind.",
-            "Kinds are true and false positives and negatives.",
-            least=1,
-            most=100,
-            unit="images of a kind",
-        ),
-    ] = 8
-    threshold: Annotated[
-        float, Option("Probability that makes an image positive.", least=0, most=1, refusal=NO_PROBABILITY)
-    ] = 0.5
+    layer: Annotated[str | None, Option(
+        "Layer whose output is mapped.",
+        "Name of a module, as the model has it; by default the last one with a map of 4 x 4 or more.",
+        default="the last fine enough",
+    )] = None
+    ids: Annotated[tuple[str, ...], Option(
+        "Image to draw; may be repeated.", name="id", default="the most confident of each kind"
+    )] = ()
+    count: Annotated[int, Option(
+        "Images to draw of each kind.",
+        "Kinds are true and false positives and negatives.",
+        least=1, most=100, unit="images of a kind",
+    )] = 8
+    threshold: Annotated[float, Option(
+        "Probability that makes an image positive.", least=0, most=1, refusal=NO_PROBABILITY
+    )] = 0.5
     resamples: Resamples = 2000
     seed: Annotated[int, Option("Chooses resamples and random weights.")] = 0
     device: Device = "auto"
     batch_size: BatchSize = 64
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check every option."""

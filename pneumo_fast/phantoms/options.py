@@ -15,32 +15,23 @@ OUT_OF_RANGE = "{field} is {value}, but has to be from {least} to {most}"
 class PhantomConfig:
     """How many synthetic radiographs to make, and where."""
 
+    # fmt: off
     out: Annotated[Path, Option("Folder to write.", "For the images and their tables.", positional=True)]
     count: Annotated[int, Option("Images to make.", least=1, most=1_000_000, refusal=OUT_OF_RANGE)] = 1500
-    size_px: Annotated[
-        int,
-        Option("Height and width of the images, in pixels.", name="size", least=32, most=4096, refusal=OUT_OF_RANGE),
-    ] = 256
-    positive_fraction: Annotated[
-        float,
-        Option(
-            "Share of the images with opacities; RSNA's is 0.225.",
-            least=0,
-            most=1,
-            refusal=OUT_OF_RANGE,
-            on_command_line=False,
-        ),
-    ] = 0.225
-    images_per_patient: Annotated[
-        int,
-        Option("A patient has 1 to this many images.", least=1, most=999, refusal=OUT_OF_RANGE, on_command_line=False),
-    ] = 4
-    seed: Annotated[
-        int,
-        Option(
-            "Chooses everything.", "The same seed gives the same bytes.", least=0, most=2**63 - 1, refusal=OUT_OF_RANGE
-        ),
-    ] = 0
+    size_px: Annotated[int, Option(
+        "Height and width of the images, in pixels.", name="size", least=32, most=4096, refusal=OUT_OF_RANGE
+    )] = 256
+    positive_fraction: Annotated[float, Option(
+        "Share of the images with opacities; RSNA's is 0.225.",
+        least=0, most=1, refusal=OUT_OF_RANGE, on_command_line=False,
+    )] = 0.225
+    images_per_patient: Annotated[int, Option(
+        "A patient has 1 to this many images.", least=1, most=999, refusal=OUT_OF_RANGE, on_command_line=False
+    )] = 4
+    seed: Annotated[int, Option(
+        "Chooses everything.", "The same seed gives the same bytes.", least=0, most=2**63 - 1, refusal=OUT_OF_RANGE
+    )] = 0
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check every option."""

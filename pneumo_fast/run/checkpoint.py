@@ -9,9 +9,11 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, cast
 
 import torch
 
@@ -20,7 +22,6 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.run.layout import CHECKPOINT_FORMAT, FORMER_FORMAT, LAST, PREVIOUS
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _BAD_FILE = (
     OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
@@ -57,7 +58,6 @@ class Trained:
     monitor: str
     """Which figure it is: ``auroc``, ``ap``, ``loss`` or ``accuracy``."""
     history: list[EpochRecord]
-    """One record per finished epoch."""
     settings: dict[str, Any]
     """The options that shape the result; resuming with others is refused."""
     model: dict[str, Any]
@@ -101,7 +101,8 @@ def load_trained(path: Path) -> Trained:
         If the file is missing, damaged, or no checkpoint of this package.
     """
     content = _read_ours(path)
-    return _make(Trained, {name: value for name, value in content.items() if name not in STATES}, path)
+    with _fields_checked(path):
+        return Trained(**{name: value for name, value in content.items() if name not in STATES})
 
 
 def load_resumable(path: Path) -> Resumable:
@@ -114,7 +115,8 @@ def load_resumable(path: Path) -> Resumable:
     """
     content = _read_ours(path)
     states = {name: content.pop(name) for name in STATES if name in content}
-    return _make(Resumable, {"trained": _make(Trained, content, path), **states}, path)
+    with _fields_checked(path):
+        return Resumable(trained=Trained(**content), **states)
 
 
 def _read_ours(path: Path) -> dict[str, Any]:
@@ -122,49 +124,41 @@ def _read_ours(path: Path) -> dict[str, Any]:
     content = _read(path)
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found == FORMER_FORMAT:
-        return _from_former(content, path)
+        with _fields_checked(path):
+            return _from_former(content)
     if found != CHECKPOINT_FORMAT:
         raise RunError(f"{path} is not a checkpoint of this release ({CHECKPOINT_FORMAT!r} is expected): train again")
     return cast("dict[str, Any]", content)
 
 
-def _from_former(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _from_former(content: dict[str, Any]) -> dict[str, Any]:
     """Today's content from that of the format before, in which the states were 11 fields beside the others."""
+    before, skipped = content.pop("skipped")
+    guard = {"buffers": content.pop("buffers"), "skipped": skipped}
+    learner = {name: content.pop(name) for name in ("optimizer", "scaler", "ema")}
+    session = {name: content.pop(name) for name in ("sums", "random", "machine")}
+    return content | {
+        "learner": {**learner, "guard": guard, "steps_done": content.pop("step")},
+        "session": {**session, "skipped_before": before},
+    }
+
+
+@contextmanager
+def _fields_checked(path: Path) -> Iterator[None]:
     try:
-        before, skipped = content.pop("skipped")
-        guard = {"buffers": content.pop("buffers"), "skipped": skipped}
-        learner = {name: content.pop(name) for name in ("optimizer", "scaler", "ema")}
-        session = {name: content.pop(name) for name in ("sums", "random", "machine")}
-        return content | {
-            "learner": {**learner, "guard": guard, "steps_done": content.pop("step")},
-            "session": {**session, "skipped_before": before},
-        }
+        yield
     except (LookupError, TypeError, ValueError) as error:
-        raise _other_fields(path, error) from error
+        raise RunError(f"checkpoint {path} lacks or has extra fields ({error}): train again") from error
 
 
-def _make(kind: type[T], values: dict[str, Any], path: Path) -> T:
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise _other_fields(path, error) from error
-
-
-def _other_fields(path: Path, error: Exception) -> RunError:
-    return RunError(f"checkpoint {path} lacks or has extra fields ({error}): train again")
-
-
-class Weights(NamedTuple):
-    """Weights from a file."""
-
-    state: dict[str, Any]
-    """State dictionary of a model."""
-    size: int | None
-    """Height and width in pixels of the images that they were trained on; None where the file does not say."""
-
-
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path) -> tuple[dict[str, Any], int | None]:
     """The state of a model: of one of our checkpoints, or of a plain state dictionary.
+
+    Returns
+    -------
+    state : dict
+    size : int or None
+        Height and width in pixels of the images that it was trained on; None where the file does not say.
 
     Raises
     ------
@@ -176,7 +170,7 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(state, dict):
         raise RunError(f"{path} holds no weights: give a checkpoint or a state dictionary")
     size = content.get("size")
-    return Weights(state, size if isinstance(size, int) else None)
+    return state, size if isinstance(size, int) else None
 
 
 def _read(path: Path) -> Any:

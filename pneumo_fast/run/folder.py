@@ -1,7 +1,4 @@
-"""The run folder: configuration and history, each written whole or not at all.
-
-:mod:`pneumo_fast.run.layout` lists its files.
-"""
+"""The run folder: configuration and history, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,18 +14,7 @@ from pneumo_fast.errors import RunError
 from pneumo_fast.files import sweep_partials, write_atomic
 from pneumo_fast.records import Fault, read
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
-from pneumo_fast.run.layout import (
-    BEST,
-    CONFIG,
-    CURVES,
-    HISTORY,
-    JUDGED,
-    JUDGED_FOLDERS,
-    LAST,
-    PREVIOUS,
-    TENSORBOARD,
-    TRACE,
-)
+from pneumo_fast.run.layout import CONFIG, FILES, FOLDERS, HISTORY
 
 
 def write_config(run: Path, content: dict[str, Any]) -> None:
@@ -126,18 +112,9 @@ def clear_run(out: Path, *, keep: bool) -> None:
     """
     try:
         if not keep:
-            for name in (
-                LAST,
-                PREVIOUS,
-                BEST,
-                *JUDGED,
-                CURVES,
-                HISTORY,
-                TRACE,
-                CONFIG,
-            ):  # an incomplete run is never resumed
+            for name in FILES:
                 (out / name).unlink(missing_ok=True)
-            for name in (*JUDGED_FOLDERS, TENSORBOARD):
+            for name in FOLDERS:
                 shutil.rmtree(out / name, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         sweep_partials(out)

@@ -59,7 +59,11 @@ MODEL_CARD: Final = "model_card.md"
 
 JUDGED: Final = (REPORT, MODEL_CARD, OPERATING)
 JUDGED_FOLDERS: Final = (EVAL, EXPLAIN)
-"""What evaluate, explain and report write; it goes when the run is replaced."""
+"""What evaluate, explain and report write."""
+
+FILES: Final = (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, CONFIG)
+FOLDERS: Final = (*JUDGED_FOLDERS, TENSORBOARD)
+"""What goes when a run is replaced, in this order: an incomplete run is never resumed."""
 
 
 def heat_map(kind: str, number: int) -> str:

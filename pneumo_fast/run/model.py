@@ -80,13 +80,12 @@ def _one_channel(convolution: nn.Conv2d) -> nn.Conv2d:
 
 def _pretrained(name: str) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
+        return dict(torchvision.models.get_model(name, weights="DEFAULT").state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"pretrained weights of {name!r} cannot be downloaded ({type(error).__name__}): give the path of a file, "
             "or none"
         ) from error
-    return state
 
 
 def _from_file(path: str, size: int | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
@@ -41,16 +41,9 @@ def joined(device: str) -> Iterator[tuple[torch.device, Rank]]:
         torch.cuda.set_device(mine)
     distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
-        yield mine, process_rank()
+        yield mine, Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
-
-
-def process_rank() -> Rank:
-    """The rank of this process as torch.distributed knows it; alone where that is not in use."""
-    if not _together():
-        return Rank()
-    return Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
@@ -79,15 +72,6 @@ def gathered(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def from_first(value: T) -> T:
-    """What the first process has."""
-    if not _together():
-        return value
-    box = [value]
-    distributed.broadcast_object_list(box)
-    return box[0]
-
-
 def by_first(act: Callable[[], T]) -> T:
     """What the first process finds, or fails with, is that of all.
 
@@ -96,13 +80,16 @@ def by_first(act: Callable[[], T]) -> T:
     RunError
         In every process, if the first one raises it.
     """
-    found, failure = None, None
-    if process_rank().number == 0:
+    if not _together():
+        return act()
+    box: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
         try:
-            found = act()
+            box[0] = act()
         except RunError as error:
-            failure = str(error)
-    found, failure = from_first((found, failure))
+            box[1] = str(error)
+    distributed.broadcast_object_list(box)
+    found, failure = box
     if failure:
         raise RunError(failure)
     return cast("T", found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
-from pneumo_fast.vocabulary import ScheduleName
 
 
 @dataclass(kw_only=True, slots=True)
 class Learner:
     """A model and all that changes it, step by step."""
 
+    config: TrainConfig
     model: nn.Module
     """Maps images (N, 1, H, W) to logits (N, 1)."""
     network: nn.Module
@@ -29,39 +30,26 @@ class Learner:
     device: torch.device
     pos_weight: float
     """Weight of a positive image in the loss."""
-    lr: float
-    """Highest learning rate."""
     total_steps: int
-    """Steps of the whole run."""
-    schedule: ScheduleName = "none"
     warmup_steps: int = 0
     """Steps in which the learning rate rises."""
     amp_dtype: torch.dtype | None = None
     """Data type of mixed precision, where it is on."""
-    accumulate: int = 1
-    """Parts in which a batch is worked through; only their gradients are added up."""
-    clip_norm: float | None = None
-    """Longest gradient, over all weights."""
-    label_smoothing: float = 0.0
-    """Labels become s/2 and 1 - s/2."""
-    ema: Ema | None = None
-    """Running average of the weights."""
     world_size: int = 1
     """Processes among which a batch is shared out."""
-    sync_bn: bool = False
-    """Whether BatchNorm uses what all processes see; all of them must then call it equally often."""
     steps_done: int = 0
     """Steps of the run so far, skipped ones included."""
+    ema: Ema | None = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
     """Scales the loss where float16 needs it, and everywhere skips a step with a gradient that is not finite."""
     guard: Guard = field(init=False)
-    """Keeps BatchNorm's statistics from what skipped steps do to them."""
     _pos_weight: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the scaler and the guard."""
+        """Make what the options ask for."""
         half = self.amp_dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=2.0**16 if half else 1.0)
+        self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.guard = Guard(self.model)
         self._pos_weight = torch.tensor(self.pos_weight, device=self.device)
 
@@ -85,12 +73,13 @@ class Learner:
             Before the step.
         logits : Tensor of float32, shape (N,)
         """
+        config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * lr_factor(self.schedule, self.steps_done, self.total_steps, self.warmup_steps)
+            group["lr"] = config.lr * lr_factor(config.schedule, self.steps_done, self.total_steps, self.warmup_steps)
         losses, logits = self._forward_backward(images, labels, batch_size or len(labels))
-        if self.clip_norm is not None:
+        if config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update(None if self.amp_dtype == torch.float16 else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,13 +92,13 @@ class Learner:
         self, images: torch.Tensor, labels: torch.Tensor, batch_size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses and logits, each of shape (N,), and the gradient of the batch's mean loss, part by part."""
-        own_images = batch_size // self.world_size
-        count = max(1, min(self.accumulate, own_images // 2))  # parts of two images at least, for BatchNorm
-        targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        own_images, smoothing = batch_size // self.world_size, self.config.label_smoothing
+        count = max(1, min(self.config.accumulate, own_images // 2))  # parts of two images at least, for BatchNorm
+        targets = labels * (1 - smoothing) + smoothing / 2
         parts = list(zip(images.tensor_split(count), targets.tensor_split(count), strict=True))
         share = self.world_size / batch_size  # processes average their gradients
         if self.world_size > 1:  # of the last batch a process may have one image or none: too few for its BatchNorm
-            self.model.train(len(labels) > 1 or self.sync_bn)
+            self.model.train(len(labels) > 1 or self.config.sync_bn)
         losses, logits = [], []
         for number, (part, target) in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else _apart(self.network):
@@ -171,12 +160,9 @@ class Learner:
         self.steps_done = state["steps_done"]
 
 
-def _apart(network: nn.Module) -> AbstractContextManager[None]:
-    """Processes exchange gradients once for a batch, with its last part, and not within this."""
-    if isinstance(network, nn.parallel.DistributedDataParallel):
-        apart: AbstractContextManager[None] = network.no_sync()
-        return apart
-    return nullcontext()
+def _apart(network: nn.Module) -> Any:
+    """Processes exchange gradients once for a batch, with its last part, and not within this context manager."""
+    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 class Ema:

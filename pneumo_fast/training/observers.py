@@ -22,7 +22,6 @@ from pneumo_fast.training.options import TrainConfig
 logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[EpochRecord], object]
-OnStep = Callable[[], object]
 
 PROFILED_STEPS = (2, 2, 4)
 """Steps that are passed over, that warm the profiler up, and that it records."""
@@ -34,7 +33,7 @@ class Observers:
 
     after_epoch: tuple[OnEpoch, ...] = ()
     """Each with the record of the epoch."""
-    after_step: tuple[OnStep, ...] = ()
+    after_step: tuple[Callable[[], object], ...] = ()
     on_progress: OnProgress | None = None
     """With (training images seen, training images to see in all)."""
 
@@ -91,11 +90,8 @@ def _profiling(path: Path) -> Iterator[profile]:
         profiler.export_chrome_trace(str(path))
         logger.info("trace of a few steps: %s", path)
 
-    with profile(
-        activities=activities,
-        schedule=schedule(wait=wait, warmup=warm_up, active=active, repeat=1),
-        on_trace_ready=write,
-    ) as profiler:
+    steps = schedule(wait=wait, warmup=warm_up, active=active, repeat=1)
+    with profile(activities=activities, schedule=steps, on_trace_ready=write) as profiler:
         yield profiler
     if profiler.step_num <= wait + warm_up:
         logger.warning("no trace: it begins after %d steps, and the run had only %d", wait + warm_up, profiler.step_num)

@@ -10,204 +10,137 @@ from typing import Annotated, Literal
 from pneumo_fast.configuration import Device, Option, check
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
-from pneumo_fast.vocabulary import AmpDtype, Augment, EngineName, Monitor, Optimizer, OrderName, ScheduleName
+from pneumo_fast.vocabulary import EngineName, Monitor, OrderName, ScheduleName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """What to train on and how."""
 
-    datasets: Annotated[
-        tuple[Path, ...], Option("Dataset folders, one or several.", positional=True, recorded="dataset")
-    ] = (Path("dataset"),)
-    shares: Annotated[
-        tuple[float, ...],
-        Option(
-            "Each dataset's share of an epoch, in their order.",
-            "Above 0; by default every training image comes once.",
-            name="share",
-            default="all",
-        ),
-    ] = ()
+    # fmt: off
+    datasets: Annotated[tuple[Path, ...], Option(
+        "Dataset folders, one or several.", positional=True, recorded="dataset"
+    )] = (Path("dataset"),)
+    shares: Annotated[tuple[float, ...], Option(
+        "Each dataset's share of an epoch, in their order.",
+        "Above 0; by default every training image comes once.",
+        name="share", default="all",
+    )] = ()
     out: Annotated[Path, Option("Run folder to write.", decides=False, repeated=False)] = Path("run")
     epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
-    batch_size: Annotated[
-        int | Literal["auto"],
-        Option(
-            "Images in a batch: a number, or auto for the most that fit on the GPU.",
-            "`auto` leaves a tenth of the memory free; it is tried at the start, recorded, and kept when resuming. It "
-            "is never larger than an epoch, but the largest batch is not always the one that learns best.",
-            least=2,
-            recorded="batch-size",
-        ),
-    ] = 64
-    accumulate: Annotated[
-        int,
-        Option(
-            "Gradient accumulation: parts of a batch.",
-            "To save memory; the step is that of the whole batch, but for BatchNorm.",
-            least=1,
-        ),
-    ] = 1
+    batch_size: Annotated[int | Literal["auto"], Option(
+        "Images in a batch: a number, or auto for the most that fit on the GPU.",
+        "`auto` leaves a tenth of the memory free; it is tried at the start, recorded, and kept when resuming. It is "
+        "never larger than an epoch, but the largest batch is not always the one that learns best.",
+        least=2, recorded="batch-size",
+    )] = 64
+    accumulate: Annotated[int, Option(
+        "Gradient accumulation: parts of a batch.",
+        "To save memory; the step is that of the whole batch, but for BatchNorm.",
+        least=1,
+    )] = 1
     model: Annotated[str, Option("A classifier of torchvision.", "Any that begins with a convolution.")] = "resnet18"
-    weights: Annotated[
-        str,
-        Option(
-            "none, default (pretrained) or a file.",
-            "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
-        ),
-    ] = "none"
-    optimizer: Annotated[Optimizer, Option("adam or adamw.")] = "adam"
+    weights: Annotated[str, Option(
+        "none, default (pretrained) or a file.",
+        "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
+    )] = "none"
+    optimizer: Annotated[Literal["adam", "adamw"], Option("adam or adamw.")] = "adam"
     lr: Annotated[float, Option("Highest learning rate.", above=0, below=math.inf)] = 1e-4
-    weight_decay: Annotated[
-        float, Option("Weight decay.", "In the gradient with `adam`, apart from it with `adamw`.", least=0)
-    ] = 0.0
-    schedule: Annotated[
-        ScheduleName,
-        Option(
-            "Learning-rate schedule.",
-            "`cosine` and `onecycle` span the whole run, so `--epochs` may then not change when resuming.",
-        ),
-    ] = "none"
-    warmup_epochs: Annotated[
-        float,
-        Option("Epochs of linear learning-rate warm-up.", "Not with `onecycle`, which has its own warm-up.", least=0),
-    ] = 0.0
-    clip_norm: Annotated[
-        float | None,
-        Option(
-            "Gradient-norm clipping.",
-            "The largest norm of the gradient over all weights.",
-            above=0,
-            below=math.inf,
-            default="any",
-        ),
-    ] = None
-    ema: Annotated[
-        float | None,
-        Option(
-            "EMA decay of the weights.",
-            "The averaged weights are then validated and saved, with a warm-up of the decay.",
-            above=0,
-            below=1,
-            default="off",
-        ),
-    ] = None
-    label_smoothing: Annotated[
-        float,
-        Option("Label smoothing.", "Labels become s/2 and 1 - s/2.", least=0, below=1),
-    ] = 0.0
-    pos_weight: Annotated[
-        float | Literal["auto"],
-        Option(
-            "Weight of a positive image: a number, or auto for negatives / positives.",
-            "In the loss; counted in the train split.",
-            above=0,
-            below=math.inf,
-            range="auto, or a number above 0",
-            recorded="pos-weight",
-        ),
-    ] = "auto"
-    order: Annotated[
-        OrderName,
-        Option(
-            "shuffle, weighted or windowed.",
-            "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1.",
-        ),
-    ] = "shuffle"
-    balance: Annotated[str, Option("Column that --order weighted balances.", "Its values become equally frequent.")] = (
-        "label"
-    )
+    weight_decay: Annotated[float, Option(
+        "Weight decay.", "In the gradient with `adam`, apart from it with `adamw`.", least=0
+    )] = 0.0
+    schedule: Annotated[ScheduleName, Option(
+        "Learning-rate schedule.",
+        "`cosine` and `onecycle` span the whole run, so `--epochs` may then not change when resuming.",
+    )] = "none"
+    warmup_epochs: Annotated[float, Option(
+        "Epochs of linear learning-rate warm-up.", "Not with `onecycle`, which has its own warm-up.", least=0
+    )] = 0.0
+    clip_norm: Annotated[float | None, Option(
+        "Gradient-norm clipping.",
+        "The largest norm of the gradient over all weights.",
+        above=0, below=math.inf, default="any",
+    )] = None
+    ema: Annotated[float | None, Option(
+        "EMA decay of the weights.",
+        "The averaged weights are then validated and saved, with a warm-up of the decay.",
+        above=0, below=1, default="off",
+    )] = None
+    label_smoothing: Annotated[float, Option(
+        "Label smoothing.", "Labels become s/2 and 1 - s/2.", least=0, below=1
+    )] = 0.0
+    pos_weight: Annotated[float | Literal["auto"], Option(
+        "Weight of a positive image: a number, or auto for negatives / positives.",
+        "In the loss; counted in the train split.",
+        above=0, below=math.inf, range="auto, or a number above 0", recorded="pos-weight",
+    )] = "auto"
+    order: Annotated[OrderName, Option(
+        "shuffle, weighted or windowed.", "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1."
+    )] = "shuffle"
+    balance: Annotated[str, Option(
+        "Column that --order weighted balances.", "Its values become equally frequent."
+    )] = "label"
     window: Annotated[int, Option("Shards that --order windowed shuffles together.", least=1)] = 8
-    loader: Annotated[
-        EngineName,
-        Option(
-            "Engine that loads the batches.", "The batches are the same: see [loading.md](loading.md).", decides=False
-        ),
-    ] = "auto"
-    resident_share: Annotated[
-        float,
-        Option(
-            "Share of the device's memory that --loader auto may fill with images.",
-            "All training images are kept there where they fit into it.",
-            least=0,
-            most=1,
-            range="a share from 0 to 1",
-            decides=False,
-        ),
-    ] = 0.0
-    augment: Annotated[
-        Augment,
-        Option("Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."),
-    ] = "none"
+    loader: Annotated[EngineName, Option(
+        "Engine that loads the batches.", "The batches are the same: see [loading.md](loading.md).", decides=False
+    )] = "auto"
+    resident_share: Annotated[float, Option(
+        "Share of the device's memory that --loader auto may fill with images.",
+        "All training images are kept there where they fit into it.",
+        least=0, most=1, range="a share from 0 to 1", decides=False,
+    )] = 0.0
+    augment: Annotated[Literal["none", "light", "strong"], Option(
+        "Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."
+    )] = "none"
     flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
-    amp: Annotated[
-        bool,
-        Option(
-            "Automatic mixed precision.",
-            "float16 with a scaled loss on a GPU; on a CPU bfloat16 where that has instructions for whole matrices "
-            "(AMX), else float32, which was the faster one ([measured](experiments.md)).",
-            recorded="amp-dtype",
-        ),
-    ] = False
-    amp_dtype: Annotated[
-        AmpDtype | None, Option("Data type of mixed precision.", default="by the device", recorded="amp-dtype")
-    ] = None
-    compile: Annotated[
-        bool,
-        Option("torch.compile the model.", "Faster steps, after a minute of compilation."),
-    ] = False
-    monitor: Annotated[
-        Monitor, Option("Validation metric that selects the best epoch.", "By it an epoch is the best one.")
-    ] = "auroc"
-    patience: Annotated[int | None, Option("Early stopping: epochs without improvement.", least=1, default="all")] = (
-        None
-    )
-    folds: Annotated[
-        int | None,
-        Option(
-            "Patient-grouped cross-validation folds.",
-            "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
-            "deviation stay those of the dataset.",
-            least=2,
-            default="no",
-        ),
-    ] = None
+    amp: Annotated[bool, Option(
+        "Automatic mixed precision.",
+        "float16 with a scaled loss on a GPU; on a CPU bfloat16 where that has instructions for whole matrices (AMX), "
+        "else float32, which was the faster one ([measured](experiments.md)).",
+        recorded="amp-dtype",
+    )] = False
+    amp_dtype: Annotated[Literal["float16", "bfloat16"] | None, Option(
+        "Data type of mixed precision.", default="by the device", recorded="amp-dtype"
+    )] = None
+    compile: Annotated[bool, Option("torch.compile the model.", "Faster steps, after a minute of compilation.")] = False
+    monitor: Annotated[Monitor, Option(
+        "Validation metric that selects the best epoch.", "By it an epoch is the best one."
+    )] = "auroc"
+    patience: Annotated[int | None, Option(
+        "Early stopping: epochs without improvement.", least=1, default="all"
+    )] = None
+    folds: Annotated[int | None, Option(
+        "Patient-grouped cross-validation folds.",
+        "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
+        "deviation stay those of the dataset.",
+        least=2, default="no",
+    )] = None
     fold: Annotated[int | None, Option("The fold to validate on, from 1.")] = None
-    limit_images: Annotated[
-        int | None, Option("Use only the first N images of each split.", "For a quick try.", least=2, default="all")
-    ] = None
-    max_skipped: Annotated[
-        int,
-        Option(
-            "Skipped steps allowed in an epoch.",
-            "A step is skipped if its gradient is not finite.",
-            least=0,
-            decides=False,
-        ),
-    ] = 20
-    checkpoint_minutes: Annotated[
-        float, Option("Minutes between checkpoints within an epoch.", above=0, decides=False)
-    ] = 10.0
-    tensorboard: Annotated[
-        bool, Option("Write TensorBoard files.", "Needs the extra `tensorboard`.", decides=False)
-    ] = False
-    profile: Annotated[
-        bool,
-        Option(
-            "Write a profiler trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False
-        ),
-    ] = False
-    sync_bn: Annotated[
-        bool, Option("Synchronized BatchNorm over all GPUs.", "Its statistics are then those of the whole batch.")
-    ] = False
+    limit_images: Annotated[int | None, Option(
+        "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
+    )] = None
+    max_skipped: Annotated[int, Option(
+        "Skipped steps allowed in an epoch.", "A step is skipped if its gradient is not finite.", least=0, decides=False
+    )] = 20
+    checkpoint_minutes: Annotated[float, Option(
+        "Minutes between checkpoints within an epoch.", above=0, decides=False
+    )] = 10.0
+    tensorboard: Annotated[bool, Option(
+        "Write TensorBoard files.", "Needs the extra `tensorboard`.", decides=False
+    )] = False
+    profile: Annotated[bool, Option(
+        "Write a profiler trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False
+    )] = False
+    sync_bn: Annotated[bool, Option(
+        "Synchronized BatchNorm over all GPUs.", "Its statistics are then those of the whole batch."
+    )] = False
     device: Device = "auto"
     seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
-    resume: Annotated[
-        bool,
-        Option("Resume exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False),
-    ] = False
+    resume: Annotated[bool, Option(
+        "Resume exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False
+    )] = False
     overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Check every option, and which go together; ConfigError names the first that cannot work."""
@@ -218,15 +151,14 @@ class TrainConfig:
         check(self)
         if self.order == "sequential":
             raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
-        for reason, excluded in (
-            ("resume and overwrite exclude each other", self.resume and self.overwrite),
-            ("shares with folds or limit-images", self.shares and (self.folds or self.limit_images)),
-            (
-                "warmup-epochs with schedule onecycle, which has a rise of its own",
-                self.schedule == "onecycle" and self.warmup_epochs,
-            ),
-        ):
-            if excluded:
+        onecycle = self.schedule == "onecycle"
+        exclusive = {
+            "resume and overwrite exclude each other": self.resume and self.overwrite,
+            "shares with folds or limit-images": self.shares and (self.folds or self.limit_images),
+            "warmup-epochs with schedule onecycle, which has a rise of its own": onecycle and self.warmup_epochs,
+        }
+        for reason, found in exclusive.items():
+            if found:
                 raise ConfigError(f"{reason}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.progress import OnProgress
-from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.folder import clear_run, find_run, write_config
 from pneumo_fast.run.layout import CURVES
-from pneumo_fast.training import distributed
+from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import find_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.session import Session
-from pneumo_fast.training.setup import (
-    check_options,
-    choose_pos_weight,
-    describe_run,
-    make_learner,
-    open_data,
-    settings_of,
-    training_loader,
-    untrained,
-    validation_loader,
-    warm_up_compiler,
-)
 from pneumo_fast.training.signals import StopRequest
 
 
@@ -43,15 +28,15 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
     What cannot work is said before anything is written. At the end the learning curves are drawn.
     """
     with distributed.joined(config.device) as (device, rank), StopRequest() as request:
-        check_options(config, device, rank)
+        setup.check_options(config, device, rank)
         amp_dtype = resolve_amp(device, amp=config.amp, dtype=config.amp_dtype)
-        data = open_data(config)
-        dataset, pos_weight = data.dataset, choose_pos_weight(data.dataset, config)
-        settings = settings_of(config, dataset, pos_weight, amp_dtype)
+        data = setup.open_data(config)
+        dataset, pos_weight = data.dataset, setup.choose_pos_weight(data.dataset, config)
+        settings = setup.settings_of(config, dataset, pos_weight, amp_dtype)
         found = distributed.by_first(
             lambda: find_run(config.out, settings, resume=config.resume, overwrite=config.overwrite)
         )
-        trained = found.trained if found else untrained(config, dataset, pos_weight, settings)
+        trained = found.trained if found else setup.untrained(config, dataset, pos_weight, settings)
         session = Session(config, trained, rank, request)
         if not session.goes_on():
             yield session
@@ -60,13 +45,12 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
             trained.settings["batch-size"] = find_batch_size(config, data, device, rank, amp_dtype)
         batch_size = int(trained.settings["batch-size"])
         with (
-            training_loader(config, data, device, rank, batch_size) as images,
-            validation_loader(config, dataset, device, rank, batch_size) as validation,
+            setup.training_loader(config, data, device, rank, batch_size) as images,
+            setup.validation_loader(config, dataset, device, rank, batch_size) as validation,
         ):
-            learner = make_learner(
-                config, device, rank, size=dataset.size, batches=len(images), pos_weight=pos_weight,
-                amp_dtype=amp_dtype,
-            )  # fmt: skip
+            learner = setup.make_learner(
+                config, device, rank, size=dataset.size, batches=len(images), pos_weight=pos_weight, amp_dtype=amp_dtype
+            )
             session.begin(learner, images, validation)
             if found:
                 session.restore(found)
@@ -74,18 +58,16 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
                 "device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight, "batch_size": batch_size,
             }  # fmt: skip
             # what cannot work has been said by now: only here does an earlier run go
-            distributed.by_first(lambda: _make_folder(config, dataset, resolved, keep=found is not None))
+            distributed.by_first(lambda: clear_run(config.out, keep=found is not None))
+            distributed.by_first(lambda: write_config(config.out, setup.describe_run(config, dataset, resolved)))
             with observing(config, rank, on_epoch, on_progress) as session.observers, _memory_told(device, batch_size):
                 if config.compile:
-                    warm_up_compiler(learner, batch_size // rank.world_size, images.size)
+                    setup.warm_up_compiler(learner, batch_size // rank.world_size, images.size)
                 yield session
         if rank.number == 0:
-            _write_curves(config, session.trained)
+            from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # takes 0.3 s
 
-
-def _make_folder(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any], *, keep: bool) -> None:
-    clear_run(config.out, keep=keep)
-    write_config(config.out, describe_run(config, dataset, resolved))
+            write_atomic(config.out / CURVES, draw_learning_curves(session.trained.history, session.trained.best_epoch))
 
 
 @contextmanager
@@ -97,10 +79,3 @@ def _memory_told(device: torch.device, batch_size: int) -> Iterator[None]:
             f"a batch of {batch_size} images does not fit into the memory of {device}: lower --batch-size (auto finds "
             "the largest that fits), raise --accumulate or give --amp; the last checkpoint, if any, is kept"
         ) from error
-
-
-def _write_curves(config: TrainConfig, trained: Trained) -> None:
-    """Draw the history into ``learning_curves.png``."""
-    from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # matplotlib takes a third of a second
-
-    write_atomic(config.out / CURVES, draw_learning_curves(trained.history, trained.best_epoch))

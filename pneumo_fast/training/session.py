@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
+from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.order import Rank
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
@@ -22,9 +23,6 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import Observers
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.signals import StopRequest
-
-if TYPE_CHECKING:
-    from pneumo_fast.loading.loader import Loader
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +35,11 @@ class Session:
 
     Attributes
     ----------
-    config : TrainConfig
     trained : Trained
         What is known so far; the weights are in ``learner``.
     learner : Learner
     images, validation : Loader
         Batches to train and to validate on. A session that does not go on has neither, and no learner.
-    observers : Observers
     """
 
     learner: Learner
@@ -114,7 +110,10 @@ class Session:
         TrainingStoppedError
             After a signal, once the state is saved.
         """
-        self._count(losses, logits, labels)
+        finite = losses.isfinite()  # what is not finite does not count
+        loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
+        right = ((logits > 0) == (labels > 0.5)).sum()
+        self._sums += torch.stack([loss, right.double(), finite.sum().double()])
         for observer in self.observers.after_step:
             observer()
         order = self.images.order
@@ -125,13 +124,6 @@ class Session:
             self._check()
         if self._batch < len(self.images):
             self._save_or_stop()
-
-    def _count(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch's figures up, on the device; what is not finite does not count."""
-        finite = losses.isfinite()
-        loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
-        right = ((logits > 0) == (labels > 0.5)).sum()
-        self._sums += torch.stack([loss, right.double(), finite.sum().double()])
 
     def _check(self) -> None:
         """See whether all is well; this waits for the device."""
@@ -158,12 +150,7 @@ class Session:
     def _training_figures(self, first: int, begin: float) -> EpochRecord:
         """What training adds to an epoch's record; the sums begin anew.
 
-        Parameters
-        ----------
-        first : int
-            Batches of the epoch that an earlier process trained on.
-        begin : float
-            When the others began, by :func:`time.perf_counter`.
+        An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
         images, n = self.images, self.images.order.length
         loss, right, counted = distributed.total(self._sums).tolist()
@@ -220,14 +207,22 @@ class Session:
             logger.info("stopped early: no better %s for %d epochs", self.config.monitor, self.config.patience)
 
     def save(self, loader: dict[str, Any]) -> None:
-        """Write ``last.pt``; called in every process, it is the first that writes.
+        """Write ``last.pt``; called in every process, whose sums are added up, it is the first that writes.
 
         Parameters
         ----------
         loader : dict
             State of the training loader within an epoch; empty between two.
         """
-        session = self.state_dict()
+        random = [torch.get_rng_state()]
+        if self.learner.device.type == "cuda":
+            random.append(torch.cuda.get_rng_state(self.learner.device))
+        session = {
+            "sums": distributed.total(self._sums).tolist(),
+            "skipped_before": self._skipped_before,
+            "random": random,
+            "machine": self._machine(),
+        }
         self._saved_s = time.monotonic()
         if self._rank.number:
             return
@@ -239,12 +234,14 @@ class Session:
     def restore(self, checkpoint: Resumable) -> None:
         """Put learner, loader and session where a checkpoint says.
 
+        A machine on which the result differs in its last bits is logged.
+
         Raises
         ------
         RunError
             If the checkpoint is of another model.
         """
-        trained = checkpoint.trained
+        trained, state, device = checkpoint.trained, checkpoint.session, self.learner.device
         try:
             self.learner.load_state_dict({"model": trained.model, **checkpoint.learner})
         except RuntimeError as error:
@@ -253,23 +250,6 @@ class Session:
             ) from error
         if checkpoint.loader:
             self.images.load_state_dict(checkpoint.loader)
-        self.load_state_dict(checkpoint.session)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the session has added up, and PyTorch's random numbers; to be called in every process."""
-        random = [torch.get_rng_state()]
-        if self.learner.device.type == "cuda":
-            random.append(torch.cuda.get_rng_state(self.learner.device))
-        return {
-            "sums": distributed.total(self._sums).tolist(),
-            "skipped_before": self._skipped_before,
-            "random": random,
-            "machine": self._machine(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another session was; a machine on which the result differs in its last bits is logged."""
-        device = self.learner.device
         self._skipped_before = state["skipped_before"]
         if self._rank.number == 0:  # the sums are those of all processes
             self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device)

@@ -22,7 +22,7 @@ from pneumo_fast.loading.order import Rank
 from pneumo_fast.loading.samplers import Part, parts_by_share
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model
-from pneumo_fast.training.learner import Ema, Learner
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import TrainConfig
 
@@ -64,9 +64,7 @@ def open_data(config: TrainConfig) -> TrainingData:
         found = dataset.rows(split)["label"].unique()
         if len(found) < 2:
             raise DatasetError(f"the {split} split of {dataset.path} has images of label {found[0]} only: {remedy}")
-    parts: tuple[Part, ...] = ()
-    if config.shares:
-        parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares)
+    parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares) if config.shares else ()
     return TrainingData(dataset=dataset, parts=parts)
 
 
@@ -101,20 +99,12 @@ def training_loader(
     config: TrainConfig, data: TrainingData, device: torch.device, rank: Rank, batch_size: int
 ) -> Loader:
     """Batches to train on."""
-    augmentation = None
-    if config.augment != "none":
-        augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
+    strength = config.augment
+    augmentation = None if strength == "none" else Augmentation(strength=strength, flip=config.flip, seed=config.seed)
     load = LoadConfig(
-        batch_size=batch_size,
-        order=config.order,
-        seed=config.seed,
-        parts=data.parts,
-        balance=config.balance,
-        window=config.window,
-        engine=config.loader,
-        resident_share=config.resident_share,
-        augmentation=augmentation,
-    )
+        batch_size=batch_size, order=config.order, seed=config.seed, parts=data.parts, balance=config.balance,
+        window=config.window, engine=config.loader, resident_share=config.resident_share, augmentation=augmentation,
+    )  # fmt: skip
     return Loader(data.dataset, "train", load, device=device, rank=rank)
 
 
@@ -167,22 +157,16 @@ def make_learner(
     if rank.world_size > 1:
         network = nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
     return Learner(
+        config=config,
         model=model,
         network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
         optimizer=make(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
         device=device,
         pos_weight=pos_weight,
         amp_dtype=amp_dtype,
-        lr=config.lr,
-        schedule=config.schedule,
         total_steps=config.epochs * batches,
         warmup_steps=math.ceil(config.warmup_epochs * batches),
-        accumulate=config.accumulate,
-        clip_norm=config.clip_norm,
-        label_smoothing=config.label_smoothing,
-        ema=Ema(model, config.ema) if config.ema else None,
         world_size=rank.world_size,
-        sync_bn=config.sync_bn,
     )
 
 
@@ -208,20 +192,10 @@ def _check_size(model: nn.Module, name: str, images: torch.Tensor) -> None:
 def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Trained:
     """What there is before the first step; the weights come with the first checkpoint."""
     return Trained(
-        arch=config.model,
-        size=dataset.size,
-        mean=dataset.mean,
-        std=dataset.std,
-        pos_weight=pos_weight,
-        dataset_identity=dataset.identity,
-        epoch=0,
-        best=math.nan,
-        best_epoch=0,
-        monitor=config.monitor,
-        history=[],
-        settings=settings,
-        model={},
-    )
+        arch=config.model, size=dataset.size, mean=dataset.mean, std=dataset.std, pos_weight=pos_weight,
+        dataset_identity=dataset.identity, epoch=0, best=math.nan, best_epoch=0, monitor=config.monitor, history=[],
+        settings=settings, model={},
+    )  # fmt: skip
 
 
 def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
@@ -235,7 +209,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
         Their height and width, in pixels.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
-    images = torch.zeros(batch_size // learner.accumulate, 1, size, size, device=learner.device)
+    images = torch.zeros(batch_size // learner.config.accumulate, 1, size, size, device=learner.device)
     learner.model.train()
     with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
         learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]
@@ -245,12 +219,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
 
 
 def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None:
-    """Refuse what cannot work on this device or with so many processes.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Refuse with a ConfigError what cannot work on this device or with so many processes."""
     if config.sync_bn and device.type != "cuda":
         raise ConfigError("sync-bn without a GPU: omit it")
     if config.tensorboard:
@@ -258,8 +227,7 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
     if config.batch_size == "auto":
         if device.type != "cuda":
             raise ConfigError("batch-size auto without a GPU: give a number of images")
-        return
-    if config.batch_size < 2 * rank.world_size:
+    elif config.batch_size < 2 * rank.world_size:
         raise ConfigError(f"batch-size {config.batch_size} for {rank.world_size} processes: two images each at least")
 
 

@@ -14,7 +14,6 @@ from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.prepare import prepare
-from pneumo_fast.training.session import Session
 from pneumo_fast.training.validation import validate
 
 
@@ -67,16 +66,8 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnP
                 losses, logits = session.learner.step(images, labels, whole)
                 session.after_step(losses, logits, labels)
             session.finish_epoch(validate(session.learner, session.validation, session.epoch))
-    return _summarize(session)
-
-
-def _summarize(session: Session) -> TrainSummary:
     trained = session.trained
     return TrainSummary(
-        run=session.config.out,
-        epochs=trained.epoch,
-        best_epoch=trained.best_epoch,
-        best=trained.best,
-        monitor=trained.monitor,
-        history=trained.history,
-    )
+        run=config.out, epochs=trained.epoch, best_epoch=trained.best_epoch, best=trained.best,
+        monitor=trained.monitor, history=trained.history,
+    )  # fmt: skip

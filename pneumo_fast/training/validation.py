@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pneumo_fast.errors import TrainingError
+from pneumo_fast.loading.loader import Loader
 from pneumo_fast.metrics.ranking import auroc, average_precision
 from pneumo_fast.metrics.scored import sigmoid
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.training import distributed
 from pneumo_fast.training.learner import Learner
-
-if TYPE_CHECKING:
-    from pneumo_fast.loading.loader import Loader
 
 
 @torch.inference_mode()

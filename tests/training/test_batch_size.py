@@ -18,7 +18,7 @@ from pneumo_fast.errors import DeviceError, RunError
 from pneumo_fast.loading.order import Rank
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import CONFIG, LAST
-from pneumo_fast.training import batch_size, distributed, prepare
+from pneumo_fast.training import batch_size, distributed, prepare, setup
 from pneumo_fast.training.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
@@ -120,7 +120,7 @@ def test_what_was_found_is_recorded_and_kept_when_resuming(
 ) -> None:
     train(replace(config, out=tmp_path / "plain", batch_size=6))
     run, found = tmp_path / "run", iter([6])
-    monkeypatch.setattr(prepare, "check_options", lambda *_: None)
+    monkeypatch.setattr(setup, "check_options", lambda *_: None)
     monkeypatch.setattr(prepare, "find_batch_size", lambda *_: next(found))
     config = replace(config, out=run, batch_size="auto")
     train(replace(config, epochs=1))

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Ema, Learner
+from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
 from tests.support.make_dataset import DEVICES
 
@@ -22,13 +23,16 @@ from tests.support.make_dataset import DEVICES
 def make_learner(device: str = "cpu", model: nn.Module | None = None, **options: Any) -> Learner:
     torch.manual_seed(0)
     model = (model or build_model()).to(device)
+    names = {"total_steps", "warmup_steps", "amp_dtype", "world_size"}  # others are options of the training
+    own: dict[str, Any] = {"total_steps": 100} | {name: options.pop(name) for name in names & options.keys()}
     return Learner(
+        config=TrainConfig(**{"lr": 1e-3} | options),
         model=model,
         network=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=True),
         device=torch.device(device),
         pos_weight=2.0,
-        **{"lr": 1e-3, "total_steps": 100} | options,
+        **own,
     )
 
 

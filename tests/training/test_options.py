@@ -169,7 +169,7 @@ def test_batchnorm_is_shared_by_several_processes_where_asked_for(
         pos_weight=1.0, amp_dtype=None,
     )  # fmt: skip
     assert any(isinstance(module, nn.SyncBatchNorm) for module in learner.network.modules()) == asked
-    assert learner.sync_bn == asked
+    assert learner.config.sync_bn == asked
 
 
 @pytest.mark.parametrize(
