@@ -12,16 +12,13 @@ from pneumo_fast.metrics.thresholds import ThresholdMetrics
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """On which images thresholds and calibration were fitted, and on which they are judged."""
+    """On which images thresholds and calibration were fitted, and on which they are judged, both in words."""
 
     chosen_on: str
-    """The images fitted on, in words."""
     reported_on: str
-    """The images judged on, in words."""
     n: int
     """Images reported on."""
     positives: int
-    """Of these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +37,11 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecisionCurve:
-    """Net benefit by threshold; calling no image positive has the benefit 0."""
+    """Net benefit by threshold, for ``n`` images; calling no image positive has the benefit 0."""
 
     scale: str
     """Which probability is compared with the threshold: ``calibrated``, or ``plain`` where there is no calibration."""
     n: int
-    """Images."""
     prevalence: float
     """Their share of positives, in [0, 1]."""
     threshold: tuple[float, ...]
@@ -58,14 +54,11 @@ class DecisionCurve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """All figures."""
+    """All figures of ``n`` images, at least one."""
 
     n: int
-    """Images, at least 1."""
     positives: int
-    """Images labelled 1."""
     negatives: int
-    """Images labelled 0."""
     prevalence: float
     """Positives / n."""
     ranking: Ranking
