@@ -160,12 +160,9 @@ def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
 @contextmanager
 def _workers(config: ConvertConfig, tasks: int) -> Iterator[Submit]:
     """Where the tasks run; however the block ends, no worker and nothing half-written is left."""
+    count = min(config.workers or len(os.sched_getaffinity(0)), tasks)
     try:
-        if config.scheduler:
-            workers = dask_workers(config.scheduler)
-        else:
-            workers = local_workers(min(config.workers or len(os.sched_getaffinity(0)), tasks))
-        with workers as submit:
+        with dask_workers(config.scheduler) if config.scheduler else local_workers(count) as submit:
             yield submit
     finally:
         sweep_partials(config.out)

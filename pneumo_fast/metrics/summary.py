@@ -23,12 +23,10 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibrated:
-    """A calibration, and what it does to the images reported on."""
+    """A :class:`~pneumo_fast.metrics.calibration.Calibration`, and what it does to the images reported on."""
 
     temperature: float
-    """Divides the logit."""
     log_pos_weight: float
-    """Comes off the logit before that."""
     before: Quality
     """Of the plain probability."""
     after: Quality
