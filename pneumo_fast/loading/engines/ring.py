@@ -49,15 +49,11 @@ Position = tuple[int, int]
 """Epoch and batch."""
 
 
-def positions(epoch: int, first: int, stop: int) -> Iterator[Position]:
-    """Batch after batch, epoch after epoch without end: each epoch's up to ``stop``, the first one's from ``first``."""
-    for later in itertools.count(epoch):
-        for batch in range(first if later == epoch else 0, stop):
-            yield later, batch
-
-
 class Ring:
-    """Fills slots ahead of the consumer, from several threads at once; all that is in memory is in the slots."""
+    """Fills slots ahead of the consumer; at most as many batches as there are slots are in memory.
+
+    ``fill`` puts a batch into a slot; it is called from several threads at once.
+    """
 
     def __init__(self, slots: list[Slot], fill: Callable[[Slot, Position], None], threads: int) -> None:
         self._slots = slots
@@ -67,8 +63,10 @@ class Ring:
         self._filling: deque[tuple[Slot, Future[None]]] = deque()
 
     def begin(self, epoch: int, first: int, stop: int) -> None:
-        """Start to fill all slots with the first of the batches that :func:`positions` gives."""
-        self._todo = positions(epoch, first, stop)
+        """Start to fill all slots: with each epoch's batches up to ``stop``, the first one's from ``first``."""
+        self._todo = (
+            (later, batch) for later in itertools.count(epoch) for batch in range(first if later == epoch else 0, stop)
+        )
         for slot in self._slots:
             self.give_back(slot)
 
