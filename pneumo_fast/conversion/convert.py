@@ -11,18 +11,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pneumo_fast.conversion.assemble import assemble, write_rejects
 from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers
-from pneumo_fast.conversion.labels import LabelTable, read_labels
+from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
 from pneumo_fast.conversion.pseudonyms import load_key
 from pneumo_fast.conversion.resume import Arguments, claim
-from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Record, Source, Task
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.errors import ConvertError
@@ -38,7 +37,6 @@ class ConvertSummary:
 
     manifest: Manifest
     seconds: float
-    """Wall-clock time."""
     images: int
     """Images in the dataset."""
     converted: int
@@ -62,7 +60,16 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     """
     begin = time.perf_counter()
     key = load_key(config.hash_key)
-    labels, plan = _plan(config)
+    labels = read_labels(
+        config.labels,
+        id_column=config.id_column,
+        label_column=config.label_column,
+        group_column=config.group_column,
+        path_column=config.path_column,
+        class_info=config.class_info,
+        groups=config.groups,
+    )
+    plan = make_plan(labels, config)
     arguments = Arguments.of(config, labels, plan, key)
     if config.hash_ids:
         labels, plan = hide_ids(labels, plan, key)
@@ -85,42 +92,15 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     )
 
 
-def _plan(config: ConvertConfig) -> tuple[LabelTable, Plan]:
-    labels = read_labels(
-        config.labels,
-        id_column=config.id_column,
-        label_column=config.label_column,
-        group_column=config.group_column,
-        path_column=config.path_column,
-        class_info=config.class_info,
-        groups=config.groups,
-    )
-    plan = make_plan(
-        labels,
-        config.images,
-        out=config.out,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-        seed=config.seed,
-        keep_ungrouped=config.ungrouped == "keep",
-        shard_size=config.shard_size,
-    )
-    return labels, plan
-
-
 def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
+    columns = [field.name for field in fields(Source)]
     return [
         Task(
             name=str(name),
             split=part["split"].iloc[0],
             images=config.images.absolute(),
             out=config.out.absolute(),
-            sources=tuple(
-                Source(image_id=image_id, path=path, shown_path=shown_path, label=int(label))
-                for image_id, path, shown_path, label in zip(
-                    part["image_id"], part["path"], part["shown_path"], part["label"], strict=True
-                )
-            ),
+            sources=tuple(Source(*row) for row in part[columns].itertuples(index=False, name=None)),
             size=config.size,
             dtype=config.dtype,
             layout=config.layout,
@@ -140,11 +120,11 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
     names = {record.name for record in finished}
     left = [task for task in tasks if task.name not in names]
     rejected = len(plan.rejects) + sum(len(record.rejects) for record in finished)
-    before = len(plan.rejects) + sum(len(record.images) + len(record.rejects) for record in finished)
-    done, stored = before, 0
+    done, stored = rejected + sum(len(record.images) for record in finished), 0
     if left and rejected <= limit:
         with _workers(config, len(left)) as submit:
-            for outcome in _outcomes([submit(task, config.timeout_s) for task in left]):
+            for future in as_completed([submit(task, config.timeout_s) for task in left]):
+                outcome = future.result()
                 stored += outcome.stored
                 rejected += outcome.rejected
                 done += outcome.stored + outcome.rejected
@@ -152,7 +132,11 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
                 if rejected > limit:
                     break
     if rejected > limit:
-        _fail_for_rejects(config, plan, tasks, f"{rejected} of {total} files were rejected, {limit} are allowed")
+        write_rejects(config.out, [*plan.rejects, *(reject for r in _finished(tasks) for reject in r.rejects)])
+        raise ConvertError(
+            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}; fix "
+            "them, or raise --max-rejects and resume with --resume"
+        )
     return stored
 
 
@@ -176,26 +160,9 @@ def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
 @contextmanager
 def _workers(config: ConvertConfig, tasks: int) -> Iterator[Submit]:
     """Where the tasks run; however the block ends, no worker and nothing half-written is left."""
+    count = min(config.workers or len(os.sched_getaffinity(0)), tasks)
     try:
-        if config.scheduler:
-            workers = dask_workers(config.scheduler)
-        else:
-            workers = local_workers(min(config.workers or len(os.sched_getaffinity(0)), tasks))
-        with workers as submit:
+        with dask_workers(config.scheduler) if config.scheduler else local_workers(count) as submit:
             yield submit
     finally:
         sweep_partials(config.out)
-
-
-def _outcomes(futures: list[Future[Outcome]]) -> Iterator[Outcome]:
-    for future in as_completed(futures):
-        yield future.result()
-
-
-def _fail_for_rejects(config: ConvertConfig, plan: Plan, tasks: list[Task], message: str) -> None:
-    """Write down what was rejected so far, and raise."""
-    rejects = [reject for record in _finished(tasks) for reject in record.rejects]
-    write_rejects(config.out, [*plan.rejects, *rejects])
-    raise ConvertError(
-        f"{message}: see {config.out / 'rejects.csv'}; fix them, or raise --max-rejects and resume with --resume"
-    )

@@ -87,12 +87,10 @@ def read_labels(
     images = pd.DataFrame({"image_id": table[id_column], "label": label})[first].reset_index(drop=True)
     images["group"] = ""
     images["class"] = ""
-    if group_column:
-        _check_agreement(path, table[id_column], table[group_column], group_column)
-        images["group"] = table[group_column][first].to_numpy()
-    if path_column:
-        _check_agreement(path, table[id_column], table[path_column], path_column)
-        images["path"] = table[path_column][first].to_numpy()
+    for name, column in (("group", group_column), ("path", path_column)):
+        if column:
+            _check_agreement(path, table[id_column], table[column], column)
+            images[name] = table[column][first].to_numpy()
     if groups:
         patients = _read_mapping(groups)
         images["group"] = [patients.get(image_id, "") for image_id in images["image_id"]]
@@ -129,13 +127,9 @@ def _require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
 
 def _fail(path: Path, row: int, column: str, value: object, expected: str) -> NoReturn:
     """Raise for one cell."""
-    raise LabelError(f"table {path}, line {row}, column {column!r}: {_shown(value)} found, {expected} expected")
-
-
-def _shown(value: object) -> str:
-    """A cell as a message may show it: a long one may name a patient, so only its length is told."""
-    text = str(value)
-    return repr(text) if len(text) <= SHOWN_CHARACTERS else f"a text of {len(text)} characters"
+    text = str(value)  # a long one may name a patient, so only its length is told
+    shown = repr(text) if len(text) <= SHOWN_CHARACTERS else f"a text of {len(text)} characters"
+    raise LabelError(f"table {path}, line {row}, column {column!r}: {shown} found, {expected} expected")
 
 
 def _first(bad: pd.Series[bool]) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pneumo_fast.conversion.labels import LabelTable
+from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.pseudonyms import pseudonym
 from pneumo_fast.dataset.leaks import refuse_overlap
 from pneumo_fast.dataset.splits import assign_splits, seeded_order
@@ -36,49 +38,45 @@ class Plan:
     """Images without a group, where groups are known at all."""
 
 
-def make_plan(
-    labels: LabelTable,
-    images: Path,
-    *,
-    out: Path,
-    val_fraction: float,
-    test_fraction: float,
-    seed: int,
-    keep_ungrouped: bool,
-    shard_size: int | None,
-) -> Plan:
+def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     """Match, split, shuffle and cut; a pure function of tables, file names and options.
 
-    What lies in ``out`` is not looked at, so that a dataset may lie below the images.
+    What lies in ``config.out`` is not looked at, so that a dataset may lie below the images.
 
     Raises
     ------
     ConvertError
         If the folder is missing or no file matches a row of the table.
     """
-    files = _find_files(images, out)
-    paths, rejects, files_without_row = _match(files, labels.images)
-    table = labels.images.assign(path=labels.images["image_id"].map(paths))
-    ambiguous = {reject["image_id"] for reject in rejects}
-    without_file = table["path"].isna() & ~table["image_id"].isin(ambiguous)
+    files = _find_files(config.images, config.out)
+    found, files_without_row = _match(files, labels.images)
+    ids = labels.images["image_id"]
+    table = labels.images.assign(path=ids.map({i: paths[0] for i, paths in found.items() if len(paths) == 1}))
     table = table[table["path"].notna()].reset_index(drop=True)
     if table.empty:
         raise ConvertError(
-            f"none of the {len(files)} files in {images} belongs to one of the {len(labels.images)} rows of the label "
+            f"none of the {len(files)} files in {config.images} belongs to one of the {len(ids)} rows of the label "
             "table: an image's file name without its ending must be its id"
         )
     ungrouped = int((table["group"] == "").sum()) if labels.group_source != "none" else 0
-    if ungrouped and not keep_ungrouped:
+    if ungrouped and config.ungrouped == "drop":
         table = table[table["group"] != ""].reset_index(drop=True)
     if table.empty:
         raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
     table["shown_path"] = table["path"].map(_printable)
-    table["split"] = assign_splits(table, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    table["split"] = assign_splits(
+        table, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
+    )
     refuse_overlap(table)
     return Plan(
-        images=cut_into_shards(table.iloc[seeded_order(table["image_id"], seed, "storage")], shard_size),
-        rejects=tuple({key: reject[key] for key in ("path", "reason", "detail")} for reject in rejects),
-        rows_without_file=int(without_file.sum()),
+        images=cut_into_shards(table.iloc[seeded_order(table["image_id"], config.seed, "storage")], config.shard_size),
+        rejects=tuple(
+            {"path": _printable(path), "reason": "ambiguous", "detail": f"{len(paths)} files match one row"}
+            for paths in found.values()
+            if len(paths) > 1
+            for path in paths
+        ),
+        rows_without_file=int((~ids.isin(list(found))).sum()),
         files_without_row=files_without_row,
         ungrouped=ungrouped,
     )
@@ -97,16 +95,16 @@ def _find_files(folder: Path, out: Path) -> list[str]:
     return sorted(found)
 
 
-def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, str], list[dict[str, str]], int]:
-    """Image id to path; files of which several match one id, all rejected; and how many match none.
+def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, list[str]], int]:
+    """The files of each image id, which has to be one; and how many match none.
 
     Where the table has paths, they tell. Else an image belongs to the row whose id is its file name without the
     ending, or the whole name: an id may itself hold dots.
     """
     if "path" in images:
         there = set(files)
-        found = {i: path for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
-        return found, [], len(there - set(found.values()))
+        found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
+        return found, len(there - set(images["path"]))
     ids = set(images["image_id"])
     candidates: dict[str, list[str]] = {}
     unmatched = 0
@@ -117,18 +115,7 @@ def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, str], list
             candidates.setdefault(image_id, []).append(path)
         else:
             unmatched += 1
-    rejects = [
-        {
-            "image_id": image_id,
-            "path": _printable(path),
-            "reason": "ambiguous",
-            "detail": f"{len(paths)} files match one row",
-        }
-        for image_id, paths in candidates.items()
-        if len(paths) > 1
-        for path in paths
-    ]
-    return {image_id: paths[0] for image_id, paths in candidates.items() if len(paths) == 1}, rejects, unmatched
+    return candidates, unmatched
 
 
 def _printable(path: str) -> str:
@@ -138,13 +125,7 @@ def _printable(path: str) -> str:
 
 def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Plan]:
     """Put pseudonyms in the place of image ids and of the paths that rejections name."""
-
-    def image(text: str) -> str:
-        return pseudonym(key, "image", text)
-
-    def path(text: str) -> str:
-        return pseudonym(key, "path", text)
-
+    image, path = partial(pseudonym, key, "image"), partial(pseudonym, key, "path")
     images = plan.images.assign(
         image_id=plan.images["image_id"].map(image), shown_path=plan.images["shown_path"].map(path)
     )

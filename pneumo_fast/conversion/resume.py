@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,6 @@ from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import sweep_partials, write_atomic
 from pneumo_fast.vocabulary import SPLITS
 
-TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv")
 ARGUMENTS: Final = "arguments.json"
 
 
@@ -78,8 +77,7 @@ def claim(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
     if ours:
         _remove_dataset(out)
     (out / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"options": arguments.options, "input_digest": arguments.input_digest})
-    write_atomic(out / WORK_FOLDER / ARGUMENTS, text)
+    write_atomic(out / WORK_FOLDER / ARGUMENTS, json.dumps(asdict(arguments)))
     return None
 
 
@@ -106,7 +104,7 @@ def _resume(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | No
 
 def _remove_dataset(out: Path) -> None:
     """Remove what a conversion writes and nothing else, the manifest first."""
-    for name in ("manifest.json", *TABLES):
+    for name in ("manifest.json", "index.csv", "boxes.csv", "rejects.csv"):
         (out / name).unlink(missing_ok=True)
     for split in SPLITS:
         for shard in out.glob(f"{split}-[0-9]*.npy"):

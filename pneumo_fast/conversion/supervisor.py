@@ -59,7 +59,7 @@ class Worker:
             os.truncate(descriptor, JOURNAL.size)
             self._journal = mmap.mmap(descriptor, JOURNAL.size)
             JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+            self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
                 [sys.executable, "-c", START.format(parent=os.getpid()), str(descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -80,7 +80,7 @@ class Worker:
         ConvertError
             If the shard could not be written.
         """
-        stdin, stdout = self._process.stdin, self._process.stdout
+        stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
             raise ConvertError("a worker process has no pipes")
         try:
@@ -100,29 +100,21 @@ class Worker:
             raise ConvertError(
                 f"shard {task.name} cannot be written ({answer['error']}): fix that, then resume with --resume"
             )
-        return Outcome(stored=answer["stored"], rejected=answer["rejected"])
+        return Outcome(**answer)
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""
-        code = self._process.wait()
+        code = self.process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         position = JOURNAL.unpack_from(self._journal)[0]
         what = "the worker ended" if position == NO_FILE else "the decoder crashed"
         return WorkerLostError(position, "crashed", f"{what} ({how})")
 
-    def is_alive(self) -> bool:
-        """Whether it can be given another task."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """Kill the process; a thread that waits for its answer finds it lost."""
-        self._process.kill()
-
     def close(self) -> None:
         """Kill the process, wait for its end and close its pipes; only by the thread that uses it."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):  # closing flushes
                     pipe.close()
@@ -169,7 +161,7 @@ class WorkerPool:
             self._stopped = True
             idle, self._idle = self._idle, []
             for worker in self._busy:
-                worker.kill()  # whoever waits for it closes it
+                worker.process.kill()  # whoever waits for its answer finds it lost, and closes it
         for worker in idle:
             worker.close()
 
@@ -185,7 +177,7 @@ class WorkerPool:
     def _give_back(self, worker: Worker) -> None:
         with self._lock:
             self._busy.discard(worker)
-            if worker.is_alive() and not self._stopped:
+            if worker.process.poll() is None and not self._stopped:
                 self._idle.append(worker)
                 return
         worker.close()

@@ -30,7 +30,7 @@ JOURNAL = struct.Struct("<qd")  # position of the source being read, and when th
 NO_FILE = -1  # the position between files
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One image to convert."""
 
@@ -53,7 +53,6 @@ class Task:
     images: Path
     """Folder that the sources' paths start from."""
     out: Path
-    """Dataset folder."""
     sources: tuple[Source, ...] = field(repr=False)
     size: int
     dtype: Dtype
@@ -129,7 +128,12 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
             except RejectedImageError as error:
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
             else:
-                _write_image(task.out / row["shard"], stored) if task.layout == "folder" else shard.append(stored)
+                if task.layout == "folder":
+                    path = task.out / row["shard"]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_array(path, stored, sync=False)
+                else:
+                    shard.append(stored)
                 totals.append(sums(stored))
                 rows.append(row)
         at(NO_FILE)
@@ -153,10 +157,8 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
 
 def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
     """Read one image into ``out``; return its row of the index."""
-    path = task.images / source.path
-    radiograph = read_radiograph(
-        path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels
-    )
+    path, window = task.images / source.path, task.window
+    radiograph = read_radiograph(path, task.size, decode_mode=task.decode, window=window, max_pixels=task.max_pixels)
     store_unit(radiograph.pixels, out)
     in_folder = task.layout == "folder"
     return {
@@ -171,12 +173,6 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
         "uid_hash": radiograph.uid_hash,
         "pixel_hash": hashlib.sha256(out.data).hexdigest()[:16],
     }
-
-
-def _write_image(path: Path, image: Images) -> None:
-    """Write one image of the folder layout."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_array(path, image, sync=False)
 
 
 def _shallow(data: Metadata | Record) -> dict[str, Any]:

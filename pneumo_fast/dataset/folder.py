@@ -26,9 +26,7 @@ class Dataset:
     """A dataset folder, opened and checked; nothing in it changes while it is open."""
 
     path: Path
-    """The folder."""
     manifest: Manifest
-    """``manifest.json``."""
     index: pd.DataFrame
     """One row per image with the columns of :data:`INDEX_TYPES`; text is ``""`` where unknown."""
     boxes: pd.DataFrame
@@ -89,6 +87,12 @@ class Dataset:
     def std(self) -> float:
         """Standard deviation of the train split's pixels, in [0, 1]."""
         return self.manifest.std
+
+    @property
+    def train_pixels(self) -> int:
+        """Pixels of the train split that are no padding."""
+        rows = self.rows("train")
+        return len(rows) * self.size**2 - int(rows["padding_pixels"].sum())
 
     def rows(self, split: str) -> pd.DataFrame:
         """Rows of the index that belong to a split, in storage order, numbered from 0.

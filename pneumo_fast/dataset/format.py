@@ -16,28 +16,11 @@ FORMAT: Final = "pneumo-fast dataset"
 FORMAT_VERSION: Final = 1
 
 INDEX_TYPES: Final[dict[str, type]] = {
-    "image_id": str,
-    "split": str,
-    "shard": str,
-    "row": int,
-    "label": int,
-    "group": str,
-    "sex": str,
-    "age": str,
-    "view": str,
-    "body_part": str,
-    "class": str,
-    "height": int,
-    "width": int,
-    "spacing_mm": str,
-    "bits_stored": int,
-    "photometric": str,
-    "intensity": str,
-    "padding_pixels": int,
-    "burned_in": str,
-    "notes": str,
-    "pixel_hash": str,
-}
+    "image_id": str, "split": str, "shard": str, "row": int, "label": int, "group": str,
+    "sex": str, "age": str, "view": str, "body_part": str, "class": str,
+    "height": int, "width": int, "spacing_mm": str, "bits_stored": int, "photometric": str,
+    "intensity": str, "padding_pixels": int, "burned_in": str, "notes": str, "pixel_hash": str,
+}  # fmt: skip
 """Columns of ``index.csv`` in their order: the allow-list of what may be known of an image."""
 BOX_COLUMNS: Final = ("image_id", "x", "y", "width", "height", "source_width", "source_height")
 BOX_TYPES: Final[dict[str, type]] = {name: str if name == "image_id" else float for name in BOX_COLUMNS}
@@ -51,11 +34,9 @@ class ShardInfo:
     name: str
     """File name inside the dataset folder."""
     split: str
-    """``train``, ``val`` or ``test``."""
     rows: int
     """Images in the file."""
     bytes: int
-    """Size of the file."""
     sha256: str
     """Checksum of the whole file, in hexadecimal."""
 

@@ -50,7 +50,9 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
                 f"dataset {other.path} has {other.dtype} images of {other.size} pixels, {first.path} {first.dtype} of "
                 f"{first.size}: convert them alike"
             )
-    index = pd.concat([_absolute(dataset) for dataset in datasets], ignore_index=True)
+    # Shards by their full path, which holds in a folder above all datasets.
+    indices = [each.index.assign(shard=f"{each.path.absolute()}/" + each.index["shard"]) for each in datasets]
+    index = pd.concat(indices, ignore_index=True)
     warn_of_patient_overlap(datasets, index)
     return Dataset(
         path=Path("/"),
@@ -61,15 +63,9 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
     )
 
 
-def _absolute(dataset: Dataset) -> pd.DataFrame:
-    """The index with shards by their full path, which holds in a folder above all datasets."""
-    folder = str(dataset.path.absolute())
-    return dataset.index.assign(shard=folder + "/" + dataset.index["shard"])
-
-
 def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
     """The first manifest, with counts, shards and statistics of all."""
-    pixels = [_train_pixels(dataset) for dataset in datasets]
+    pixels = [dataset.train_pixels for dataset in datasets]
     share = [count / sum(pixels) for count in pixels]
     mean = math.fsum(s * d.mean for s, d in zip(share, datasets, strict=True))
     square = math.fsum(s * (d.std**2 + d.mean**2) for s, d in zip(share, datasets, strict=True))
@@ -84,11 +80,6 @@ def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
             for shard in dataset.manifest.shards
         ),
     )
-
-
-def _train_pixels(dataset: Dataset) -> int:
-    rows = dataset.rows("train")
-    return len(rows) * dataset.size**2 - int(rows["padding_pixels"].sum())
 
 
 def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:

@@ -29,10 +29,9 @@ class FileCheck:
     """What one file of pixels holds."""
 
     problems: tuple[str, ...]
-    images: int
-    sum: float
+    sum: float = 0.0
     """Of all pixels, in [0, 1] each."""
-    square_sum: float
+    square_sum: float = 0.0
 
 
 def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
@@ -80,13 +79,14 @@ def _check_file(dataset: Dataset, name: str, rows: pd.DataFrame) -> FileCheck:
         with path.open("rb") as file:
             offset, shape, dtype = read_header(file, path)
     except OSError as error:
-        return _damaged(f"{name}: cannot be read ({error.strerror})")
+        return FileCheck(problems=(f"{name}: cannot be read ({error.strerror})",))
     except DatasetError as error:
-        return _damaged(f"{name}: {error}")
+        return FileCheck(problems=(f"{name}: {error}",))
     listed = {shard.name: shard for shard in dataset.manifest.shards}.get(name)
     expected = dataset.manifest.image_shape if listed is None else (listed.rows, *dataset.manifest.image_shape)
     if shape != expected or dtype != dataset.dtype or len(data) - offset != math.prod(shape) * dtype.itemsize:
-        return _damaged(f"{name}: {dtype} {shape}, {len(data)} bytes; {dataset.dtype} {expected} expected")
+        problem = f"{name}: {dtype} {shape}, {len(data)} bytes; {dataset.dtype} {expected} expected"
+        return FileCheck(problems=(problem,))
     problems = []
     if listed is not None and hashlib.sha256(data).hexdigest() != listed.sha256:
         problems.append(f"{name}: its SHA-256 is not the manifest's")
@@ -95,13 +95,7 @@ def _check_file(dataset: Dataset, name: str, rows: pd.DataFrame) -> FileCheck:
     values = images.astype(np.float64).ravel() / dataset.scale
     if not (values.min() >= 0.0 and values.max() <= 1.0):  # also false for NaN
         problems.append(f"{name}: holds values outside 0 to {dataset.scale:g}")
-    return FileCheck(
-        problems=tuple(problems), images=len(images), sum=float(values.sum()), square_sum=float(values @ values)
-    )
-
-
-def _damaged(problem: str) -> FileCheck:
-    return FileCheck(problems=(problem,), images=0, sum=0.0, square_sum=0.0)
+    return FileCheck(problems=tuple(problems), sum=float(values.sum()), square_sum=float(values @ values))
 
 
 def _check_images(name: str, images: Images, rows: pd.DataFrame) -> list[str]:
@@ -131,8 +125,7 @@ def _check_index(dataset: Dataset) -> list[str]:
 
 def _check_statistics(dataset: Dataset, train: list[FileCheck]) -> list[str]:
     """Mean and standard deviation of the train split, padding left out, worked out anew."""
-    rows = dataset.rows("train")
-    pixels = len(rows) * dataset.size**2 - int(rows["padding_pixels"].sum())
+    pixels = dataset.train_pixels
     mean = math.fsum(check.sum for check in train) / pixels
     std = math.sqrt(max(0.0, math.fsum(check.square_sum for check in train) / pixels - mean**2))
     problems = []

@@ -32,7 +32,6 @@ class Ranges:
     """How far each change goes; all but the noise go as far to either side."""
 
     rotation_deg: float
-    """Degrees."""
     shift: float
     """Share of the image's side, across and down."""
     scale: float
@@ -96,13 +95,7 @@ class Augmentation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the strength.
-
-        Raises
-        ------
-        ConfigError
-            If it is unknown.
-        """
+        """Check the strength; ConfigError where it is unknown."""
         if self.strength not in RANGES:
             raise ConfigError(f"augmentation {self.strength!r} is unknown: use one of {', '.join(get_args(Strength))}")
 

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,6 @@ class Loader:
         self.size = dataset.size
         """Height and width of an image, in pixels."""
         self._device = device
-        self._shape = (1, dataset.size, dataset.size)
         self._fingerprint = _fingerprint(dataset, split, config)
         self._epoch = self._batch = 0
         self._resuming = False
@@ -205,10 +203,8 @@ class Loader:
 
     def _nothing(self) -> Batch:
         """Our share of a last batch that has fewer rows than there are processes."""
-        images, labels = (
-            torch.empty(shape, dtype=torch.float32, device=self._device) for shape in ((0, *self._shape), (0,))
-        )
-        return images, labels
+        images = torch.empty((0, 1, self.size, self.size), dtype=torch.float32, device=self._device)
+        return images, images.new_empty(0)
 
     def close(self) -> None:
         """Give back files, threads and device memory; the loader may not be used afterwards."""
@@ -219,9 +215,7 @@ class Loader:
         """Return the loader itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the loader."""
         self.close()
 

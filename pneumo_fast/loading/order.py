@@ -29,13 +29,7 @@ class Order:
     it, which then has ``batch_size + 1`` rows."""
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises
-        ------
-        ConfigError
-            If there are no rows, or fewer than two for training, or the batch size does not fit.
-        """
+        """Check the numbers; ConfigError where rows are too few (two for training), or the batch size does not fit."""
         least = 2 if self.training else 1
         if self.batch_size < least:
             raise ConfigError(f"batch size {self.batch_size} is too small: use at least {least}")
@@ -102,13 +96,7 @@ class Rank:
     """Processes, at least 1."""
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such process.
-        """
+        """Check the numbers; ConfigError where there is no such process."""
         if self.world_size < 1:
             raise ConfigError(f"world size {self.world_size}: at least 1 process expected")
         if not 0 <= self.number < self.world_size:

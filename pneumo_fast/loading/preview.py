@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.drawing.contact_sheet import Panel, Strip, draw_contact_sheet
 from pneumo_fast.files import write_atomic
-from pneumo_fast.loading.augment import Augmentation, Draws, apply, move_points, noise_field
+from pneumo_fast.loading.augment import Augmentation, apply, move_points, noise_field
 from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows, permute
@@ -32,7 +32,6 @@ class ShowSummary:
     """What is on the sheet."""
 
     images: int
-    """Images shown."""
     boxes: int
     """Boxes of these images, as stored."""
     versions: int
@@ -54,7 +53,8 @@ def show(config: ShowConfig) -> ShowSummary:
         stored = reader.read_unit(rows)
     augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
     draws = [augmentation.draw(epoch, rows, dataset.size) for epoch in range(EPOCHS)]
-    versions = [_augmented(stored, drawn) for drawn in draws]
+    images, field = torch.from_numpy(stored)[:, None], torch.tensor(noise_field(dataset.size))
+    versions = [apply(images, torch.from_numpy(drawn.table()), field)[:, 0].numpy() for drawn in draws]
     strips, count = [], 0
     for place, row in enumerate(rows.tolist()):
         image = index.loc[row]
@@ -88,9 +88,3 @@ def choose_rows(labels: NDArray[np.int64], count: int, seed: int) -> Rows:
     most = max(count - count // 2, count - len(negative))
     positive = positive[:most]
     return np.concatenate([positive, negative[: count - len(positive)]])
-
-
-def _augmented(images: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
-    field = torch.tensor(noise_field(images.shape[-1]))
-    out: NDArray[np.float32] = apply(torch.from_numpy(images)[:, None], torch.from_numpy(draws.table()), field).numpy()
-    return out[:, 0]

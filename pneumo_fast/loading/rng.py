@@ -62,7 +62,8 @@ def permute(positions: Rows, n: int, seed: int, epoch: int) -> Rows:
     ndarray of int64, shape (k,)
     """
     width = math.isqrt(max(0, n - 1)) + 1
-    keys = _round_keys(seed, epoch)
+    state = mix_int(mix_int(seed & MASK) ^ (epoch & MASK))  # one after the other, so that (1, 2) is not (2, 1)
+    keys = [np.uint64(mix_int(state + number)) for number in range(1, ROUNDS + 1)]
     out = _encrypt(positions, width, keys)
     while (outside := out >= n).any():
         out[outside] = _encrypt(out[outside], width, keys)
@@ -73,14 +74,6 @@ def _encrypt(values: Rows, width: int, keys: list[np.uint64]) -> Rows:
     """One pass of the Feistel network on ``0 .. width**2 - 1``; addition modulo ``width`` makes it a bijection."""
     left, right = np.divmod(values, width)
     for key in keys:
-        left, right = (
-            right,
-            (left + (mix(right.astype(np.uint64) ^ key) % np.uint64(width)).astype(np.int64)) % width,
-        )
+        mixed = (mix(right.astype(np.uint64) ^ key) % np.uint64(width)).astype(np.int64)
+        left, right = right, (left + mixed) % width
     return left * width + right
-
-
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
-    """A 64-bit key for each round; seed and epoch are mixed one after the other so that (1, 2) is not (2, 1)."""
-    state = mix_int(mix_int(seed & MASK) ^ (epoch & MASK))
-    return [np.uint64(mix_int(state + r)) for r in range(1, ROUNDS + 1)]

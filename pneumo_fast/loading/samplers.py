@@ -94,13 +94,7 @@ class Weighted:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the weights.
-
-        Raises
-        ------
-        ConfigError
-            If one is negative or not finite, or all are 0.
-        """
+        """Check the weights; ConfigError where one is negative or not finite, or all are 0."""
         if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and self.weights.any()):
             raise ConfigError("the weights of the images must be finite, at least 0 and not all 0")
 
@@ -118,9 +112,8 @@ class Weighted:
         key = np.uint64(mix_int(mix_int(self.seed & MASK) ^ (epoch & MASK)))
         uniform = (mix(mix(positions.astype(np.uint64)) ^ key) >> np.uint64(11)) * 2.0**-53
         drawn = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
-        rows: Rows = np.minimum(
-            drawn, int(np.flatnonzero(self.weights)[-1])
-        )  # the product may be rounded up to the end
+        last = int(np.flatnonzero(self.weights)[-1])
+        rows: Rows = np.minimum(drawn, last)  # the product may be rounded up to the end
         return rows
 
 
@@ -155,13 +148,7 @@ class Windowed:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the window.
-
-        Raises
-        ------
-        ConfigError
-            If it holds no shard.
-        """
+        """Check the window; ConfigError where it holds no shard."""
         if self.window < 1:
             raise ConfigError(f"window {self.window}: at least 1 shard expected")
 
@@ -172,38 +159,30 @@ class Windowed:
 
     def rows(self, positions: Rows, epoch: int) -> Rows:
         """See :class:`Sampler`."""
-        layout = _windows(self, epoch)
-        window = np.searchsorted(layout.window_ends, positions, side="right")
+        ends, offsets, window_ends = _windows(self, epoch)
+        window = np.searchsorted(window_ends, positions, side="right")
         places = np.empty_like(positions)
         for number in np.unique(window).tolist():
-            first = int(layout.window_ends[number - 1]) if number else 0
-            length = int(layout.window_ends[number]) - first
+            first = int(window_ends[number - 1]) if number else 0
+            length = int(window_ends[number]) - first
             mine = window == number
             places[mine] = first + permute(positions[mine] - first, length, mix_int(self.seed + 1 + number), epoch)
-        shard = np.searchsorted(layout.ends, places, side="right")
-        return layout.offsets[shard] + places
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """An epoch's positions, shard after shard in the epoch's order of shards."""
-
-    ends: Rows
-    """Where each shard ends, in positions."""
-    offsets: Rows
-    """What makes a row of a position in each shard, when added."""
-    window_ends: Rows
+        return offsets[np.searchsorted(ends, places, side="right")] + places
 
 
 @lru_cache(maxsize=4)
-def _windows(sampler: Windowed, epoch: int) -> _Layout:
-    """The layout of an epoch; takes a time in proportion to the number of shards, once an epoch."""
+def _windows(sampler: Windowed, epoch: int) -> tuple[Rows, Rows, Rows]:
+    """The layout of an epoch; takes a time in proportion to the number of shards, once an epoch.
+
+    For each shard, in the epoch's order: the position at which it ends, and what makes a row of a position in it, when
+    added. For each window: the position at which it ends.
+    """
     sizes = np.array(sampler.shards, dtype=np.int64)
     order = permute(np.arange(len(sizes), dtype=np.int64), len(sizes), mix_int(sampler.seed), epoch)
     ends = np.cumsum(sizes[order])
     first_rows = (np.cumsum(sizes) - sizes)[order]
     last = np.arange(sampler.window, len(sizes) + sampler.window, sampler.window).clip(max=len(sizes)) - 1
-    return _Layout(ends=ends, offsets=first_rows - (ends - sizes[order]), window_ends=ends[last])
+    return ends, first_rows - (ends - sizes[order]), ends[last]
 
 
 def shard_sizes(shards: NDArray[np.generic]) -> tuple[int, ...]:

@@ -22,18 +22,13 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bin:
-    """The images whose probability lies in [low, high); the last bin holds 1 as well."""
+    """The ``n`` images, at least one, whose probability lies in [low, high); the last bin holds 1 as well."""
 
     low: float
-    """Lower end, in [0, 1)."""
     high: float
-    """Upper end, in (0, 1]."""
     n: int
-    """Images, at least 1."""
     mean_probability: float
-    """Mean probability of these images, in [0, 1]."""
     positive_share: float
-    """Share of positives among them, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +52,13 @@ def judge_probability(sample: Sample, bootstrap: Bootstrap) -> Quality:
     values = _probability_figures(columns.sum(axis=0, keepdims=True))
     again = _probability_figures(bootstrap.sums(sample.groups, columns))
     estimates = {key: estimate(float(value[0]), percentile_interval(again[key])) for key, value in values.items()}
-    return Quality(**estimates, reliability=_reliability(columns.sum(axis=0)))
+    bins = enumerate(columns.sum(axis=0)[3:].reshape(3, BINS).T.tolist())
+    reliability = tuple(
+        Bin(low=i / BINS, high=(i + 1) / BINS, n=int(n), mean_probability=p / n, positive_share=y / n)
+        for i, (n, p, y) in bins
+        if n
+    )
+    return Quality(**estimates, reliability=reliability)
 
 
 def _probability_columns(sample: Sample) -> Values:
@@ -73,20 +74,7 @@ def _probability_columns(sample: Sample) -> Values:
 def _probability_figures(sums: Values) -> dict[str, Values]:
     n = sums[:, 0]
     _, probability, positive = np.split(sums[:, 3:], 3, axis=1)
-    return {
-        "brier": sums[:, 1] / n,
-        "log_loss": sums[:, 2] / n,
-        "ece": np.abs(probability - positive).sum(axis=1) / n,
-    }
-
-
-def _reliability(sums: Values) -> tuple[Bin, ...]:
-    bins = enumerate(sums[3:].reshape(3, BINS).T.tolist())
-    return tuple(
-        Bin(low=i / BINS, high=(i + 1) / BINS, n=int(n), mean_probability=p / n, positive_share=y / n)
-        for i, (n, p, y) in bins
-        if n
-    )
+    return {"brier": sums[:, 1] / n, "log_loss": sums[:, 2] / n, "ece": np.abs(probability - positive).sum(axis=1) / n}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ class Term:
     label: str
     """As people call it, within a sentence."""
     meaning: str
-    """What it is, in a phrase."""
+    """A phrase."""
 
     @property
     def title(self) -> str:
@@ -65,10 +65,7 @@ BRIER: Final = Metric(
     higher_is_better=False,
 )
 LOG_LOSS: Final = Metric(
-    key="log_loss",
-    label="log loss",
-    meaning="mean of -ln(probability of the true class)",
-    higher_is_better=False,
+    key="log_loss", label="log loss", meaning="mean of -ln(probability of the true class)", higher_is_better=False
 )
 ECE: Final = Metric(
     key="ece",
@@ -106,14 +103,10 @@ NPV_AT_PREVALENCE: Final = Metric(
 )
 
 LOSS: Final = Metric(
-    key="loss",
-    label="loss",
-    meaning="weighted cross-entropy, which training lowers",
-    higher_is_better=False,
+    key="loss", label="loss", meaning="weighted cross-entropy, which training lowers", higher_is_better=False
 )
 
 METRICS: Final = (*RANKING, *QUALITY, *RATES, PPV_AT_PREVALENCE, NPV_AT_PREVALENCE, LOSS)
-"""All of them."""
 
 TP: Final = Term(key="tp", label="true positives", meaning="positives called positive: found")
 FN: Final = Term(key="fn", label="false negatives", meaning="positives called negative: missed")

@@ -38,11 +38,9 @@ class Estimate:
     """A figure with its interval; each is None where the images do not define it."""
 
     value: float | None
-    """The figure."""
     low: float | None = None
     """Lower end of the interval at :data:`LEVEL`; None exactly where ``high`` is."""
     high: float | None = None
-    """Upper end."""
 
 
 def estimate(value: float, interval: Interval | None) -> Estimate:

@@ -22,36 +22,28 @@ LEVELS: Final = (0.9, 0.95)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SensitivityAt:
-    """The highest sensitivity that some threshold gives at no less than a specificity."""
+    """The highest sensitivity that some threshold gives at no less than a specificity, one of :data:`LEVELS`."""
 
     specificity: float
-    """One of :data:`LEVELS`."""
     sensitivity: Estimate
-    """In [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecificityAt:
-    """The highest specificity that some threshold gives at no less than a sensitivity."""
+    """The highest specificity that some threshold gives at no less than a sensitivity, one of :data:`LEVELS`."""
 
     sensitivity: float
-    """One of :data:`LEVELS`."""
     specificity: Estimate
-    """In [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """What depends on the order of the images alone."""
+    """What depends on the order of the images alone, in [0, 1]; one sensitivity and one specificity per level."""
 
     auroc: Estimate
-    """Area under the ROC curve, in [0, 1]."""
     average_precision: Estimate
-    """Area under the precision-recall steps, in [0, 1]."""
     sensitivity_at_specificity: tuple[SensitivityAt, ...]
-    """One per level."""
     specificity_at_sensitivity: tuple[SpecificityAt, ...]
-    """One per level."""
 
 
 def rank(sample: Sample, bootstrap: Bootstrap) -> Ranking:

@@ -27,13 +27,7 @@ class Sample:
     """int64, shape (n,): number of each image's patient, from 0, without gaps."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        ValueError
-            If the arrays are empty, differ in length, or hold other values.
-        """
+        """Check the values; ValueError where the arrays are empty, differ in length, or hold other values."""
         if self.labels.ndim != 1 or not self.labels.shape == self.logits.shape == self.groups.shape or not self.n:
             raise ValueError(
                 f"labels {self.labels.shape}, logits {self.logits.shape} and groups {self.groups.shape}: expected the "

@@ -27,26 +27,21 @@ UNKNOWN: Final = "unknown"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subgroup:
-    """The images that have one value of one column."""
+    """The ``n`` images, at least one, with one value of one column; both rates are at the first threshold."""
 
     column: str
     """One of :data:`COLUMNS`."""
     value: str
     """The value, a band of ages, or ``unknown``."""
     n: int
-    """Images, at least 1."""
     positives: int
-    """Images labelled 1."""
     prevalence: Estimate
     """Share of positives, in [0, 1]."""
     auroc: Estimate
-    """In [0, 1]."""
     against_all: bool
     """Whether its AUROC is against all images of the class that it does not have."""
     sensitivity: Estimate
-    """At the first threshold."""
     specificity: Estimate
-    """At the first threshold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +49,6 @@ class ViewOnly:
     """What the view position alone scores: each image gets the share of positives that its view had in training."""
 
     auroc: Estimate
-    """In [0, 1]."""
     rates: dict[str, float]
     """Share of positives in the train split, in [0, 1], by view; ``""`` is an unknown view."""
 

@@ -12,26 +12,21 @@ from pneumo_fast.metrics.thresholds import ThresholdMetrics
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """On which images thresholds and calibration were fitted, and on which they are judged."""
+    """On which images thresholds and calibration were fitted, and on which they are judged, both in words."""
 
     chosen_on: str
-    """The images fitted on, in words."""
     reported_on: str
-    """The images judged on, in words."""
     n: int
     """Images reported on."""
     positives: int
-    """Of these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibrated:
-    """A calibration, and what it does to the images reported on."""
+    """A :class:`~pneumo_fast.metrics.calibration.Calibration`, and what it does to the images reported on."""
 
     temperature: float
-    """Divides the logit."""
     log_pos_weight: float
-    """Comes off the logit before that."""
     before: Quality
     """Of the plain probability."""
     after: Quality
@@ -40,12 +35,11 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecisionCurve:
-    """Net benefit by threshold; calling no image positive has the benefit 0."""
+    """Net benefit by threshold, for ``n`` images; calling no image positive has the benefit 0."""
 
     scale: str
     """Which probability is compared with the threshold: ``calibrated``, or ``plain`` where there is no calibration."""
     n: int
-    """Images."""
     prevalence: float
     """Their share of positives, in [0, 1]."""
     threshold: tuple[float, ...]
@@ -58,14 +52,11 @@ class DecisionCurve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """All figures."""
+    """All figures of ``n`` images, at least one."""
 
     n: int
-    """Images, at least 1."""
     positives: int
-    """Images labelled 1."""
     negatives: int
-    """Images labelled 0."""
     prevalence: float
     """Positives / n."""
     ranking: Ranking

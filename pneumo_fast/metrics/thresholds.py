@@ -14,36 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional import classification as tm
 
-from pneumo_fast.metrics.intervals import (
-    Bootstrap,
-    Estimate,
-    Groups,
-    Interval,
-    Values,
-    estimate,
-    percentile_interval,
-    wilson_interval,
-)
+from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Values, estimate, percentile_interval, wilson_interval
 from pneumo_fast.metrics.scored import Sample, call_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confusion:
-    """How many images of each class were called what."""
+    """How many images of each class were called what; :data:`pneumo_fast.metrics.catalogue.COUNTS` has the terms."""
 
     tn: int
-    """Negatives called negative."""
     fp: int
-    """Negatives called positive: false alarms."""
     fn: int
-    """Positives called negative: missed."""
     tp: int
-    """Positives called positive: found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThresholdMetrics:
-    """What one threshold gives; rates lie in [0, 1]."""
+    """What one threshold gives; rates lie in [0, 1], :mod:`pneumo_fast.metrics.catalogue` says what each means."""
 
     name: str
     """How people call it: the number, or how it was chosen."""
@@ -52,15 +39,13 @@ class ThresholdMetrics:
     scale: str
     """Which probability: ``plain`` or ``calibrated``."""
     accuracy: Estimate
-    """Images called right, of all."""
     precision: Estimate
-    """Positives, of the images called positive: the positive predictive value."""
+    """The positive predictive value."""
     recall: Estimate
-    """Positives found, of all positives: the sensitivity."""
+    """The sensitivity."""
     specificity: Estimate
-    """Negatives called negative, of all negatives."""
     npv: Estimate
-    """Negatives, of the images called negative: the negative predictive value."""
+    """The negative predictive value."""
     f1: Estimate
     """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
     mcc: Estimate
@@ -70,18 +55,11 @@ class ThresholdMetrics:
     ppv_at_prevalence: Estimate | None
     """The positive predictive value at the prevalence that was stated; None where none was."""
     npv_at_prevalence: Estimate | None
-    """The negative predictive value there."""
     confusion: Confusion
-    """The counts behind it all."""
 
 
 def at_threshold(
-    sample: Sample,
-    threshold: float,
-    bootstrap: Bootstrap,
-    *,
-    name: str = "",
-    prevalence: float | None = None,
+    sample: Sample, threshold: float, bootstrap: Bootstrap, *, name: str = "", prevalence: float | None = None
 ) -> ThresholdMetrics:
     """Count what a threshold on the plain probability calls right and wrong; compute the rates and their intervals.
 
@@ -121,7 +99,8 @@ def _judge_calls(
     wholes = {"accuracy": ill | ~ill, "precision": called, "recall": ill, "specificity": ~ill, "npv": ~called}
     for key, whole in wholes.items():
         if whole.any() and float(values[key][0]) in {0.0, 1.0}:
-            intervals[key] = _wilson_of_patients(sample.groups[whole], part=float(values[key][0]))
+            patients = len(np.unique(sample.groups[whole]))  # no resample changes a share of 0 or 1
+            intervals[key] = wilson_interval(round(float(values[key][0]) * patients), patients)
     estimates = {key: estimate(float(value[0]), intervals[key]) for key, value in values.items()}
     ppv, npv = (estimates.pop(key, None) for key in ("ppv_at_prevalence", "npv_at_prevalence"))
     return ThresholdMetrics(
@@ -133,12 +112,6 @@ def _judge_calls(
         npv_at_prevalence=npv,
         **estimates,
     )
-
-
-def _wilson_of_patients(groups: Groups, part: float) -> Interval:
-    """Interval of a share of 0 or 1, which no resample changes, counting patients instead of images."""
-    patients = len(np.unique(groups))
-    return wilson_interval(round(part * patients), patients)
 
 
 def rates(counts: Values, threshold: float | None, prevalence: float | None = None) -> dict[str, Values]:
@@ -211,7 +184,6 @@ class Chosen:
     name: str
     """How it was chosen."""
     threshold: float
-    """In [0, 1]."""
 
 
 def choose(

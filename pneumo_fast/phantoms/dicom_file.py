@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, uid
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    UID,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
+from pydicom.uid import UID
 
 from pneumo_fast.errors import ConfigError
 
@@ -29,7 +22,7 @@ def write_dicom(
     path: Path,
     pixels: NDArray[Any],
     *,
-    transfer_syntax: str = JPEGBaseline8Bit,
+    transfer_syntax: str = uid.JPEGBaseline8Bit,
     photometric: str = "MONOCHROME2",
     jpeg_quality: int = 92,
     **attributes: Any,
@@ -73,9 +66,9 @@ def write_dicom(
 
 def _header(name: str, photometric: str) -> Dataset:
     dataset = Dataset()
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPClassUID = uid.SecondaryCaptureImageStorage
     dataset.SOPInstanceUID, dataset.SeriesInstanceUID, dataset.StudyInstanceUID = (
-        generate_uid(entropy_srcs=["pneumo_fast", level, name]) for level in ("instance", "series", "study")
+        uid.generate_uid(entropy_srcs=["pneumo_fast", level, name]) for level in ("instance", "series", "study")
     )
     dataset.Modality = "CR"
     dataset.ConversionType = "WSD"
@@ -101,12 +94,12 @@ def _pixel_module(pixels: NDArray[Any], transfer_syntax: UID, jpeg_quality: int)
     dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    if transfer_syntax == JPEGBaseline8Bit:
+    if transfer_syntax == uid.JPEGBaseline8Bit:
         dataset.LossyImageCompression = "01"
         dataset.LossyImageCompressionMethod = "ISO_10918_1"
         dataset.PixelData = encapsulate([_jpeg(pixels, jpeg_quality)])
         dataset["PixelData"].VR = "OB"
-    elif transfer_syntax in {ExplicitVRLittleEndian, ImplicitVRLittleEndian}:
+    elif transfer_syntax in {uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian}:
         data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
         dataset.PixelData = data + b"\0" * (len(data) % 2)
         dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 and not transfer_syntax.is_implicit_VR else "OW"

@@ -27,9 +27,6 @@ from pneumo_fast.phantoms.thorax import NORMAL, NOT_NORMAL, NOT_NORMAL_SHARE, OP
 from pneumo_fast.progress import OnProgress, silent
 
 IMAGES_FOLDER: Final = "stage_2_train_images"
-LABELS_FILE: Final = "stage_2_train_labels.csv"
-CLASS_INFO_FILE: Final = "stage_2_detailed_class_info.csv"
-MAPPINGS_FILE: Final = "mappings.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +74,9 @@ def make_phantoms(config: PhantomConfig, on_progress: OnProgress = silent) -> Ph
     """
     files = PhantomSet(
         images=config.out / IMAGES_FOLDER,
-        labels=config.out / LABELS_FILE,
-        class_info=config.out / CLASS_INFO_FILE,
-        mappings=config.out / MAPPINGS_FILE,
+        labels=config.out / "stage_2_train_labels.csv",
+        class_info=config.out / "stage_2_detailed_class_info.csv",
+        mappings=config.out / "mappings.json",
     )
     cases = plan_cases(config)
     _claim(files, {f"{case.image_id}.dcm" for case in cases})

@@ -25,6 +25,7 @@ from pneumo_fast.radiograph.header import COLOUR, Header, PixelFormat, Stored, f
 from pneumo_fast.vocabulary import Window
 
 Values = NDArray[np.float64]
+Step = Callable[[Values], Values]
 
 LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
 GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
@@ -49,7 +50,7 @@ def check_photometric(form: PixelFormat) -> None:
 class Curve:
     """Maps stored values to display values."""
 
-    apply: Callable[[Values], Values]
+    apply: Step
     """Stored values (any shape) to display values in [0, 1], 0 being black."""
     linear: tuple[float, float] | None
     """(scale, offset) where display = stored * scale + offset for every value that can be stored, else None."""
@@ -117,13 +118,11 @@ def stored_range(bits_stored: int, *, signed: bool) -> tuple[int, int]:
     return 0, (1 << bits_stored) - 1
 
 
-def _linear(low: float, high: float) -> Callable[[Values], Values]:
+def _linear(low: float, high: float) -> Step:
     return lambda x: np.clip((x - low) / (high - low), 0.0, 1.0)
 
 
-def _modality(
-    header: Header, low: float, high: float, *, signed: bool
-) -> tuple[Callable[[Values], Values], float, float]:
+def _modality(header: Header, low: float, high: float, *, signed: bool) -> tuple[Step, float, float]:
     """Modality LUT (PS3.3 C.11.1), else rescale; with the range of what comes out."""
     if items := _items(header, "ModalityLUTSequence"):
         table, first, full = _read_lut(header, items[0], "modality LUT", negative=signed)
@@ -136,7 +135,7 @@ def _modality(
     return (lambda x: x * slope + intercept), ends[0], ends[1]
 
 
-def _voi_lut(header: Header, notes: list[str], *, negative: bool) -> Callable[[Values], Values]:
+def _voi_lut(header: Header, notes: list[str], *, negative: bool) -> Step:
     """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1] by the bits that its data use."""
     items = _items(header, "VOILUTSequence")
     if len(items) > 1:
@@ -145,7 +144,7 @@ def _voi_lut(header: Header, notes: list[str], *, negative: bool) -> Callable[[V
     return _lookup(table / full, first)
 
 
-def _window(header: Header, low: float, high: float, notes: list[str]) -> Callable[[Values], Values] | None:
+def _window(header: Header, low: float, high: float, notes: list[str]) -> Step | None:
     """The first window (PS3.3 C.11.2.1.2); None where there is none or it cannot belong to these values.
 
     Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
@@ -195,14 +194,11 @@ def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: boo
     entries, first = (int(descriptor[0]) & 0xFFFF) or 1 << 16, int(descriptor[1])
     if negative and first >= 1 << 15:
         first -= 1 << 16
-    table = _lut_data(data, entries, int(descriptor[2]), "<" if _is_little_endian(header) else ">")
+    little = getattr(header, "original_encoding", (None, True))[1] in {None, True}
+    table = _lut_data(data, entries, int(descriptor[2]), "<" if little else ">")
     if len(table) < entries or not table.any():
         raise RejectedImageError("bad_header", f"the {name} declares {entries} entries and has {len(table)}")
     return table[:entries], first, float((1 << int(table.max()).bit_length()) - 1)
-
-
-def _is_little_endian(header: Header) -> bool:
-    return bool(getattr(header, "original_encoding", (None, True))[1] in {None, True})
 
 
 def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:
@@ -213,7 +209,7 @@ def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:
     return words.astype(np.float64)
 
 
-def _lookup(table: Values, first: int) -> Callable[[Values], Values]:
+def _lookup(table: Values, first: int) -> Step:
     """Values below the first entry take the first, values above the last the last."""
     return lambda x: table[np.clip(np.rint(x) - first, 0, len(table) - 1).astype(np.int64)]
 

@@ -130,11 +130,9 @@ class PixelFormat:
     samples: int
     photometric: str
     allocated: int
-    """Bits allocated."""
+    """Bits, as are ``stored`` and ``high``."""
     stored: int
-    """Bits stored."""
     high: int
-    """High bit."""
     signed: bool
     notes: tuple[str, ...]
     """``no_`` and the keyword of every attribute that was left out and assumed."""

@@ -26,25 +26,22 @@ _YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25
 class Metadata:
     """Attributes of one image; text is ``""`` where unknown or not plausible."""
 
-    sex: str
+    sex: str = ""
     """``M``, ``F``, ``O`` or ``""``."""
-    age: str
+    age: str = ""
     """Whole years, ``0`` to ``120``, or ``""``."""
-    view: str
-    """View position: one of :data:`VIEWS`, or ``""``."""
-    body_part: str
-    """Body part examined: one of :data:`BODY_PARTS`, or ``""``."""
+    view: str = ""
+    """One of :data:`VIEWS`, or ``""``."""
+    body_part: str = ""
+    """One of :data:`BODY_PARTS`, or ``""``."""
     height: int
-    """Rows of the source, in pixels."""
+    """Of the source, in pixels, as is ``width``."""
     width: int
-    """Columns of the source, in pixels."""
-    spacing_mm: str
+    spacing_mm: str = ""
     """Distance between rows, in millimetres at the detector where known, or ``""``."""
     bits_stored: int
-    """Bits that hold a pixel's value."""
     photometric: str
-    """Photometric interpretation."""
-    burned_in: str
+    burned_in: str = ""
     """Burned In Annotation: ``YES``, ``NO`` or ``""``."""
 
 
@@ -62,14 +59,6 @@ def read_metadata(header: Header, form: PixelFormat) -> Metadata:
         photometric=form.photometric,
         burned_in=_one_of(header, "BurnedInAnnotation", ("YES", "NO")),
     )
-
-
-def unknown_metadata(height: int, width: int, bits: int) -> Metadata:
-    """Of a picture, which has a size and nothing else."""
-    return Metadata(
-        sex="", age="", view="", body_part="", height=height, width=width, spacing_mm="",
-        bits_stored=bits, photometric="MONOCHROME2", burned_in="",
-    )  # fmt: skip
 
 
 def parse_age(text: str) -> str:

@@ -25,14 +25,9 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _EXIF_ORIENTATION: Final = 0x0112
 _OPAQUE: Final = 255
 _UPRIGHT: Final[dict[int, Callable[[NDArray[np.generic]], NDArray[np.generic]]]] = {
-    2: np.fliplr,
-    3: lambda x: np.rot90(x, 2),
-    4: np.flipud,
-    5: lambda x: x.T,
-    6: lambda x: np.rot90(x, -1),
-    7: lambda x: np.rot90(x, 2).T,
-    8: np.rot90,
-}
+    2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud,
+    5: lambda x: x.T, 6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).T, 8: np.rot90,
+}  # fmt: skip
 """How a picture is turned upright (Exif 2.32, 4.6.4 A, Orientation); the others stand upright."""
 _SWAPPING: Final = {5, 6, 7, 8}
 
@@ -80,7 +75,10 @@ def read_picture(data: bytes, least: Callable[[int, int], tuple[int, int] | None
     check_size(rows, columns, max_pixels)
     with rejecting("corrupt", "the picture cannot be decoded"):
         with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "MPO"]) as image:
-            _check_kind(image, rows, columns)
+            if getattr(image, "n_frames", 1) > 1:
+                raise RejectedImageError("multi_frame", "more than one picture in the file")
+            if image.size != (columns, rows):
+                raise RejectedImageError("corrupt", "the picture declares two sizes")
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
             is_grey_jpeg = image.mode == "L" and data.startswith(_JPEG)
             decoded = decode_grey_jpeg(data, rows, columns, least(rows, columns)) if is_grey_jpeg else None
@@ -100,13 +98,6 @@ def _declared(data: bytes) -> tuple[int, int, int]:
     if info.kind != "jpeg" or info.bits != 8:
         raise RejectedImageError("unsupported", f"a {info.kind} picture of {info.bits} bits")
     return info.rows, info.columns, 8
-
-
-def _check_kind(image: Image.Image, rows: int, columns: int) -> None:
-    if getattr(image, "n_frames", 1) > 1:
-        raise RejectedImageError("multi_frame", "more than one picture in the file")
-    if image.size != (columns, rows):
-        raise RejectedImageError("corrupt", "the picture declares two sizes")
 
 
 def _grey(image: Image.Image, bits: int) -> tuple[NDArray[np.generic], float, tuple[str, ...]]:

@@ -19,35 +19,25 @@ from pneumo_fast.radiograph.header import Header, PixelFormat, Stored
 _JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
 _LOSSLESS: Final = ("gdcm", "pylibjpeg")
 _WAVELET: Final = ("pylibjpeg", "pillow", "gdcm")
+_HIGH_THROUGHPUT: Final = ("pylibjpeg",)
 PLUGINS: Final[dict[UID, tuple[str, ...]]] = {
-    uid.JPEGBaseline8Bit: _JPEG,
-    uid.JPEGExtended12Bit: _JPEG,
-    uid.JPEGLossless: _LOSSLESS,
-    uid.JPEGLosslessSV1: _LOSSLESS,
-    uid.JPEGLSLossless: _LOSSLESS,
-    uid.JPEGLSNearLossless: _LOSSLESS,
-    uid.JPEG2000Lossless: _WAVELET,
-    uid.JPEG2000: _WAVELET,
-    uid.HTJ2KLossless: ("pylibjpeg",),
-    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
-    uid.HTJ2K: ("pylibjpeg",),
+    uid.JPEGBaseline8Bit: _JPEG, uid.JPEGExtended12Bit: _JPEG,
+    uid.JPEGLossless: _LOSSLESS, uid.JPEGLosslessSV1: _LOSSLESS,
+    uid.JPEGLSLossless: _LOSSLESS, uid.JPEGLSNearLossless: _LOSSLESS,
+    uid.JPEG2000Lossless: _WAVELET, uid.JPEG2000: _WAVELET,
+    uid.HTJ2KLossless: _HIGH_THROUGHPUT, uid.HTJ2KLosslessRPCL: _HIGH_THROUGHPUT, uid.HTJ2K: _HIGH_THROUGHPUT,
     uid.RLELossless: ("pylibjpeg", "pydicom"),
-}
+}  # fmt: skip
 """pydicom's plugins for each transfer syntax, the fastest first, as measured on one core (docs/radiographs.md)."""
 _KINDS: Final[dict[UID, Kind]] = {
-    uid.JPEGBaseline8Bit: "jpeg",
-    uid.JPEGExtended12Bit: "jpeg",
-    uid.JPEGLossless: "jpeg_lossless",
-    uid.JPEGLosslessSV1: "jpeg_lossless",
-    uid.JPEGLSLossless: "jpeg_ls",
-    uid.JPEGLSNearLossless: "jpeg_ls",
-}
+    uid.JPEGBaseline8Bit: "jpeg", uid.JPEGExtended12Bit: "jpeg",
+    uid.JPEGLossless: "jpeg_lossless", uid.JPEGLosslessSV1: "jpeg_lossless",
+    uid.JPEGLSLossless: "jpeg_ls", uid.JPEGLSNearLossless: "jpeg_ls",
+}  # fmt: skip
 _SYNTAXES: Final[dict[Kind, UID]] = {
-    "jpeg": uid.JPEGExtended12Bit,
-    "jpeg_lossless": uid.JPEGLossless,
-    "jpeg_ls": uid.JPEGLSNearLossless,
-    "jpeg_2000": uid.JPEG2000,
-}
+    "jpeg": uid.JPEGExtended12Bit, "jpeg_lossless": uid.JPEGLossless,
+    "jpeg_ls": uid.JPEGLSNearLossless, "jpeg_2000": uid.JPEG2000,
+}  # fmt: skip
 """The most general transfer syntax of each kind of codestream."""
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
 
@@ -98,11 +88,8 @@ def _transfer_syntax(header: Dataset) -> UID | None:
         if bytes(header.PixelData[:4]) == b"\xfe\xff\x00\xe0":
             return None
         implicit, little = header.original_encoding
-        return (
-            uid.ImplicitVRLittleEndian
-            if implicit
-            else (uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
-        )
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        return uid.ImplicitVRLittleEndian if implicit else explicit
     if syntax in uid.MPEGTransferSyntaxes:
         raise RejectedImageError("not_an_image", "a video")
     try:

@@ -28,7 +28,7 @@ from pneumo_fast.radiograph.greyscale import (
     padding,
 )
 from pneumo_fast.radiograph.header import Header, PixelFormat, first_number, parse_header
-from pneumo_fast.radiograph.metadata import Metadata, read_metadata, unknown_metadata
+from pneumo_fast.radiograph.metadata import Metadata, read_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.pixels import decode
 from pneumo_fast.radiograph.rejection import check_size, rejecting
@@ -101,7 +101,8 @@ def read_radiograph(
 
 def _of_picture(picture: Picture, size: int) -> Radiograph:
     """A picture knows nothing of its patient."""
-    height, width = fitted_size(picture.height, picture.width, size)
+    rows, columns = picture.height, picture.width
+    height, width = fitted_size(rows, columns, size)
     shown = resize(picture.pixels, height, width)
     shown /= np.float32(picture.white)
     return Radiograph(
@@ -109,7 +110,7 @@ def _of_picture(picture: Picture, size: int) -> Radiograph:
         padding_pixels=size * size - height * width,
         intensity="range",
         notes=picture.notes,
-        metadata=unknown_metadata(picture.height, picture.width, picture.bits),
+        metadata=Metadata(height=rows, width=columns, bits_stored=picture.bits, photometric="MONOCHROME2"),
         uid_hash="",
     )
 
@@ -120,7 +121,7 @@ def _of_header(header: Header, size: int, least: Least, window: Window, max_pixe
         form = _check(header, max_pixels)
         metadata = read_metadata(header, form)
         uid_hash = _uid_hash(header)
-        curve = _curve(header, form, window)
+        curve = greyscale_curve(header, form.stored, signed=form.signed, window=window) if form.is_grey else None
         linear = curve is not None and curve.linear is not None and first_number(header, "PixelPaddingValue") is None
     height, width = fitted_size(form.rows, form.columns, size)
     with rejecting("corrupt", "the pixel data cannot be decoded"):
@@ -158,13 +159,6 @@ def _check(header: Header, max_pixels: int) -> PixelFormat:
     if not 1 <= form.stored <= form.allocated:
         raise RejectedImageError("bad_header", f"{form.stored} bits stored in {form.allocated} allocated")
     return form
-
-
-def _curve(header: Header, form: PixelFormat, window: Window) -> Curve | None:
-    """The greyscale curve; colour has none."""
-    if not form.is_grey:
-        return None
-    return greyscale_curve(header, form.stored, signed=form.signed, window=window)
 
 
 def _show(

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from pneumo_fast.conversion.labels import LabelTable
+from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, cut_into_shards, hide_ids, make_plan
 from pneumo_fast.conversion.pseudonyms import pseudonym
 from pneumo_fast.errors import ConvertError
@@ -31,16 +32,8 @@ def folder(path: Path, *names: str) -> Path:
 
 
 def plan(labels: LabelTable, images: Path, **options: Any) -> Plan:
-    options = {
-        "out": images / "nowhere",
-        "val_fraction": 0.0,
-        "test_fraction": 0.0,
-        "seed": 0,
-        "keep_ungrouped": True,
-        "shard_size": None,
-        **options,
-    }
-    return make_plan(labels, images, **options)
+    options = {"out": images / "nowhere", "val_fraction": 0.0, **options}
+    return make_plan(labels, ConvertConfig(images=images, labels=images / "labels.csv", **options))
 
 
 def paths(made: Plan) -> dict[str, str]:
@@ -126,22 +119,22 @@ def test_nothing_to_convert(tmp_path: Path, where: str, words: str) -> None:
 # ---- groups
 
 
-@pytest.mark.parametrize(("keep", "images"), [(True, {"a", "b", "c"}), (False, {"a", "c"})])
-def test_images_without_group_are_kept_or_dropped(tmp_path: Path, keep: bool, images: set[str]) -> None:
+@pytest.mark.parametrize(("ungrouped", "images"), [("keep", {"a", "b", "c"}), ("drop", {"a", "c"})])
+def test_images_without_group_are_kept_or_dropped(tmp_path: Path, ungrouped: str, images: set[str]) -> None:
     labels = table(["a", "b", "c", "gone"], group=["p", "", "q", ""], source="mapping")
-    made = plan(labels, folder(tmp_path, "a", "b", "c"), keep_ungrouped=keep)
+    made = plan(labels, folder(tmp_path, "a", "b", "c"), ungrouped=ungrouped)
     assert set(paths(made)) == images
     assert made.ungrouped == 1
 
 
 def test_without_groups_nothing_is_ungrouped(tmp_path: Path) -> None:
-    made = plan(table(["a", "b"]), folder(tmp_path, "a", "b"), keep_ungrouped=False)
+    made = plan(table(["a", "b"]), folder(tmp_path, "a", "b"), ungrouped="drop")
     assert (len(made.images), made.ungrouped) == (2, 0)
 
 
 def test_dropping_every_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match=r"none of the 1 images has a group.*--ungrouped keep"):
-        plan(table(["a"], source="column"), folder(tmp_path, "a"), keep_ungrouped=False)
+        plan(table(["a"], source="column"), folder(tmp_path, "a"), ungrouped="drop")
 
 
 # ---- order and shards

@@ -17,7 +17,7 @@ from torch.utils.dlpack import from_dlpack
 from pneumo_fast.errors import DatasetError, DeviceError
 from pneumo_fast.loading.augment import Draws, noise_field
 from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
-from pneumo_fast.loading.engines.ring import Position, Ring, Slot, nvtx_range, positions
+from pneumo_fast.loading.engines.ring import Position, Ring, Slot, make_slots, nvtx_range
 
 try:
     from nvidia.dali import fn, pipeline_def, types
@@ -44,14 +44,15 @@ class DaliEngine:
         self._lent: Batch | None = None
         self._held: deque[tuple[torch.cuda.Event, Batch]] = deque()
         shape = (feed.max_batch, 1, *feed.reader.shape)
-        slots = [_make_slot(shape, feed.reader.dtype, feed.device) for _ in range(DALI_DEPTH + READ_AHEAD + 1)]
+        dtype = torch.float16 if feed.reader.dtype == np.float16 else torch.uint8
+        slots = make_slots(DALI_DEPTH + READ_AHEAD + 1, shape, dtype, pinned=feed.device.type == "cuda")
         self._ring = Ring(slots, self._fill, feed.threads)
         self._pipeline = _pipeline(feed, self._source)
 
     def begin(self, epoch: int, first: int, stop: int) -> None:
         """See :class:`pneumo_fast.loading.engines.base.Engine`."""
         self._failure, self._stopped = None, False
-        self._ring.begin(positions(epoch, first, stop))
+        self._ring.begin(epoch, first, stop)
 
     def next(self) -> Batch:
         """See :class:`~pneumo_fast.loading.engines.base.Engine`; gives the slot back while DALI works."""
@@ -122,15 +123,6 @@ class DaliEngine:
             raise StopIteration from None
         self._in_dali.append(slot)
         return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows], *slot.arguments
-
-
-def _make_slot(shape: tuple[int, ...], dtype: np.dtype[Any], device: torch.device) -> Slot:
-    torch_dtype = torch.float16 if dtype == np.float16 else torch.uint8
-    pinned = device.type == "cuda"
-    return Slot(
-        images=torch.empty(shape, dtype=torch_dtype, device="cpu", pin_memory=pinned),
-        labels=torch.empty(shape[0], dtype=torch.float32, device="cpu", pin_memory=pinned),
-    )
 
 
 def _pipeline(feed: Feed, source: Any) -> Any:

@@ -15,13 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from pneumo_fast.dataset.npy import HALF_FACTOR, HALF_SHIFT, Images
-from pneumo_fast.loading.augment import Draws, apply, noise_field
+from pneumo_fast.loading.augment import Draws, Floats, apply, noise_field
 from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
-from pneumo_fast.loading.engines.ring import Position, Ring, Slot, positions
+from pneumo_fast.loading.engines.ring import Position, Ring, Slot, make_slots
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
-
-Floats = NDArray[np.float32]
 
 
 class Normalizer:
@@ -111,11 +109,6 @@ def _byte_by_numpy(levels: NDArray[np.uint8], out: Floats, shift: np.float32, fa
 GROUP = 16  # images augmented together on a CPU: few enough to stay in its cache
 
 
-def _floats(shape: tuple[int, ...]) -> torch.Tensor:
-    """Memory of this machine, whatever PyTorch's defaults are."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu")
-
-
 class FusedEngine:
     """Reads, casts and normalizes each image into the very memory that PyTorch sees; for CPUs."""
 
@@ -125,13 +118,12 @@ class FusedEngine:
         self._normalizer = Normalizer(feed.reader.dtype, mean * feed.scale, std * feed.scale)
         self._noise = torch.tensor(noise_field(feed.reader.shape[0])) if feed.augmentation else torch.empty(0)
         shape = (feed.max_batch, 1, *feed.reader.shape)
-        slots = [Slot(images=_floats(shape), labels=_floats(shape[:1])) for _ in range(READ_AHEAD + 1)]
-        self._ring = Ring(slots, self._fill, feed.threads)
+        self._ring = Ring(make_slots(READ_AHEAD + 1, shape, torch.float32), self._fill, feed.threads)
         self._lent: Slot | None = None
 
     def begin(self, epoch: int, first: int, stop: int) -> None:
         """See :class:`Engine`."""
-        self._ring.begin(positions(epoch, first, stop))
+        self._ring.begin(epoch, first, stop)
 
     def next(self) -> Batch:
         """See :class:`Engine`."""

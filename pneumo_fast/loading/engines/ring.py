@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -36,32 +36,37 @@ class Slot:
     """Passed on the device once the batch that came from here has left this memory."""
 
 
+def make_slots(count: int, shape: tuple[int, ...], dtype: torch.dtype, *, pinned: bool = False) -> list[Slot]:
+    """Slots for images of this shape, (max_batch, 1, size, size), in this machine's memory."""
+
+    def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=pinned)  # whatever PyTorch's defaults are
+
+    return [Slot(images=empty(shape, dtype), labels=empty(shape[:1], torch.float32)) for _ in range(count)]
+
+
 Position = tuple[int, int]
 """Epoch and batch."""
-Fill = Callable[[Slot, Position], None]
-"""Puts a batch into a slot; called from several threads at once."""
-
-
-def positions(epoch: int, first: int, stop: int) -> Iterator[Position]:
-    """Batch after batch, epoch after epoch without end: each epoch's up to ``stop``, the first one's from ``first``."""
-    for later in itertools.count(epoch):
-        for batch in range(first if later == epoch else 0, stop):
-            yield later, batch
 
 
 class Ring:
-    """Fills slots ahead of the consumer; at most as many batches as there are slots are in memory."""
+    """Fills slots ahead of the consumer; at most as many batches as there are slots are in memory.
 
-    def __init__(self, slots: Sequence[Slot], fill: Fill, threads: int) -> None:
-        self._slots = list(slots)
+    ``fill`` puts a batch into a slot; it is called from several threads at once.
+    """
+
+    def __init__(self, slots: list[Slot], fill: Callable[[Slot, Position], None], threads: int) -> None:
+        self._slots = slots
         self._fill = fill
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pneumo-fast-read")
         self._todo: Iterator[Position] = iter(())
         self._filling: deque[tuple[Slot, Future[None]]] = deque()
 
-    def begin(self, todo: Iterator[Position]) -> None:
-        """Start to fill all slots with the first of these batches."""
-        self._todo = todo
+    def begin(self, epoch: int, first: int, stop: int) -> None:
+        """Start to fill all slots: with each epoch's batches up to ``stop``, the first one's from ``first``."""
+        self._todo = (
+            (later, batch) for later in itertools.count(epoch) for batch in range(first if later == epoch else 0, stop)
+        )
         for slot in self._slots:
             self.give_back(slot)
 
