@@ -44,6 +44,12 @@ class Estimate:
     high: float | None = None
     """Upper end."""
 
+    @property
+    def complement(self) -> Estimate:
+        """That of 1 minus the figure."""
+        value, low, high = (None if end is None else 1 - end for end in (self.value, self.high, self.low))
+        return Estimate(value=value, low=low, high=high)
+
 
 def estimate(value: float, interval: Interval | None) -> Estimate:
     """Put a figure and its interval together; a figure that is no number has neither."""
