@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pneumo_fast.drawing.style import GREY, INK, SKY, box_outline, short_id, to_png
 
-HEAT: Final = "inferno"
 STRONGEST: Final = 0.65  # opacity of the map's highest place
 SIDE_IN: Final = 1.9
 
@@ -48,13 +46,9 @@ def draw_overlay(
         axes.set_axis_off()
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         if shown is not None:
-            axes.imshow(shown, cmap=HEAT, vmin=0, vmax=1, alpha=STRONGEST * shown)
-        _outline(axes, boxes, len(image))
+            axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=STRONGEST * shown)
+        for corners in boxes:
+            # imshow has pixel centres at whole numbers, so the image begins at -0.5
+            axes.add_patch(box_outline(corners - 0.5, SKY, width=1.3, halo=2.6))  # apart from the heat's colours
+        axes.set(xlim=(-0.5, len(image) - 0.5), ylim=(len(image) - 0.5, -0.5))
     return to_png(figure)
-
-
-def _outline(axes: Axes, boxes: tuple[NDArray[np.float64], ...], size: int) -> None:
-    for corners in boxes:
-        # imshow has pixel centres at whole numbers, so the image begins at -0.5
-        axes.add_patch(box_outline(corners - 0.5, SKY, width=1.3, halo=2.6))  # apart from the heat's colours
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))

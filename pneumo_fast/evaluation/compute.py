@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pneumo_fast.evaluation.notes import calibration_notes, rank_notes, threshold_notes, tradeoffs
+from pneumo_fast.evaluation.notes import tradeoffs
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.metrics.calibration import judge_probability
@@ -101,9 +101,3 @@ def _decision_curve(part: Sample, operating: Operating | None) -> DecisionCurve:
         model=tuple(model),
         treat_all=tuple(treat_all),
     )
-
-
-def notes(figures: Figures, sample: Sample, operating: Operating | None) -> tuple[str, ...]:
-    """Which figures have no value, and why."""
-    found = (*rank_notes(sample, figures.ranking), *threshold_notes(figures.thresholds))
-    return found if operating is None else (*found, *calibration_notes(operating.calibration))

@@ -44,7 +44,6 @@ class Predictions:
     """What the model said about each image of a split, in storage order."""
 
     image_ids: tuple[str, ...]
-    """Ids as the dataset's index has them."""
     labels: Labels
     """int64, shape (n,): 0 or 1."""
     logits: Logits
@@ -64,15 +63,11 @@ class Intervals:
     """How the intervals were computed."""
 
     level: float = LEVEL
-    """Confidence level."""
     unit: str
     """What is drawn: ``patient``, or ``image`` where no patient is known."""
     method: str = "percentile bootstrap; Wilson score for shares of 0 and 1"
-    """How, in words."""
     resamples: int
-    """Of the bootstrap."""
     seed: int
-    """Of the bootstrap."""
     groups: int | None
     """Groups (patients) in the split; None where no image's is known."""
     images_without_group: int
@@ -84,9 +79,7 @@ class MetricsFile(Figures):
     """Content of ``metrics.json``; ``docs/metrics.md`` lists the keys."""
 
     created_by: str
-    """Name and version of the program."""
     split: str
-    """``train``, ``val`` or ``test``."""
     selected_on_this_data: bool | None
     """As in :class:`Evaluation`."""
     shared_patients: int | None = None
@@ -94,12 +87,10 @@ class MetricsFile(Figures):
     shared_images: int | None = None
     """The same for images."""
     notes: tuple[str, ...]
-    """What a reader has to know beside the figures, one sentence each."""
     intervals: Intervals
     run: RunIdentity
     dataset: DatasetIdentity
     device: str
-    """Where the model ran."""
     options: EvaluateConfig | None = None
     """The options of ``evaluate``; None in a file of an earlier release."""
 
@@ -119,27 +110,19 @@ class Evaluation:
     folder: Path
     """Where the files are."""
     split: str
-    """``train``, ``val`` or ``test``."""
     selected_on_this_data: bool | None
     """Whether the checkpoint was chosen by these very images; None on another dataset, where it cannot be known."""
     figures: Figures
-    """All figures."""
     predictions: Predictions
-    """What they come from."""
     intervals: Intervals
-    """What the intervals count as independent."""
     overlap: Overlap | None
     """What another dataset shares with training; None for the run's own."""
     notes: tuple[str, ...]
     """What a reader has to know beside the figures, one sentence each."""
     run: RunIdentity
-    """The checkpoint."""
     dataset: DatasetIdentity
-    """The images."""
     device: str
-    """Where the model ran."""
     options: EvaluateConfig
-    """What was asked for."""
 
 
 def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Intervals:

@@ -63,16 +63,14 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
 
 
 def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Explanation:
-    judged, rows = maps.judged, maps.rows
+    judged, rows, size = maps.judged, maps.rows, maps.judged.dataset.size
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
-    inferred = part_of_whole(on_progress, 0, len(rows) + len(boxed))
-    probabilities = sigmoid(infer(judged, config.split, config.batch_size, inferred))
+    steps = len(rows) + len(boxed)
+    inferred = infer(judged, config.split, config.batch_size, part_of_whole(on_progress, 0, steps))
+    probabilities = sigmoid(inferred)
     chosen = _choose(rows, probabilities, config)
-    groups = group_numbers(rows["group"])
-    size = judged.dataset.size
-    looked = part_of_whole(on_progress, len(rows), len(rows) + len(boxed))
-    peaks, energies = _look(maps, boxed, boxes, size, looked)
+    peaks, energies = _look(maps, boxed, boxes, size, part_of_whole(on_progress, len(rows), steps))
     randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / EXPLAIN
     with writing(folder):
@@ -81,8 +79,9 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
         figures = None
         if len(boxed):
+            groups = group_numbers(rows["group"])[boxed]
             figures = judge_boxes(
-                peaks, energies, [boxes[row] for row in boxed.tolist()], size, groups[boxed],
+                peaks, energies, [boxes[row] for row in boxed.tolist()], size, groups,
                 resamples=config.resamples, seed=config.seed,
             )  # fmt: skip
         explanation = Explanation(
