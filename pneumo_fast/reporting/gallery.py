@@ -22,10 +22,9 @@ BUDGET_BYTES: Final = 3_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A heat map, as it comes into the page."""
+    """A heat map, as it comes into the page, and what ``explain.json`` says of it."""
 
     entry: Drawn
-    """What ``explain.json`` says of it."""
     jpeg: bytes
     width: int
     height: int

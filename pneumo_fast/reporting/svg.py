@@ -32,7 +32,6 @@ class Frame:
     x: tuple[float, float] = (0.0, 1.0)
     """What the left and the right edge of the plot stand for."""
     y: tuple[float, float] = (0.0, 1.0)
-    """What the lower and the upper edge stand for."""
     height: float = 340.0
     """Of the whole drawing."""
     left: float = 46.0
