@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,22 +187,16 @@ def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> 
     A logit has the nine digits that bring back its float32; a probability has those of its float64, so that the
     classes follow from the file.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = ["image_id", "label", "logit", "probability", "calibrated_probability", "part"]
-    table.writerow([*names, *(f"class_at_{t}" for t in thresholds)])
-    n = len(predictions.labels)
-    columns = [
-        predictions.image_ids,
-        predictions.labels.tolist(),
-        [f"{logit:.9g}" for logit in predictions.logits.tolist()],
-        predictions.probabilities.tolist(),
-        [""] * n if predictions.calibrated is None else predictions.calibrated.tolist(),
-        ["report" if reported else "choose" for reported in predictions.reported],
-        *(call_positive(predictions.probabilities, t).astype(int).tolist() for t in thresholds),
-    ]
-    table.writerows(zip(*columns, strict=True))
-    return text.getvalue()
+    table = {
+        "image_id": predictions.image_ids,
+        "label": predictions.labels,
+        "logit": [f"{logit:.9g}" for logit in predictions.logits.tolist()],
+        "probability": predictions.probabilities,
+        "calibrated_probability": "" if predictions.calibrated is None else predictions.calibrated,
+        "part": np.where(predictions.reported, "report", "choose"),
+        **{f"class_at_{t}": call_positive(predictions.probabilities, t).astype(int) for t in thresholds},
+    }
+    return pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
 
 
 def clear(folder: Path) -> None:

@@ -6,8 +6,9 @@ The logit is that of the positive class for every image, whatever it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -104,14 +105,11 @@ def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[i
     """
     sizes: dict[str, tuple[int, int]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def look(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                sizes[name] = output.shape[2], output.shape[3]
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            sizes[name] = output.shape[2], output.shape[3]
 
-        return look
-
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
             model(images_nchw[:1])

@@ -24,7 +24,6 @@ ROWS: Final = (
     catalogue.ACCURACY, catalogue.F1, catalogue.MCC, catalogue.NET_BENEFIT,
 )  # fmt: skip
 """Rows of the tables of thresholds, in their order."""
-ALL_IMAGES: Final = "All images, uncalibrated"
 LIMITS: Final = (
     "The labels are those of the label table. Where they are wrong, so are the metrics.",
     (
@@ -173,7 +172,7 @@ class View:
     @property
     def all_qualities(self) -> dict[str, Quality]:
         """Those, and where they are of a part of the images, that of all."""
-        whole = {} if self.metrics.calibration is None else {ALL_IMAGES: self.metrics.probability}
+        whole = {} if self.metrics.calibration is None else {"All images, uncalibrated": self.metrics.probability}
         return self.qualities | whole
 
     @property
