@@ -16,9 +16,6 @@ from torch import nn
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.explanation.options import Method
 
-COARSEST = 4
-"""Places along each side of a map that is looked at unasked."""
-
 
 def class_maps(
     model: nn.Module, layer: str, images_nchw: torch.Tensor, method: Method
@@ -120,8 +117,8 @@ def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[i
 
 
 def default_layer(sizes: dict[str, tuple[int, int]]) -> str:
-    """The last layer whose map is not too coarse to point anywhere; the last of all where every map is."""
-    return [name for name, size in sizes.items() if min(size) >= COARSEST or max(sizes.values()) == size][-1]
+    """The last layer with a map of 4 x 4 or more, to point anywhere; the last of all where every map is coarser."""
+    return [name for name, size in sizes.items() if min(size) >= 4 or max(sizes.values()) == size][-1]
 
 
 def enlarge(maps: torch.Tensor, size: int) -> torch.Tensor:

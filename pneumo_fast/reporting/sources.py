@@ -208,14 +208,9 @@ def _scored(run: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored | 
 def _agrees(scored: Scored, metrics: MetricsFile) -> bool:
     """Whether predictions give the counts that the metrics have."""
     ill = scored.labels == 1
-    if (len(ill), int(ill.sum())) != (metrics.n, metrics.positives):
-        return False
-    for entry in metrics.thresholds:
-        called = call_positive(scored.probabilities, entry.threshold or 0.0)
-        found = int((called & ill).sum())
-        if (found, int(called.sum()) - found) != (entry.confusion.tp, entry.confusion.fp):
-            return False
-    return True
+    calls = [call_positive(scored.probabilities, entry.threshold or 0.0) for entry in metrics.thresholds]
+    found = [(len(ill), int(ill.sum())), *((int((called & ill).sum()), int((called & ~ill).sum())) for called in calls)]
+    return found == [(metrics.n, metrics.positives), *((e.confusion.tp, e.confusion.fp) for e in metrics.thresholds)]
 
 
 def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
