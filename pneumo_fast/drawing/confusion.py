@@ -15,7 +15,6 @@ from pneumo_fast.metrics.catalogue import ACCURACY, FN, FP, TN, TP
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
 
-COLUMNS: Final = 3  # confusion matrices side by side
 CELLS: Final = ((TN, FP), (FN, TP))
 
 
@@ -30,7 +29,7 @@ def draw_confusion(metrics: Figures, split: str) -> bytes:
         A PNG file.
     """
     results = (*metrics.thresholds, metrics.always_negative)
-    columns = min(len(results), COLUMNS)
+    columns = min(len(results), 3)
     rows = math.ceil(len(results) / columns)
     figure = new_figure(3.4 * columns + 0.4, 3.7 * rows + 0.5)
     figure.suptitle(f"Confusion matrices  ·  {images_judged(metrics, split)}", fontsize=13, color=INK)

@@ -75,14 +75,11 @@ def draw_contact_sheet(strips: Sequence[Strip], headings: Sequence[str], title: 
     for place, strip in enumerate(strips):
         row, column = divmod(place, side_by_side)
         x, y = gutter + column * (strip_width + gutter), top + row * (1 + above) + above
-        _strip_title(axes, x, y - 0.035, strip)
+        words = f"label {strip.label}  ·  {short_id(strip.image_id)}"
+        axes.text(x, y - 0.035, words, fontsize=9, color=INK, parse_math=False)
         for number, panel in enumerate(strip.panels):
             _image_panel(axes, x + number * (1 + gap), y, panel)
     return to_png(figure)
-
-
-def _strip_title(axes: Axes, x: float, y: float, strip: Strip) -> None:
-    axes.text(x, y, f"label {strip.label}  ·  {short_id(strip.image_id)}", fontsize=9, color=INK, parse_math=False)
 
 
 def _image_panel(axes: Axes, x: float, y: float, panel: Panel) -> None:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pneumo_fast.drawing.style import GREY, INK, SKY, box_outline, short_id, to_png
-
-HEAT: Final = "inferno"
-STRONGEST: Final = 0.65  # opacity of the map's highest place
-SIDE_IN: Final = 1.9
 
 
 def draw_overlay(
@@ -39,7 +32,7 @@ def draw_overlay(
     bytes
         A PNG file.
     """
-    figure = Figure(figsize=(2 * SIDE_IN + 0.2, SIDE_IN + 0.45), dpi=150, facecolor="white")
+    figure = Figure(figsize=(4, 2.35), dpi=150, facecolor="white")
     scale = float(heat.max()) or 1.0
     figure.text(0.02, 0.93, title, fontsize=8.5, color=INK, va="center", weight="bold")
     figure.text(0.02, 0.855, short_id(image_id), fontsize=7, color=GREY, va="center", parse_math=False)
@@ -48,13 +41,9 @@ def draw_overlay(
         axes.set_axis_off()
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         if shown is not None:
-            axes.imshow(shown, cmap=HEAT, vmin=0, vmax=1, alpha=STRONGEST * shown)
-        _outline(axes, boxes, len(image))
+            axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * shown)
+        for corners in boxes:
+            # imshow has pixel centres at whole numbers, so the image begins at -0.5
+            axes.add_patch(box_outline(corners - 0.5, SKY, width=1.3, halo=2.6))  # apart from the heat's colours
+        axes.set(xlim=(-0.5, len(image) - 0.5), ylim=(len(image) - 0.5, -0.5))
     return to_png(figure)
-
-
-def _outline(axes: Axes, boxes: tuple[NDArray[np.float64], ...], size: int) -> None:
-    for corners in boxes:
-        # imshow has pixel centres at whole numbers, so the image begins at -0.5
-        axes.add_patch(box_outline(corners - 0.5, SKY, width=1.3, halo=2.6))  # apart from the heat's colours
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))

@@ -13,10 +13,7 @@ from pneumo_fast.run.checkpoint import EpochRecord
 
 Line = tuple[str, str, str, str]
 """Key of the history, label, colour, line style."""
-LOSSES: tuple[Line, ...] = (
-    ("train_loss", "training", BLUE, "--"),
-    ("val_loss", "validation", VERMILION, "-"),
-)
+LOSSES: tuple[Line, ...] = (("train_loss", "training", BLUE, "--"), ("val_loss", "validation", VERMILION, "-"))
 FIGURES: tuple[Line, ...] = tuple(
     (f"val_{name}", MONITORED[name].label, colour, style)
     for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREY, ":"))

@@ -14,18 +14,10 @@ from numpy.typing import NDArray
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.files import write_atomic
+from pneumo_fast.metrics import intervals
 from pneumo_fast.metrics.catalogue import BRIER, RANKING, SENSITIVITY, SPECIFICITY
-from pneumo_fast.metrics.intervals import (
-    Bootstrap,
-    Estimate,
-    Groups,
-    Labels,
-    Logits,
-    Values,
-    estimate,
-    percentile_interval,
-)
-from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
+from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Groups, Labels, Logits, Values
+from pneumo_fast.metrics.scored import Scores, call_positive
 from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
@@ -50,7 +42,6 @@ class Comparison:
     a: str
     """Name of the first run's folder."""
     b: str
-    """Name of the second's."""
     n: int
     """Images."""
     differences: tuple[Difference, ...]
@@ -112,13 +103,11 @@ def _check_same(a: Evaluation, b: Evaluation) -> None:
 
 def _ranking(a: Evaluation, b: Evaluation, bootstrap: Bootstrap) -> list[Difference]:
     one, other = a.figures.ranking, b.figures.ranking
-    pairs = {metric.label: (getattr(one, metric.key), getattr(other, metric.key)) for metric in RANKING}
     labels, groups = a.predictions.labels, a.predictions.groups
     again = [bootstrap.ranked(labels, e.predictions.logits, groups, ()) for e in (a, b)]
-    replicates = (again[1] - again[0]).T
     return [
-        _difference(name, first.value, second.value, values)
-        for (name, (first, second)), values in zip(pairs.items(), replicates, strict=True)
+        _difference(metric.label, getattr(one, metric.key).value, getattr(other, metric.key).value, values)
+        for metric, values in zip(RANKING, (again[1] - again[0]).T, strict=True)
     ]
 
 
@@ -138,22 +127,17 @@ def _means(a: Evaluation, b: Evaluation, labels: Labels, groups: Groups, bootstr
         ]
     for name, whole, one, other in rows:
         first, second = (float(v[whole].mean()) if whole.any() else None for v in (one, other))
-        found.append(_difference(name, first, second, _resampled(whole, one, other, groups, bootstrap)))
+        sums = bootstrap.sums(groups, np.stack([whole, whole * (other - one)], axis=1).astype(np.float64))
+        with np.errstate(invalid="ignore"):
+            found.append(_difference(name, first, second, sums[:, 1] / sums[:, 0]))
     return found
-
-
-def _resampled(
-    whole: NDArray[np.bool_], one: Probabilities, other: Probabilities, groups: Groups, bootstrap: Bootstrap
-) -> Values:
-    sums = bootstrap.sums(groups, np.stack([whole, whole * (other - one)], axis=1).astype(np.float64))
-    with np.errstate(invalid="ignore"):
-        values: Values = sums[:, 1] / sums[:, 0]
-    return values
 
 
 def _difference(name: str, a: float | None, b: float | None, replicates: Values) -> Difference:
     apart = math.nan if a is None or b is None else b - a
-    return Difference(name=name, a=a, b=b, difference=estimate(apart, percentile_interval(replicates)))
+    return Difference(
+        name=name, a=a, b=b, difference=intervals.estimate(apart, intervals.percentile_interval(replicates))
+    )
 
 
 def delong_test(labels: Labels, a: Scores, b: Scores) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pneumo_fast.evaluation.notes import calibration_notes, rank_notes, threshold_notes, tradeoffs
+from pneumo_fast.evaluation.notes import tradeoffs
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.metrics.calibration import judge_probability
@@ -50,6 +50,16 @@ def judge(
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
     fixed = tuple(at_threshold(sample, t, bootstrap, prevalence=config.prevalence) for t in config.thresholds)
     part = sample if reported is None else sample.take(reported)
+    judged, parts, calibration = sample, None, None
+    if operating is not None:
+        judged = Sample(labels=part.labels, logits=operating.calibration.apply(part.logits), groups=part.groups)
+        parts = Parts(chosen_on=operating.chosen_on, reported_on=reported_on, n=part.n, positives=part.positives)
+        calibration = Calibrated(
+            temperature=operating.calibration.temperature,
+            log_pos_weight=operating.calibration.log_pos_weight,
+            before=judge_probability(part, bootstrap),
+            after=judge_probability(judged, bootstrap),
+        )
     return Figures(
         n=sample.n,
         positives=sample.positives,
@@ -60,50 +70,26 @@ def judge(
         thresholds=fixed,
         always_negative=always_negative(sample, bootstrap),
         view_only=None if train is None else judge_view(sample, rows, train, bootstrap),
-        parts=None if operating is None else _parts(operating, part, reported_on),
-        calibration=None if operating is None else _calibrated(operating, part, bootstrap),
+        parts=parts,
+        calibration=calibration,
         chosen_thresholds=tuple(
             at_threshold(part, chosen.threshold, bootstrap, name=chosen.name, prevalence=config.prevalence)
             for chosen in (operating.thresholds if operating else ())
         ),
-        decision_curve=_decision_curve(sample if operating is None else part, operating),
+        decision_curve=_decision_curve(judged, "plain" if operating is None else "calibrated"),
         prevalence_stated=config.prevalence,
         subgroups=judge_subgroups(sample, rows, config.thresholds[0], bootstrap),
         tradeoffs=tradeoffs(fixed),
     )
 
 
-def _parts(operating: Operating, part: Sample, reported_on: str) -> Parts:
-    return Parts(chosen_on=operating.chosen_on, reported_on=reported_on, n=part.n, positives=part.positives)
-
-
-def _recalibrated(operating: Operating, part: Sample) -> Sample:
-    return Sample(labels=part.labels, logits=operating.calibration.apply(part.logits), groups=part.groups)
-
-
-def _calibrated(operating: Operating, part: Sample, bootstrap: Bootstrap) -> Calibrated:
-    return Calibrated(
-        temperature=operating.calibration.temperature,
-        log_pos_weight=operating.calibration.log_pos_weight,
-        before=judge_probability(part, bootstrap),
-        after=judge_probability(_recalibrated(operating, part), bootstrap),
-    )
-
-
-def _decision_curve(part: Sample, operating: Operating | None) -> DecisionCurve:
-    judged = part if operating is None else _recalibrated(operating, part)
+def _decision_curve(judged: Sample, scale: str) -> DecisionCurve:
     model, treat_all = net_benefits(judged, CURVE)
     return DecisionCurve(
-        scale="plain" if operating is None else "calibrated",
-        n=part.n,
-        prevalence=part.positives / part.n,
+        scale=scale,
+        n=judged.n,
+        prevalence=judged.positives / judged.n,
         threshold=CURVE,
         model=tuple(model),
         treat_all=tuple(treat_all),
     )
-
-
-def notes(figures: Figures, sample: Sample, operating: Operating | None) -> tuple[str, ...]:
-    """Which figures have no value, and why."""
-    found = (*rank_notes(sample, figures.ranking), *threshold_notes(figures.thresholds))
-    return found if operating is None else (*found, *calibration_notes(operating.calibration))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo_fast.dataset.leaks import Overlap, overlap_with_training
+from pneumo_fast.dataset.leaks import overlap_with_training
 from pneumo_fast.evaluation import operating_points as points
-from pneumo_fast.evaluation.compute import judge, notes
+from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
-from pneumo_fast.evaluation.notes import interval_note, origin_note
+from pneumo_fast.evaluation.notes import calibration_notes, interval_note, origin_note, rank_notes, threshold_notes
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, clear, describe_intervals, write
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
-from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.run.layout import EVAL
 from pneumo_fast.vocabulary import counted
@@ -46,23 +45,31 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         If the device is not there.
     """
     judged = open_run(config.run, config.dataset, config.device)
-    judged.dataset.rows(config.split)
+    rows = judged.dataset.rows(config.split)
     clear(config.run / EVAL)  # from here on, files of an older checkpoint would pass for this one's
     sample = _sample(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, sample, config)
-    rows = judged.dataset.rows(config.split)
     train = judged.dataset.rows("train") if judged.trained_on else None
     figures = judge(sample, rows, config, operating, reported, reported_on, train)
+    intervals = describe_intervals(rows["group"], config.resamples, config.seed)
     overlap = None if judged.trained_on else overlap_with_training(named_datasets(config.run), judged.dataset, rows)
+    notes = (
+        origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on),
+        *([overlap.note] if overlap else []),
+        interval_note(intervals.groups, intervals.images_without_group, sample.n),
+        *rank_notes(sample, figures.ranking),
+        *threshold_notes(figures.thresholds),
+        *(calibration_notes(operating.calibration) if operating else ()),
+    )
     evaluation = Evaluation(
         folder=config.run / EVAL,
         split=config.split,
         selected_on_this_data=config.split == "val" if judged.trained_on else None,
         figures=figures,
         predictions=_predictions(rows["image_id"].tolist(), sample, operating, reported),
-        intervals=describe_intervals(rows["group"], config.resamples, config.seed),
+        intervals=intervals,
         overlap=overlap,
-        notes=_notes(judged, config, figures, sample, operating, overlap),
+        notes=notes,
         run=judged.run_identity,
         dataset=judged.dataset_identity,
         device=str(judged.device),
@@ -115,23 +122,4 @@ def _predictions(
         calibrated=None if operating is None else sigmoid(operating.calibration.apply(sample.logits)),
         reported=np.ones(sample.n, bool) if reported is None else reported,
         groups=sample.groups,
-    )
-
-
-def _notes(
-    judged: Judged,
-    config: EvaluateConfig,
-    figures: Figures,
-    sample: Sample,
-    operating: Operating | None,
-    overlap: Overlap | None,
-) -> tuple[str, ...]:
-    rows = judged.dataset.rows(config.split)
-    without = int((rows["group"] == "").sum())
-    patients = None if without == len(rows) else rows["group"][rows["group"] != ""].nunique()
-    return (
-        origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on),
-        *([overlap.note] if overlap else []),
-        interval_note(patients, without, len(rows)),
-        *notes(figures, sample, operating),
     )

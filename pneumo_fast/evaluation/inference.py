@@ -37,15 +37,14 @@ class RunIdentity:
     checkpoint: str
     """File name of the checkpoint in it."""
     sha256: str
-    """Checksum of the checkpoint, in hexadecimal."""
+    """In hexadecimal."""
     arch: str
     """Name of the torchvision classifier."""
     epoch: int
     """Finished epochs at the checkpoint."""
     mean: float
-    """Mean that the images were normalized with, in [0, 1]."""
+    """What the images were normalized with, in [0, 1], as ``std``."""
     std: float
-    """Standard deviation that the images were normalized with, in [0, 1]."""
     dataset_identity: str
     """Identity of the dataset that the run was trained on."""
 
@@ -81,13 +80,6 @@ class Judged:
         """Whether it is the dataset that the run was trained on."""
         return self.dataset_identity.trained_on
 
-    def load(self, split: str, batch_size: int) -> Loader:
-        """Batches of a split in storage order, normalized as the run's images were; to be closed."""
-        normalization = self.checkpoint.mean, self.checkpoint.std
-        return Loader(
-            self.dataset, split, LoadConfig(batch_size=batch_size), device=self.device, normalization=normalization
-        )
-
 
 def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     """Open a run's best checkpoint and a dataset, by default the run's own.
@@ -102,7 +94,10 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
         If the device is not there.
     """
     checkpoint = load_trained(run / BEST)
-    opened = _fold_of(checkpoint, open_datasets(_own_datasets(run) if dataset is None else [dataset]))
+    paths = named_datasets(run) if dataset is None else [dataset]
+    if dataset is None and (missing := [path for path in paths if not path.is_dir()]):
+        raise RunError(f"run {run} was trained on {missing[0]}, which is not there: say where with --dataset")
+    opened = _fold_of(checkpoint, open_datasets(paths))
     place = resolve_device(device)
     return Judged(
         run=run,
@@ -110,7 +105,16 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
         dataset=opened,
         model=_load_model(checkpoint, opened, run).to(place),
         device=place,
-        run_identity=_run_identity(run, checkpoint),
+        run_identity=RunIdentity(
+            path=path_text(run),
+            checkpoint=BEST,
+            sha256=hashlib.sha256((run / BEST).read_bytes()).hexdigest(),
+            arch=checkpoint.arch,
+            epoch=checkpoint.epoch,
+            mean=checkpoint.mean,
+            std=checkpoint.std,
+            dataset_identity=checkpoint.dataset_identity,
+        ),
         dataset_identity=DatasetIdentity(
             path=path_text(opened.path),
             identity=opened.identity,
@@ -133,14 +137,6 @@ def named_datasets(run: Path) -> list[Path]:
         raise RunError(f"run {run} does not say which dataset it was trained on: give --dataset") from error
 
 
-def _own_datasets(run: Path) -> list[Path]:
-    paths = named_datasets(run)
-    for path in paths:
-        if not path.is_dir():
-            raise RunError(f"run {run} was trained on {path}, which is not there: say where with --dataset")
-    return paths
-
-
 def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     """Logits of a split, float32, shape (n,), in storage order.
 
@@ -153,8 +149,10 @@ def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) 
     logits = torch.empty(len(rows), dtype=torch.float32, device=judged.device)
     done = 0
     _log.info("evaluating %s on %d images of split %s", judged.run / BEST, len(rows), split)
+    options, normalization = LoadConfig(batch_size=batch_size), (judged.checkpoint.mean, judged.checkpoint.std)
     try:
-        with judged.load(split, batch_size) as loader, torch.inference_mode():
+        loader = Loader(judged.dataset, split, options, device=judged.device, normalization=normalization)
+        with loader, torch.inference_mode():
             for images, _ in loader.epoch(0):
                 logits[done : done + len(images)] = judged.model(images).squeeze(1)
                 done += len(images)
@@ -198,16 +196,3 @@ def _load_model(checkpoint: Trained, dataset: Dataset, run: Path) -> nn.Module:
             f"checkpoint {run / BEST} does not fit model {checkpoint.arch!r} ({reason}): train again"
         ) from error
     return model.eval()
-
-
-def _run_identity(run: Path, checkpoint: Trained) -> RunIdentity:
-    return RunIdentity(
-        path=path_text(run),
-        checkpoint=BEST,
-        sha256=hashlib.sha256((run / BEST).read_bytes()).hexdigest(),
-        arch=checkpoint.arch,
-        epoch=checkpoint.epoch,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        dataset_identity=checkpoint.dataset_identity,
-    )

@@ -35,13 +35,12 @@ class OfCheckpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operating(OfCheckpoint):
-    """A calibration and thresholds, and what they come from."""
+    """A calibration and thresholds on the plain probability, and what they come from."""
 
     chosen_on: str
     """The images, in words."""
     calibration: Calibration
     thresholds: tuple[Chosen, ...]
-    """On the plain probability."""
 
 
 def halve(rows: pd.DataFrame, seed: int) -> NDArray[np.bool_] | None:

@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +42,6 @@ class Predictions:
     """What the model said about each image of a split, in storage order."""
 
     image_ids: tuple[str, ...]
-    """Ids as the dataset's index has them."""
     labels: Labels
     """int64, shape (n,): 0 or 1."""
     logits: Logits
@@ -64,15 +61,11 @@ class Intervals:
     """How the intervals were computed."""
 
     level: float = LEVEL
-    """Confidence level."""
     unit: str
     """What is drawn: ``patient``, or ``image`` where no patient is known."""
     method: str = "percentile bootstrap; Wilson score for shares of 0 and 1"
-    """How, in words."""
     resamples: int
-    """Of the bootstrap."""
     seed: int
-    """Of the bootstrap."""
     groups: int | None
     """Groups (patients) in the split; None where no image's is known."""
     images_without_group: int
@@ -84,9 +77,7 @@ class MetricsFile(Figures):
     """Content of ``metrics.json``; ``docs/metrics.md`` lists the keys."""
 
     created_by: str
-    """Name and version of the program."""
     split: str
-    """``train``, ``val`` or ``test``."""
     selected_on_this_data: bool | None
     """As in :class:`Evaluation`."""
     shared_patients: int | None = None
@@ -94,12 +85,10 @@ class MetricsFile(Figures):
     shared_images: int | None = None
     """The same for images."""
     notes: tuple[str, ...]
-    """What a reader has to know beside the figures, one sentence each."""
     intervals: Intervals
     run: RunIdentity
     dataset: DatasetIdentity
     device: str
-    """Where the model ran."""
     options: EvaluateConfig | None = None
     """The options of ``evaluate``; None in a file of an earlier release."""
 
@@ -119,27 +108,19 @@ class Evaluation:
     folder: Path
     """Where the files are."""
     split: str
-    """``train``, ``val`` or ``test``."""
     selected_on_this_data: bool | None
     """Whether the checkpoint was chosen by these very images; None on another dataset, where it cannot be known."""
     figures: Figures
-    """All figures."""
     predictions: Predictions
-    """What they come from."""
     intervals: Intervals
-    """What the intervals count as independent."""
     overlap: Overlap | None
     """What another dataset shares with training; None for the run's own."""
     notes: tuple[str, ...]
     """What a reader has to know beside the figures, one sentence each."""
     run: RunIdentity
-    """The checkpoint."""
     dataset: DatasetIdentity
-    """The images."""
     device: str
-    """Where the model ran."""
     options: EvaluateConfig
-    """What was asked for."""
 
 
 def describe_intervals(groups: pd.Series[str], resamples: int, seed: int) -> Intervals:
@@ -206,22 +187,16 @@ def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> 
     A logit has the nine digits that bring back its float32; a probability has those of its float64, so that the
     classes follow from the file.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = ["image_id", "label", "logit", "probability", "calibrated_probability", "part"]
-    table.writerow([*names, *(f"class_at_{t}" for t in thresholds)])
-    n = len(predictions.labels)
-    columns = [
-        predictions.image_ids,
-        predictions.labels.tolist(),
-        [f"{logit:.9g}" for logit in predictions.logits.tolist()],
-        predictions.probabilities.tolist(),
-        [""] * n if predictions.calibrated is None else predictions.calibrated.tolist(),
-        ["report" if reported else "choose" for reported in predictions.reported],
-        *(call_positive(predictions.probabilities, t).astype(int).tolist() for t in thresholds),
-    ]
-    table.writerows(zip(*columns, strict=True))
-    return text.getvalue()
+    table = {
+        "image_id": predictions.image_ids,
+        "label": predictions.labels,
+        "logit": [f"{logit:.9g}" for logit in predictions.logits.tolist()],
+        "probability": predictions.probabilities,
+        "calibrated_probability": "" if predictions.calibrated is None else predictions.calibrated,
+        "part": np.where(predictions.reported, "report", "choose"),
+        **{f"class_at_{t}": call_positive(predictions.probabilities, t).astype(int) for t in thresholds},
+    }
+    return pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
 
 
 def clear(folder: Path) -> None:

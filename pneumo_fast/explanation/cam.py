@@ -6,17 +6,15 @@ The logit is that of the positive class for every image, whatever it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.explanation.options import Method
-
-COARSEST = 4
-"""Places along each side of a map that is looked at unasked."""
 
 
 def class_maps(
@@ -104,14 +102,11 @@ def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[i
     """
     sizes: dict[str, tuple[int, int]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def look(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                sizes[name] = output.shape[2], output.shape[3]
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            sizes[name] = output.shape[2], output.shape[3]
 
-        return look
-
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
             model(images_nchw[:1])
@@ -122,8 +117,8 @@ def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[i
 
 
 def default_layer(sizes: dict[str, tuple[int, int]]) -> str:
-    """The last layer whose map is not too coarse to point anywhere; the last of all where every map is."""
-    return [name for name, size in sizes.items() if min(size) >= COARSEST or max(sizes.values()) == size][-1]
+    """The last layer with a map of 4 x 4 or more, to point anywhere; the last of all where every map is coarser."""
+    return [name for name, size in sizes.items() if min(size) >= 4 or max(sizes.values()) == size][-1]
 
 
 def enlarge(maps: torch.Tensor, size: int) -> torch.Tensor:

@@ -66,13 +66,10 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     judged, rows = maps.judged, maps.rows
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
-    inferred = part_of_whole(on_progress, 0, len(rows) + len(boxed))
-    probabilities = sigmoid(infer(judged, config.split, config.batch_size, inferred))
+    steps = len(rows) + len(boxed)
+    probabilities = sigmoid(infer(judged, config.split, config.batch_size, part_of_whole(on_progress, 0, steps)))
     chosen = _choose(rows, probabilities, config)
-    groups = group_numbers(rows["group"])
-    size = judged.dataset.size
-    looked = part_of_whole(on_progress, len(rows), len(rows) + len(boxed))
-    peaks, energies = _look(maps, boxed, boxes, size, looked)
+    peaks, energies = _look(maps, boxed, boxes, part_of_whole(on_progress, len(rows), steps))
     randomised = _randomised(maps, boxed, boxes, config)
     folder = config.run / EXPLAIN
     with writing(folder):
@@ -81,8 +78,9 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
         figures = None
         if len(boxed):
+            groups = group_numbers(rows["group"])[boxed]
             figures = judge_boxes(
-                peaks, energies, [boxes[row] for row in boxed.tolist()], size, groups[boxed],
+                peaks, energies, [boxes[row] for row in boxed.tolist()], maps.size, groups,
                 resamples=config.resamples, seed=config.seed,
             )  # fmt: skip
         explanation = Explanation(
@@ -135,14 +133,14 @@ def _boxes(judged: Judged, rows: pd.DataFrame) -> dict[int, Corners]:
 
 
 def _look(
-    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], size: int, on_progress: OnProgress
+    maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], on_progress: OnProgress
 ) -> tuple[list[tuple[float, float] | None], list[float]]:
     """Where the map of each image with boxes is highest, and the share of it inside them."""
     peaks: list[tuple[float, float] | None] = []
     energies: list[float] = []
     for batch, found in maps(boxed):
         peaks += [peak(m) for m in found]
-        large = enlarge(torch.from_numpy(found), size).numpy()
+        large = enlarge(torch.from_numpy(found), maps.size).numpy()
         energies += [energy_share(m, boxes[row]) for row, m in zip(batch.tolist(), large, strict=True)]
         on_progress(len(peaks), len(boxed))
     return peaks, energies
@@ -157,11 +155,10 @@ def _draw(
 ) -> Iterator[Drawn]:
     """Draw the chosen images, one by one."""
     numbers = dict.fromkeys(KINDS, 0)
-    size = maps.judged.dataset.size
     for kind, row in chosen:
         numbers[kind] += 1
         ((_, (small,)),) = maps(np.array([row]))
-        large = enlarge(torch.from_numpy(small[None]), size).numpy()[0]
+        large = enlarge(torch.from_numpy(small[None]), maps.size).numpy()[0]
         image, own = maps.rows.iloc[row], boxes.get(row, ())
         drawn = Drawn(
             image_id=image["image_id"],
@@ -169,7 +166,7 @@ def _draw(
             probability=float(probabilities[row]),
             kind=kind,
             file=heat_map(kind, numbers[kind]),
-            hit=hit(peak(small), own, size) if own else None,
+            hit=hit(peak(small), own, maps.size) if own else None,
             energy_share=energy_share(large, own) if own else None,
         )
         title = f"{kind}  ·  label {drawn.label}  ·  probability {drawn.probability:.3f}"
@@ -180,14 +177,13 @@ def _draw(
 
 def _randomised(maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], config: ExplainConfig) -> Randomised:
     """Compare with a model of random weights, on images with boxes where there are any."""
-    size = maps.judged.dataset.size
     some = (boxed if len(boxed) else np.arange(len(maps.rows), dtype=np.int64))[:RANDOMISED_IMAGES]
     model = maps.random_model(some, config.seed)
     own = [m for _, batch in maps(some) for m in batch]
     other = [m for _, batch in maps(some, model) for m in batch]
     hits = None
     if len(boxed):
-        hits = [hit(peak(m), boxes[row], size) for row, m in zip(some.tolist(), other, strict=True)]
+        hits = [hit(peak(m), boxes[row], maps.size) for row, m in zip(some.tolist(), other, strict=True)]
     groups = group_numbers(maps.rows["group"])[some]
     return compare_with_random(own, other, hits, groups, resamples=config.resamples, seed=config.seed)
 

@@ -28,13 +28,12 @@ class Maps:
     """
 
     def __init__(self, judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> None:
-        self.judged, self.rows = judged, rows
+        self.judged, self.rows, self.size = judged, rows, judged.dataset.size
         self._method, self._batch_size = config.method, config.batch_size
         self._reader = ShardReader(judged.dataset, rows)
-        first = self.images(np.zeros(1, dtype=np.int64))
-        layers = map_layers(judged.model, self._normalized(first))
+        layers = map_layers(judged.model, self._normalized(np.zeros(1, dtype=np.int64)))
         if not layers:
-            raise ConfigError(f"images of {judged.dataset.size} pixels are too small for a map of {config.run}")
+            raise ConfigError(f"images of {self.size} pixels are too small for a map of {config.run}")
         if config.layer and config.layer not in layers:
             raise ConfigError(f"layer {config.layer!r} gives no map: use one of {', '.join(layers)}")
         self.layer = config.layer or default_layer(layers)
@@ -46,8 +45,7 @@ class Maps:
         """Maps (n, h, w) of some rows, as (rows, maps) for each batch; of another model of the same kind, perhaps."""
         for start in range(0, len(chosen), self._batch_size):
             batch = chosen[start : start + self._batch_size]
-            images = self._normalized(self.images(batch))
-            _, maps = class_maps(model or self.judged.model, self.layer, images, self._method)
+            _, maps = class_maps(model or self.judged.model, self.layer, self._normalized(batch), self._method)
             yield batch, maps.cpu().numpy()
 
     def close(self) -> None:
@@ -58,10 +56,9 @@ class Maps:
         """Images (n, size, size) of some rows, in [0, 1]."""
         return self._reader.read_unit(chosen)
 
-    def _normalized(self, images: NDArray[np.float32]) -> torch.Tensor:
-        checkpoint = self.judged.checkpoint
-        ready = (torch.from_numpy(images)[:, None] - checkpoint.mean) / checkpoint.std
-        return ready.to(self.judged.device)
+    def _normalized(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        images, checkpoint = torch.from_numpy(self.images(chosen))[:, None], self.judged.checkpoint
+        return ((images - checkpoint.mean) / checkpoint.std).to(self.judged.device)
 
     def random_model(self, chosen: NDArray[np.int64], seed: int) -> nn.Module:
         """The same network with new weights, whose BatchNorm statistics are those of some images."""
@@ -73,5 +70,5 @@ class Maps:
                 module.momentum = None  # so that one pass over the images sets them
         several = chosen if len(chosen) > 1 else np.repeat(chosen, 2)  # BatchNorm learns nothing from a single value
         with torch.no_grad():
-            model.train()(self._normalized(self.images(several)))
+            model.train()(self._normalized(several))
         return model.eval()

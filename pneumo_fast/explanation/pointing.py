@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +95,8 @@ def judge_boxes(
     groups : ndarray of int64, shape (n,)
         Number of each image's patient.
     """
+    mean = partial(mean_estimate, groups=groups, resamples=resamples, seed=seed)
     areas = [float(mask(b, size).mean()) for b in boxes]
-
-    def mean(values: Sequence[float]) -> Estimate:
-        array = np.array(values, dtype=np.float64)
-        return estimate(float(array.mean()), mean_interval(array, groups, resamples=resamples, seed=seed))
-
     return BoxFigures(
         images=len(boxes),
         hit_rate=mean([float(hit(p, b, size)) for p, b in zip(peaks, boxes, strict=True)]),
@@ -108,6 +105,14 @@ def judge_boxes(
         energy_share=mean(energies),
         box_area_share=mean(areas),
     )
+
+
+def mean_estimate(values: Sequence[float], groups: Groups, *, resamples: int, seed: int) -> Estimate:
+    """Mean of a value per image with its interval by patient; no images have none."""
+    array = np.array(values, dtype=np.float64)
+    if not len(array):
+        return Estimate(value=None)
+    return estimate(float(array.mean()), mean_interval(array, groups, resamples=resamples, seed=seed))
 
 
 def hit(point: tuple[float, float] | None, boxes: Corners, size: int) -> bool:

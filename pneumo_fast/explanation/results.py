@@ -29,7 +29,6 @@ class Drawn:
     kind: str
     """``TP``, ``FP``, ``FN`` or ``TN`` at the threshold."""
     file: str
-    """Name of the PNG file."""
     hit: bool | None
     """Whether the map is highest in a box; None without boxes."""
     energy_share: float | None
@@ -43,15 +42,12 @@ class ExplanationFile:
     format: str = EXPLANATION_FORMAT
     format_version: int = EXPLANATION_VERSION
     created_by: str = f"pneumo-fast {__version__}"
-    """Name and version of the program."""
     method: str
-    """``gradcam``, ``gradcam++`` or ``hirescam``."""
     layer: str
     """Name of the module that was looked into."""
     map_size: tuple[int, int]
     """Height and width of the layer's output."""
     split: str
-    """``train``, ``val`` or ``test``."""
     threshold: float
     """Probability in [0, 1] from which an image counts as called positive."""
     boxes: BoxFigures | None

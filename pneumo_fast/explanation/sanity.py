@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.explanation.pointing import Map
-from pneumo_fast.metrics.intervals import Estimate, Groups, estimate, mean_interval
+from pneumo_fast.explanation.pointing import Map, mean_estimate
+from pneumo_fast.metrics.intervals import Estimate, Groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +41,13 @@ def compare_with_random(
     """
     correlations = np.array([rank_correlation(a, b) for a, b in zip(own, other, strict=True)])
     defined = np.isfinite(correlations)
-    values = correlations[defined]
-
-    def mean(array: np.ndarray[tuple[int], np.dtype[np.float64]], units: Groups) -> Estimate:
-        if not len(array):
-            return Estimate(value=None)
-        return estimate(float(array.mean()), mean_interval(array, units, resamples=resamples, seed=seed))
-
-    found = mean(values, groups[defined])
+    mean = partial(mean_estimate, resamples=resamples, seed=seed)
+    found = mean(correlations[defined].tolist(), groups[defined])
     return Randomised(
         images=len(own),
         rank_correlation=found,
-        hit_rate=None if hits is None else mean(np.array(hits, dtype=np.float64), groups),
-        text=_conclude(found, len(values)),
+        hit_rate=None if hits is None else mean(hits, groups),
+        text=_conclude(found, int(defined.sum())),
     )
 
 

@@ -42,6 +42,12 @@ class Estimate:
     """Lower end of the interval at :data:`LEVEL`; None exactly where ``high`` is."""
     high: float | None = None
 
+    @property
+    def complement(self) -> Estimate:
+        """That of 1 minus the figure."""
+        value, low, high = (None if end is None else 1 - end for end in (self.value, self.high, self.low))
+        return Estimate(value=value, low=low, high=high)
+
 
 def estimate(value: float, interval: Interval | None) -> Estimate:
     """Put a figure and its interval together; a figure that is no number has neither."""

@@ -17,33 +17,14 @@ from pneumo_fast.metrics.catalogue import ACCURACY, AUROC, AVERAGE_PRECISION, EC
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.ranking import Curve
 from pneumo_fast.metrics.summary import DecisionCurve
+from pneumo_fast.reporting import svg
 from pneumo_fast.reporting.sources import Epoch
-from pneumo_fast.reporting.svg import (
-    WIDTH,
-    Frame,
-    Point,
-    Series,
-    axes,
-    cross,
-    dots,
-    draw,
-    inside,
-    label,
-    line,
-    nice_ticks,
-    rule,
-    tag,
-    thin,
-    whole_ticks,
-)
+from pneumo_fast.reporting.svg import Frame, Series
 
 SQUARE: Final = Frame()
 """Of both curves, whose marks the page's script moves by it, and of the reliability diagram."""
 ROW: Final = 38.0
 """Height of a row of the forest plot."""
-FIGURES: Final = 140.0
-"""Width of its figures, beside the intervals."""
-
 BAR: Final = 200.0
 """Length of a bar from 0 to 1."""
 
@@ -60,19 +41,34 @@ class Chart:
     """The class of each line or mark, and its name."""
 
 
+def _chart(frame: Frame, title: str, description: str, legend: Sequence[tuple[str, str]], *content: Markup) -> Chart:
+    """Axes and data with a title and a description for those who do not see them."""
+    drawing = svg.tag(
+        "svg",
+        svg.tag("title", title),
+        svg.tag("desc", description),
+        *content,
+        viewBox=f"0 0 {svg.WIDTH:g} {frame.height:g}",
+        role="img",
+        aria_label=f"{title}. {description}",
+        class_="chart",
+    )
+    return Chart(title=title, drawing=drawing, legend=tuple(legend))
+
+
 def bar(e: Estimate, baseline: float) -> Markup:
     """An interval between 0 and 1 as a bar on which a baseline is marked."""
 
     def x(value: float) -> str:
         return f"{4 + BAR * min(max(value, 0.0), 1.0):.1f}"
 
-    parts = [tag("line", x1=x(0), x2=x(1), y1="9", y2="9", class_="track")]
+    parts = [svg.tag("line", x1=x(0), x2=x(1), y1="9", y2="9", class_="track")]
     if e.low is not None and e.high is not None:
-        parts.append(tag("line", x1=x(e.low), x2=x(e.high), y1="9", y2="9", class_="range"))
-    parts.append(tag("line", x1=x(baseline), x2=x(baseline), y1="3", y2="15", class_="base"))
+        parts.append(svg.tag("line", x1=x(e.low), x2=x(e.high), y1="9", y2="9", class_="range"))
+    parts.append(svg.tag("line", x1=x(baseline), x2=x(baseline), y1="3", y2="15", class_="base"))
     if e.value is not None:
-        parts.append(tag("circle", cx=x(e.value), cy="9", r="4", class_="value"))
-    return tag("svg", *parts, viewBox=f"0 0 {BAR + 8:g} 18", class_="card-bar", aria_hidden="true")
+        parts.append(svg.tag("circle", cx=x(e.value), cy="9", r="4", class_="value"))
+    return svg.tag("svg", *parts, viewBox=f"0 0 {BAR + 8:g} 18", class_="card-bar", aria_hidden="true")
 
 
 # ---- the curves on which the threshold moves
@@ -86,21 +82,19 @@ def roc(metrics: MetricsFile, curve: Curve, rates: Rates) -> Chart:
     rates : dict
         ``sensitivity`` and ``specificity`` where the mark stands at first.
     """
-    x, y = thin(curve.x, curve.y)
+    x, y = svg.thin(curve.x, curve.y)
     area = TYPESET.estimate(metrics.ranking.auroc)
-    crosses = [_cross(_flipped(t.specificity), t.recall) for t in metrics.thresholds]
-    drawing = draw(
+    return _chart(
         SQUARE,
         "ROC curve",
         f"Sensitivity against 1 minus specificity; the area is {area}, that of chance 0.5.",
-        axes(SQUARE, "1 \N{MINUS SIGN} specificity: negatives called positive", "sensitivity: positives found"),
-        rule(SQUARE, (0, 0), (1, 1), "chance"),
-        line(SQUARE, Series(look="one", x=x, y=y)),
-        *crosses,
+        (("one", f"model, {AUROC.label} {area}"), ("chance", f"chance, {AUROC.label} 0.5"), *_marks(metrics)),
+        svg.axes(SQUARE, "1 \N{MINUS SIGN} specificity: negatives called positive", "sensitivity: positives found"),
+        svg.rule(SQUARE, (0, 0), (1, 1), "chance"),
+        svg.line(SQUARE, Series(look="one", x=x, y=y)),
+        *(_cross(t.specificity.complement, t.recall) for t in metrics.thresholds),
         _mark("roc-mark", 1 - (rates["specificity"] or 0.0), rates["sensitivity"]),
     )
-    names = ("one", f"model, {AUROC.label} {area}"), ("chance", f"chance, {AUROC.label} 0.5"), *_marks(metrics)
-    return Chart(title="ROC curve", drawing=drawing, legend=names)
 
 
 def precision_recall(metrics: MetricsFile, curve: Curve, rates: Rates) -> Chart:
@@ -113,24 +107,20 @@ def precision_recall(metrics: MetricsFile, curve: Curve, rates: Rates) -> Chart:
     """
     corners_x = np.repeat(np.concatenate([[0.0], curve.x]), 2)[:-1]
     corners_y = np.repeat(np.concatenate([curve.y[:1], curve.y]), 2)[1:]  # each precision holds from the recall before
-    x, y = thin(corners_x, corners_y)
+    x, y = svg.thin(corners_x, corners_y)
     name, area = AVERAGE_PRECISION.label, TYPESET.estimate(metrics.ranking.average_precision)
     prevalence = metrics.prevalence
-    drawing = draw(
+    chance = ("chance", f"chance: {number(prevalence)}, the share of positives")
+    return _chart(
         SQUARE,
         "Precision-recall curve",
         f"Precision against sensitivity; the {name} is {area}, that of chance {number(prevalence)}.",
-        axes(SQUARE, "sensitivity (recall): positives found", "precision: calls that are right"),
-        rule(SQUARE, (0, prevalence), (1, prevalence), "chance"),
-        line(SQUARE, Series(look="one", x=x, y=y)),
+        (("one", f"model, {name} {area}"), chance, *_marks(metrics)),
+        svg.axes(SQUARE, "sensitivity (recall): positives found", "precision: calls that are right"),
+        svg.rule(SQUARE, (0, prevalence), (1, prevalence), "chance"),
+        svg.line(SQUARE, Series(look="one", x=x, y=y)),
         *(_cross(t.recall, t.precision) for t in metrics.thresholds),
         _mark("pr-mark", rates["sensitivity"], rates["precision"]),
-    )
-    chance = ("chance", f"chance: {number(prevalence)}, the share of positives")
-    return Chart(
-        title="Precision-recall curve",
-        drawing=drawing,
-        legend=(("one", f"model, {name} {area}"), chance, *_marks(metrics)),
     )
 
 
@@ -141,27 +131,21 @@ def _marks(metrics: MetricsFile) -> tuple[tuple[str, str], ...]:
 
 def _mark(name: str, x: float | None, y: float | None) -> Markup:
     """The operating point that moves."""
-    known = x is not None and y is not None
-    at = SQUARE.at(x or 0.0, y or 0.0)
-    look = "mark" if known else "mark nowhere"
-    return tag("circle", id=name, cx=f"{at[0]:.2f}", cy=f"{at[1]:.2f}", r="7", class_=look)
+    cx, cy = SQUARE.at(x or 0.0, y or 0.0)
+    look = "mark nowhere" if x is None or y is None else "mark"
+    return svg.tag("circle", id=name, cx=f"{cx:.2f}", cy=f"{cy:.2f}", r="7", class_=look)
 
 
 def _cross(x: Estimate, y: Estimate) -> Markup:
-    """An operating point with its intervals; nothing where the images do not define it."""
+    """An operating point, with bars for the intervals of its coordinates; nothing where the images do not define it."""
     if x.value is None or y.value is None:
         return Markup()
-    return inside(SQUARE, cross(SQUARE, (x.value, y.value), _ends(x), _ends(y)))
-
-
-def _ends(e: Estimate) -> Point | None:
-    return None if e.low is None or e.high is None else (e.low, e.high)
-
-
-def _flipped(e: Estimate) -> Estimate:
-    """One less a share."""
-    value, low, high = (None if end is None else 1 - end for end in (e.value, e.high, e.low))
-    return Estimate(value=value, low=low, high=high)
+    parts = []
+    if x.low is not None and x.high is not None:
+        parts.append(svg.segment(SQUARE.at(x.low, y.value), SQUARE.at(x.high, y.value), "bar"))
+    if y.low is not None and y.high is not None:
+        parts.append(svg.segment(SQUARE.at(x.value, y.low), SQUARE.at(x.value, y.high), "bar"))
+    return svg.inside(SQUARE, svg.tag("g", *parts, svg.diamond(SQUARE.at(x.value, y.value))))
 
 
 # ---- probabilities
@@ -175,38 +159,40 @@ def reliability(qualities: Mapping[str, Quality]) -> Chart:
     for name, quality in qualities.items():
         bins = quality.reliability
         series = Series(look=looks[name], x=[b.mean_probability for b in bins], y=[b.positive_share for b in bins])
-        shapes += [line(SQUARE, series), dots(SQUARE, series, [2.5 + 5.5 * math.sqrt(b.n / most) for b in bins])]
+        shapes += [
+            svg.line(SQUARE, series),
+            svg.dots(SQUARE, series, [2.5 + 5.5 * math.sqrt(b.n / most) for b in bins]),
+        ]
     errors = ", ".join(f"{name.lower()} {TYPESET.estimate(quality.ece)}" for name, quality in qualities.items())
-    title = "Reliability diagram"
-    drawing = draw(
+    names = [(look, f"{name.lower()}; larger dots hold more images") for name, look in looks.items()]
+    return _chart(
         SQUARE,
-        title,
+        "Reliability diagram",
         f"Share of positives against mean probability, in ten bins. {ECE.title}: {errors}.",
-        axes(SQUARE, "mean probability", "share of positives"),
-        rule(SQUARE, (0, 0), (1, 1), "chance"),
+        (*names, ("chance", "perfect calibration")),
+        svg.axes(SQUARE, "mean probability", "share of positives"),
+        svg.rule(SQUARE, (0, 0), (1, 1), "chance"),
         *shapes,
     )
-    names = [(look, f"{name.lower()}; larger dots hold more images") for name, look in looks.items()]
-    return Chart(title=title, drawing=drawing, legend=(*names, ("chance", "perfect calibration")))
 
 
 def decision(curve: DecisionCurve) -> Chart:
     """Net benefit of acting on the model, on every image and on none."""
     top = max(curve.prevalence, *curve.model, 0.01)
-    ticks = [t for t in nice_ticks(0.0, top, 5) if t <= top * 1.35]
+    ticks = [t for t in svg.nice_ticks(0.0, top, 5) if t <= top * 1.35]
     frame = Frame(height=300, y=(-0.25 * top, max(ticks[-1], top * 1.05)))
-    drawing = draw(
+    names = ("one", f"act on the model ({curve.scale} probability)"), ("two", "act on every image")
+    return _chart(
         frame,
         "Decision curve",
         "Net benefit against the probability from which one would act: of the model, of acting on every image, and of "
         "acting on none, which is 0.",
-        axes(frame, "probability from which one would act", NET_BENEFIT.label, y_ticks=ticks),
-        rule(frame, (0, 0), (1, 0), "chance"),
-        line(frame, Series(look="two", x=curve.threshold, y=curve.treat_all)),
-        line(frame, Series(look="one", x=curve.threshold, y=curve.model)),
+        (*names, ("chance", "act on none")),
+        svg.axes(frame, "probability from which one would act", NET_BENEFIT.label, y_ticks=ticks),
+        svg.rule(frame, (0, 0), (1, 0), "chance"),
+        svg.line(frame, Series(look="two", x=curve.threshold, y=curve.treat_all)),
+        svg.line(frame, Series(look="one", x=curve.threshold, y=curve.model)),
     )
-    names = ("one", f"act on the model ({curve.scale} probability)"), ("two", "act on every image")
-    return Chart(title="Decision curve", drawing=drawing, legend=(*names, ("chance", "act on none")))
 
 
 # ---- subgroups
@@ -217,36 +203,34 @@ def forest(metrics: MetricsFile) -> Chart:
     groups = [g for g in metrics.subgroups if g.auroc.value is not None]
     ends = [end for g in groups for end in (g.auroc.low, g.auroc.value) if end is not None]
     low = max(0.0, math.floor(10 * min([0.45, *ends])) / 10)
-    frame = Frame(x=(low, 1.0), height=ROW * (len(groups) + 1) + 56, left=14, right=FIGURES, top=8, bottom=48)
-    parts = [axes(frame, AUROC.label, "", [t for t in nice_ticks(low, 1.0, 5) if low <= t <= 1.0], ())]
+    frame = Frame(x=(low, 1.0), height=ROW * (len(groups) + 1) + 56, left=14, right=140, top=8, bottom=48)
+    parts = [svg.axes(frame, AUROC.label, "", [t for t in svg.nice_ticks(low, 1.0, 5) if low <= t <= 1.0], ())]
     whole = metrics.ranking.auroc
     rules = [0.5] if whole.value is None else [0.5, whole.value]
-    parts += [rule(frame, (at, 0), (at, 1), "chance") for at in rules]
+    parts += [svg.rule(frame, (at, 0), (at, 1), "chance") for at in rules]
     rows = [("All images", metrics.n, whole), *((f"{g.column}: {g.value}", g.n, g.auroc) for g in groups)]
     for place, (name, n, e) in enumerate(rows):
         parts.append(_forest_row(frame, f"{name}  ·  {n:,}", e, frame.top + ROW * place))
-    title = f"Forest plot of the {AUROC.label}"
-    return Chart(
-        title=title,
-        drawing=draw(frame, title, f"{AUROC.label} with interval for all images and each subgroup.", *parts),
-        legend=(("chance", "chance, and all images together"), ("point", f"{AUROC.label} with interval")),
-    )
+    legend = ("chance", "chance, and all images together"), ("point", f"{AUROC.label} with interval")
+    description = f"{AUROC.label} with interval for all images and each subgroup."
+    return _chart(frame, f"Forest plot of the {AUROC.label}", description, legend, *parts)
 
 
 def _forest_row(frame: Frame, name: str, e: Estimate, top: float) -> Markup:
     """A subgroup's name above its interval, and the figures beside that."""
     y = top + 26
+    value, low, high = (
+        None if end is None else frame.at(max(end, frame.x[0]), 0)[0] for end in (e.value, e.low, e.high)
+    )
     parts = [
-        label((frame.left, top + 14), name, "row"),
-        label((WIDTH - 10, y + 4), TYPESET.estimate(e), "row figures", "end"),
+        svg.label((frame.left, top + 14), name, "row"),
+        svg.label((svg.WIDTH - 10, y + 4), TYPESET.estimate(e), "row figures", "end"),
     ]
-    if e.low is not None and e.high is not None:
-        x1, x2 = (frame.at(max(end, frame.x[0]), 0)[0] for end in (e.low, e.high))
-        parts.append(tag("line", x1=f"{x1:.1f}", x2=f"{x2:.1f}", y1=f"{y:.1f}", y2=f"{y:.1f}", class_="bar"))
-    if e.value is not None:
-        x = frame.at(max(e.value, frame.x[0]), 0)[0]
-        parts.append(tag("path", d=f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z", class_="point"))
-    return tag("g", *parts)
+    if low is not None and high is not None:
+        parts.append(svg.segment((low, y), (high, y), "bar"))
+    if value is not None:
+        parts.append(svg.diamond((value, y)))
+    return svg.tag("g", *parts)
 
 
 # ---- learning
@@ -278,18 +262,17 @@ def _epochs(
         return None
     everything = [value for s in series.values() for value in s.y]
     low, high = min(everything), max(everything)
-    ticks = nice_ticks(low, high if high > low else low + 0.1, 5)
+    ticks = svg.nice_ticks(low, high if high > low else low + 0.1, 5)
     last = max(epochs[-1], epochs[0] + 1)
     frame = Frame(height=270, x=(epochs[0], last), y=(ticks[0], ticks[-1]))
     ends = ", ".join(f"{name} {number(s.y[-1])}" for name, s in series.items())
-    drawing = draw(
+    return _chart(
         frame,
         title,
         f"Over {len(epochs)} epochs; at the end: {ends}.",
-        axes(frame, "epoch", "", [t for t in whole_ticks(int(last)) if t >= epochs[0]], ticks),
-        rule(frame, (best, ticks[0]), (best, ticks[-1]), "best"),
-        *(line(frame, s) for s in series.values()),
-        *(dots(frame, s, [2.6] * len(epochs)) for s in series.values() if len(epochs) <= 40),
+        [*((s.look, name) for name, s in series.items()), ("best", f"epoch {best}, judged here")],
+        svg.axes(frame, "epoch", "", [t for t in svg.whole_ticks(int(last)) if t >= epochs[0]], ticks),
+        svg.rule(frame, (best, ticks[0]), (best, ticks[-1]), "best"),
+        *(svg.line(frame, s) for s in series.values()),
+        *(svg.dots(frame, s, [2.6] * len(epochs)) for s in series.values() if len(epochs) <= 40),
     )
-    names = [(s.look, name) for name, s in series.items()]
-    return Chart(title=title, drawing=drawing, legend=(*names, ("best", f"epoch {best}, judged here")))

@@ -18,18 +18,13 @@ from pneumo_fast.formatting import number
 KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
 BUDGET_BYTES: Final = 3_000_000
 """Room for images in a report, which becomes a third more in base64; the whole stays below 5 MB."""
-SIDE_PX: Final = 600
-"""Longest side of an image in the report: as explain draws them."""
-_BAD_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for files that are damaged, or no images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A heat map, as it comes into the page."""
+    """A heat map, as it comes into the page, and what ``explain.json`` says of it."""
 
     entry: Drawn
-    """What ``explain.json`` says of it."""
     jpeg: bytes
     width: int
     height: int
@@ -68,18 +63,16 @@ def load_pictures(folder: Path, entries: Sequence[Drawn]) -> tuple[list[Picture]
     turn: Counter[str] = Counter()
     order = []
     for place, entry in enumerate(entries):
-        order.append((turn[entry.kind], place))
         turn[entry.kind] += 1
+        order.append((turn[entry.kind], place))
     found: dict[int, Picture] = {}
     room = BUDGET_BYTES
     for _, place in sorted(order):
-        picture = _read_picture(folder, entries[place])
-        if picture is None:
-            continue
-        if len(picture.jpeg) > room:
-            break
-        room -= len(picture.jpeg)
-        found[place] = picture
+        if picture := _read_picture(folder, entries[place]):
+            room -= len(picture.jpeg)
+            if room < 0:
+                break
+            found[place] = picture
     return [found[place] for place in sorted(found)], len(entries) - len(found)
 
 
@@ -90,9 +83,14 @@ def _read_picture(folder: Path, entry: Drawn) -> Picture | None:
     try:
         with Image.open(folder / entry.file) as opened:
             picture = opened.convert("RGB")
-    except _BAD_IMAGE:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ):  # Pillow's, for damaged files and no images
         return None
-    picture.thumbnail((SIDE_PX, SIDE_PX))
+    picture.thumbnail((600, 600))  # as large as explain draws them
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=85, optimize=True)
     return Picture(entry=entry, jpeg=buffer.getvalue(), width=picture.width, height=picture.height)

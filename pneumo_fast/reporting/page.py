@@ -14,17 +14,9 @@ from markupsafe import Markup
 from pneumo_fast import __version__
 from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
-from pneumo_fast.reporting import charts
-from pneumo_fast.reporting.repeat import commands, hashes, unknown_options
+from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.reporting import charts, repeat, view
 from pneumo_fast.reporting.threshold_slider import RATES, STEPS, make_slider
-from pneumo_fast.reporting.view import (
-    METHODS,
-    View,
-    images_of,
-    input_facts,
-    preprocessing_facts,
-    split_facts,
-)
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
 SECTIONS: Final = {
@@ -44,19 +36,20 @@ SECTIONS: Final = {
 """The parts of the page: the id of each, and its title."""
 
 
-def build_page(view: View) -> str:
+def build_page(content: view.View) -> str:
     """The whole report as one HTML file."""
-    style, script = (Markup(_asset(name)) for name in ("report.css", "report.js"))  # noqa: S704  # our own
+    package = resources.files(__package__)
+    style, script = (Markup((package / name).read_text("utf-8")) for name in ("report.css", "report.js"))  # noqa: S704  # our own
     page = _environment().get_template("report.html")
-    return page.render(view=view, sections=SECTIONS, style=style, script=script)
+    return page.render(view=content, sections=SECTIONS, style=style, script=script)
 
 
-def build_card(view: View) -> str:
+def build_card(content: view.View) -> str:
     """The model card as Markdown."""
-    return _environment(finalize=plain_markdown).get_template("model_card.md").render(view=view)
+    return _environment(finalize=_plain_markdown).get_template("model_card.md").render(view=content)
 
 
-def plain_markdown(value: object) -> str:
+def _plain_markdown(value: object) -> str:
     """A value that Markdown shows as it is: no tags, no columns, no new lines; markup stays as it is."""
     if isinstance(value, Markup):
         return value
@@ -67,7 +60,7 @@ def plain_markdown(value: object) -> str:
 def _environment(finalize: Callable[[object], str] | None = None) -> Environment:
     """Templates in which a name that is not there is an error, and what they write figures with."""
     environment = Environment(
-        loader=PackageLoader("pneumo_fast.reporting"),
+        loader=PackageLoader(__package__),
         autoescape=select_autoescape(),
         finalize=finalize,
         undefined=StrictUndefined,
@@ -78,6 +71,7 @@ def _environment(finalize: Callable[[object], str] | None = None) -> Environment
     environment.filters |= {
         "thousands": lambda n: f"{n:,}",
         "counted": counted,
+        "figures": lambda record, metrics: [getattr(record, metric.key) for metric in metrics],
         "digits": lambda value: number(None) if value is None else f"{value:.4g}",
         "estimate": TYPESET.estimate,
         "first_capital": lambda words: words[:1].upper() + words[1:],
@@ -87,6 +81,7 @@ def _environment(finalize: Callable[[object], str] | None = None) -> Environment
         "percent": percent,
         "short": lambda value: f"{value:g}",
     }
+    environment.tests["estimate"] = lambda value: value is None or isinstance(value, Estimate)
     environment.globals |= {
         "version": __version__,
         "term": {metric.key: metric for metric in METRICS},
@@ -94,23 +89,13 @@ def _environment(finalize: Callable[[object], str] | None = None) -> Environment
         "steps": STEPS,
         "moving": RATES,
         "quality": QUALITY,
-        "methods": METHODS,
         "not_clinical": NOT_CLINICAL,
         "charts": charts,
         "make_slider": make_slider,
-        "images_of": images_of,
-        "split_facts": split_facts,
-        "input_facts": input_facts,
-        "preprocessing_facts": preprocessing_facts,
-        "commands": commands,
-        "unknown_options": unknown_options,
-        "hashes": hashes,
+        "repeat": repeat,
+        "shown": view,
     }
     return environment
-
-
-def _asset(name: str) -> str:
-    return resources.files("pneumo_fast.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
 def _source_hash(content: str) -> str:

@@ -25,7 +25,6 @@ class ReportSummary:
     """What was written."""
 
     page: Path
-    """The report."""
     card: Path
     """The model card."""
     size_bytes: int

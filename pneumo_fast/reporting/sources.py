@@ -28,14 +28,13 @@ _FOLDERS: Final = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)*(?=[^\s/])")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that is missing, or that does not belong to the rest."""
+    """Something that is missing, or that does not belong to the rest, and what to do about it."""
 
     about: str
     """``checkpoint``, ``predictions``, ``config``, ``history``, ``dataset`` or ``explanation``."""
     sentence: str
-    """What, and what to do about it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -81,7 +80,6 @@ class Source:
     """A dataset folder, by its manifest."""
 
     name: str
-    """Name of the folder."""
     manifest: Manifest
     split: Split
     identity: str
@@ -97,18 +95,15 @@ class RunFiles:
     scored: Scored | None
     """The predictions; None where they are missing or not of these metrics."""
     description: RunDescription | None
-    """Content of ``config.json``."""
     training: TrainConfig | None
-    """The options in it."""
+    """The options in the description."""
     training_split: Split | None
     """How the data trained on were divided."""
     history: tuple[Epoch, ...]
-    """Lines of ``history.jsonl``."""
     explanation: ExplanationFile | None
     sources: tuple[Source, ...]
     """The datasets that were judged on, where they are still there."""
     remarks: tuple[Remark, ...]
-    """What is missing or does not belong together."""
 
     @property
     def name(self) -> str:
@@ -174,7 +169,7 @@ def _config(run: Path, remarks: list[Remark]) -> tuple[RunDescription | None, Tr
         return description, build(description.config, TrainConfig), split
     except (RunError, Fault):
         sentence = "The run's config.json is missing or damaged: options, versions and the training data are not known."
-        remarks.append(Remark(about="config", sentence=sentence))
+        remarks.append(Remark("config", sentence))
         return None, None, None
 
 
@@ -186,7 +181,7 @@ def _history(run: Path, remarks: list[Remark]) -> tuple[Epoch, ...]:
     except (OSError, Fault):
         history = ()
     if not history:
-        remarks.append(Remark(about="history", sentence=f"The run's {HISTORY} is missing, empty or damaged."))
+        remarks.append(Remark("history", f"The run's {HISTORY} is missing, empty or damaged."))
     return history
 
 
@@ -198,31 +193,24 @@ def _scored(run: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored | 
         table = pd.read_csv(run / EVAL / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
         labels, logits, probabilities = (table[name].to_numpy() for name in types)
         scored = Scored(labels=labels, logits=logits, probabilities=probabilities)
-        problem = None if _agrees(scored, metrics) else "does not belong to metrics.json"
+        if _agrees(scored, metrics):
+            return scored
+        problem = "does not belong to metrics.json"
     except FileNotFoundError:
         problem = "is missing"
     except (OSError, ValueError) as error:
         problem = f"cannot be read ({type(error).__name__})"
-    if problem is None:
-        return scored
-    sentence = (
-        f"{EVAL}/{PREDICTIONS} {problem}: curves and the threshold slider need it; run pneumo-fast evaluate again."
-    )
-    remarks.append(Remark(about="predictions", sentence=sentence))
+    needed = "curves and the threshold slider need it; run pneumo-fast evaluate again."
+    remarks.append(Remark("predictions", f"{EVAL}/{PREDICTIONS} {problem}: {needed}"))
     return None
 
 
 def _agrees(scored: Scored, metrics: MetricsFile) -> bool:
     """Whether predictions give the counts that the metrics have."""
     ill = scored.labels == 1
-    if (len(ill), int(ill.sum())) != (metrics.n, metrics.positives):
-        return False
-    for entry in metrics.thresholds:
-        called = call_positive(scored.probabilities, entry.threshold or 0.0)
-        found = int((called & ill).sum())
-        if (found, int(called.sum()) - found) != (entry.confusion.tp, entry.confusion.fp):
-            return False
-    return True
+    calls = [call_positive(scored.probabilities, entry.threshold or 0.0) for entry in metrics.thresholds]
+    found = [(len(ill), int(ill.sum())), *((int((called & ill).sum()), int((called & ~ill).sum())) for called in calls)]
+    return found == [(metrics.n, metrics.positives), *((e.confusion.tp, e.confusion.fp) for e in metrics.thresholds)]
 
 
 def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
@@ -236,39 +224,30 @@ def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
         if explanation is not None:
             return explanation
         sentence = f"Where the model looked was not drawn yet: {again}, then the report again."
-    remarks.append(Remark(about="explanation", sentence=sentence))
+    remarks.append(Remark("explanation", sentence))
     return None
 
 
 def _check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationFile | None) -> list[Remark]:
     """Say where metrics and explanation are of another checkpoint than the one that is there."""
     judged = metrics.run.sha256
-    there = _sha256(run / BEST)
     sentences = []
-    if there is None:
+    try:
+        there = hashlib.sha256((run / BEST).read_bytes()).hexdigest()
+    except OSError:
         sentences.append(f"The run's {BEST} is not there: whether the figures are its own cannot be checked.")
-    elif there != judged:
-        sentences.append(
-            f"The figures are of another checkpoint ({judged[:12]}…) than the {BEST} that is there now "
-            f"({there[:12]}…): run pneumo-fast evaluate again."
-        )
+    else:
+        if there != judged:
+            sentences.append(
+                f"The figures are of another checkpoint ({judged[:12]}…) than the {BEST} that is there now "
+                f"({there[:12]}…): run pneumo-fast evaluate again."
+            )
     if explanation is not None and (explained := explanation.run.sha256) != judged:
         sentences.append(
             f"The heat maps are of another checkpoint ({explained[:12]}…) than the figures ({judged[:12]}…): run "
             "pneumo-fast explain again."
         )
-    return [Remark(about="checkpoint", sentence=sentence) for sentence in sentences]
-
-
-def _sha256(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
+    return [Remark("checkpoint", sentence) for sentence in sentences]
 
 
 def _sources(
@@ -282,15 +261,14 @@ def _sources(
     try:
         sources = tuple(_source(path, run) for path in paths)
     except (OSError, ValueError, DatasetError):
-        sentence = f"Dataset {names} is not where it was: duplicates, rejected files and preprocessing are not shown."
-        remarks.append(Remark(about="dataset", sentence=sentence))
-        return ()
-    identities = [source.identity for source in sources]
-    joint = identities[0] if len(sources) == 1 else hashlib.sha256(" ".join(identities).encode()).hexdigest()
-    if joint == metrics.dataset.identity:
-        return sources
-    sentence = f"Dataset {names} is no longer the one that was judged on: nothing is taken from it."
-    remarks.append(Remark(about="dataset", sentence=sentence))
+        problem = "is not where it was: duplicates, rejected files and preprocessing are not shown."
+    else:
+        identities = [source.identity for source in sources]
+        joint = identities[0] if len(sources) == 1 else hashlib.sha256(" ".join(identities).encode()).hexdigest()
+        if joint == metrics.dataset.identity:
+            return sources
+        problem = "is no longer the one that was judged on: nothing is taken from it."
+    remarks.append(Remark("dataset", f"Dataset {names} {problem}"))
     return ()
 
 

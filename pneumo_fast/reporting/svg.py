@@ -32,7 +32,6 @@ class Frame:
     x: tuple[float, float] = (0.0, 1.0)
     """What the left and the right edge of the plot stand for."""
     y: tuple[float, float] = (0.0, 1.0)
-    """What the lower and the upper edge stand for."""
     height: float = 340.0
     """Of the whole drawing."""
     left: float = 46.0
@@ -85,20 +84,6 @@ def tag(name: str, /, *content: Markup | str, **attributes: str | None) -> Marku
     return Markup("<{}{}>{}</{}>").format(name, Markup().join(written), Markup().join(map(escape, content)), name)
 
 
-def draw(frame: Frame, title: str, description: str, *content: Markup) -> Markup:
-    """The drawing around axes and data."""
-    return tag(
-        "svg",
-        tag("title", title),
-        tag("desc", description),
-        *content,
-        viewBox=f"0 0 {WIDTH:g} {frame.height:g}",
-        role="img",
-        aria_label=f"{title}. {description}",
-        class_="chart",
-    )
-
-
 def axes(
     frame: Frame,
     x_label: str,
@@ -110,12 +95,12 @@ def axes(
     parts = []
     low, high = frame.at(frame.x[0], frame.y[0]), frame.at(frame.x[1], frame.y[1])
     for value in y_ticks:
-        _, y = frame.at(frame.x[0], value)
-        parts.append(_line((low[0], y), (high[0], y), "grid"))
+        y = frame.at(frame.x[0], value)[1]
+        parts.append(segment((low[0], y), (high[0], y), "grid"))
         parts.append(label((low[0] - 7, y + 4), tick(value, y_ticks), "tick", "end"))
     for value in x_ticks:
         x, _ = frame.at(value, frame.y[0])
-        parts.append(_line((x, low[1]), (x, high[1]), "grid"))
+        parts.append(segment((x, low[1]), (x, high[1]), "grid"))
         parts.append(label((x, low[1] + 17), tick(value, x_ticks), "tick", "middle"))
     parts.append(label(((low[0] + high[0]) / 2, frame.height - 7), x_label, "axis", "middle"))
     middle = (low[1] + high[1]) / 2
@@ -147,9 +132,8 @@ def whole_ticks(last: int, most: int = 8) -> list[float]:
 
 def line(frame: Frame, series: Series) -> Markup:
     """A line through the points of a series; outside the plot it is cut off."""
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in _places(frame, series.x, series.y))
-    shape = tag("polyline", points=points, class_=f"line {series.look}")
-    return inside(frame, shape)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in _places(frame, series))
+    return inside(frame, tag("polyline", points=points, class_=f"line {series.look}"))
 
 
 def inside(frame: Frame, *content: Markup) -> Markup:
@@ -161,30 +145,21 @@ def inside(frame: Frame, *content: Markup) -> Markup:
 
 def dots(frame: Frame, series: Series, radii: Sequence[float]) -> Markup:
     """A dot at each point of a series."""
-    return tag(
-        "g",
-        *(
-            tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=f"{r:.1f}", class_=f"dot {series.look}")
-            for (x, y), r in zip(_places(frame, series.x, series.y), radii, strict=True)
-        ),
+    shapes = (
+        tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=f"{r:.1f}", class_=f"dot {series.look}")
+        for (x, y), r in zip(_places(frame, series), radii, strict=True)
     )
+    return tag("g", *shapes)
 
 
-def cross(frame: Frame, at: Point, x_range: Point | None, y_range: Point | None) -> Markup:
-    """An operating point, with thin bars for the intervals of its coordinates."""
-    x, y = frame.at(*at)
-    bars = []
-    if x_range is not None:
-        bars.append(_line(frame.at(x_range[0], at[1]), frame.at(x_range[1], at[1]), "bar"))
-    if y_range is not None:
-        bars.append(_line(frame.at(at[0], y_range[0]), frame.at(at[0], y_range[1]), "bar"))
-    diamond = f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"
-    return tag("g", *bars, tag("path", d=diamond, class_="point"))
+def diamond(at: Point) -> Markup:
+    """The mark of an estimate."""
+    return tag("path", d=f"M{at[0]:.1f} {at[1] - 5:.1f}l5 5l-5 5l-5 -5z", class_="point")
 
 
 def rule(frame: Frame, start: Point, end: Point, look: str) -> Markup:
     """A straight line between two values."""
-    return _line(frame.at(*start), frame.at(*end), f"line {look}")
+    return segment(frame.at(*start), frame.at(*end), f"line {look}")
 
 
 def label(at: Point, words: str, look: str, anchor: str = "start") -> Markup:
@@ -192,13 +167,14 @@ def label(at: Point, words: str, look: str, anchor: str = "start") -> Markup:
     return tag("text", words, x=f"{at[0]:.1f}", y=f"{at[1]:.1f}", class_=look, text_anchor=anchor)
 
 
-def _line(start: Point, end: Point, look: str) -> Markup:
+def segment(start: Point, end: Point, look: str) -> Markup:
+    """A straight line between two places of the drawing."""
     (x1, y1), (x2, y2) = start, end
     return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=look)
 
 
-def _places(frame: Frame, x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> list[Point]:
-    return [frame.at(float(a), float(b)) for a, b in zip(x, y, strict=True)]
+def _places(frame: Frame, series: Series) -> list[Point]:
+    return [frame.at(float(x), float(y)) for x, y in zip(series.x, series.y, strict=True)]
 
 
 # ---- fewer points

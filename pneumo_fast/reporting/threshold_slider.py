@@ -6,7 +6,7 @@ The page's script computes nothing but quotients of these counts, which stand in
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -69,9 +69,8 @@ def count(scored: Scored) -> Counts:
         len(values) - np.searchsorted(np.sort(values), at, side="left")
         for values in (scored.probabilities[ill], scored.probabilities[~ill])
     )
-    return Counts(
-        tp=tuple(found.tolist()), fp=tuple(alarms.tolist()), positives=int(ill.sum()), negatives=int((~ill).sum())
-    )
+    tp, fp = tuple(found.tolist()), tuple(alarms.tolist())
+    return Counts(tp=tp, fp=fp, positives=int(ill.sum()), negatives=int((~ill).sum()))
 
 
 def step_of(threshold: float) -> int | None:
@@ -99,32 +98,22 @@ def make_slider(files: RunFiles) -> Slider | None:
     """Count at every step; None where the predictions are not there."""
     if files.scored is None:
         return None
-    counts = count(files.scored)
+    counts, logits, labels = count(files.scored), files.scored.logits, files.scored.labels
     fixed = [entry.threshold or 0.0 for entry in files.metrics.thresholds]
     start = round(fixed[0] * STEPS)
+    curves: tuple[Chart, ...] = ()
+    if counts.positives and counts.negatives:
+        rates = counts.rates(start)
+        curves = (
+            roc(files.metrics, roc_curve(labels, logits), rates),
+            precision_recall(files.metrics, precision_recall_curve(labels, logits), rates),
+        )
+    plot = [SQUARE.left, SQUARE.top, SQUARE.plot_width, SQUARE.plot_height]
+    content = json.dumps(asdict(counts) | {"plot": plot}, separators=(",", ":"))
     return Slider(
         counts=counts,
         start=start,
         buttons=tuple((threshold, step) for threshold in fixed if (step := step_of(threshold)) is not None),
-        curves=_curves(files, files.scored, counts.rates(start)) if counts.positives and counts.negatives else (),
-        data=_script_data(counts),
+        curves=curves,
+        data=Markup(content.replace("<", "\\u003c")),  # noqa: S704  # numbers alone; a "<" could end the element
     )
-
-
-def _curves(files: RunFiles, scored: Scored, rates: dict[str, float | None]) -> tuple[Chart, ...]:
-    return (
-        roc(files.metrics, roc_curve(scored.labels, scored.logits), rates),
-        precision_recall(files.metrics, precision_recall_curve(scored.labels, scored.logits), rates),
-    )
-
-
-def _script_data(counts: Counts) -> Markup:
-    """What the script reads; a ``<`` in it could end the element."""
-    content = {
-        "tp": counts.tp,
-        "fp": counts.fp,
-        "positives": counts.positives,
-        "negatives": counts.negatives,
-        "plot": [SQUARE.left, SQUARE.top, SQUARE.plot_width, SQUARE.plot_height],
-    }
-    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704  # numbers alone

@@ -10,26 +10,8 @@ from typing import Final
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.evaluation.results import MetricsFile
 from pneumo_fast.formatting import number, percent
+from pneumo_fast.metrics import catalogue
 from pneumo_fast.metrics.calibration import Quality
-from pneumo_fast.metrics.catalogue import (
-    ACCURACY,
-    AUROC,
-    AVERAGE_PRECISION,
-    F1,
-    FN,
-    FP,
-    MCC,
-    NET_BENEFIT,
-    NPV,
-    NPV_AT_PREVALENCE,
-    PPV_AT_PREVALENCE,
-    PRECISION,
-    SENSITIVITY,
-    SPECIFICITY,
-    TN,
-    TP,
-    Term,
-)
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting.gallery import Picture, load_pictures
 from pneumo_fast.reporting.sources import RunFiles, Split
@@ -37,9 +19,11 @@ from pneumo_fast.run.layout import EXPLAIN
 from pneumo_fast.vocabulary import SPLIT_NAMES, counted
 
 METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
-ROWS: Final = (SENSITIVITY, SPECIFICITY, PRECISION, NPV, ACCURACY, F1, MCC, NET_BENEFIT)
+ROWS: Final = (
+    catalogue.SENSITIVITY, catalogue.SPECIFICITY, catalogue.PRECISION, catalogue.NPV,
+    catalogue.ACCURACY, catalogue.F1, catalogue.MCC, catalogue.NET_BENEFIT,
+)  # fmt: skip
 """Rows of the tables of thresholds, in their order."""
-ALL_IMAGES: Final = "All images, uncalibrated"
 LIMITS: Final = (
     "The labels are those of the label table. Where they are wrong, so are the metrics.",
     (
@@ -59,14 +43,12 @@ Fact = tuple[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A headline figure, large."""
+    """A headline figure, large, and beside it what is easy, in words and as a number."""
 
     title: str
     estimate: Estimate
     beside: str
-    """What is easy, in words."""
     baseline: float
-    """The same, as a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,9 +76,8 @@ class View:
 
     files: RunFiles
     pictures: list[Picture]
-    """Heat maps, as they come into the page."""
     dropped: int
-    """Heat maps that do not."""
+    """Heat maps that do not come into the page."""
 
     @property
     def metrics(self) -> MetricsFile:
@@ -114,9 +95,10 @@ class View:
     def summary(self) -> str:
         """What was judged, in a sentence."""
         metrics, groups = self.metrics, self.metrics.intervals.groups
+        split = SPLIT_NAMES.get(metrics.split, metrics.split)
         people = f" of {counted(groups, 'patient')}" if groups else ""
         return (
-            f"Evaluated on {counted(metrics.n, 'image')}{people} of the {_split_name(metrics.split)} split: "
+            f"Evaluated on {counted(metrics.n, 'image')}{people} of the {split} split: "
             f"{metrics.positives:,} positive ({percent(metrics.prevalence)}), {metrics.negatives:,} negative."
         )
 
@@ -163,10 +145,10 @@ class View:
         easiest = view.auroc.value if view and view.auroc.value is not None else 0.5
         at, share = f" at {first.threshold:g}", self.metrics.prevalence
         return (
-            Card(AUROC.title, ranking.auroc, by_view, easiest),
-            Card(AVERAGE_PRECISION.title, ranking.average_precision, f"chance {number(share)}", share),
-            Card(SENSITIVITY.title + at, first.recall, "always negative 0", 0.0),
-            Card(SPECIFICITY.title + at, first.specificity, "always negative 1", 1.0),
+            Card(catalogue.AUROC.title, ranking.auroc, by_view, easiest),
+            Card(catalogue.AVERAGE_PRECISION.title, ranking.average_precision, f"chance {number(share)}", share),
+            Card(catalogue.SENSITIVITY.title + at, first.recall, "always negative 0", 0.0),
+            Card(catalogue.SPECIFICITY.title + at, first.specificity, "always negative 1", 1.0),
         )
 
     @property
@@ -175,7 +157,8 @@ class View:
         rows = [(metric.full_title, metric.key) for metric in ROWS]
         if self.metrics.prevalence_stated is not None:
             at = f"where {percent(self.metrics.prevalence_stated)} are positive"
-            rows += [(f"{metric.title} {at}", metric.key) for metric in (PPV_AT_PREVALENCE, NPV_AT_PREVALENCE)]
+            added = catalogue.PPV_AT_PREVALENCE, catalogue.NPV_AT_PREVALENCE
+            rows += [(f"{metric.title} {at}", metric.key) for metric in added]
         return rows
 
     @property
@@ -189,14 +172,14 @@ class View:
     @property
     def all_qualities(self) -> dict[str, Quality]:
         """Those, and where they are of a part of the images, that of all."""
-        whole = {} if self.metrics.calibration is None else {ALL_IMAGES: self.metrics.probability}
+        whole = {} if self.metrics.calibration is None else {"All images, uncalibrated": self.metrics.probability}
         return self.qualities | whole
 
     @property
-    def kinds(self) -> list[tuple[Term, int]]:
+    def kinds(self) -> list[tuple[catalogue.Term, int]]:
         """The kinds of answers, and how many heat maps each has."""
         by_kind = Counter(picture.entry.kind for picture in self.pictures)
-        return [(term, by_kind[term.key.upper()]) for term in (TP, FP, FN, TN)]
+        return [(term, by_kind[term.key.upper()]) for term in (catalogue.TP, catalogue.FP, catalogue.FN, catalogue.TN)]
 
     @property
     def training_counts(self) -> tuple[Images, ...]:
@@ -229,14 +212,10 @@ def make_view(files: RunFiles) -> View:
     return View(files=files, pictures=pictures, dropped=dropped)
 
 
-def _split_name(split: str) -> str:
-    return SPLIT_NAMES.get(split, split)
-
-
 def images_of(counts: Mapping[str, Mapping[str, int]]) -> tuple[Images, ...]:
     """Images by split."""
     return tuple(
-        Images(split=_split_name(split), negatives=by_label.get("0", 0), positives=by_label.get("1", 0))
+        Images(split=SPLIT_NAMES.get(split, split), negatives=by_label.get("0", 0), positives=by_label.get("1", 0))
         for split, by_label in counts.items()
     )
 
@@ -254,21 +233,19 @@ def split_facts(split: Split) -> list[Fact]:
 
 def input_facts(manifest: Manifest) -> list[Fact]:
     """What became of the files and of the rows of the label table."""
-    names = {
+    titles = {
         "label_rows": "Images in the label table",
         "rows_without_file": "Of these without a file",
         "files_without_row": "Files without a label",
         "dropped_ungrouped": "Omitted, patient unknown",
         "burned_in": "Marked as having burned-in text",
-    }
-    same = {
         "equal_pixels": "Images with the pixels of another",
         "equal_pixels_across_splits": "Of these across splits (leaks)",
         "equal_uids": "Images with the identifier of another",
         "equal_uids_across_splits": "Of these across splits (leaks) ",
     }
-    counts = ((names, manifest.input), (same, manifest.duplicates))
-    return [(name, f"{known[key]:,}") for titles, known in counts for key, name in titles.items() if key in known]
+    known = manifest.input | manifest.duplicates
+    return [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]
 
 
 def preprocessing_facts(manifest: Manifest) -> list[Fact]:
