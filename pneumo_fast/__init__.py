@@ -34,7 +34,7 @@ _NAMES = {
     "loading.augment": ("Augmentation",),
     "loading.loader": ("Loader",),
     "loading.options": ("LoadConfig", "ShowConfig"),
-    "loading.order": ("Rank",),
+    "loading.batches": ("Rank",),
     "loading.preview": ("ShowSummary", "show"),
     "phantoms.make": ("PhantomSet", "make_phantoms"),
     "phantoms.options": ("PhantomConfig",),
@@ -76,10 +76,10 @@ if TYPE_CHECKING:
     from pneumo_fast.explanation.options import ExplainConfig as ExplainConfig
     from pneumo_fast.explanation.results import Explanation as Explanation
     from pneumo_fast.loading.augment import Augmentation as Augmentation
+    from pneumo_fast.loading.batches import Rank as Rank
     from pneumo_fast.loading.loader import Loader as Loader
     from pneumo_fast.loading.options import LoadConfig as LoadConfig
     from pneumo_fast.loading.options import ShowConfig as ShowConfig
-    from pneumo_fast.loading.order import Rank as Rank
     from pneumo_fast.loading.preview import ShowSummary as ShowSummary
     from pneumo_fast.loading.preview import show as show
     from pneumo_fast.phantoms.make import PhantomSet as PhantomSet

@@ -1,6 +1,6 @@
 """Batches of one split, normalized, on the device: the same ones whichever engine makes them.
 
-Which rows make up which batch is decided by :class:`pneumo_fast.loading.order.Order` alone. How they get to the
+Which rows make up which batch is decided by :class:`pneumo_fast.loading.batches.Order` alone. How they get to the
 device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`: ``dali``, ``fused`` or ``resident``.
 """
 
@@ -19,11 +19,11 @@ import torch
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.devices import device_memory, resolve_device
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.engines.base import Batch, Engine, Feed
 from pneumo_fast.loading.engines.fused import FusedEngine
 from pneumo_fast.loading.engines.resident import resident_engine, split_bytes
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.order import Order, Rank
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.samplers import (
     Sampler,

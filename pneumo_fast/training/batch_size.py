@@ -11,7 +11,7 @@ import torch
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError
-from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.training import distributed
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import TrainingData, make_learner

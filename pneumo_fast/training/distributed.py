@@ -16,7 +16,7 @@ from torch import distributed
 
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import DeviceError, RunError
-from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.batches import Rank
 
 T = TypeVar("T")
 

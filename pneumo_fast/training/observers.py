@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.run.layout import TENSORBOARD, TRACE

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
-from pneumo_fast.loading.order import Rank
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
 from pneumo_fast.run.folder import write_history

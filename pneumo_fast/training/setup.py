@@ -16,9 +16,9 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import join_datasets, limit_images, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading.augment import Augmentation
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.order import Rank
 from pneumo_fast.loading.samplers import Part, parts_by_share
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.loading.batches import Order
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.order import Order
 from pneumo_fast.loading.samplers import Shares, parts_by_share
 from tests.support.make_dataset import make_dataset, stored_images
 

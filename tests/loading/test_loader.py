@@ -15,11 +15,11 @@ import torch
 
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError
 from pneumo_fast.loading.augment import Augmentation
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.engines.dali import DaliEngine
 from pneumo_fast.loading.engines.fused import FusedEngine
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.order import Rank
 from pneumo_fast.loading.samplers import Part
 from pneumo_fast.vocabulary import EngineName
 from tests.support.loaders import (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError, RunError
-from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import CONFIG, LAST
 from pneumo_fast.training import batch_size, distributed, prepare, setup

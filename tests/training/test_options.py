@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, LAST
 from pneumo_fast.run.model import build_model

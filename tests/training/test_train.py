@@ -15,7 +15,7 @@ import torch
 from pneumo_fast import devices
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import TrainingError
-from pneumo_fast.loading.order import Rank
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.run.checkpoint import Trained, load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.run.model import build_model

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pneumo_fast.loading.augment import Augmentation
-from pneumo_fast.loading.order import Order, Rank
+from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
 

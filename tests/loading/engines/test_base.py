@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pneumo_fast.loading.augment import Augmentation
+from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.order import Order, Rank
 from pneumo_fast.loading.samplers import Part, Sequential, Shuffle
 from pneumo_fast.vocabulary import EngineName, OrderName
 from tests.support.augmented import GREY_LEVELS, TOLERANCE, augmented

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.loading.order import Order, Rank
+from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.rng import permute
 from pneumo_fast.loading.samplers import Sequential, Shuffle, Weighted, Windowed
 
