@@ -85,7 +85,7 @@ def settings_of(
 
     A batch size that is still to be found is left out.
     """
-    options = settings(config)
+    options = dict(sorted(settings(config).items()))
     if config.schedule != "none":
         options["epochs"] = config.epochs  # on which the learning rate of every step depends
     values = {"image size": dataset.size} | {name.replace("_", "-"): value for name, value in options.items()}
