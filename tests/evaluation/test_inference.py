@@ -58,7 +58,7 @@ def test_another_dataset_is_normalized_as_the_run_was(run: Path, tmp_path: Path)
     first, second = evaluate(config(run)), evaluate(config(run, dataset=other))
     assert np.array_equal(first.predictions.logits, second.predictions.logits)
     assert (second.dataset.trained_on, second.selected_on_this_data) == (False, None)
-    assert "not the dataset that the run was trained on" in second.notes[0]
+    assert "not the run's training dataset" in second.notes[0]
 
 
 def test_progress_reaches_the_end(run: Path) -> None:
