@@ -18,6 +18,8 @@ import torch
 
 ADDED_KEYS: Final = frozenset({"metrics.json/options", "explain.json/options"})
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
+FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}
+"""Drawn from numbers that are compared, and labelled in words."""
 VERSION_KEYS: Final = {"created_by", "version", "versions"}
 TIME_KEYS: Final = {
     "images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds",
@@ -62,8 +64,8 @@ def read_print(path: Path, known: Mapping[str, str]) -> Print:
     Parameters
     ----------
     path : Path
-        ``.pt`` is read as a checkpoint, ``.json`` and ``.jsonl`` as JSON, ``.html`` and ``.md`` as words, all else as
-        bytes.
+        ``.pt`` is read as a checkpoint, ``.json`` and ``.jsonl`` as JSON, pages and labelled figures as words, all
+        else as bytes.
     known : mapping
         What stands in the place of a text, but for tables: names for checksums of files that hold versions or times.
 
@@ -80,13 +82,14 @@ def read_print(path: Path, known: Mapping[str, str]) -> Print:
         return json_print([json.loads(line) for line in path.read_text().splitlines()], known)
     if path.suffix in {".html", ".md"}:
         return words_print(path.read_text(), known)
+    if path.name in FIGURES:
+        return words_print(hashlib.sha256(path.read_bytes()).hexdigest(), known)
     return bytes_print(path.read_bytes(), lines=path.suffix == ".csv")
 
 
 def words_print(text: str, known: Mapping[str, str]) -> Print:
-    """Each line of a page, for people."""
-    lines = _replaced(text, known).splitlines()
-    return {f"line {number}": Value(line, words=True) for number, line in enumerate(lines, start=1)}
+    """What is for people to read, as a whole."""
+    return {"text": Value(_replaced(text, known), words=True)}
 
 
 def _replaced(text: str, known: Mapping[str, str]) -> str:

@@ -94,7 +94,16 @@ def test_pages_are_words_without_checksums_that_vary(tmp_path: Path) -> None:
     row = compare("s", base, {"p": read_print(page, {"cd" * 32: "best.pt"})})
     shown = ("long " * 10)[2:]
     assert not row.different
-    assert row.words == [f"p: line 2: ...'{shown}0.5' -> ...'{shown}0.7'"]
+    assert row.words == [rf"p: text: ...'{shown}0.5\n' -> ...'{shown}0.7\n'"]
+
+
+def test_a_labelled_figure_is_words_and_any_other_picture_is_bytes(tmp_path: Path) -> None:
+    for name, words in (("roc.png", True), ("TP-01.png", False)):
+        (tmp_path / name).write_bytes(b"one")
+        base = {name: read_print(tmp_path / name, {})}
+        (tmp_path / name).write_bytes(b"two")
+        row = compare("s", base, {name: read_print(tmp_path / name, {})})
+        assert (bool(row.words), bool(row.different)) == (words, not words)
 
 
 def test_line_ends_count() -> None:
