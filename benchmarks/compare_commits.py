@@ -1,6 +1,6 @@
 """Rates of an earlier commit and of the working tree, taken in turns: what a change costs, or gains.
 
-    .venv/bin/python benchmarks/compare_commits.py BASE [--runs 7] [--out FILE.json]
+    .venv/bin/python benchmarks/compare_commits.py BASE [--runs 7] [--only train] [--out FILE.json]
 
 Both convert, load and train the same synthetic radiographs and print their help, each through its own code, one after
 the other in every run. The table shows medians, and the ratio of the working tree to BASE.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 IMAGES: Final = 1500
 PHANTOMS: Final = ("../phantoms/stage_2_train_images", "../phantoms/stage_2_train_labels.csv")
 SIZE_PX: Final = 64
+STAGES: Final = ("convert", "load", "train", "help")
 EPOCHS: Final = 200  # of the loader; the first is off the clock
 TRAINED: Final = 256  # images
 LOAD: Final = """
@@ -101,11 +102,14 @@ def checkout(commit: str, folder: Path) -> Iterator[Path]:
         subprocess.run([*git, "remove", "--force", str(folder)], check=True, capture_output=True)
 
 
-def compare(commit: str, base: Tree, new: Tree, runs: int) -> Stage:
-    """Measure both in turns."""
+def compare(commit: str, base: Tree, new: Tree, stages: Sequence[str], runs: int) -> Stage:
+    """Measure both in turns; loading and training read what a conversion wrote."""
+    if "convert" not in stages:
+        for tree in (base, new):
+            tree.convert()
     contenders = {
         f"{name}, {side}": getattr(tree, name)
-        for name in ("convert", "load", "train", "help")
+        for name in stages
         for side, tree in (("base", base), ("working tree", new))
     }
     results = race(contenders, runs)
@@ -120,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="an earlier commit")
     parser.add_argument("--runs", type=int, default=7, help="that count")
+    parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES, help="what to measure")
     parser.add_argument("--out", type=Path, help="file for the raw values (JSON)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-commits-") as temporary:
@@ -128,7 +133,7 @@ def main() -> None:
         with checkout(arguments.base, work / "checkout") as code:
             base, new = Tree(code, work / "base"), Tree(ROOT, work / "new")
             new.command("phantom", "../phantoms", "--count", str(IMAGES))
-            stage = compare(arguments.base, base, new, arguments.runs)
+            stage = compare(arguments.base, base, new, arguments.only, arguments.runs)
     print(report([stage]))
     if arguments.out:
         arguments.out.write_text(as_json([stage]) + "\n")

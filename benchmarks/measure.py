@@ -107,13 +107,14 @@ class Stage:
 def race(contenders: Mapping[str, Contender], runs: int, *, warm_up: bool = True) -> list[Result]:
     """Run all contenders in turns, so that a slow moment of the machine hits all alike.
 
-    A turn that does not count comes first, unless each turn warms up by itself.
+    Every other round goes backwards: a machine that slows down after a busy stretch would else favour whoever comes
+    first. A turn that does not count comes before them all, unless each turn warms up by itself.
     """
     for contender in contenders.values() if warm_up else ():
         contender()
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
-    for _ in range(runs):
-        for name, contender in contenders.items():
+    for number in range(runs):
+        for name, contender in reversed(contenders.items()) if number % 2 else contenders.items():
             turns[name].append(contender())
     return [Result(name=name, turns=values) for name, values in turns.items()]
 

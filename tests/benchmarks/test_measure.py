@@ -13,8 +13,8 @@ def test_contenders_take_turns_and_the_first_turn_is_not_counted() -> None:
         return Turn(images=len(calls), seconds=1.0)
 
     first, second = race({"a": lambda: contender("a"), "b": lambda: contender("b")}, runs=2)
-    assert calls == ["a", "b"] * 3
-    assert (first.rates, second.rates) == ([3.0, 5.0], [4.0, 6.0])
+    assert calls == ["a", "b", "a", "b", "b", "a"]  # every other round backwards
+    assert (first.rates, second.rates) == ([3.0, 6.0], [4.0, 5.0])
 
 
 def result(name: str, images: int, *seconds: float) -> Result:
