@@ -15,7 +15,6 @@ from pneumo_fast import __version__
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
-from pneumo_fast.conversion.pseudonyms import pseudonym
 from pneumo_fast.conversion.resume import Arguments
 from pneumo_fast.conversion.task import WORK_FOLDER, Record
 from pneumo_fast.dataset.folder import write_table
@@ -30,6 +29,7 @@ from pneumo_fast.dataset.format import (
 )
 from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks
 from pneumo_fast.dataset.npy import SCALES
+from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic

@@ -20,10 +20,10 @@ from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers
 from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
-from pneumo_fast.conversion.pseudonyms import load_key
 from pneumo_fast.conversion.resume import Arguments, claim
 from pneumo_fast.conversion.task import Record, Source, Task
 from pneumo_fast.dataset.format import Manifest
+from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import sweep_partials
 from pneumo_fast.progress import OnProgress, silent

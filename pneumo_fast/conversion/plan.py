@@ -13,8 +13,8 @@ import pandas as pd
 
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.pseudonyms import pseudonym
 from pneumo_fast.dataset.leaks import refuse_overlap
+from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.dataset.splits import assign_splits, seeded_order
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.vocabulary import SPLITS

@@ -13,9 +13,9 @@ import pytest
 
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.pseudonyms import load_key, pseudonym
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, REJECT_COLUMNS, Manifest, ShardInfo
+from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.run.checkpoint import STATES, Trained, load_trained
 from pneumo_fast.run.layout import CHECKPOINT_FORMAT, JUDGED, JUDGED_FOLDERS

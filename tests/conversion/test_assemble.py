@@ -13,8 +13,8 @@ import pytest
 
 from pneumo_fast.conversion import assemble as assemble_module
 from pneumo_fast.conversion.labels import read_labels
-from pneumo_fast.conversion.pseudonyms import load_key, pseudonym
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.phantoms.make import PhantomSet

@@ -14,7 +14,7 @@ import pytest
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, cut_into_shards, hide_ids, make_plan
-from pneumo_fast.conversion.pseudonyms import pseudonym
+from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import ConvertError
 
 
