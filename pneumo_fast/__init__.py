@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "conversion.convert": ("ConvertSummary", "convert"),
-    "conversion.options": ("ConvertConfig",),
+    "conversion.lookup": ("IdsSummary", "look_up_ids"),
+    "conversion.options": ("ConvertConfig", "IdsConfig"),
     "dataset.folder": ("Dataset",),
     "dataset.selection": ("open_datasets",),
     "dataset.verify": ("verify",),
@@ -53,7 +54,10 @@ __all__ = list(_MODULE_OF)
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary as ConvertSummary
     from pneumo_fast.conversion.convert import convert as convert
+    from pneumo_fast.conversion.lookup import IdsSummary as IdsSummary
+    from pneumo_fast.conversion.lookup import look_up_ids as look_up_ids
     from pneumo_fast.conversion.options import ConvertConfig as ConvertConfig
+    from pneumo_fast.conversion.options import IdsConfig as IdsConfig
     from pneumo_fast.dataset.folder import Dataset as Dataset
     from pneumo_fast.dataset.selection import open_datasets as open_datasets
     from pneumo_fast.dataset.verify import verify as verify

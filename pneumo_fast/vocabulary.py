@@ -6,6 +6,7 @@ from typing import Final, Literal, get_args
 
 Dtype = Literal["float16", "uint8"]
 Layout = Literal["shards", "folder"]
+Ids = Literal["pseudonyms", "kept"]
 Decode = Literal["fast", "exact"]
 Window = Literal["auto", "none"]
 Split = Literal["train", "val", "test"]
@@ -17,6 +18,8 @@ ScheduleName = Literal["none", "cosine", "onecycle"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
 """What people call each split."""
+IMAGE_IDS: Final[dict[Ids, str]] = {"pseudonyms": "pseudonyms", "kept": "as in the label table"}
+"""What image ids are."""
 NOT_CLINICAL: Final = "Research software: not for clinical use."
 
 

@@ -99,6 +99,7 @@ def convert_phantoms(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFact
             out = tmp_path_factory.mktemp("datasets") / dtype
             convert(
                 ConvertConfig(
+                    keep_ids=True,
                     images=phantoms.images,
                     labels=phantoms.labels,
                     class_info=phantoms.class_info,

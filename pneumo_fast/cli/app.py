@@ -77,5 +77,5 @@ def _common(
         raise typer.Exit(UsageError.exit_code)
 
 
-for name in ("convert", "train", "evaluate", "explain", "report", "verify", "show", "phantom"):
+for name in ("convert", "train", "evaluate", "explain", "report", "verify", "show", "ids", "phantom"):
     app.command()(getattr(commands, name))

@@ -11,7 +11,7 @@ import typer
 
 from pneumo_fast.cli.arguments import with_options
 from pneumo_fast.configuration import options_of
-from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.explanation.options import ExplainConfig
@@ -141,6 +141,15 @@ def show(make: Callable[..., ShowConfig]) -> None:
 
     config = make()
     display.show_contact_sheet(config.out, draw(config))
+
+
+@with_options(IdsConfig)
+def ids(make: Callable[..., IdsConfig]) -> None:
+    """Look up which ids a dataset's pseudonyms stand for; needs the hash key and the label table."""
+    from pneumo_fast.cli import display
+    from pneumo_fast.conversion.lookup import look_up_ids
+
+    display.show_ids(look_up_ids(make()))
 
 
 @with_options(PhantomConfig)

@@ -21,9 +21,11 @@ from rich.table import Table
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.vocabulary import IMAGE_IDS
 
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary
+    from pneumo_fast.conversion.lookup import IdsSummary
     from pneumo_fast.loading.preview import ShowSummary
     from pneumo_fast.reporting.report import ReportSummary
     from pneumo_fast.run.checkpoint import EpochRecord
@@ -165,6 +167,7 @@ def show_conversion(summary: ConvertSummary) -> None:
             across = manifest.duplicates[f"equal_{name}_across_splits"]
             out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
     out.print(f"Leaks between splits: {manifest.split['leaks']}")
+    out.print(f"Image ids: {IMAGE_IDS[manifest.ids]}")
     out.print(
         f"Pixels of the train split: mean {TERMINAL.number(manifest.mean, 4)}, std {TERMINAL.number(manifest.std, 4)}"
     )
@@ -173,6 +176,16 @@ def show_conversion(summary: ConvertSummary) -> None:
         return
     rate = summary.converted / summary.seconds
     out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+
+
+def show_ids(summary: IdsSummary) -> None:
+    """What was looked up, and where it stands."""
+    kinds = {"image": "images", "group": "patients", "path": "rejected files"}
+    table = grid("pseudonyms of", "found", "unknown")
+    for kind, found in summary.found.items():
+        table.add_row(kinds[kind], f"{found:,}", f"{summary.unknown[kind]:,}")
+    out.print(table)
+    out.print(f"{summary.out} names patients or images: keep it as safe as the key", soft_wrap=True)
 
 
 def show_verification(dataset: Path, problems: list[str]) -> None:

@@ -29,7 +29,7 @@ from pneumo_fast.dataset.format import (
 )
 from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks
 from pneumo_fast.dataset.npy import SCALES
-from pneumo_fast.dataset.pseudonyms import pseudonym
+from pneumo_fast.dataset.pseudonyms import key_id, pseudonym
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
@@ -63,6 +63,7 @@ def assemble(
         scale=SCALES[config.dtype],
         mean=mean,
         std=std,
+        ids="kept" if config.keep_ids else "pseudonyms",
         preprocessing={
             "decode": config.decode,
             "window": config.window,
@@ -153,5 +154,5 @@ def _split_facts(config: ConvertConfig, labels: LabelTable, index: pd.DataFrame,
         "ungrouped_images": ungrouped,
         "ungrouped": config.ungrouped,
         "leaks": describe_leaks(labels.group_source, ungrouped),
-        "hash_key_id": pseudonym(key, "key", "id"),
+        "hash_key_id": key_id(key),
     }

@@ -7,6 +7,7 @@ the number of workers, nor on how often the conversion was killed and resumed.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -27,6 +28,8 @@ from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import sweep_partials
 from pneumo_fast.progress import OnProgress, silent
+
+logger = logging.getLogger(__name__)
 
 SHARED_DISK_S = 90.0  # NFS clients may keep what they know of a folder for 60 s (nfs(5), acdirmax)
 
@@ -53,13 +56,15 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
 
     Raises
     ------
+    ConfigError
+        If the hash key cannot be used.
     LabelError
         If a table cannot be used.
     ConvertError
         If there is nothing to convert, too much was rejected, or ``out`` is taken or cannot be written.
     """
     begin = time.perf_counter()
-    key = load_key(config.hash_key)
+    key = load_key(config.hash_key, make=True)
     labels = read_labels(
         config.labels,
         id_column=config.id_column,
@@ -71,7 +76,9 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     )
     plan = make_plan(labels, config)
     arguments = Arguments.of(config, labels, plan, key)
-    if config.hash_ids:
+    if config.keep_ids:
+        logger.warning("image ids and file names are written AS THEY ARE (--keep-ids): they must not name a patient")
+    else:
         labels, plan = hide_ids(labels, plan, key)
     converted = 0
     try:
@@ -133,9 +140,10 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
                     break
     if rejected > limit:
         write_rejects(config.out, [*plan.rejects, *(reject for r in _finished(tasks) for reject in r.rejects)])
+        names = "" if config.keep_ids else " (pneumo-fast ids ... --images tells which files they are)"
         raise ConvertError(
-            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}; fix "
-            "them, or raise --max-rejects and resume with --resume"
+            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}{names}; "
+            "fix them, or raise --max-rejects and resume with --resume"
         )
     return stored
 

@@ -14,6 +14,17 @@ from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
 
+IdColumn = Annotated[str, Option("Column with the image id.")]
+LabelColumn = Annotated[str, Option("Column with the label, 0 or 1.")]
+GroupColumn = Annotated[str | None, Option("Column with the patient.")]
+PathColumn = Annotated[
+    str | None, Option("Column with the path below IMAGES.", "For tables that name files rather than ids.")
+]
+Groups = Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)]
+HashKey = Annotated[
+    Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
@@ -23,14 +34,12 @@ class ConvertConfig:
     images: Annotated[Path, Option("Folder with the DICOM files.", "Of any depth.", positional=True, recorded=DIGEST)]
     labels: Annotated[Path, Option("Label table (CSV).", positional=True, recorded=DIGEST)]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
-    id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
-    label_column: Annotated[str, Option("Column with the label, 0 or 1.")] = "Target"
-    group_column: Annotated[str | None, Option("Column with the patient.")] = None
-    path_column: Annotated[str | None, Option(
-        "Column with the path below IMAGES.", "For tables that name files rather than ids."
-    )] = None
+    id_column: IdColumn = "patientId"
+    label_column: LabelColumn = "Target"
+    group_column: GroupColumn = None
+    path_column: PathColumn = None
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
-    groups: Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)] = None
+    groups: Groups = None
     ungrouped: Annotated[Literal["keep", "drop"], Option("What to do with images that have no group.")] = "keep"
     val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
@@ -70,12 +79,10 @@ class ConvertConfig:
         "Resume an unfinished conversion.", "Starts where there is none.", decides=False
     )] = False
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
-    hash_ids: Annotated[bool, Option(
-        "Write pseudonyms instead of image ids.", "And of the paths of rejected files."
+    keep_ids: Annotated[bool, Option(
+        "Write image ids as they are, not pseudonyms.", "And the paths of rejected files."
     )] = False
-    hash_key: Annotated[Path | None, Option(
-        "Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST
-    )] = None
+    hash_key: HashKey = None
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -88,3 +95,28 @@ class ConvertConfig:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
         if isinstance(self.max_rejects, float) and not self.max_rejects <= 1:
             raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdsConfig:
+    """Which pseudonyms to look up, and where the ids stand that they were made of."""
+
+    # fmt: off
+    dataset: Annotated[Path, Option("Dataset folder.", positional=True)]
+    labels: Annotated[Path, Option("The label table that it was made from (CSV).", positional=True)]
+    out: Annotated[Path, Option("File to write, for its owner alone.")] = Path("ids.csv")
+    images: Annotated[Path | None, Option(
+        "Folder with the DICOM files: look up rejected files too.", default="none looked up"
+    )] = None
+    id_column: IdColumn = "patientId"
+    label_column: LabelColumn = "Target"
+    group_column: GroupColumn = None
+    path_column: PathColumn = None
+    groups: Groups = None
+    hash_key: HashKey = None
+    overwrite: Annotated[bool, Option("Replace the file.")] = False
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        """Check every option."""
+        check(self)

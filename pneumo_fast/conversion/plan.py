@@ -48,7 +48,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     ConvertError
         If the folder is missing or no file matches a row of the table.
     """
-    files = _find_files(config.images, config.out)
+    files = find_files(config.images, config.out)
     found, files_without_row = _match(files, labels.images)
     ids = labels.images["image_id"]
     table = labels.images.assign(path=ids.map({i: paths[0] for i, paths in found.items() if len(paths) == 1}))
@@ -63,7 +63,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         table = table[table["group"] != ""].reset_index(drop=True)
     if table.empty:
         raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
-    table["shown_path"] = table["path"].map(_printable)
+    table["shown_path"] = table["path"].map(printable)
     table["split"] = assign_splits(
         table, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
     )
@@ -71,7 +71,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     return Plan(
         images=cut_into_shards(table.iloc[seeded_order(table["image_id"], config.seed, "storage")], config.shard_size),
         rejects=tuple(
-            {"path": _printable(path), "reason": "ambiguous", "detail": f"{len(paths)} files match one row"}
+            {"path": printable(path), "reason": "ambiguous", "detail": f"{len(paths)} files match one row"}
             for paths in found.values()
             if len(paths) > 1
             for path in paths
@@ -82,7 +82,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     )
 
 
-def _find_files(folder: Path, out: Path) -> list[str]:
+def find_files(folder: Path, out: Path) -> list[str]:
     """Every file that is not hidden, below the folder but not below ``out``; relative, sorted, with links to files."""
     if not folder.is_dir():
         raise ConvertError(f"images folder {folder} is not there: give the folder that holds the DICOM files")
@@ -118,7 +118,7 @@ def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, list[str]]
     return candidates, unmatched
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     """A path as text for a table, whatever bytes it is made of."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 from pneumo_fast.dataset.npy import SCALES
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.records import Fault, Head, build, parse
-from pneumo_fast.vocabulary import Dtype, Layout
+from pneumo_fast.vocabulary import Dtype, Ids, Layout
 
 FORMAT: Final = "pneumo-fast dataset"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+READABLE: Final = (1, 2)
 
 INDEX_TYPES: Final[dict[str, type]] = {
     "image_id": str, "split": str, "shard": str, "row": int, "label": int, "group": str,
@@ -54,6 +55,8 @@ class Manifest:
     scale: float
     mean: float
     std: float
+    ids: Ids
+    """Whether image ids, and paths of rejected files, are pseudonyms or those of the input."""
     preprocessing: dict[str, Any]
     split: dict[str, Any]
     counts: dict[str, dict[str, int]]
@@ -80,12 +83,12 @@ class Manifest:
         try:
             values = parse(text)
             head = build(values, Head)
-            if (head.format, head.format_version) != (FORMAT, FORMAT_VERSION):
+            if head.format != FORMAT or head.format_version not in READABLE:
                 raise DatasetError(
                     f"format {head.format!r} version {head.format_version!r}; this release reads {FORMAT!r} version "
-                    f"{FORMAT_VERSION}: convert the images again"
+                    f"{' or '.join(map(str, READABLE))}: convert the images again"
                 )
-            manifest = build(values, cls, closed=True)
+            manifest = build(_upgraded(values) if head.format_version == 1 else values, cls, closed=True)
         except Fault as error:
             raise DatasetError(f"not a complete manifest ({error}): convert the images again") from error
         manifest._check()
@@ -103,3 +106,15 @@ class Manifest:
         for shard in self.shards:
             if Path(shard.name).name != shard.name:
                 raise DatasetError(f"shard name {shard.name!r}: expected the name of a file in the folder")
+
+
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of version 1 as one of version 2 would be; ids were kept then, unless ``hash_ids`` was given."""
+    arguments = values.get("arguments")
+    options = arguments.get("options") if isinstance(arguments, dict) else None
+    if not isinstance(arguments, dict) or not isinstance(options, dict):
+        return {**values, "ids": "kept"}
+    kept = options.get("hash_ids") is not True
+    options = {name: value for name, value in options.items() if name != "hash_ids"} | {"keep_ids": kept}
+    ids = "kept" if kept else "pseudonyms"
+    return {**values, "ids": ids, "arguments": {**arguments, "options": options}}

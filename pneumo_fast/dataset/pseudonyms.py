@@ -6,11 +6,13 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 from pathlib import Path
 
-from pneumo_fast.errors import ConvertError
+from pneumo_fast.errors import ConfigError
 
 KEY_BYTES = 32
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def default_key_path() -> Path:
@@ -19,27 +21,38 @@ def default_key_path() -> Path:
     return Path(base) / "pneumo-fast" / "hash.key"
 
 
-def load_key(path: Path | None = None) -> bytes:
-    """Read the key, making a new random one where there is none yet (readable by its owner alone).
+def load_key(path: Path | None = None, *, make: bool = False) -> bytes:
+    """Read the key.
 
     With the same key the same patient has the same pseudonym in every dataset, so that patients shared between
     two datasets can be counted.
 
+    Parameters
+    ----------
+    make : bool
+        Whether to make a new random one where there is none, readable by its owner alone.
+
     Raises
     ------
-    ConvertError
-        If the key cannot be read, written, or has the wrong length.
+    ConfigError
+        If the key is not there, cannot be read or written, has the wrong length, or others can read it.
     """
     path = path or default_key_path()
     try:
-        if not path.exists():
+        if make and not path.exists():
             _make_key(path)
+        mode = stat.S_IMODE(path.stat().st_mode)
         key = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not hexadecimal text"
-        raise ConvertError(f"hash key {path} cannot be used ({reason}): name another with --hash-key") from error
+        raise ConfigError(f"hash key {path} cannot be used ({reason}): name another with --hash-key") from error
     if len(key) != KEY_BYTES:
-        raise ConvertError(f"hash key {path} has {len(key)} bytes, {KEY_BYTES} expected: name another with --hash-key")
+        raise ConfigError(f"hash key {path} has {len(key)} bytes, {KEY_BYTES} expected: name another with --hash-key")
+    if mode & OTHERS:
+        raise ConfigError(
+            f"hash key {path} can be read by other users (mode {mode:04o}), and whoever has it can undo pseudonyms: "
+            "run chmod 600 on it"
+        )
     return key
 
 
@@ -69,3 +82,8 @@ def pseudonym(key: bytes, kind: str, text: str) -> str:
     if not text:
         return ""
     return hmac.new(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+
+def key_id(key: bytes) -> str:
+    """The pseudonym of a key itself, by which a dataset says with which one it was made."""
+    return pseudonym(key, "key", "id")

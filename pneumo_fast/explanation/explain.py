@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pneumo_fast.dataset.identifiers import stored_ids
 from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.inference import Judged, infer, open_run
@@ -48,7 +50,7 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
     Raises
     ------
     ConfigError
-        If the layer or an id is not there.
+        If the layer or an id is not there, or the hash key cannot be used.
     RunError
         If the run is missing or damaged, does not fit the dataset, or the folder cannot be written.
     DatasetError
@@ -58,6 +60,7 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
     """
     judged = open_run(config.run, config.dataset, config.device)
     rows = judged.dataset.rows(config.split)
+    config = replace(config, ids=_stored_ids(judged, rows, config), hash_key=None)
     with closing(Maps(judged, rows, config)) as maps:
         return _explain(maps, config, on_progress)
 
@@ -105,6 +108,18 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     return explanation
 
 
+def _stored_ids(judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> tuple[str, ...]:
+    """The ids asked for, as the dataset has them: an id of the label table stands in no output."""
+    stored, there = stored_ids(judged.dataset, config.ids, config.hash_key), set(rows["image_id"])
+    unknown = [given for given, image_id in zip(config.ids, stored, strict=True) if image_id not in there]
+    if unknown:
+        raise ConfigError(
+            f"{len(unknown)} of {len(stored)} ids are not in split {config.split!r}, first {unknown[0]!r}: use ids of "
+            "the label table or of index.csv, or another --split"
+        )
+    return tuple(stored)
+
+
 def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: ExplainConfig) -> list[tuple[str, int]]:
     """The images to draw, as (kind, row): those named, or the most confident of each kind."""
     called = call_positive(probabilities, config.threshold)
@@ -112,11 +127,6 @@ def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: Expl
     kinds = np.where(right, "T", "F").astype(object) + np.where(called, "P", "N").astype(object)
     if config.ids:
         places = {image_id: row for row, image_id in enumerate(rows["image_id"])}
-        if unknown := [image_id for image_id in config.ids if image_id not in places]:
-            raise ConfigError(
-                f"{len(unknown)} of {len(config.ids)} ids are not in split {config.split!r}, first {unknown[0]!r}: use "
-                "ids of its index.csv, or another --split"
-            )
         return [(kinds[places[image_id]], places[image_id]) for image_id in dict.fromkeys(config.ids)]
     order = np.argsort(-np.abs(probabilities - config.threshold), kind="stable")
     return [(kind, row) for kind in KINDS for row in order[kinds[order] == kind][: config.count].tolist()]

@@ -28,8 +28,14 @@ class ExplainConfig:
         default="the last fine enough",
     )] = None
     ids: Annotated[tuple[str, ...], Option(
-        "Image to draw; may be repeated.", name="id", default="the most confident of each kind"
+        "Image to draw; may be repeated.",
+        "An id of the label table or of the dataset.",
+        name="id",
+        default="the most confident of each kind"
     )] = ()
+    hash_key: Annotated[Path | None, Option(
+        "Key file, where --id gives ids of the label table.", default="in your configuration folder", repeated=False
+    )] = None
     count: Annotated[int, Option(
         "Images to draw of each kind.",
         "Kinds are true and false positives and negatives.",

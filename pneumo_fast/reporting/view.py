@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,9 @@ from pneumo_fast.metrics import catalogue
 from pneumo_fast.metrics.calibration import Quality
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting.gallery import Picture, load_pictures
-from pneumo_fast.reporting.sources import RunFiles, Split
+from pneumo_fast.reporting.sources import RunFiles, Source, Split
 from pneumo_fast.run.layout import EXPLAIN
-from pneumo_fast.vocabulary import SPLIT_NAMES, counted
+from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES, counted
 
 METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
 ROWS: Final = (
@@ -245,7 +245,22 @@ def input_facts(manifest: Manifest) -> list[Fact]:
         "equal_uids_across_splits": "Of these across splits (leaks) ",
     }
     known = manifest.input | manifest.duplicates
-    return [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]
+    facts: list[Fact] = [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]
+    return [*facts, ("Image ids", IMAGE_IDS[manifest.ids])]
+
+
+def privacy_sentence(sources: Sequence[Source]) -> str:
+    """What stands for images and patients in dataset, run, report and card."""
+    if not sources:
+        return "Patients are known by pseudonyms alone; whether image ids are pseudonyms too is no longer known."
+    if all(source.manifest.ids == "pseudonyms" for source in sources):
+        return (
+            "Nothing that names a patient or an image is in a dataset, a run or this card: pseudonyms stand for them."
+        )
+    return (
+        "Image ids are as in the label table (--keep-ids) in dataset, run, report and card: they must not name a "
+        "patient. Patients are known by pseudonyms alone."
+    )
 
 
 def preprocessing_facts(manifest: Manifest) -> list[Fact]:

@@ -58,7 +58,7 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         (["convert", "broken", "labels.csv", "out"], 1, "of 40 files were rejected, 0 are allowed: see out"),
         ([*INPUT, "--id-column", "who"], 1, "no column 'who'"),
         ([*INPUT, "--groups", "bad.json"], 1, "entry 0"),
-        ([*INPUT, "--hash-key", "bad.key"], 1, "hash key bad.key has 1 bytes"),
+        ([*INPUT, "--hash-key", "bad.key"], 2, "hash key bad.key has 1 bytes"),
         (["train"], 1, "dataset is not a dataset: it has no manifest.json"),
         (["train", "junk"], 1, "dataset junk: not a complete manifest"),
         (["train", "--lr", "0"], 2, "lr 0.0: a number above 0 expected"),

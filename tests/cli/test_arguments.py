@@ -67,7 +67,7 @@ CONVERT_OPTIONS = {
     "--timeout-s": "2.5",
     "--max-pixels": "1000",
     "--resume": "",
-    "--hash-ids": "",
+    "--keep-ids": "",
     "--hash-key": "k",
 }
 TRAIN_OPTIONS = {

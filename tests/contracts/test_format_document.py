@@ -108,6 +108,7 @@ def test_where_a_box_lies(tmp_path: Path, shape: tuple[int, int]) -> None:
     (tmp_path / "labels.csv").write_text("patientId,x,y,width,height,Target\na,16,40,40,32,1\n")
     convert(
         ConvertConfig(
+            keep_ids=True,
             images=tmp_path / "images",
             labels=tmp_path / "labels.csv",
             out=tmp_path / "out",

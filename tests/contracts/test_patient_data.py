@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumo_fast.conversion.labels import read_labels
+from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import LabelError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 
@@ -157,9 +158,16 @@ def leaks(*folders: Path) -> list[str]:
 
 
 def convert(hospital: Hospital, out: Path, *options: str, expect: int = 0) -> None:
-    hashed = ["--hash-ids"] if "Zxqplanted" in hospital.labels.read_text().split("\n")[1].split(",")[0] else []
-    fixed = ["--group-column", "mrn", "--size", "32", "--val-fraction", "0.3", "--workers", "1", *hashed]
+    fixed = ["--group-column", "mrn", "--size", "32", "--val-fraction", "0.3", "--workers", "1"]
     run(out.parent / "said", "convert", hospital.images, hospital.labels, out, *fixed, *options, expect=expect)
+
+
+def original_of_the_first(dataset: Path, hospital: Hospital, split: str) -> str:
+    """The id, as the label table has it, of a split's first image."""
+    index = pd.read_csv(dataset / "index.csv", dtype=str)
+    stored = index.loc[index["split"] == split, "image_id"].iloc[0]
+    ids = pd.read_csv(hospital.labels, dtype=str)["patientId"]
+    return next(str(image_id) for image_id in ids if pseudonym(load_key(), "image", image_id) == stored)
 
 
 @pytest.mark.parametrize("layout", ["shards", "folder"])
@@ -170,6 +178,17 @@ def test_convert_leaks_nothing(hospital: Hospital, layout: str, tmp_path: Path) 
     reasons = set(pd.read_csv(tmp_path / "dataset" / "rejects.csv")["reason"])
     assert {"not_dicom", "ambiguous", "corrupt", "unsupported", "bad_header"} <= reasons
     assert "converted" in (tmp_path / "said" / "convert.txt").read_text()
+
+
+def test_paths_leak_nothing(hospital: Hospital, tmp_path: Path) -> None:
+    table = pd.read_csv(hospital.labels)
+    table["path"] = table.pop("patientId") + ".dcm"
+    table.to_csv(tmp_path.parent / f"{tmp_path.name}.csv", index=False)
+    by_path = replace(hospital, labels=tmp_path.parent / f"{tmp_path.name}.csv")
+    convert(by_path, tmp_path / "dataset", "--path-column", "path", "--max-rejects", "100%")
+
+    assert len(pd.read_csv(tmp_path / "dataset" / "rejects.csv")) > 5
+    assert not leaks(tmp_path)
 
 
 def test_failed_conversion_leaks_nothing(hospital: Hospital, tmp_path: Path) -> None:
@@ -195,9 +214,11 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     train = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
     run(tmp_path / "said", "train", tmp_path / "dataset", "--out", tmp_path / "run", *train)
     run(tmp_path / "said", "evaluate", tmp_path / "run", "--device", "cpu", "--batch-size", "4")
+    asked = original_of_the_first(tmp_path / "dataset", hospital, split="val")
+    run(tmp_path / "said", "explain", tmp_path / "run", "--id", asked, "--device", "cpu", "--resamples", "100")
     run(tmp_path / "said", "report", tmp_path / "run")
 
-    assert {"best.pt", "eval", "report.html", "model_card.md"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"best.pt", "eval", "explain", "report.html", "model_card.md"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert not leaks(tmp_path)
 
 

@@ -79,7 +79,9 @@ def test_stored_images_are_the_reference_to_one_step(tmp_path: Path, dtype: Dtyp
 
 @DTYPES
 def test_stored_phantoms_are_the_reference_to_one_step(tmp_path: Path, phantoms: PhantomSet, dtype: Dtype) -> None:
-    config = ConvertConfig(images=phantoms.images, labels=phantoms.labels, out=tmp_path / "dataset", size=SIZE)
+    config = ConvertConfig(
+        keep_ids=True, images=phantoms.images, labels=phantoms.labels, out=tmp_path / "dataset", size=SIZE
+    )
     run(config, dtype=dtype, decode="exact", workers=1)
     assert_within_one_step(config.out, config.images)
 
@@ -88,6 +90,7 @@ def test_stored_phantoms_are_the_reference_to_one_step(tmp_path: Path, phantoms:
 def test_stored_radiographs_are_the_reference_to_one_step(tmp_path: Path, shared_data: Path, dtype: Dtype) -> None:
     folder = shared_data / "rsna16"
     config = ConvertConfig(
+        keep_ids=True,
         images=folder / "stage_2_train_images",
         labels=folder / "stage_2_train_labels.csv",
         out=tmp_path / "dataset",
@@ -104,7 +107,9 @@ def test_fast_decoding_leaves_out_fine_detail_only(tmp_path: Path, phantoms: Pha
     found = []
     for decode in ("exact", "fast"):
         out = tmp_path / decode
-        config = ConvertConfig(images=phantoms.images, labels=phantoms.labels, out=out, size=16, workers=1)
+        config = ConvertConfig(
+            keep_ids=True, images=phantoms.images, labels=phantoms.labels, out=out, size=16, workers=1
+        )
         run(config, decode=decode)
         found.append(np.load(out / "train-00000.npy").astype(np.float64))
     assert 0 < np.abs(found[0] - found[1]).mean() < 1 / 255
@@ -119,6 +124,7 @@ def test_workers_and_repetition_change_no_byte(tmp_path: Path, phantoms: Phantom
     found = []
     for number, workers in enumerate((1, 2, 1)):
         config = ConvertConfig(
+            keep_ids=True,
             images=phantoms.images,
             labels=phantoms.labels,
             groups=phantoms.mappings,
@@ -159,7 +165,9 @@ def test_seed_changes_the_split(tmp_path: Path) -> None:
 def test_torchvision_reads_the_folder_layout(tmp_path: Path, phantoms: PhantomSet) -> None:
     out = {layout: tmp_path / layout for layout in ("shards", "folder")}
     for layout, path in out.items():
-        config = ConvertConfig(images=phantoms.images, labels=phantoms.labels, out=path, size=SIZE, workers=1)
+        config = ConvertConfig(
+            keep_ids=True, images=phantoms.images, labels=phantoms.labels, out=path, size=SIZE, workers=1
+        )
         run(config, layout=layout)
     labels = read_labels(phantoms.labels).images.set_index("image_id")["label"]
     shards = stored_images(out["shards"])
@@ -267,6 +275,7 @@ def test_progress_ends_at_the_number_of_files(tmp_path: Path) -> None:
 def test_the_sample_with_its_patients(tmp_path: Path, shared_data: Path, dtype: Dtype) -> None:
     folder = shared_data / "rsna_sample"
     config = ConvertConfig(
+        keep_ids=True,
         images=folder / "stage_2_train_images",
         labels=folder / "stage_2_train_labels.csv",
         class_info=folder / "stage_2_detailed_class_info.csv",

@@ -33,7 +33,7 @@ def folder(path: Path, *names: str) -> Path:
 
 def plan(labels: LabelTable, images: Path, **options: Any) -> Plan:
     options = {"out": images / "nowhere", "val_fraction": 0.0, **options}
-    return make_plan(labels, ConvertConfig(images=images, labels=images / "labels.csv", **options))
+    return make_plan(labels, ConvertConfig(keep_ids=True, images=images, labels=images / "labels.csv", **options))
 
 
 def paths(made: Plan) -> dict[str, str]:

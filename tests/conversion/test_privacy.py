@@ -64,7 +64,7 @@ def test_hidden_ids_stand_nowhere(secretive: ConvertConfig) -> None:
         (secretive.images / f"i{number}.dcm").rename(secretive.images / f"SCHNURPS-{number}.dcm")
     text = secretive.labels.read_text().replace("\ni", "\nSCHNURPS-")
     secretive.labels.write_text(text)
-    config = replace(secretive, groups=None, hash_ids=True)
+    config = replace(secretive, groups=None, keep_ids=False)
     run(config, layout="folder")
     assert len(Dataset.open(config.out).index) == 11
     assert len(rejects(config.out)) == 1

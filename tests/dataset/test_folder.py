@@ -142,8 +142,8 @@ def lose_a_box_column(folder: Path) -> None:
         (cut("manifest.json"), "not a complete manifest"),
         (lambda folder: (folder / "manifest.json").write_bytes(b"\xff"), "can't decode byte"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "not a complete manifest"),
-        (edit(format_version=2), "version 2; this release reads 'pneumo-fast dataset' version 1"),
-        (edit(format="other"), "format 'other' version 1; this release reads"),
+        (edit(format_version=3), "version 3; this release reads 'pneumo-fast dataset' version 1 or 2"),
+        (edit(format="other"), "format 'other' version 2; this release reads"),
         (edit(dtype="float32"), r"not a complete manifest \(\$\.dtype: invalid enum value 'float32'\)"),
         (edit(scale=255.0), "dtype 'float16' with scale 255.0"),
         (edit(layout="zip"), r"not a complete manifest \(\$\.layout: invalid enum value 'zip'\)"),
@@ -313,3 +313,17 @@ def test_manifests_differ_in_their_text(dataset: Dataset) -> None:
     other = replace(dataset.manifest, mean=float(np.nextafter(dataset.mean, 1)))
     assert other.to_json() != dataset.manifest.to_json()
     assert Manifest.from_json(other.to_json()).mean == other.mean
+
+
+@pytest.mark.parametrize(("hashed", "ids"), [(False, "kept"), (True, "pseudonyms")])
+def test_a_dataset_of_version_1_opens(own_dataset: Path, hashed: bool, ids: str) -> None:
+    manifest = json.loads((own_dataset / "manifest.json").read_text())
+    del manifest["ids"], manifest["arguments"]["options"]["keep_ids"]
+    manifest["format_version"] = 1
+    manifest["arguments"]["options"]["hash_ids"] = hashed
+    (own_dataset / "manifest.json").write_text(json.dumps(manifest))
+
+    opened = Dataset.open(own_dataset).manifest
+    assert opened.ids == ids
+    assert opened.arguments["options"]["keep_ids"] is not hashed
+    assert "hash_ids" not in opened.arguments["options"]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.dataset.pseudonyms import KEY_BYTES, default_key_path, load_key, pseudonym
-from pneumo_fast.errors import ConvertError
+from pneumo_fast.errors import ConfigError
 
 KEY = bytes(range(KEY_BYTES))
 
@@ -45,12 +45,12 @@ def test_text_that_is_no_unicode_has_a_pseudonym() -> None:
 
 def test_key_is_made_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "hash.key"
-    key = load_key(path)
+    key = load_key(path, make=True)
     assert len(key) == KEY_BYTES
     assert load_key(path) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in path.parent.iterdir()] == ["hash.key"]
-    assert load_key(tmp_path / "other.key") != key
+    assert load_key(tmp_path / "other.key", make=True) != key
 
 
 @pytest.mark.parametrize(("variable", "below"), [("XDG_CONFIG_HOME", ""), ("HOME", ".config")])
@@ -60,7 +60,7 @@ def test_key_lies_in_the_configuration_folder(
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
     assert default_key_path() == tmp_path / below / "pneumo-fast" / "hash.key"
-    assert load_key() == bytes.fromhex(default_key_path().read_text())
+    assert load_key(make=True) == bytes.fromhex(default_key_path().read_text())
 
 
 def test_the_first_of_two_processes_makes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,10 +68,11 @@ def test_the_first_of_two_processes_makes_the_key(tmp_path: Path, monkeypatch: p
 
     def link_too_late(source: Path, target: Path) -> None:
         target.write_text(KEY.hex())
+        target.chmod(0o600)
         raise FileExistsError(source)
 
     monkeypatch.setattr(os, "link", link_too_late)
-    assert load_key(path) == KEY
+    assert load_key(path, make=True) == KEY
     assert [p.name for p in tmp_path.iterdir()] == ["hash.key"]
 
 
@@ -91,11 +92,11 @@ def test_bad_keys_are_refused(tmp_path: Path, content: str | bytes | None, words
         path.mkdir()
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ConvertError, match=f"hash key {path} .*{words}.*: name another with --hash-key"):
+    with pytest.raises(ConfigError, match=f"hash key {path} .*{words}.*: name another with --hash-key"):
         load_key(path)
 
 
 def test_key_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConvertError, match=r"hash key .* cannot be used"):
-        load_key(tmp_path / "file" / "hash.key")
+    with pytest.raises(ConfigError, match=r"hash key .* cannot be used"):
+        load_key(tmp_path / "file" / "hash.key", make=True)

@@ -31,7 +31,7 @@ def train_on_phantoms(folder: Path, *, size: int, epochs: int) -> Path:
     convert(
         ConvertConfig(
             images=phantoms.images, labels=phantoms.labels, class_info=phantoms.class_info, groups=phantoms.mappings,
-            out=folder / "dataset", size=size, val_fraction=0.4, workers=1,
+            out=folder / "dataset", size=size, val_fraction=0.4, workers=1, keep_ids=True,
         )
     )  # fmt: skip
     config = TrainConfig(

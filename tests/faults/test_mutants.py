@@ -104,6 +104,7 @@ def test_mutants(site: Site, mutants: int, campaign_seed: int, tmp_path: Path) -
         numbers = range(first, min(first + BATCH, mutants))
         write_mutants(folder, originals, numbers, campaign_seed)
         config = ConvertConfig(
+            keep_ids=True,
             images=folder / "images",
             labels=folder / "labels.csv",
             out=folder / "dataset",

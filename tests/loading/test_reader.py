@@ -34,7 +34,14 @@ OPEN = Path("/proc/self/fd")
 def in_folders(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     out = tmp_path_factory.mktemp("folders") / "dataset"
     config = ConvertConfig(
-        images=phantoms.images, labels=phantoms.labels, out=out, size=32, val_fraction=0.3, layout="folder", workers=1
+        keep_ids=True,
+        images=phantoms.images,
+        labels=phantoms.labels,
+        out=out,
+        size=32,
+        val_fraction=0.3,
+        layout="folder",
+        workers=1,
     )
     convert(config)
     return Dataset.open(out)

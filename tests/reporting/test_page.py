@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from pneumo_fast.formatting import number
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.reporting.page import SECTIONS
 from pneumo_fast.reporting.report import ReportSummary, report
+from pneumo_fast.reporting.sources import read_run
+from pneumo_fast.reporting.view import privacy_sentence
+from pneumo_fast.vocabulary import Ids
 from tests.support.make_run import HOSTILE
 from tests.support.report_page import Page
 
@@ -126,6 +130,20 @@ def test_model_card_has_the_parts_of_the_paper(summary: ReportSummary, whole_run
     assert tuple(re.findall("^## (.*)$", card, re.MULTILINE))[:9] == CARD_PARTS
     auroc = json.loads((whole_run / "eval" / "metrics.json").read_text())["ranking"]["auroc"]
     assert f"| AUROC | {number(auroc['value'])} ({number(auroc['low'], 2)} to {number(auroc['high'], 2)}) |" in card
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        (["pseudonyms", "pseudonyms"], "Nothing that names a patient or an image is in"),
+        (["pseudonyms", "kept"], "Image ids are as in the label table (--keep-ids)"),
+        ([], "whether image ids are pseudonyms too is no longer known"),
+    ],
+)
+def test_the_card_says_what_stands_for_ids(ids: list[Ids], sentence: str, whole_run: Path) -> None:
+    source = read_run(whole_run).sources[0]
+    sources = [replace(source, manifest=replace(source.manifest, ids=each)) for each in ids]
+    assert sentence in privacy_sentence(sources)
 
 
 def test_the_same_files_give_the_same_report(whole_run: Path, summary: ReportSummary) -> None:

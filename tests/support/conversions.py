@@ -41,6 +41,7 @@ def write_input(folder: Path, *, images: int = 12, shapes: Sequence[tuple[int, i
     rows = "".join(f"i{number},{int(number % 3 == 0)}\n" for number in range(images))
     (folder / "labels.csv").write_text("patientId,Target\n" + rows)
     return ConvertConfig(
+        keep_ids=True,
         images=folder / "images",
         labels=folder / "labels.csv",
         out=folder / "dataset",

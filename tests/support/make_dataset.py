@@ -94,6 +94,7 @@ def manifest_of(
         scale=SCALES[dtype],
         mean=mean,
         std=std,
+        ids="kept",
         preprocessing={},
         split={"seed": 0},
         counts=counts or {},

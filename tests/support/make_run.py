@@ -119,6 +119,7 @@ def _write_dataset(path: Path, rows: pd.DataFrame) -> str:
         scale=1.0,
         mean=0.4812345,
         std=0.2712345,
+        ids="pseudonyms",
         preprocessing={"decode": "fast", "window": "auto", "resampling": "antialiased bilinear", "aspect": "kept"},
         split={
             "seed": 3,
@@ -207,6 +208,7 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
             epoch=4,
             mean=0.4812345,
             std=0.2712345,
+            ids="pseudonyms",
             dataset_identity=identity,
         ),
         dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True),

@@ -1,0 +1,129 @@
+"""From pseudonyms back to the ids they stand for: whoever has the key makes them again from the label table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pneumo_fast.conversion.labels import read_labels
+from pneumo_fast.conversion.options import IdsConfig
+from pneumo_fast.conversion.plan import find_files, printable
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.identifiers import key_of
+from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
+from pneumo_fast.errors import ConfigError, DatasetError
+
+COLUMNS = ("kind", "pseudonym", "id")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdsSummary:
+    """What was looked up."""
+
+    out: Path
+    found: dict[str, int]
+    """Pseudonyms whose id was found, by kind: ``image``, ``group`` (patient) and ``path`` (of a rejected file)."""
+    unknown: dict[str, int]
+    """Those whose id does not stand in what was given."""
+
+
+def look_up_ids(config: IdsConfig) -> IdsSummary:
+    """Write a table of a dataset's pseudonyms and the ids they stand for, which its owner alone can read.
+
+    Its columns are ``kind`` (``image``, ``group`` for a patient, ``path`` for a rejected file), ``pseudonym`` and
+    ``id``. Groups are looked up where their column or mapping file is given.
+
+    Raises
+    ------
+    ConfigError
+        If the key is not the dataset's, or the table would lie in the dataset or replace a file.
+    DatasetError
+        If the dataset is missing or damaged, holds ids as they are, or is of another table.
+    LabelError
+        If the table cannot be used.
+    """
+    _check_out(config)
+    key, wanted = _wanted(config)
+    given = _given(config)
+    rows, found = [], {}
+    for kind, pseudonyms in wanted.items():
+        ids = {pseudonym(key, kind, text): text for text in given[kind]}
+        rows += [(kind, name, ids[name]) for name in pseudonyms if name in ids]
+        found[kind] = len(ids.keys() & set(pseudonyms))
+    if not rows:
+        raise DatasetError(
+            f"no pseudonym of dataset {config.dataset} stands for an id of {config.labels}: give the table that it was "
+            "made from, and the same columns"
+        )
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False)
+    _write_privately(config.out, table.encode("utf-8", "surrogateescape"))
+    return IdsSummary(out=config.out, found=found, unknown={k: len(wanted[k]) - n for k, n in found.items()})
+
+
+def _check_out(config: IdsConfig) -> None:
+    if config.out.resolve().is_relative_to(config.dataset.resolve()):
+        raise ConfigError(f"{config.out} lies in the dataset, which is to hold no ids: name another file with --out")
+    if config.out.is_dir():
+        raise ConfigError(f"{config.out} is a folder: name a file with --out")
+    if config.out.exists() and not config.overwrite:
+        raise ConfigError(f"{config.out} is there already: give --overwrite to replace it, or name another file")
+
+
+def _wanted(config: IdsConfig) -> tuple[bytes, dict[str, list[str]]]:
+    """The key, and the dataset's pseudonyms by kind, as far as ids are given for them.
+
+    Of a conversion that ended because too much was rejected there are the rejected files alone.
+    """
+    rejects = config.dataset / "rejects.csv"
+    if config.images and rejects.exists() and not (config.dataset / "manifest.json").exists():
+        return load_key(config.hash_key), {"path": _rejected(rejects)}
+    dataset = Dataset.open(config.dataset, check_files=False)
+    wanted = {}
+    if dataset.manifest.ids == "pseudonyms":
+        wanted["image"] = dataset.index["image_id"].tolist()
+        if config.images:
+            wanted["path"] = _rejected(rejects)
+    if config.group_column or config.groups:
+        wanted["group"] = [group for group in dataset.index["group"].unique() if group]
+    if not wanted:
+        raise DatasetError(
+            f"dataset {config.dataset} holds image ids as they are (--keep-ids): name --group-column or --groups to "
+            "look up patients"
+        )
+    return key_of(dataset, config.hash_key), wanted
+
+
+def _rejected(table: Path) -> list[str]:
+    try:
+        return pd.read_csv(table, dtype=str, keep_default_na=False)["path"].tolist()
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{table} cannot be read ({type(error).__name__}): run convert again") from error
+
+
+def _given(config: IdsConfig) -> dict[str, list[str]]:
+    """Ids that pseudonyms may stand for, by kind."""
+    labels = read_labels(
+        config.labels,
+        id_column=config.id_column,
+        label_column=config.label_column,
+        group_column=config.group_column,
+        path_column=config.path_column,
+        groups=config.groups,
+    ).images
+    paths = [printable(path) for path in find_files(config.images, config.dataset)] if config.images else []
+    return {"image": labels["image_id"].tolist(), "group": labels["group"].unique().tolist(), "path": paths}
+
+
+def _write_privately(path: Path, data: bytes) -> None:
+    """Write a file that no other user can read at any moment."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
