@@ -218,7 +218,8 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     run(tmp_path / "said", "explain", tmp_path / "run", "--id", asked, "--device", "cpu", "--resamples", "100")
     run(tmp_path / "said", "report", tmp_path / "run")
 
-    assert {"best.pt", "eval", "explain", "report.html", "model_card.md"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"best.pt", "eval", "explain", "report.html", "model_card.md"} <= written
     assert not leaks(tmp_path)
 
 
