@@ -9,6 +9,19 @@ Layout = Literal["shards", "folder"]
 Ids = Literal["pseudonyms", "kept"]
 Decode = Literal["fast", "exact"]
 Window = Literal["auto", "none"]
+View = Literal["AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "OBLIQUE"]
+"""Defined terms of View Position (PS3.3 C.8.1.1), and two words in use beside them."""
+BodyPart = Literal[
+    "ABDOMEN", "ANKLE", "BREAST", "CHEST", "CLAVICLE", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR", "FOOT", "FOREARM",
+    "HAND", "HEAD", "HIP", "HUMERUS", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "RIB", "SHOULDER", "SKULL", "SPINE",
+    "STERNUM", "THORAX", "TSPINE", "WRIST",
+]  # fmt: skip
+"""Terms of Body Part Examined that are let through (PS3.16 annex L)."""
+Modality = Literal[
+    "BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM", "OP", "OPT", "OT",
+    "PT", "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SEG", "SM", "TG", "US", "XA", "XC",
+]  # fmt: skip
+"""Defined terms of Modality whose objects have pixels (PS3.3 C.7.3.1.1.1)."""
 Split = Literal["train", "val", "test"]
 OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
 EngineName = Literal["auto", "dali", "fused", "resident"]

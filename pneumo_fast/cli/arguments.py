@@ -58,7 +58,8 @@ def _parameter(field: Field) -> Parameter:
     kind, default = field.type, Parameter.empty if field.default is MISSING else field.default
     shown: str | bool = option.default or True
     if field.is_list:
-        kind, default = list[field.types[0]] | None, None  # type: ignore[name-defined]  # known when it runs
+        single = field.types[0] if field.types else str
+        kind, default = list[single] | None, None  # type: ignore[valid-type]  # known when it runs
         shown = option.default or ", ".join(str(value) for value in field.default)
     elif _is_text(field):
         kind, default, shown = str, option.default or str(default), True

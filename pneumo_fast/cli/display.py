@@ -21,11 +21,13 @@ from rich.table import Table
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.vocabulary import IMAGE_IDS
 
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary
     from pneumo_fast.conversion.lookup import IdsSummary
+    from pneumo_fast.dataset.format import Manifest
     from pneumo_fast.loading.preview import ShowSummary
     from pneumo_fast.reporting.report import ReportSummary
     from pneumo_fast.run.checkpoint import EpochRecord
@@ -147,21 +149,12 @@ def show_conversion(summary: ConvertSummary) -> None:
         n = counts["0"] + counts["1"]
         table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{TERMINAL.share(counts['1'] / n)}")
     out.print(table)
-    facts = manifest.input
     if manifest.rejects:
         rejects = grid("rejected because", "files")
         for reason, count in manifest.rejects.items():
-            rejects.add_row(reason, f"{count:,}")
+            rejects.add_row(f"{reason} (not counted)" if reason in SKIPPED else reason, f"{count:,}")
         out.print(rejects)
-    out.print(
-        f"Rows without a file: {facts['rows_without_file']:,}; files without a row: {facts['files_without_row']:,}"
-    )
-    if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
-        out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
-    if facts["dropped_ungrouped"]:
-        out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
-    if facts["burned_in"]:
-        out.print(f"Images marked as having burned-in annotation: {facts['burned_in']:,}")
+    _show_input(manifest)
     for name, what in (("pixels", "the same pixels"), ("uids", "the same SOP Instance UID")):
         if count := manifest.duplicates[f"equal_{name}"]:
             across = manifest.duplicates[f"equal_{name}_across_splits"]
@@ -176,6 +169,24 @@ def show_conversion(summary: ConvertSummary) -> None:
         return
     rate = summary.converted / summary.seconds
     out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+
+
+def _show_input(manifest: Manifest) -> None:
+    """What was found and not stored, and what is not known of what was."""
+    facts = manifest.input
+    out.print(
+        f"Rows without a file: {facts['rows_without_file']:,}; files without a row: {facts['files_without_row']:,}"
+    )
+    if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
+        out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
+    if facts["dropped_ungrouped"]:
+        out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
+    if facts["burned_in"]:
+        out.print(f"Images marked as having burned-in annotation: {facts['burned_in']:,}")
+    unknown = {name: facts.get(f"unknown_{name}", 0) for name in ("modality", "view", "body_part")}
+    if any(unknown.values()):
+        counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in unknown.items())
+        out.print(f"Images whose kind is not stated, taken all the same: {counts}")
 
 
 def show_ids(summary: IdsSummary) -> None:

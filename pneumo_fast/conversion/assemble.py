@@ -78,6 +78,7 @@ def assemble(
             "files_without_row": plan.files_without_row,
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),
+            **_unknown_kinds(records),
         },
         duplicates=_duplicates(index, records),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
@@ -108,6 +109,13 @@ def _boxes(labels: LabelTable, index: pd.DataFrame) -> pd.DataFrame:
     """Boxes of the stored images, in the order of the index, with the size of the source."""
     sizes = index[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
     return sizes.merge(labels.boxes, on="image_id")[list(BOX_COLUMNS)]
+
+
+def _unknown_kinds(records: list[Record]) -> dict[str, int]:
+    """Stored images whose header does not tell what they are of, so that nobody looked whether they are wanted."""
+    rows = [row for record in records for row in record.images]
+    unknown = {"modality": {"", "OT"}, "view": {""}, "body_part": {""}}
+    return {f"unknown_{name}": sum(row[name] in values for row in rows) for name, values in unknown.items()}
 
 
 def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:

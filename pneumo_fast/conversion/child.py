@@ -60,8 +60,8 @@ def main(parent: int) -> None:
         except EOFError:
             return
         try:
-            stored, rejected = convert_task(task, condemned, at)
-            answer: dict[str, int | str] = {"stored": stored, "rejected": rejected}
+            stored, rejected, skipped = convert_task(task, condemned, at)
+            answer: dict[str, int | str] = {"stored": stored, "rejected": rejected, "skipped": skipped}
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
         at(NO_FILE)

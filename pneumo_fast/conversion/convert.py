@@ -22,12 +22,13 @@ from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
 from pneumo_fast.conversion.resume import Arguments, claim
-from pneumo_fast.conversion.task import Record, Source, Task
+from pneumo_fast.conversion.task import Record, Source, Task, count_rejects
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import sweep_partials
 from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.radiograph.selection import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
 
 def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
     columns = [field.name for field in fields(Source)]
+    selection = Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
     return [
         Task(
             name=str(name),
@@ -114,6 +116,7 @@ def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
             decode=config.decode,
             window=config.window,
             max_pixels=config.max_pixels,
+            selection=selection,
         )
         for name, part in plan.images.groupby("task", sort=False)
     ]
@@ -126,15 +129,15 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
     finished = _finished(tasks)
     names = {record.name for record in finished}
     left = [task for task in tasks if task.name not in names]
-    rejected = len(plan.rejects) + sum(len(record.rejects) for record in finished)
-    done, stored = rejected + sum(len(record.images) for record in finished), 0
+    rejected, skipped = count_rejects([*plan.rejects, *(reject for record in finished for reject in record.rejects)])
+    done, stored = rejected + skipped + sum(len(record.images) for record in finished), 0
     if left and rejected <= limit:
         with _workers(config, len(left)) as submit:
             for future in as_completed([submit(task, config.timeout_s) for task in left]):
                 outcome = future.result()
                 stored += outcome.stored
                 rejected += outcome.rejected
-                done += outcome.stored + outcome.rejected
+                done += outcome.stored + outcome.rejected + outcome.skipped
                 on_progress(done, total)
                 if rejected > limit:
                     break

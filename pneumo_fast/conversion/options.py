@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
+from pneumo_fast.vocabulary import BodyPart, Decode, Dtype, Layout, Modality, View, Window
 
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
@@ -40,6 +40,16 @@ class ConvertConfig:
     path_column: PathColumn = None
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Groups = None
+    modalities: Annotated[tuple[Modality, ...], Option(
+        "Modality to take; may be repeated.", "Files that state none, or OT, are taken and counted.", name="modality"
+    )] = ("CR", "DX", "RG")
+    views: Annotated[tuple[View, ...], Option(
+        "View to take; may be repeated.", "Files that state none are taken and counted.",
+        name="view", default="all but LL, RL, LATERAL",
+    )] = ("AP", "PA", "LLD", "RLD", "LLO", "RLO", "OBLIQUE")
+    body_parts: Annotated[tuple[BodyPart, ...], Option(
+        "Body part to take; may be repeated.", "Files that state none are taken and counted.", name="body-part"
+    )] = ("CHEST", "THORAX")
     ungrouped: Annotated[Literal["keep", "drop"], Option("What to do with images that have no group.")] = "keep"
     val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
@@ -64,7 +74,7 @@ class ConvertConfig:
     )] = None
     max_rejects: Annotated[int | float, Option(
         "Rejected files allowed: a count, or a share as 0.01 or 1%.",
-        "With more the conversion fails.",
+        "With more the conversion fails. Files of other kinds than are wanted do not count.",
         least=0, range=COUNT_OR_SHARE, default="1%", decides=False,
     )] = 0.01
     timeout_s: Annotated[float, Option(

@@ -38,7 +38,7 @@ class Arguments:
         """Work them out for a conversion."""
         text = "\0".join((plan.images.to_csv(), labels.boxes.to_csv(), json.dumps(plan.rejects)))
         digest = hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-        return cls(options=settings(config), input_digest=digest)
+        return cls(options=json.loads(json.dumps(settings(config))), input_digest=digest)  # as it will be read
 
     def differences(self, other: Arguments) -> list[str]:
         """Names of what differs."""

@@ -38,6 +38,9 @@ class Outcome:
 
     stored: int
     rejected: int
+    """For a fault of the file."""
+    skipped: int
+    """As other objects than are wanted."""
 
 
 class WorkerLostError(Exception):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.radiograph.metadata import Metadata
 from pneumo_fast.radiograph.read import read_radiograph
+from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
 
 WORK_FOLDER = ".convert"
@@ -60,6 +62,8 @@ class Task:
     decode: Decode
     window: Window
     max_pixels: int
+    selection: Selection | None = None
+    """What is wanted; without one whatever can be read."""
 
     @property
     def record_path(self) -> Path:
@@ -99,8 +103,8 @@ class Record:
         return record if all(sizes) else None
 
 
-def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int]:
-    """Convert one task's images; return how many were stored and how many rejected.
+def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int, int]:
+    """Convert one task's images; return how many were stored, rejected, and skipped as no wanted radiographs.
 
     Parameters
     ----------
@@ -152,13 +156,26 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
         rejects=rejects,
     )
     write_atomic(task.record_path, json.dumps(_shallow(record)), sync=False)  # one that is lost costs the task again
-    return len(rows), len(rejects)
+    return len(rows), *count_rejects(rejects)
+
+
+def count_rejects(rejects: Iterable[dict[str, str]]) -> tuple[int, int]:
+    """How many files were rejected for a fault, and how many skipped because they are another object than is wanted."""
+    reasons = [reject["reason"] for reject in rejects]
+    skipped = sum(reason in SKIPPED for reason in reasons)
+    return len(reasons) - skipped, skipped
 
 
 def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
     """Read one image into ``out``; return its row of the index."""
-    path, window = task.images / source.path, task.window
-    radiograph = read_radiograph(path, task.size, decode_mode=task.decode, window=window, max_pixels=task.max_pixels)
+    radiograph = read_radiograph(
+        task.images / source.path,
+        task.size,
+        decode_mode=task.decode,
+        window=task.window,
+        max_pixels=task.max_pixels,
+        selection=task.selection,
+    )
     store_unit(radiograph.pixels, out)
     in_folder = task.layout == "folder"
     return {

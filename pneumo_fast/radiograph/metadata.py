@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from pneumo_fast.radiograph.header import Header, PixelFormat
+from pneumo_fast.vocabulary import BodyPart, Modality, View
 
-VIEWS: Final = ("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "OBLIQUE")
-"""Defined terms of View Position (PS3.3 C.8.1.1), and two words in use beside them."""
+VIEWS: Final[tuple[View, ...]] = get_args(View)
 _SYNONYMS: Final = {"LAT": "LATERAL", "OBL": "OBLIQUE"}
-BODY_PARTS: Final = (
-    "ABDOMEN", "ANKLE", "BREAST", "CHEST", "CLAVICLE", "CSPINE", "ELBOW", "EXTREMITY", "FEMUR", "FOOT", "FOREARM",
-    "HAND", "HEAD", "HIP", "HUMERUS", "KNEE", "LEG", "LSPINE", "NECK", "PELVIS", "RIB", "SHOULDER", "SKULL", "SPINE",
-    "STERNUM", "THORAX", "TSPINE", "WRIST",
-)  # fmt: skip
-"""Terms of Body Part Examined that are let through (PS3.16 annex L)."""
+BODY_PARTS: Final[tuple[BodyPart, ...]] = get_args(BodyPart)
+MODALITIES: Final[tuple[Modality, ...]] = get_args(Modality)
 OLDEST: Final = 120
 _YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
 
@@ -26,6 +22,8 @@ _YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25
 class Metadata:
     """Attributes of one image; text is ``""`` where unknown or not plausible."""
 
+    modality: str = ""
+    """One of :data:`MODALITIES`, or ``""``."""
     sex: str = ""
     """``M``, ``F``, ``O`` or ``""``."""
     age: str = ""
@@ -48,10 +46,11 @@ class Metadata:
 def read_metadata(header: Header, form: PixelFormat) -> Metadata:
     """Read the allow-listed attributes of a header whose image attributes have been checked."""
     return Metadata(
+        modality=modality(header),
         sex=_one_of(header, "PatientSex", ("M", "F", "O")),
         age=parse_age(_text(header, "PatientAge")),
-        view=_view_in(_text(header, "ViewPosition")) or _view_in(_text(header, "SeriesDescription")),
-        body_part=_one_of(header, "BodyPartExamined", BODY_PARTS),
+        view=view(header),
+        body_part=body_part(header),
         height=form.rows,
         width=form.columns,
         spacing_mm=_spacing(header),
@@ -59,6 +58,21 @@ def read_metadata(header: Header, form: PixelFormat) -> Metadata:
         photometric=form.photometric,
         burned_in=_one_of(header, "BurnedInAnnotation", ("YES", "NO")),
     )
+
+
+def modality(header: Header) -> str:
+    """One of :data:`MODALITIES`, or ``""``."""
+    return _one_of(header, "Modality", MODALITIES)
+
+
+def view(header: Header) -> str:
+    """One of :data:`VIEWS`, from View Position or else from a word in Series Description; or ``""``."""
+    return _view_in(_text(header, "ViewPosition")) or _view_in(_text(header, "SeriesDescription"))
+
+
+def body_part(header: Header) -> str:
+    """One of :data:`BODY_PARTS`, or ``""``."""
+    return _one_of(header, "BodyPartExamined", BODY_PARTS)
 
 
 def parse_age(text: str) -> str:

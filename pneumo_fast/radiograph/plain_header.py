@@ -10,7 +10,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.uid import JPEGBaseline8Bit
 
 KEYWORDS: Final = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesDescription", "PatientSex", "PatientAge", "BodyPartExamined",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientSex", "PatientAge", "BodyPartExamined",
     "ViewPosition", "ImagerPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation", "WindowCenter",

@@ -33,6 +33,7 @@ from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.pixels import decode
 from pneumo_fast.radiograph.rejection import check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
+from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Window
 
 BYTES_PER_PIXEL: Final = 8  # of a deflated data set: far more than any pixels need
@@ -59,7 +60,13 @@ class Radiograph:
 
 
 def read_radiograph(
-    path: Path, size: int, *, decode_mode: Decode = "exact", window: Window = "auto", max_pixels: int = 64_000_000
+    path: Path,
+    size: int,
+    *,
+    decode_mode: Decode = "exact",
+    window: Window = "auto",
+    max_pixels: int = 64_000_000,
+    selection: Selection | None = None,
 ) -> Radiograph:
     """Read one file, whatever its name ends in.
 
@@ -75,6 +82,8 @@ def read_radiograph(
         Whether a VOI LUT or window in the file is applied (see :mod:`pneumo_fast.radiograph.greyscale`).
     max_pixels : int
         Files that declare more are rejected before any memory is taken.
+    selection : Selection, optional
+        What is wanted; by default whatever can be read.
 
     Raises
     ------
@@ -96,7 +105,7 @@ def read_radiograph(
             return _of_picture(read_picture(data, least, max_pixels), size)
         with rejecting("not_dicom", "no DICOM data set could be read"):
             header = parse_header(data, BYTES_PER_PIXEL * max_pixels)
-        return _of_header(header, size, least, window, max_pixels)
+        return _of_header(header, size, least, window, max_pixels, selection)
 
 
 def _of_picture(picture: Picture, size: int) -> Radiograph:
@@ -115,10 +124,12 @@ def _of_picture(picture: Picture, size: int) -> Radiograph:
     )
 
 
-def _of_header(header: Header, size: int, least: Least, window: Window, max_pixels: int) -> Radiograph:
+def _of_header(
+    header: Header, size: int, least: Least, window: Window, max_pixels: int, selection: Selection | None
+) -> Radiograph:
     """What a parsed DICOM file shows."""
     with rejecting("bad_header", "the header cannot be interpreted"):
-        form = _check(header, max_pixels)
+        form = _check(header, max_pixels, selection)
         metadata = read_metadata(header, form)
         uid_hash = _uid_hash(header)
         curve = greyscale_curve(header, form.stored, signed=form.signed, window=window) if form.is_grey else None
@@ -145,10 +156,12 @@ def _uid_hash(header: Header) -> str:
     return hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:16] if uid else ""
 
 
-def _check(header: Header, max_pixels: int) -> PixelFormat:
-    """Refuse what is not one still image of sane size, before anything is decoded."""
+def _check(header: Header, max_pixels: int, selection: Selection | None) -> PixelFormat:
+    """Refuse what is not one still image, wanted and of sane size, before anything is decoded."""
     if "PixelData" not in header or "Rows" not in header or "Columns" not in header:
         raise RejectedImageError("not_an_image", "no pixel data")
+    if selection is not None:
+        selection.check(header)
     if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
         raise RejectedImageError("multi_frame", f"{frames} frames")
     form = PixelFormat.of(header)

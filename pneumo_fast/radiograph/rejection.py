@@ -47,6 +47,9 @@ REASONS: Final = {
     "not_readable": "the file cannot be opened or read",
     "not_dicom": "the file is neither DICOM nor PNG nor JPEG",
     "not_an_image": "a DICOM object without one still image: a report, a waveform, a PDF, a video",
+    "other_modality": "a modality that is not wanted, for instance CT (--modality)",
+    "other_body_part": "a body part that is not wanted, for instance a hand (--body-part)",
+    "other_view": "a view that is not wanted, for instance a lateral (--view)",
     "multi_frame": "more than one frame, so not one radiograph",
     "bad_header": "an attribute that describes the pixels is missing or impossible",
     "bad_size": "fewer than 32 pixels on a side, or more than four times as long as wide",
@@ -61,3 +64,5 @@ REASONS: Final = {
     "ambiguous": "several files match one row of the label table",
 }
 """Every reason code a rejection can carry."""
+SKIPPED: Final = frozenset({"not_an_image", "other_modality", "other_body_part", "other_view"})
+"""Reasons that are no fault of a file: it is another object than is wanted, and does not count as rejected."""
