@@ -34,6 +34,8 @@ class Option:
     """What is said to a value out of bounds."""
     name: str = ""
     """How the command line spells it, where not as the field."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings, with their dashes."""
     default: str = ""
     """What is shown as the default, where not its value."""
     positional: bool = False

@@ -48,7 +48,8 @@ def name(field: Field) -> str:
         return f"`{field.name}`, from Python only"
     if field.option.positional:
         return f"`{field.name.upper()}`"
-    return f"`--{field.spelled}`" + (f" (`{field.name}`)" if field.option.name else "")
+    names = ", ".join(f"`{name}`" for name in (f"--{field.spelled}", *field.option.aliases))
+    return names + (f" (`{field.name}`)" if field.option.name else "")
 
 
 def values(field: Field) -> str:

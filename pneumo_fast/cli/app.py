@@ -22,6 +22,7 @@ app = typer.Typer(
     name="pneumo-fast",
     help=f"From a folder of chest radiographs and a label table to a judged pneumonia classifier. {NOT_CLINICAL}",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -66,7 +66,7 @@ def _parameter(field: Field) -> Parameter:
     if option.positional:
         info = typer.Argument(help=option.help, show_default=shown)
     else:
-        info = typer.Option(f"--{field.spelled}", help=option.help, show_default=shown)
+        info = typer.Option(f"--{field.spelled}", *option.aliases, help=option.help, show_default=shown)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 

@@ -68,7 +68,9 @@ class ConvertConfig:
         "JPEG at reduced scale, or in full.", "`fast` is the smallest at least twice the stored size."
     )] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
-    workers: Annotated[int | None, Option("Worker processes.", least=1, default="one per core", decides=False)] = None
+    workers: Annotated[int | None, Option(
+        "Worker processes.", least=1, default="one per core", decides=False, aliases=("--num-workers",)
+    )] = None
     scheduler: Annotated[str | None, Option(
         "Dask scheduler, tcp://HOST:PORT.", default="this machine", decides=False
     )] = None
@@ -114,7 +116,7 @@ class IdsConfig:
     # fmt: off
     dataset: Annotated[Path, Option("Dataset folder.", positional=True)]
     labels: Annotated[Path, Option("The label table that it was made from (CSV).", positional=True)]
-    out: Annotated[Path, Option("File to write, for its owner alone.")] = Path("ids.csv")
+    out: Annotated[Path, Option("File to write, for its owner alone.", aliases=("-o",))] = Path("ids.csv")
     images: Annotated[Path | None, Option(
         "Folder with the DICOM files: look up rejected files too.", default="none looked up"
     )] = None

@@ -34,7 +34,7 @@ class ExplainConfig:
         default="the most confident of each kind"
     )] = ()
     hash_key: Annotated[Path | None, Option(
-        "Key file, where --id gives ids of the label table.", default="in your configuration folder", repeated=False
+        "Key file, where --id gives ids of the label table.", default="in your configuration folder"
     )] = None
     count: Annotated[int, Option(
         "Images to draw of each kind.",

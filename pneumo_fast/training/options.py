@@ -26,7 +26,7 @@ class TrainConfig:
         "Above 0; by default every training image comes once.",
         name="share", default="all",
     )] = ()
-    out: Annotated[Path, Option("Run folder to write.", decides=False, repeated=False)] = Path("run")
+    out: Annotated[Path, Option("Run folder to write.", aliases=("-o",), decides=False, repeated=False)] = Path("run")
     epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
     batch_size: Annotated[int | Literal["auto"], Option(
         "Images in a batch: a number, or auto for the most that fit on the GPU.",

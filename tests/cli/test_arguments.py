@@ -44,6 +44,18 @@ def test_defaults_are_the_librarys(config_of: Run, arguments: list[str], config:
     assert config_of(*arguments) == config
 
 
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (["train", "-o", "r"], ["train", "--out", "r"]),
+        (["show", "-o", "s.png"], ["show", "--out", "s.png"]),
+        (["convert", "i", "l", "--num-workers", "3"], ["convert", "i", "l", "--workers", "3"]),
+    ],
+)
+def test_aliases(config_of: Run, short: list[str], long: list[str]) -> None:
+    assert config_of(*short) == config_of(*long)
+
+
 CONVERT_OPTIONS = {
     "--id-column": "id",
     "--label-column": "ill",
@@ -52,6 +64,9 @@ CONVERT_OPTIONS = {
     "--class-info": "c.csv",
     "--groups": "m.json",
     "--ungrouped": "drop",
+    "--modality": "CT",
+    "--view": "LL",
+    "--body-part": "HAND",
     "--val-fraction": "0.2",
     "--test-fraction": "0.3",
     "--seed": "7",
