@@ -64,9 +64,6 @@ CONVERT_OPTIONS = {
     "--class-info": "c.csv",
     "--groups": "m.json",
     "--ungrouped": "drop",
-    "--modality": "CT",
-    "--view": "LL",
-    "--body-part": "HAND",
     "--val-fraction": "0.2",
     "--test-fraction": "0.3",
     "--seed": "7",
@@ -141,6 +138,7 @@ EXPLAIN_OPTIONS = {
     "--split": "test",
     "--method": "hirescam",
     "--layer": "layer2",
+    "--hash-key": "k",
     "--count": "3",
     "--threshold": "0.3",
     "--resamples": "300",
@@ -158,7 +156,7 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
             ["convert", "i", "l", "o"],
             CONVERT_OPTIONS,
             ConvertConfig(images=Path("i"), labels=Path("l")),
-            {"images", "labels", "overwrite"},
+            {"images", "labels", "overwrite", "modalities", "views", "body_parts"},
         ),
         (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
@@ -186,6 +184,8 @@ def test_overwrite_reaches_its_field(config_of: Run) -> None:
 def test_lists(config_of: Run) -> None:
     assert config_of("evaluate", "--threshold", "0.1", "--threshold", "0.9").thresholds == (0.1, 0.9)
     assert config_of("explain", "--id", "a", "--id", "b").ids == ("a", "b")
+    convert = config_of("convert", "i", "l", "--view", "AP", "--view", "LL", "--modality", "CT", "--body-part", "HAND")
+    assert (convert.views, convert.modalities, convert.body_parts) == (("AP", "LL"), ("CT",), ("HAND",))
     train = config_of("train", "a", "b", "--share", "1", "--share", "3")
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
 
