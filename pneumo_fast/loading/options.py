@@ -51,9 +51,7 @@ class ShowConfig:
     """Which images to show, and how changed."""
 
     dataset: Annotated[Path, Option("Dataset folder.", positional=True)] = Path("dataset")
-    out: Annotated[Path, Option("PNG file to write.", "One that is there is replaced.", aliases=("-o",))] = Path(
-        "contact.png"
-    )
+    out: Annotated[Path, Option("PNG file to write, or replace.", aliases=("-o",))] = Path("contact.png")
     split: Annotated[Split, Option("Which images.")] = "train"
     count: Annotated[
         int, Option("Images to show.", "All of them where the split has fewer.", least=1, most=100, unit="images")
