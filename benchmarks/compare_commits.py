@@ -130,6 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-commits-") as temporary:
         work = Path(temporary)
         (work / "key").write_text("5e" * 32 + "\n")
+        (work / "key").chmod(0o600)
         with checkout(arguments.base, work / "checkout") as code:
             base, new = Tree(code, work / "base"), Tree(ROOT, work / "new")
             new.command("phantom", "../phantoms", "--count", str(IMAGES))

@@ -113,9 +113,10 @@ def race(contenders: Mapping[str, Contender], runs: int, *, warm_up: bool = True
     for contender in contenders.values() if warm_up else ():
         contender()
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+    names = list(contenders)
     for number in range(runs):
-        for name, contender in reversed(contenders.items()) if number % 2 else contenders.items():
-            turns[name].append(contender())
+        for name in reversed(names) if number % 2 else names:
+            turns[name].append(contenders[name]())
     return [Result(name=name, turns=values) for name, values in turns.items()]
 
 

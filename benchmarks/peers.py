@@ -33,7 +33,7 @@ class Peer:
     """Writes the images in the peer's own format below a folder."""
     settings: tuple[dict[str, Any], ...] = field(default=({},))
     """What is tried; the fastest takes part."""
-    needs: str = "pip install 'pneumo-fast[peers]'"
+    needs: str = ".venv/bin/pip install -e '.[peers]'"
     """How to get it."""
 
     def absent(self) -> str:

@@ -126,7 +126,7 @@ def _conversions() -> list[Step]:
     found = []
     for layout, dtype, decode, hashed in product(("shards", "folder"), ("float16", "uint8"), ("fast", "exact"), (0, 1)):
         name = "-".join([layout, dtype, decode, *(["hashed"] if hashed else [])])
-        options = ("--layout", layout, "--dtype", dtype, "--decode", decode, *(["--hash-ids"] if hashed else []))
+        options = ("--layout", layout, "--dtype", dtype, "--decode", decode, *([] if hashed else ["--keep-ids"]))
         quick = name in {FLOATS, BYTES, "shards-uint8-exact", "folder-float16-fast-hashed"}
         found.append(_convert(name, IMAGES, LABELS, *TABLES, "--size", str(STORED_PX), *options, quick=quick))
     others = ("--test-fraction", "0.2", "--seed", "5", "--shard-size", "7", "--ungrouped", "drop", "--size", "50")
@@ -148,7 +148,7 @@ def _real_conversions(real: Path) -> list[Step]:
     small, variants = ("--size", str(STORED_PX)), ("variants.csv", "--size", "96")
     return [
         rsna("rsna16-fast", "rsna16", "--size", "224", quick=True),
-        rsna("rsna16-exact", "rsna16", *small, "--decode", "exact", "--dtype", "uint8", "--hash-ids"),
+        rsna("rsna16-exact", "rsna16", *small, "--decode", "exact", "--dtype", "uint8"),
         rsna("sample", "rsna_sample", *groups, *small, "--dtype", "uint8", quick=True),
         rsna("sample-large", "rsna_sample", *groups, "--size", "128", "--layout", "folder"),
         _convert("variants-fast", str(real / "variants"), *variants, quick=True),

@@ -71,6 +71,7 @@ class Side:
         """Run all steps; gives what their files say."""
         self.work.mkdir()
         (self.work / "hash.key").write_text("5e" * 32 + "\n")
+        (self.work / "hash.key").chmod(0o600)
         self.known[str(self.work)] = "WORK"
         try:
             self._check_package()

@@ -143,9 +143,9 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
                     break
     if rejected > limit:
         write_rejects(config.out, [*plan.rejects, *(reject for r in _finished(tasks) for reject in r.rejects)])
-        names = "" if config.keep_ids else " (pneumo-fast ids ... --images tells which files they are)"
+        which = "" if config.keep_ids else " (pneumo-fast ids ... --images tells which files they are)"
         raise ConvertError(
-            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}{names}; "
+            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}{which}; "
             "fix them, or raise --max-rejects and resume with --resume"
         )
     return stored

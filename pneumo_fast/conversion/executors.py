@@ -48,7 +48,7 @@ def dask_workers(address: str) -> Iterator[Submit]:
     try:
         from distributed import Client, KilledWorker  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise ConvertError("--scheduler needs Dask: pip install 'pneumo-fast[dask]'") from error
+        raise ConvertError("--scheduler needs Dask: pip install distributed") from error
     try:
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:

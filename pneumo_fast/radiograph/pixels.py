@@ -39,6 +39,8 @@ _SYNTAXES: Final[dict[Kind, UID]] = {
     "jpeg_ls": uid.JPEGLSNearLossless, "jpeg_2000": uid.JPEG2000,
 }  # fmt: skip
 """The most general transfer syntax of each kind of codestream."""
+DECODERS: Final = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle python-gdcm"
+"""Packages of the extra ``decoders``."""
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
 
 
@@ -151,7 +153,7 @@ def _decode_by_plugin(
     able = ("pylibjpeg",) if lossy_12_bit else PLUGINS.get(syntax, ())
     installed = [name for name in able if name in get_decoder(syntax).available_plugins]
     if not installed:
-        raise RejectedImageError("needs_decoders", f"{syntax.name}: install pneumo-fast[decoders]")
+        raise RejectedImageError("needs_decoders", f"{syntax.name}: pip install {DECODERS}")
     failures = []
     for plugin in installed:
         try:

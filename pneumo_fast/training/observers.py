@@ -65,7 +65,7 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise ConfigError("tensorboard is not installed: pip install 'pneumo-fast[tensorboard]'") from error
+        raise ConfigError("tensorboard is not installed: pip install tensorboard") from error
     return SummaryWriter
 
 

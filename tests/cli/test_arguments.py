@@ -290,5 +290,5 @@ def test_how_a_configuration_is_spelled(config: Any, words: list[str]) -> None:
 
 
 def test_a_commands_own_parameters_stand_where_they_are_put(run_cli: Run) -> None:
-    lines = [line.split()[0] for line in run_cli("train", "--help").out.splitlines() if line.startswith("  --")]
-    assert lines[:4] == ["--share", "--out", "--config", "--epochs"]
+    lines = [line.split()[0] for line in run_cli("train", "--help").out.splitlines() if line.startswith("  -")]
+    assert lines[:4] == ["--share", "-o,", "--config", "--epochs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -32,7 +33,7 @@ def hidden(tmp_path: Path) -> ConvertConfig:
     return config
 
 
-def lookup(config: ConvertConfig, **changes: object) -> IdsConfig:
+def lookup(config: ConvertConfig, **changes: Any) -> IdsConfig:
     out = config.out.parent / "ids.csv"
     return replace(IdsConfig(dataset=config.out, labels=config.labels, out=out), **changes)
 

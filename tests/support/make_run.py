@@ -208,7 +208,6 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
             epoch=4,
             mean=0.4812345,
             std=0.2712345,
-            ids="pseudonyms",
             dataset_identity=identity,
         ),
         dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True),
