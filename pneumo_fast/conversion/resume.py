@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pneumo_fast.configuration import settings
+from pneumo_fast.configuration import options_of, settings
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
@@ -43,7 +43,9 @@ class Arguments:
     def differences(self, other: Arguments) -> list[str]:
         """Names of what differs."""
         names = sorted(self.options.keys() | other.options.keys())
-        different = [name.replace("_", "-") for name in names if self.options.get(name) != other.options.get(name)]
+        known = options_of(ConvertConfig)
+        spelled = {name: known[name].spelled if name in known else name.replace("_", "-") for name in names}
+        different = [spelled[name] for name in names if self.options.get(name) != other.options.get(name)]
         if not different and self.input_digest != other.input_digest:
             different = ["the image files, the tables or the hash key"]
         return different

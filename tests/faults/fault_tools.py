@@ -36,7 +36,7 @@ class Site:
         inputs = [str(self.phantoms.images), str(self.phantoms.labels), str(self.folder / out)]
         own = {MARK: str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config"), "COLUMNS": "200"}
         return subprocess.Popen(
-            [sys.executable, "-m", "pneumo_fast", "convert", *inputs, *self.arguments, *more],
+            [sys.executable, "-m", "pneumo_fast", "convert", *inputs, "--keep-ids", *self.arguments, *more],
             env=os.environ | own | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -27,7 +27,7 @@ def begun(site: Site) -> str:
         (["--dtype", "uint8", "--window", "none"], "dtype, window"),
         (["--shard-size", "5"], "shard-size"),
         (["--layout", "folder"], "layout"),
-        (["--keep-ids"], "keep-ids"),
+        (["--view", "PA"], "view"),
     ],
 )
 @pytest.mark.usefixtures("undisturbed", "begun")

@@ -6,6 +6,7 @@ states, on the images of the fixture ``noise``.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,16 @@ from tests.support.training import results, weights
 from tests.training.test_session import ALL_STATES, Dropping
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def noise(noise: Path, tmp_path: Path) -> Path:
+    """The dataset as the release before wrote it, in its format 1."""
+    folder = Path(shutil.copytree(noise, tmp_path / "noise"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["ids"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}, indent=1) + "\n")
+    return folder
 
 
 @pytest.fixture
