@@ -30,7 +30,7 @@ from typing import Final
 from fingerprint_files import NothingComparedError, Print, Prints, Value, compare, read_print, table
 from fingerprint_steps import Step, steps, write_damaged, write_inputs
 
-BASE: Final = "84f5827"
+BASE: Final = "9c425ba"
 """The commit whose behaviour is the measure."""
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"

@@ -152,7 +152,7 @@ def show_conversion(summary: ConvertSummary) -> None:
     if manifest.rejects:
         rejects = grid("rejected because", "files")
         for reason, count in manifest.rejects.items():
-            rejects.add_row(f"{reason} (not counted)" if reason in SKIPPED else reason, f"{count:,}")
+            rejects.add_row(f"{reason} (skipped)" if reason in SKIPPED else reason, f"{count:,}")
         out.print(rejects)
     _show_input(manifest)
     for name, what in (("pixels", "the same pixels"), ("uids", "the same SOP Instance UID")):
