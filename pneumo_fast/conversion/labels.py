@@ -7,6 +7,9 @@ work by naming their columns.
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ import pandas as pd
 from pneumo_fast.errors import LabelError
 
 BOX: Final = ["x", "y", "width", "height"]
+DELIMITERS: Final = (",", ";", "\t")
+UTF_16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PATIENT_DIGITS: Final = 8  # NIH file names are PPPPPPPP_NNN.png: patient, then follow-up number
 SHOWN_CHARACTERS: Final = 3  # of a bad cell, in messages
 LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
@@ -53,7 +58,8 @@ def read_labels(
     Parameters
     ----------
     path : Path
-        CSV; several rows of one image give one label and as many boxes as have the columns x, y, width, height.
+        CSV, divided by commas, semicolons or tabs. Several rows of one image give one label and as many boxes as have
+        the columns x, y, width, height.
     id_column, label_column, group_column : str
         Names of the columns; a group is a patient.
     path_column : str, optional
@@ -102,13 +108,20 @@ def read_labels(
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read every cell as text, nothing is guessed; rows are numbered as lines of the file, the header being line 1."""
+    """Read every cell as text; rows are numbered as lines of the file, the header being line 1."""
+    if path.is_dir():
+        raise LabelError(f"table {path} cannot be read (it is a folder): name the folder of images first, then the table")
     try:
-        with path.open("rb") as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
-    except (OSError, ValueError) as error:  # what pandas raises on bad text is a ValueError
+        data = path.read_bytes()
+        text = io.StringIO(data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"), newline="")
+        delimiter = _delimiter(path, text.readline())
+        text.seek(0)
+        table = pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False, sep=delimiter)
+    except (OSError, ValueError, csv.Error) as error:  # what pandas raises on bad text is a ValueError
         reason = str(error).strip().splitlines()[0]
-        raise LabelError(f"table {path} cannot be read ({reason}): it must be CSV in UTF-8") from error
+        raise LabelError(
+            f"table {path} cannot be read ({reason}): it must be CSV in UTF-8, or in UTF-16 with its mark"
+        ) from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for names of the rows
         raise LabelError(f"table {path}, line 2: more cells than the header has; each row must have as many")
     table.index += 2
@@ -116,6 +129,16 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if table.empty:
         raise LabelError(f"table {path} has no rows")
     return table
+
+
+def _delimiter(path: Path, header: str) -> str:
+    """The delimiter that gives the header the most columns; a comma where none of them occurs."""
+    columns = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in DELIMITERS}
+    most = max(columns.values())
+    found = [mark for mark in DELIMITERS if columns[mark] == most]
+    if len(found) > 1 and most > 1:
+        raise LabelError(f"table {path}: {' and '.join(map(repr, found))} both divide its header: keep one delimiter")
+    return found[0]
 
 
 def _require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:

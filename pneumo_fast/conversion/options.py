@@ -32,7 +32,9 @@ class ConvertConfig:
 
     # fmt: off
     images: Annotated[Path, Option("Folder with the DICOM files.", "Of any depth.", positional=True, recorded=DIGEST)]
-    labels: Annotated[Path, Option("Label table (CSV).", positional=True, recorded=DIGEST)]
+    labels: Annotated[Path, Option(
+        "Label table (CSV).", "Divided by commas, semicolons or tabs.", positional=True, recorded=DIGEST
+    )]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
     id_column: IdColumn = "patientId"
     label_column: LabelColumn = "Target"

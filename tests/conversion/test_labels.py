@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 from collections import Counter
@@ -254,3 +255,32 @@ def test_any_plain_ids_come_through(tmp_path: Path, labels: dict[str, bool]) -> 
     rows = pd.DataFrame({"patientId": list(labels), "Target": [int(label) for label in labels.values()]})
     images = read(tmp_path, rows.to_csv(index=False, quoting=1)).images
     assert dict(zip(images["image_id"], images["label"] == 1, strict=True)) == labels
+
+
+# ---- delimiters and encodings
+
+TABLE = pd.DataFrame(
+    {"patientId": ["a", "b"], "Target": ["0", "1"], "who, or what": ["x;y", "p"], "x": ["", "1"], "y": ["", "2"],
+     "width": ["", "3"], "height": ["", "4"]}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_delimiter_and_encoding_are_told(delimiter: str, encoding: str, end: str, tmp_path: Path) -> None:
+    data = TABLE.to_csv(sep=delimiter, index=False, lineterminator=end).encode(encoding)
+    found = read(tmp_path, data, group_column="who, or what")
+    assert found.images["image_id"].tolist() == ["a", "b"]
+    assert found.images["group"].tolist() == ["x;y", "p"]
+    assert found.boxes[BOX].to_numpy().tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_delimiter_that_cannot_be_told(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="',' and ';' both divide its header: keep one delimiter"):
+        read(tmp_path, "patientId,Target;who\na,0;x\n")
+
+
+def test_big_endian_text_is_read(tmp_path: Path) -> None:
+    data = codecs.BOM_UTF16_BE + (PLAIN + "ä,1\n").encode("utf-16-be")
+    assert read(tmp_path, data).images["image_id"].tolist() == ["ä"]
