@@ -83,14 +83,17 @@ def evaluate(
     from pneumo_fast.cli import display, results
     from pneumo_fast.evaluation.compare import compare
     from pneumo_fast.evaluation.evaluate import evaluate as judge
+    from pneumo_fast.evaluation.inference import best_of
 
     display.set_up_logging()
     folders = runs or [Path("run")]
     if len(folders) > 2:
         raise ConfigError(f"{len(folders)} runs are given: one to judge, or two to compare, expected")
+    configs = [make(run=run) for run in folders]
+    for run in folders[1:]:  # before anything is written for the first
+        best_of(run)
     evaluations = []
-    for run in folders:
-        config = make(run=run)
+    for config in configs:
         with display.progress("evaluating") as on_progress:
             evaluations.append(judge(config, on_progress))
         results.show_evaluation(evaluations[-1])

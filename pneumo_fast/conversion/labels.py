@@ -110,7 +110,9 @@ def read_labels(
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read every cell as text; rows are numbered as lines of the file, the header being line 1."""
     if path.is_dir():
-        raise LabelError(f"table {path} cannot be read (it is a folder): name the folder of images first, then the table")
+        raise LabelError(
+            f"table {path} cannot be read (it is a folder): name the folder of images first, then the table"
+        )
     try:
         data = path.read_bytes()
         text = io.StringIO(data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"), newline="")

@@ -81,6 +81,19 @@ class Judged:
         return self.dataset_identity.trained_on
 
 
+def best_of(run: Path) -> Trained:
+    """A run's best checkpoint.
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged, or a file is given in the place of a run folder.
+    """
+    if run.is_file():
+        raise RunError(f"{run} is a file: name the run folder that holds it")
+    return load_trained(run / BEST)
+
+
 def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     """Open a run's best checkpoint and a dataset, by default the run's own.
 
@@ -93,7 +106,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     DeviceError
         If the device is not there.
     """
-    checkpoint = load_trained(run / BEST)
+    checkpoint = best_of(run)
     paths = named_datasets(run) if dataset is None else [dataset]
     if dataset is None and (missing := [path for path in paths if not path.is_dir()]):
         raise RunError(f"run {run} was trained on {missing[0]}, which is not there: say where with --dataset")

@@ -156,3 +156,15 @@ def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any
     assert json.loads((runs[1] / "eval" / "comparison.json").read_text())["n"] == 11
     ended = run_cli("evaluate", *runs, runs[0])
     assert (ended.code, ended.err.strip()) == (2, "error: 3 runs are given: one to judge, or two to compare, expected")
+
+
+def test_the_first_run_is_left_alone_where_the_second_is_none(run: Path, run_cli: Callable[..., Any]) -> None:
+    ended = run_cli("evaluate", run, run.parent / "nothing")
+    assert ended.code == 1
+    assert "nothing" in ended.err
+    assert not (run / "eval").exists()
+
+
+def test_a_checkpoint_in_the_place_of_a_run_is_named(run: Path, run_cli: Callable[..., Any]) -> None:
+    ended = run_cli("evaluate", run / "best.pt")
+    assert "best.pt is a file: name the run folder that holds it" in " ".join(ended.err.split())
