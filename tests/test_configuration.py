@@ -94,9 +94,9 @@ def test_what_decides_the_result_is_what_it_was() -> None:
         "sync_bn", "warmup_epochs", "weight_decay", "weights", "window",
     }  # fmt: skip
     assert set(settings(ConvertConfig(images=Path("i"), labels=Path("l")))) == {
-        "body_parts", "decode", "dtype", "group_column", "id_column", "keep_ids", "label_column", "layout",
-        "max_pixels", "modalities", "path_column", "seed", "shard_size", "size", "test_fraction", "ungrouped",
-        "val_fraction", "views", "window",
+        "body_parts", "decode", "dtype", "group_column", "id_column", "ignore", "keep_ids", "label_column",
+        "layout", "max_pixels", "modalities", "negative", "path_column", "positive", "seed", "shard_size", "size",
+        "test_fraction", "ungrouped", "val_fraction", "views", "window",
     }  # fmt: skip
     assert {name for name, field in options_of(TrainConfig).items() if not field.option.repeated} == {
         "out", "resume", "overwrite",

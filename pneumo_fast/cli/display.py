@@ -179,6 +179,8 @@ def _show_input(manifest: Manifest) -> None:
     )
     if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
         out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
+    if facts.get("ignored"):
+        out.print(f"Images left out by their label: {facts['ignored']:,}")
     if facts["dropped_ungrouped"]:
         out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
     if facts["burned_in"]:

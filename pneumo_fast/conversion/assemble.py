@@ -74,6 +74,7 @@ def assemble(
         counts=label_counts(index),
         input={
             "label_rows": len(labels.images),
+            "ignored": labels.ignored,
             "rows_without_file": plan.rows_without_file,
             "files_without_row": plan.files_without_row,
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,

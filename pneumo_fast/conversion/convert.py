@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 
 from pneumo_fast.conversion.assemble import assemble, write_rejects
 from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers
-from pneumo_fast.conversion.labels import read_labels
+from pneumo_fast.conversion.labels import labels_of
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
 from pneumo_fast.conversion.resume import Arguments, claim
@@ -66,15 +66,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     """
     begin = time.perf_counter()
     key = load_key(config.hash_key, make=True)
-    labels = read_labels(
-        config.labels,
-        id_column=config.id_column,
-        label_column=config.label_column,
-        group_column=config.group_column,
-        path_column=config.path_column,
-        class_info=config.class_info,
-        groups=config.groups,
-    )
+    labels = labels_of(config)
     plan = make_plan(labels, config)
     arguments = Arguments.of(config, labels, plan, key)
     if config.keep_ids:

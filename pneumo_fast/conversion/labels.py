@@ -19,11 +19,13 @@ from typing import Final, NoReturn, cast
 import numpy as np
 import pandas as pd
 
+from pneumo_fast.conversion.options import ConvertConfig, LabelRule
 from pneumo_fast.errors import LabelError
 
 BOX: Final = ["x", "y", "width", "height"]
 DELIMITERS: Final = (",", ";", "\t")
 UTF_16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BINARY: Final = LabelRule()
 PATIENT_DIGITS: Final = 8  # NIH file names are PPPPPPPP_NNN.png: patient, then follow-up number
 SHOWN_CHARACTERS: Final = 3  # of a bad cell, in messages
 LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
@@ -41,13 +43,28 @@ class LabelTable:
     """One row per box: ``image_id``, and ``x``, ``y``, ``width``, ``height`` in source pixels (float)."""
     group_source: str
     """Where groups come from: ``none``, ``column`` or ``mapping``."""
+    ignored: int = 0
+    """Images left out because their label is to be ignored."""
+
+
+def labels_of(config: ConvertConfig) -> LabelTable:
+    """Read the tables of a conversion; see :func:`read_labels`."""
+    return read_labels(
+        config.labels,
+        id_column=config.id_column,
+        label=config.label_rule,
+        group_column=config.group_column,
+        path_column=config.path_column,
+        class_info=config.class_info,
+        groups=config.groups,
+    )
 
 
 def read_labels(
     path: Path,
     *,
     id_column: str = "patientId",
-    label_column: str = "Target",
+    label: LabelRule = BINARY,
     group_column: str | None = None,
     path_column: str | None = None,
     class_info: Path | None = None,
@@ -60,8 +77,10 @@ def read_labels(
     path : Path
         CSV, divided by commas, semicolons or tabs. Several rows of one image give one label and as many boxes as have
         the columns x, y, width, height.
-    id_column, label_column, group_column : str
+    id_column, group_column : str
         Names of the columns; a group is a patient.
+    label : LabelRule
+        Column of the label, and what its values mean.
     path_column : str, optional
         Column with the image's path below the images folder. A table without the id column then takes its ids from
         the paths, without ending and with ``__`` for ``/``.
@@ -82,15 +101,19 @@ def read_labels(
         if id_column not in table.columns:
             id_source = path_column
             table[id_column] = table[path_column].str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
-    _require_columns(path, table, [id_column, label_column, *([group_column] if group_column else [])])
+    _require_columns(path, table, [id_column, label.column, *([group_column] if group_column else [])])
     if group_column and groups:
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
     _check_ids(path, table[id_column], id_source)
-    label = _binary(path, table, label_column)
-    _check_agreement(path, table[id_column], label, label_column)
+    meant = _meant(path, table, label)
+    _check_agreement(path, table[id_column], meant, label.column)
+    ignored = table[id_column][meant < 0].nunique()
+    table, binary = table[meant >= 0], meant[meant >= 0]
+    if table.empty:
+        raise LabelError(f"table {path}: every row is ignored by its label")
 
     first = ~table[id_column].duplicated()
-    images = pd.DataFrame({"image_id": table[id_column], "label": label})[first].reset_index(drop=True)
+    images = pd.DataFrame({"image_id": table[id_column], "label": binary})[first].reset_index(drop=True)
     images["group"] = ""
     images["class"] = ""
     for name, column in (("group", group_column), ("path", path_column)):
@@ -104,7 +127,7 @@ def read_labels(
         classes = _read_classes(class_info, id_column)
         images["class"] = [classes.get(image_id, "") for image_id in images["image_id"]]
     source = "mapping" if groups else "column" if group_column else "none"
-    return LabelTable(images=images, boxes=_boxes(path, table, label, id_column), group_source=source)
+    return LabelTable(images=images, boxes=_boxes(path, table, binary, id_column), group_source=source, ignored=ignored)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -178,11 +201,13 @@ def _check_paths(path: Path, table: pd.DataFrame, column: str) -> None:
             _fail(path, cast("int", row), column, value, "a relative path below the images folder, written with /")
 
 
-def _binary(path: Path, table: pd.DataFrame, column: str) -> pd.Series[int]:
-    label = table[column].str.strip().map({"0": 0, "1": 1, "0.0": 0, "1.0": 1})
+def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:
+    """The label of each row, 0 or 1, and -1 where it is ignored."""
+    cells = table[rule.column]
+    label = cells.map({cell: rule.label_of(cell) for cell in cells.unique()})
     if label.isna().any():
         row = _first(label.isna())
-        _fail(path, row, column, table[column][row], "0 or 1")
+        _fail(path, row, rule.column, cells[row], rule.expected)
     return label.astype(int)
 
 

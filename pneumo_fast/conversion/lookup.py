@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from pneumo_fast.conversion.labels import read_labels
-from pneumo_fast.conversion.options import IdsConfig
+from pneumo_fast.conversion.labels import labels_of
+from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.conversion.plan import find_files, printable
+from pneumo_fast.conversion.resume import ARGUMENTS
+from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.records import Fault, build, parse
 
 COLUMNS = ("kind", "pseudonym", "id")
 
@@ -34,7 +39,7 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
     """Write a table of a dataset's pseudonyms and the ids they stand for, which its owner alone can read.
 
     Its columns are ``kind`` (``image``, ``group`` for a patient, ``path`` for a rejected file), ``pseudonym`` and
-    ``id``. Groups are looked up where their column or mapping file is given.
+    ``id``. The dataset tells the columns; groups of a mapping file are looked up where it is given.
 
     Raises
     ------
@@ -46,8 +51,8 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
         If the table cannot be used.
     """
     _check_out(config)
-    key, wanted = _wanted(config)
-    given = _given(config)
+    key, conversion, wanted = _wanted(config)
+    given = _given(config, conversion)
     rows, found = [], {}
     for kind, pseudonyms in wanted.items():
         ids = {pseudonym(key, kind, text): text for text in given[kind]}
@@ -56,7 +61,7 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
     if not rows:
         raise DatasetError(
             f"no pseudonym of dataset {config.dataset} stands for an id of {config.labels}: give the table that it was "
-            "made from, and the same columns"
+            "made from"
         )
     table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False)
     _write_privately(config.out, table.encode("utf-8", "surrogateescape"))
@@ -72,28 +77,36 @@ def _check_out(config: IdsConfig) -> None:
         raise ConfigError(f"{config.out} is there already: give --overwrite to replace it, or name another file")
 
 
-def _wanted(config: IdsConfig) -> tuple[bytes, dict[str, list[str]]]:
-    """The key, and the dataset's pseudonyms by kind, as far as ids are given for them.
+def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str]]]:
+    """The key, how the dataset was converted, and its pseudonyms by kind, as far as ids are given for them.
 
     Of a conversion that ended because too much was rejected there are the rejected files alone.
     """
-    rejects = config.dataset / "rejects.csv"
-    if config.images and rejects.exists() and not (config.dataset / "manifest.json").exists():
-        return load_key(config.hash_key), {"path": _rejected(rejects)}
-    dataset = Dataset.open(config.dataset, check_files=False)
-    wanted = {}
-    if dataset.manifest.ids == "pseudonyms":
+    folder = config.dataset
+    rejects, begun = folder / "rejects.csv", folder / WORK_FOLDER / ARGUMENTS
+    if config.images and begun.exists() and rejects.exists() and not (folder / "manifest.json").exists():
+        return load_key(config.hash_key), _conversion(config, parse(begun.read_bytes())), {"path": _rejected(rejects)}
+    dataset = Dataset.open(folder, check_files=False)
+    manifest, wanted = dataset.manifest, {}
+    if manifest.ids == "pseudonyms":
         wanted["image"] = dataset.index["image_id"].tolist()
         if config.images:
             wanted["path"] = _rejected(rejects)
-    if config.group_column or config.groups:
+    if manifest.split.get("group_source") == "column" or config.groups:
         wanted["group"] = [group for group in dataset.index["group"].unique() if group]
     if not wanted:
-        raise DatasetError(
-            f"dataset {config.dataset} holds image ids as they are (--keep-ids): name --group-column or --groups to "
-            "look up patients"
-        )
-    return key_of(dataset, config.hash_key), wanted
+        raise DatasetError(f"dataset {folder} holds image ids as they are (--keep-ids): there is nothing to look up")
+    return key_of(dataset, config.hash_key), _conversion(config, manifest.arguments), wanted
+
+
+def _conversion(config: IdsConfig, arguments: Mapping[str, Any]) -> ConvertConfig:
+    """The options of the conversion, with the files named here."""
+    given = {"images": str(config.images or ""), "labels": str(config.labels)}
+    try:
+        options = {**build(arguments.get("options"), dict[str, Any]), **given}
+        return replace(build(options, ConvertConfig), groups=config.groups)
+    except Fault as error:
+        raise DatasetError(f"dataset {config.dataset} does not tell how it was converted ({error})") from error
 
 
 def _rejected(table: Path) -> list[str]:
@@ -103,16 +116,9 @@ def _rejected(table: Path) -> list[str]:
         raise DatasetError(f"{table} cannot be read ({type(error).__name__}): run convert again") from error
 
 
-def _given(config: IdsConfig) -> dict[str, list[str]]:
+def _given(config: IdsConfig, conversion: ConvertConfig) -> dict[str, list[str]]:
     """Ids that pseudonyms may stand for, by kind."""
-    labels = read_labels(
-        config.labels,
-        id_column=config.id_column,
-        label_column=config.label_column,
-        group_column=config.group_column,
-        path_column=config.path_column,
-        groups=config.groups,
-    ).images
+    labels = labels_of(conversion).images
     paths = [printable(path) for path in find_files(config.images, config.dataset)] if config.images else []
     return {"image": labels["image_id"].tolist(), "group": labels["group"].unique().tolist(), "path": paths}
 

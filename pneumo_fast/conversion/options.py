@@ -14,12 +14,6 @@ from pneumo_fast.vocabulary import BodyPart, Decode, Dtype, Layout, Modality, Vi
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
 
-IdColumn = Annotated[str, Option("Column with the image id.")]
-LabelColumn = Annotated[str, Option("Column with the label, 0 or 1.")]
-GroupColumn = Annotated[str | None, Option("Column with the patient.")]
-PathColumn = Annotated[
-    str | None, Option("Column with the path below IMAGES.", "For tables that name files rather than ids.")
-]
 Groups = Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)]
 HashKey = Annotated[
     Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
@@ -36,10 +30,21 @@ class ConvertConfig:
         "Label table (CSV).", "Divided by commas, semicolons or tabs.", positional=True, recorded=DIGEST
     )]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
-    id_column: IdColumn = "patientId"
-    label_column: LabelColumn = "Target"
-    group_column: GroupColumn = None
-    path_column: PathColumn = None
+    id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
+    label_column: Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")] = "Target"
+    positive: Annotated[tuple[str, ...], Option(
+        "Label that is positive; may be repeated.",
+        "A cell may hold several, divided by |. Whatever is not named is then negative, unless --negative is given.",
+        default="1",
+    )] = ()
+    negative: Annotated[tuple[str, ...], Option("Label that is negative; may be repeated.", default="0")] = ()
+    ignore: Annotated[tuple[str, ...], Option(
+        "Label whose rows are left out; may be repeated.", "For instance -1 for uncertain.", default="none"
+    )] = ()
+    group_column: Annotated[str | None, Option("Column with the patient.")] = None
+    path_column: Annotated[str | None, Option(
+        "Column with the path below IMAGES.", "For tables that name files rather than ids."
+    )] = None
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Groups = None
     modalities: Annotated[tuple[Modality, ...], Option(
@@ -105,10 +110,16 @@ class ConvertConfig:
         if min(fractions) < 0 or not sum(fractions) < 1:
             raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")
         check(self)
+        _ = self.label_rule
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
         if isinstance(self.max_rejects, float) and not self.max_rejects <= 1:
             raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """What the cells of the label column mean; ConfigError where a value has two meanings."""
+        return LabelRule(column=self.label_column, positive=self.positive, negative=self.negative, ignore=self.ignore)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,16 +127,12 @@ class IdsConfig:
     """Which pseudonyms to look up, and where the ids stand that they were made of."""
 
     # fmt: off
-    dataset: Annotated[Path, Option("Dataset folder.", positional=True)]
+    dataset: Annotated[Path, Option("Dataset folder.", "It tells the columns.", positional=True)]
     labels: Annotated[Path, Option("The label table that it was made from (CSV).", positional=True)]
     out: Annotated[Path, Option("File to write, for its owner alone.", aliases=("-o",))] = Path("ids.csv")
     images: Annotated[Path | None, Option(
         "Folder with the DICOM files: look up rejected files too.", default="none looked up"
     )] = None
-    id_column: IdColumn = "patientId"
-    label_column: LabelColumn = "Target"
-    group_column: GroupColumn = None
-    path_column: PathColumn = None
     groups: Groups = None
     hash_key: HashKey = None
     overwrite: Annotated[bool, Option("Replace the file.")] = False
@@ -134,3 +141,52 @@ class IdsConfig:
     def __post_init__(self) -> None:
         """Check every option."""
         check(self)
+
+
+def canonical(cell: str) -> str:
+    """A value of a table, so that ``1`` and ``1.0`` are the same, and spaces around it do not count."""
+    text = cell.strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return f"{number:g}" if math.isfinite(number) else text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelRule:
+    """Which cells of the label column are positive, negative or ignored; each may hold several values divided by |."""
+
+    column: str = "Target"
+    positive: tuple[str, ...] = ()
+    """By default ``1``."""
+    negative: tuple[str, ...] = ()
+    """By default ``0``; whatever is not positive, where positive values are given."""
+    ignore: tuple[str, ...] = ()
+    """Rows with such a value are left out, whatever else they hold."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value of two meanings."""
+        meanings = {"positive": self.positive, "negative": self.negative, "ignored": self.ignore}
+        seen: dict[str, str] = {}
+        for meaning, values in meanings.items():
+            for value in set(map(canonical, values)):
+                if value in seen:
+                    raise ConfigError(f"label value {value!r} is both {seen[value]} and {meaning}: give it one meaning")
+                seen[value] = meaning
+
+    def label_of(self, cell: str) -> int | None:
+        """1, 0, or -1 for a row that is ignored; None where the cell fits no value."""
+        parts = set(map(canonical, cell.split("|")))
+        if parts & set(map(canonical, self.ignore)):
+            return -1
+        if parts & set(map(canonical, self.positive or ("1",))):
+            return 1
+        rest_is_negative = bool(self.positive) and not self.negative
+        return 0 if rest_is_negative or parts & set(map(canonical, self.negative or ("0",))) else None
+
+    @property
+    def expected(self) -> str:
+        """The values allowed, in words."""
+        values = [*(self.positive or ("1",)), *(self.negative or ("0",)), *self.ignore]
+        return " or ".join(values) if self.positive or self.negative or self.ignore else "0 or 1"

@@ -235,6 +235,7 @@ def input_facts(manifest: Manifest) -> list[Fact]:
     """What became of the files and of the rows of the label table."""
     titles = {
         "label_rows": "Images in the label table",
+        "ignored": "Left out by their label",
         "rows_without_file": "Of these without a file",
         "files_without_row": "Files without a label",
         "dropped_ungrouped": "Omitted, patient unknown",

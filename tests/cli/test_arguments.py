@@ -156,7 +156,7 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
             ["convert", "i", "l", "o"],
             CONVERT_OPTIONS,
             ConvertConfig(images=Path("i"), labels=Path("l")),
-            {"images", "labels", "overwrite", "modalities", "views", "body_parts"},
+            {"images", "labels", "overwrite", "modalities", "views", "body_parts", "positive", "negative", "ignore"},
         ),
         (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
@@ -185,6 +185,8 @@ def test_lists(config_of: Run) -> None:
     assert config_of("evaluate", "--threshold", "0.1", "--threshold", "0.9").thresholds == (0.1, 0.9)
     assert config_of("explain", "--id", "a", "--id", "b").ids == ("a", "b")
     convert = config_of("convert", "i", "l", "--view", "AP", "--view", "LL", "--modality", "CT", "--body-part", "HAND")
+    labels = config_of("convert", "i", "l", "--positive", "a", "--positive", "b", "--negative", "c", "--ignore", "-1")
+    assert (labels.positive, labels.negative, labels.ignore) == (("a", "b"), ("c",), ("-1",))
     assert (convert.views, convert.modalities, convert.body_parts) == (("AP", "LL"), ("CT",), ("HAND",))
     train = config_of("train", "a", "b", "--share", "1", "--share", "3")
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pneumo_fast.conversion.labels import BOX, LabelTable, read_labels
-from pneumo_fast.errors import LabelError
+from pneumo_fast.conversion.options import LabelRule
+from pneumo_fast.errors import ConfigError, LabelError
 
 RSNA = "patientId,x,y,width,height,Target\n"
 PLAIN = "patientId,Target\n"
@@ -66,7 +67,7 @@ def test_complete_tables_agree_with_each_other(rsna: LabelTable) -> None:
         (PLAIN + "a,0\nb,2\n", {}, 3, "Target", "'2' found, 0 or 1"),
         (PLAIN + "a,\n", {}, 2, "Target", "'' found, 0 or 1"),
         (PLAIN + "a,nan\n", {}, 2, "Target", "'nan' found, 0 or 1"),
-        ("id,ill\na,yes\n", {"id_column": "id", "label_column": "ill"}, 2, "ill", "'yes'"),
+        ("id,ill\na,yes\n", {"id_column": "id", "label": LabelRule(column="ill")}, 2, "ill", "'yes'"),
         (PLAIN + "a,0\n../x,0\n", {}, 3, "patientId", "a text of 4 characters found, a plain file name"),
         (PLAIN + "/etc/x,0\n", {}, 2, "patientId", "a text of 6 characters found, a plain file name"),
         (PLAIN + "a\0b,0\n", {}, 2, "patientId", r"'a\x00b' found, a plain file name"),
@@ -207,7 +208,11 @@ def test_table_without_boxes(tmp_path: Path) -> None:
 
 def test_other_tables_name_their_columns(tmp_path: Path) -> None:
     table = read(
-        tmp_path, "who,ill,id\nann,1,a\nbob,0,b\n,0,c\n", id_column="id", label_column="ill", group_column="who"
+        tmp_path,
+        "who,ill,id\nann,1,a\nbob,0,b\n,0,c\n",
+        id_column="id",
+        label=LabelRule(column="ill"),
+        group_column="who",
     )
     assert table.images["group"].tolist() == ["ann", "bob", ""]
     assert table.images["label"].tolist() == [1, 0, 0]
@@ -284,3 +289,48 @@ def test_a_delimiter_that_cannot_be_told(tmp_path: Path) -> None:
 def test_big_endian_text_is_read(tmp_path: Path) -> None:
     data = codecs.BOM_UTF16_BE + (PLAIN + "ä,1\n").encode("utf-16-be")
     assert read(tmp_path, data).images["image_id"].tolist() == ["ä"]
+
+
+# ---- what labels mean
+
+
+@pytest.mark.parametrize(
+    ("cells", "rule", "labels", "ignored"),
+    [
+        (["yes", "no"], {"positive": ("yes",), "negative": ("no",)}, [1, 0], 0),
+        (["yes", "no", "maybe"], {"positive": ("yes",)}, [1, 0, 0], 0),
+        (["1.0", "0.0", "-1.0", ""], {"ignore": ("-1", "")}, [1, 0], 2),
+        (["Pneumonia|Edema", "No Finding", "Edema"], {"positive": ("Pneumonia",)}, [1, 0, 0], 0),
+        (["Pneumonia", "Edema|Pneumonia"], {"positive": ("Pneumonia",), "ignore": ("Edema",)}, [1], 1),
+        ([" 2 ", "3"], {"positive": ("2.0",)}, [1, 0], 0),
+    ],
+)
+def test_values_are_given_a_meaning(
+    cells: list[str], rule: dict[str, tuple[str, ...]], labels: list[int], ignored: int, tmp_path: Path
+) -> None:
+    rows = "".join(f"i{number},{cell}\n" for number, cell in enumerate(cells))
+    found = read(tmp_path, PLAIN + rows, label=LabelRule(**rule))  # type: ignore[arg-type]
+    assert found.images["label"].tolist() == labels
+    assert found.ignored == ignored
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "words"),
+    [
+        (
+            "a,perhaps\n",
+            {"positive": ("yes",), "negative": ("no",)},
+            "7 characters found, yes or no expected",
+        ),
+        ("a,-1\n", {"ignore": ("-1",)}, "every row is ignored"),
+        ("a,1\na,-1\n", {"ignore": ("-1",)}, "all rows of an image must agree"),
+    ],
+)
+def test_labels_without_a_meaning(text: str, rule: dict[str, tuple[str, ...]], words: str, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=words):
+        read(tmp_path, PLAIN + text, label=LabelRule(**rule))  # type: ignore[arg-type]
+
+
+def test_a_value_has_one_meaning() -> None:
+    with pytest.raises(ConfigError, match="label value '1' is both positive and ignored: give it one meaning"):
+        LabelRule(positive=("1",), ignore=("1.0",))

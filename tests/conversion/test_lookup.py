@@ -43,7 +43,7 @@ def test_every_pseudonym_is_found(hidden: ConvertConfig) -> None:
     index = Dataset.open(hidden.out).index
     assert not index["image_id"].str.startswith("i").any()
 
-    summary = look_up_ids(lookup(hidden, images=hidden.images, group_column="who"))
+    summary = look_up_ids(lookup(hidden, images=hidden.images))
     table = pd.read_csv(summary.out)
     assert summary.found == {"image": IMAGES - 1, "path": 1, "group": 6}
     assert summary.unknown == {"image": 0, "path": 0, "group": 0}
@@ -92,14 +92,18 @@ def test_what_is_refused(
     monkeypatch.chdir(hidden.out.parent)
     run(hidden)
     load_key(Path("other.key"), make=True)
-    Path("strangers.csv").write_text("patientId,Target\nx,0\n")
+    Path("strangers.csv").write_text("patientId,Target,who\nx,0,p\n")
     with pytest.raises(error, match=words):
         look_up_ids(lookup(hidden, **changes))
     assert not Path("ids.csv").exists()
 
 
 def test_kept_ids_need_no_lookup(hidden: ConvertConfig) -> None:
-    run(hidden, keep_ids=True)
+    run(hidden, keep_ids=True, group_column=None)
     with pytest.raises(DatasetError, match="holds image ids as they are"):
         look_up_ids(lookup(hidden))
-    assert look_up_ids(lookup(hidden, group_column="who")).found == {"group": 6}
+
+
+def test_patients_are_looked_up_where_image_ids_are_kept(hidden: ConvertConfig) -> None:
+    run(hidden, keep_ids=True)
+    assert look_up_ids(lookup(hidden)).found == {"group": 6}
