@@ -109,7 +109,7 @@ def test_no_value_is_a_traceback(key: str, value: Any) -> None:
     except Fault as fault:
         assert str(fault)  # noqa: PT017  # either ending is right, a traceback is not
     else:
-        assert thing.name
+        assert isinstance(thing.name, str)
 
 
 def test_a_path_of_any_bytes_is_text() -> None:

@@ -35,6 +35,8 @@ class Cluster:
         self._contact = site.folder / "scheduler.json"
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
         wait_for(site.folder, self._contact.name)
+        while not self._contact.stat().st_size:  # the scheduler opens it first and then writes
+            time.sleep(0.02)
         self.address = json.loads(self._contact.read_text())["address"]
         self.workers = [self.start_worker(), self.start_worker()]
 

@@ -56,7 +56,7 @@ def test_takes_any_type(dtype: str) -> None:
 )  # fmt: skip
 def test_a_constant_stays_constant(rows: int, columns: int, height: int, width: int, value: float) -> None:
     resized = resize(np.full((rows, columns), value, dtype=np.float32), height, width)
-    np.testing.assert_allclose(resized, value, rtol=1e-6, atol=1e-37)
+    np.testing.assert_allclose(resized, value, rtol=2e-6, atol=1e-37)  # float32 sums of up to 300 weights
 
 
 @settings(max_examples=50, deadline=None)
