@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.records import Fault, build, parse
+from pneumo_fast.records import Fault, build, read
 
 COLUMNS = ("kind", "pseudonym", "id")
 
@@ -85,7 +85,7 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
     folder = config.dataset
     rejects, begun = folder / "rejects.csv", folder / WORK_FOLDER / ARGUMENTS
     if config.images and begun.exists() and rejects.exists() and not (folder / "manifest.json").exists():
-        return load_key(config.hash_key), _conversion(config, parse(begun.read_bytes())), {"path": _rejected(rejects)}
+        return load_key(config.hash_key), _conversion(config, begun.read_bytes()), {"path": _rejected(rejects)}
     dataset = Dataset.open(folder, check_files=False)
     manifest, wanted = dataset.manifest, {}
     if manifest.ids == "pseudonyms":
@@ -96,14 +96,14 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
         wanted["group"] = [group for group in dataset.index["group"].unique() if group]
     if not wanted:
         raise DatasetError(f"dataset {folder} holds image ids as they are (--keep-ids): there is nothing to look up")
-    return key_of(dataset, config.hash_key), _conversion(config, manifest.arguments), wanted
+    return key_of(dataset, config.hash_key), _conversion(config, json.dumps(manifest.arguments)), wanted
 
 
-def _conversion(config: IdsConfig, arguments: Mapping[str, Any]) -> ConvertConfig:
-    """The options of the conversion, with the files named here."""
+def _conversion(config: IdsConfig, arguments: bytes | str) -> ConvertConfig:
+    """The options of the conversion, from its arguments in JSON, with the files named here."""
     given = {"images": str(config.images or ""), "labels": str(config.labels)}
     try:
-        options = {**build(arguments.get("options"), dict[str, Any]), **given}
+        options = {**read(arguments, dict[str, Any]).get("options", {}), **given}
         return replace(build(options, ConvertConfig), groups=config.groups)
     except Fault as error:
         raise DatasetError(f"dataset {config.dataset} does not tell how it was converted ({error})") from error

@@ -69,6 +69,10 @@ def test_rejected_files_of_a_conversion_that_failed(hidden: ConvertConfig) -> No
     summary = look_up_ids(lookup(hidden, images=hidden.images))
     assert pd.read_csv(summary.out)["id"].tolist() == ["i5.dcm"]
 
+    (hidden.out / ".convert" / "arguments.json").write_text("{")
+    with pytest.raises(DatasetError, match="does not tell how it was converted"):
+        look_up_ids(lookup(hidden, images=hidden.images, overwrite=True))
+
 
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
