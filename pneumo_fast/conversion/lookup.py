@@ -103,7 +103,7 @@ def _conversion(config: IdsConfig, arguments: bytes | str) -> ConvertConfig:
     """The options of the conversion, from its arguments in JSON, with the files named here."""
     given = {"images": str(config.images or ""), "labels": str(config.labels)}
     try:
-        options = {**read(arguments, dict[str, Any]).get("options", {}), **given}
+        options = {**build(read(arguments, dict[str, Any]).get("options"), dict[str, Any]), **given}
         return replace(build(options, ConvertConfig), groups=config.groups)
     except Fault as error:
         raise DatasetError(f"dataset {config.dataset} does not tell how it was converted ({error})") from error
