@@ -143,6 +143,9 @@ class IdsConfig:
         check(self)
 
 
+EXACT = 2**53  # every whole number below it has a float of its own
+
+
 def canonical(cell: str) -> str:
     """A value of a table, so that ``1`` and ``1.0`` are the same, and spaces around it do not count."""
     text = cell.strip()
@@ -150,12 +153,15 @@ def canonical(cell: str) -> str:
         number = float(text)
     except ValueError:
         return text
-    return f"{number:g}" if math.isfinite(number) else text
+    return str(int(number)) if number.is_integer() and abs(number) < EXACT else text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelRule:
-    """Which cells of the label column are positive, negative or ignored; each may hold several values divided by |."""
+    """Which cells of the label column are positive, negative or ignored.
+
+    Where positive values are named a cell may hold several values, divided by ``|``.
+    """
 
     column: str = "Target"
     positive: tuple[str, ...] = ()
@@ -176,14 +182,15 @@ class LabelRule:
                 seen[value] = meaning
 
     def label_of(self, cell: str) -> int | None:
-        """1, 0, or -1 for a row that is ignored; None where the cell fits no value."""
-        parts = set(map(canonical, cell.split("|")))
+        """1, 0, or -1 for a row that is ignored; None where the cell fits no value, or is positive and negative."""
+        parts = set(map(canonical, cell.split("|") if self.positive else [cell]))
         if parts & set(map(canonical, self.ignore)):
             return -1
-        if parts & set(map(canonical, self.positive or ("1",))):
-            return 1
-        rest_is_negative = bool(self.positive) and not self.negative
-        return 0 if rest_is_negative or parts & set(map(canonical, self.negative or ("0",))) else None
+        positive = bool(parts & set(map(canonical, self.positive or ("1",))))
+        if self.positive and not self.negative:
+            return int(positive)
+        negative = bool(parts & set(map(canonical, self.negative or ("0",))))
+        return int(positive) if positive != negative else None
 
     @property
     def expected(self) -> str:

@@ -303,6 +303,8 @@ def test_big_endian_text_is_read(tmp_path: Path) -> None:
         (["Pneumonia|Edema", "No Finding", "Edema"], {"positive": ("Pneumonia",)}, [1, 0, 0], 0),
         (["Pneumonia", "Edema|Pneumonia"], {"positive": ("Pneumonia",), "ignore": ("Edema",)}, [1], 1),
         ([" 2 ", "3"], {"positive": ("2.0",)}, [1, 0], 0),
+        (["48600011", "48600012"], {"positive": ("48600011",)}, [1, 0], 0),
+        (["0.25", "0.5"], {"positive": ("0.25",)}, [1, 0], 0),
     ],
 )
 def test_values_are_given_a_meaning(
@@ -322,12 +324,15 @@ def test_values_are_given_a_meaning(
             {"positive": ("yes",), "negative": ("no",)},
             "7 characters found, yes or no expected",
         ),
+        ("a,0|1\n", {}, "'0|1' found, 0 or 1 expected"),
+        ("a,1|x\n", {"negative": ("no",)}, "'1|x' found, 1 or no expected"),
+        ("a,y|n\n", {"positive": ("y",), "negative": ("n",)}, "'y|n' found, y or n expected"),
         ("a,-1\n", {"ignore": ("-1",)}, "every row is ignored"),
         ("a,1\na,-1\n", {"ignore": ("-1",)}, "all rows of an image must agree"),
     ],
 )
 def test_labels_without_a_meaning(text: str, rule: dict[str, tuple[str, ...]], words: str, tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=words):
+    with pytest.raises(LabelError, match=words.replace("|", r"\|")):
         read(tmp_path, PLAIN + text, label=LabelRule(**rule))  # type: ignore[arg-type]
 
 
