@@ -31,7 +31,7 @@ from fingerprint_files import NothingComparedError, Print, Prints, Value, compar
 from fingerprint_steps import Step, steps, write_damaged, write_inputs
 
 BASE: Final = "9c425ba"
-"""The commit whose behaviour is the measure."""
+"""The commit whose behaviour is the measure; earlier ones have no ``--keep-ids``, which the steps use."""
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"
 NOT_COMPARED: Final = {"previous.pt"}
