@@ -33,6 +33,8 @@ class Dataset:
     """One row per box with the columns of :data:`BOX_COLUMNS`, in source pixels."""
     identity: str
     """SHA-256 of ``manifest.json``, which holds the checksums of all else."""
+    key_ids: frozenset[str]
+    """Pseudonyms of the hash keys it was made with: one, or several where datasets are joined."""
 
     @classmethod
     def open(cls, path: Path, *, check_files: bool = True) -> Dataset:
@@ -61,7 +63,14 @@ class Dataset:
                 _check_files(path, manifest, index)
         except (DatasetError, ValueError) as error:
             raise DatasetError(f"dataset {path}: {error}") from error
-        return cls(path=path, manifest=manifest, index=index, boxes=boxes, identity=hashlib.sha256(text).hexdigest())
+        return cls(
+            path=path,
+            manifest=manifest,
+            index=index,
+            boxes=boxes,
+            identity=hashlib.sha256(text).hexdigest(),
+            key_ids=frozenset({str(manifest.split.get("hash_key_id", ""))}),
+        )
 
     @property
     def size(self) -> int:

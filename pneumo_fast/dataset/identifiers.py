@@ -11,7 +11,7 @@ from pneumo_fast.errors import ConfigError
 
 
 def key_of(dataset: Dataset, path: Path | None = None) -> bytes:
-    """The hash key that a dataset was made with.
+    """The hash key that a dataset was made with, or that one of several joined datasets was.
 
     Parameters
     ----------
@@ -24,10 +24,11 @@ def key_of(dataset: Dataset, path: Path | None = None) -> bytes:
         If the key cannot be read, or is another one.
     """
     key = load_key(path)
-    if key_id(key) != dataset.manifest.split.get("hash_key_id"):
+    if key_id(key) not in dataset.key_ids:
+        which = f"dataset {dataset.path}" if len(dataset.key_ids) == 1 else "any of the joined datasets"
         raise ConfigError(
-            f"hash key {path or default_key_path()} is not the one that dataset {dataset.path} was made with: name "
-            "that one with --hash-key"
+            f"hash key {path or default_key_path()} is not the one that {which} was made with: name that one "
+            "with --hash-key"
         )
     return key
 

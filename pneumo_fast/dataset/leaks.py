@@ -64,7 +64,11 @@ def overlap_with_training(trained_on: Sequence[Path], dataset: Dataset, rows: pd
 def warn_of_patient_overlap(datasets: Sequence[Dataset], index: pd.DataFrame) -> None:
     """Say which patients stand in different splits of different datasets, whose joint index is given."""
     if not _share_a_hash_key(datasets):
-        logger.warning("the datasets were made with different hash keys: patient overlap cannot be checked")
+        logger.warning(
+            "datasets %s were made with different hash keys: patient overlap cannot be checked; convert them with one "
+            "--hash-key",
+            " and ".join(str(dataset.path) for dataset in datasets),
+        )
     elif shared := overlap_of_splits(index, "group"):
         logger.warning(
             "%d patients are in more than one split of the joint datasets: metrics will be optimistic", shared
@@ -72,7 +76,7 @@ def warn_of_patient_overlap(datasets: Sequence[Dataset], index: pd.DataFrame) ->
 
 
 def _share_a_hash_key(datasets: Sequence[Dataset]) -> bool:
-    return len({dataset.manifest.split.get("hash_key_id") for dataset in datasets}) == 1
+    return len(frozenset().union(*(dataset.key_ids for dataset in datasets))) == 1
 
 
 def refuse_overlap(images: pd.DataFrame) -> None:

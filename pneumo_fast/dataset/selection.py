@@ -60,17 +60,19 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
         index=index,
         boxes=pd.concat([dataset.boxes for dataset in datasets], ignore_index=True),
         identity=hashlib.sha256(" ".join(dataset.identity for dataset in datasets).encode()).hexdigest(),
+        key_ids=frozenset().union(*(dataset.key_ids for dataset in datasets)),
     )
 
 
 def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
-    """The first manifest, with counts, shards and statistics of all."""
+    """The first manifest, with ids, counts, shards and statistics of all."""
     pixels = [dataset.train_pixels for dataset in datasets]
     share = [count / sum(pixels) for count in pixels]
     mean = math.fsum(s * d.mean for s, d in zip(share, datasets, strict=True))
     square = math.fsum(s * (d.std**2 + d.mean**2) for s, d in zip(share, datasets, strict=True))
     return replace(
         datasets[0].manifest,
+        ids="kept" if all(dataset.manifest.ids == "kept" for dataset in datasets) else "pseudonyms",
         mean=mean,
         std=math.sqrt(square - mean**2),
         counts=label_counts(index),

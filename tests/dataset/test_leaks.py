@@ -24,8 +24,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def with_rows(dataset: Dataset, key: str, groups: list[str], hashes: list[str]) -> Dataset:
     splits = ["train", "val", "test"][: len(groups)]
     index = pd.DataFrame({"split": splits, "group": groups, "pixel_hash": hashes}, dtype=str)
-    manifest = replace(dataset.manifest, split={"hash_key_id": key})
-    return replace(dataset, index=index, manifest=manifest)
+    return replace(dataset, index=index, key_ids=frozenset({key}))
 
 
 @pytest.mark.parametrize(

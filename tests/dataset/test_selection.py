@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.dataset.folder import Dataset, write_table
-from pneumo_fast.dataset.selection import limit_images, open_datasets, select_fold
+from pneumo_fast.dataset.selection import join_datasets, limit_images, open_datasets, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading.batches import Order
 from pneumo_fast.loading.loader import Loader
@@ -89,8 +90,15 @@ def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.Lo
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["split"]["hash_key_id"] = "0" * 16
     (other / "manifest.json").write_text(json.dumps(manifest))
-    open_datasets([own_dataset, other])
-    assert "cannot be checked" in caplog.text
+    joined = open_datasets([own_dataset, other])
+    assert f"{own_dataset} and {other} were made with different hash keys" in caplog.text
+    assert joined.key_ids == {"0" * 16, Dataset.open(own_dataset).manifest.split["hash_key_id"]}
+
+
+def test_ids_are_kept_only_where_they_are_in_every_part(own_dataset: Path) -> None:
+    kept = Dataset.open(own_dataset)
+    hidden = replace(kept, manifest=replace(kept.manifest, ids="pseudonyms"))
+    assert [join_datasets([kept, other]).manifest.ids for other in (kept, hidden)] == ["kept", "pseudonyms"]
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.0), (1.0, float("nan"))])
