@@ -152,7 +152,9 @@ def _write_training(folder: Path, identity: str, epochs: int) -> None:
     config = TrainConfig(datasets=(dataset,), out=run, epochs=epochs, lr=3e-4, augment="light", amp=True)
     manifest = Manifest.from_json((dataset / "manifest.json").read_text())
     nothing = pd.DataFrame()
-    opened = Dataset(path=dataset, manifest=manifest, index=nothing, boxes=nothing, identity=identity)
+    opened = Dataset(
+        path=dataset, manifest=manifest, index=nothing, boxes=nothing, identity=identity, key_ids=frozenset()
+    )
     write_config(run, describe_run(config, opened, {"device": "cpu", "amp_dtype": "bfloat16", "pos_weight": 3.0}))
     steps = [(epoch, 0.6 * 0.8**epoch) for epoch in range(1, epochs + 1)]
     write_history(
