@@ -1,15 +1,71 @@
-"""Files that are either whole or not there: write to a temporary name, flush to disk, rename."""
+"""Files that are either whole or not there, and files that somebody else may have made.
+
+Written to a temporary name, flushed to disk, renamed; read only where they are regular files, so that a pipe or a
+device under a file's name cannot make a process wait or fill its memory.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file, or a link to one, for reading; never wait for a pipe or a device to say something.
+
+    Raises
+    ------
+    OSError
+        If the file is missing, may not be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return open(descriptor, "rb")  # noqa: PTH123  # a descriptor; closed by the caller
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """All of a regular file.
+
+    Parameters
+    ----------
+    most : int, optional
+        Bytes that it may have.
+
+    Raises
+    ------
+    OSError
+        As :func:`open_regular`; or if it is larger, of which nothing is read then.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, at most {most:,} expected", str(path))
+        return file.read(size)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Checksum, in hexadecimal, of a file from where it stands to its end, read piece by piece."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

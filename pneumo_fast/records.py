@@ -2,7 +2,7 @@
 
 ::
 
-    values = parse(path.read_bytes())       JSON values, none of which can do harm
+    values = parse_file(path)               JSON values, none of which can do harm
     record = build(values, Manifest)        checked against the dataclass, field by field
 
 A file of somebody else's is text like any other: it may be cut off, nested a million times or hold ``NaN``. All of it
@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from pneumo_fast.errors import PneumoError
+from pneumo_fast.files import read_regular
 
 LARGEST_BYTES: Final = 1 << 28
 """A larger file is none of ours."""
@@ -54,6 +55,19 @@ def read(data: bytes | str, kind: type[T], *, closed: bool = False, finite: bool
         If the text is no JSON, or not such a record.
     """
     return build(parse(data, finite=finite), kind, closed=closed)
+
+
+def parse_file(path: Path, *, finite: bool = True) -> Any:
+    """JSON values of a file, as :func:`parse` gives them.
+
+    Raises
+    ------
+    OSError
+        If the file is missing, cannot be read, is no regular file or too large.
+    Fault
+        If it is no JSON.
+    """
+    return parse(read_regular(path, LARGEST_BYTES), finite=finite)
 
 
 def parse(data: bytes | str, *, finite: bool = True) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pneumo_fast.files import atomic_file, sweep_partials, sync_filesystem, write_atomic
+from pneumo_fast.files import atomic_file, open_regular, read_regular, sweep_partials, sync_filesystem, write_atomic
 
 
 @pytest.mark.parametrize("data", ["text: ü\n", b"\0bytes", ""])
@@ -77,3 +78,33 @@ def test_sync_of_a_missing_folder(tmp_path: Path) -> None:
     sync_filesystem(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync_filesystem(tmp_path / "gone")
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [make_pipe, link_to_zeros, Path.mkdir])
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+        read_regular(tmp_path / "x")
+
+
+def test_a_regular_file_is_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("x")
+    assert read_regular(tmp_path / "link", most=7) == b"content"
+    with open_regular(tmp_path / "link") as file:
+        assert file.read(4) == b"cont"
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match="1,099,511,627,776 bytes, at most 8 expected"):
+        read_regular(tmp_path / "x", most=8)

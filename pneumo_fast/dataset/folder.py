@@ -7,9 +7,8 @@ reads it anywhere. The manifest is written last: a folder without one is not a d
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ import pandas as pd
 
 from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, Manifest
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import open_regular, read_regular, sha256_of, write_atomic
+from pneumo_fast.records import LARGEST_BYTES
 from pneumo_fast.vocabulary import SPLITS
 
 
@@ -52,13 +52,18 @@ class Dataset:
         """
         manifest_path = path / "manifest.json"
         try:
-            text = manifest_path.read_bytes()
-        except OSError as error:
+            text = read_regular(manifest_path, LARGEST_BYTES)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(f"{path} is not a dataset: it has no manifest.json; run pneumo-fast convert") from error
+        except OSError as error:
+            raise DatasetError(
+                f"{path} is not a dataset: its manifest.json cannot be read ({error.strerror}); run pneumo-fast convert"
+            ) from error
         try:
             manifest = Manifest.from_json(text.decode())
             index = _read_table(path, manifest, "index.csv", INDEX_TYPES)
             boxes = _read_table(path, manifest, "boxes.csv", BOX_TYPES)
+            _check_places(manifest, index)
             if check_files:
                 _check_files(path, manifest, index)
         except (DatasetError, ValueError) as error:
@@ -132,18 +137,50 @@ def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
 
 def _read_table(folder: Path, manifest: Manifest, name: str, types: dict[str, type]) -> pd.DataFrame:
     try:
-        data = (folder / name).read_bytes()
+        with open_regular(folder / name) as file:
+            # hashed piece by piece first: a file that is not ours may be of any size
+            if sha256_of(file) != manifest.tables.get(name):
+                raise DatasetError(
+                    f"{name} is not the file that convert wrote: its checksum differs; run convert again"
+                )
+            file.seek(0)
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)
     except OSError as error:
         raise DatasetError(f"{name} cannot be read ({error.strerror}): run convert again") from error
-    if hashlib.sha256(data).hexdigest() != manifest.tables.get(name):
-        raise DatasetError(f"{name} is not the file that convert wrote: its checksum differs; run convert again")
-    table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
     if tuple(table.columns) != tuple(types):
         raise DatasetError(f"{name} has the columns {', '.join(table.columns)}: run convert again")
     try:
         return table.astype({column: kind for column, kind in types.items() if kind is not str})
     except ValueError as error:
         raise DatasetError(f"{name} cannot be read ({error}): run convert again") from error
+
+
+def _check_places(manifest: Manifest, index: pd.DataFrame) -> None:
+    """Refuse images whose split or label is unknown, or that do not lie in the dataset's own files."""
+    shards = {shard.name: shard.rows for shard in manifest.shards}
+    if manifest.layout == "shards":
+        rows = index["shard"].map(shards)  # NaN, which no comparison is true for, where there is no such shard
+    else:
+        inside = {name for name in set(index["shard"]) if _is_inside(name)}
+        rows = index["shard"].isin(inside).astype(int)
+    wrong = {
+        "shard": ~(rows > 0),
+        "row": ~(index["row"].ge(0) & index["row"].lt(rows)),
+        "split": ~index["split"].isin(SPLITS),
+        "label": ~index["label"].isin([0, 1]),
+    }
+    for column, found in wrong.items():
+        if found.any():
+            value = index.loc[found, column].iloc[0]
+            raise DatasetError(
+                f"index.csv has {found.sum()} images of an impossible {column}, first {value!r}: run convert again"
+            )
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a relative path stays below the folder it starts from."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _check_files(folder: Path, manifest: Manifest, index: pd.DataFrame) -> None:

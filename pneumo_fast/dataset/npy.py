@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import atomic_file
+from pneumo_fast.files import atomic_file, sha256_of
 
 SCALES: Final = {"float16": 1.0, "uint8": 255.0}
 """Stored value of white, by stored data type; black is 0."""
@@ -97,17 +97,15 @@ class ShardWriter:
         """
         if not self._rows:
             return 0, ""
-        size = self._file.tell()
+        size, sha256 = self._file.tell(), self._digest.hexdigest()
         if self._rows != self._expected:
             self._file.seek(0)
             self._file.write(_header((self._rows, *self._image.shape), self._image.dtype))
             self._file.seek(0)
-            self._digest = hashlib.sha256()
-            while block := self._file.read(1 << 20):
-                self._digest.update(block)
+            sha256 = sha256_of(self._file)
         self._file.flush()
         os.fsync(self._file.fileno())
-        return size, self._digest.hexdigest()
+        return size, sha256
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

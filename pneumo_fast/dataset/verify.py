@@ -7,17 +7,20 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import ShardInfo
 from pneumo_fast.dataset.leaks import overlap_of_splits
-from pneumo_fast.dataset.npy import Images, read_header
+from pneumo_fast.dataset.npy import read_header
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import DatasetError
+from pneumo_fast.files import open_regular
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.vocabulary import SPLITS
 
@@ -73,38 +76,75 @@ def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
 
 def _check_file(dataset: Dataset, name: str, rows: pd.DataFrame) -> FileCheck:
     """Check one shard, or one image of the folder layout."""
-    path = dataset.path / name
     try:
-        data = path.read_bytes()
-        with path.open("rb") as file:
-            offset, shape, dtype = read_header(file, path)
+        with open_regular(dataset.path / name) as file:
+            return _check_content(dataset, name, rows, file)
     except OSError as error:
         return FileCheck(problems=(f"{name}: cannot be read ({error.strerror})",))
     except DatasetError as error:
         return FileCheck(problems=(f"{name}: {error}",))
+
+
+def _check_content(dataset: Dataset, name: str, rows: pd.DataFrame, file: BufferedReader) -> FileCheck:
+    """Check an open file image by image: a shard of any size takes the memory of one image."""
+    offset, shape, dtype = read_header(file, dataset.path / name)
+    size = os.fstat(file.fileno()).st_size
     listed = {shard.name: shard for shard in dataset.manifest.shards}.get(name)
     expected = dataset.manifest.image_shape if listed is None else (listed.rows, *dataset.manifest.image_shape)
-    if shape != expected or dtype != dataset.dtype or len(data) - offset != math.prod(shape) * dtype.itemsize:
-        problem = f"{name}: {dtype} {shape}, {len(data)} bytes; {dataset.dtype} {expected} expected"
+    if shape != expected or dtype != dataset.dtype or size - offset != math.prod(shape) * dtype.itemsize:
+        problem = f"{name}: {dtype} {shape}, {size} bytes; {dataset.dtype} {expected} expected"
         return FileCheck(problems=(problem,))
-    problems = []
-    if listed is not None and hashlib.sha256(data).hexdigest() != listed.sha256:
-        problems.append(f"{name}: its SHA-256 is not the manifest's")
-    images: Images = np.frombuffer(data, dtype=dtype, offset=offset).reshape(-1, *dataset.manifest.image_shape)
-    problems += _check_images(name, images, rows)
-    values = images.astype(np.float64).ravel() / dataset.scale
-    if not (values.min() >= 0.0 and values.max() <= 1.0):  # also false for NaN
+    file.seek(0)
+    digest = hashlib.sha256(file.read(offset))
+    images = [_read_image(file, dataset, digest) for _ in range(1 if listed is None else listed.rows)]
+    problems = [] if listed is None else _check_listed(listed, size, digest.hexdigest(), rows)
+    problems += _check_images(name, [image.hash for image in images], rows)
+    if not all(image.in_range for image in images):
         problems.append(f"{name}: holds values outside 0 to {dataset.scale:g}")
-    return FileCheck(problems=tuple(problems), sum=float(values.sum()), square_sum=float(values @ values))
+    return FileCheck(
+        problems=tuple(problems),
+        sum=math.fsum(image.sum for image in images),
+        square_sum=math.fsum(image.square_sum for image in images),
+    )
 
 
-def _check_images(name: str, images: Images, rows: pd.DataFrame) -> list[str]:
+class ImageFacts(NamedTuple):
+    """What a stored image comes to."""
+
+    hash: str
+    sum: float
+    """Of all pixels, in [0, 1] each."""
+    square_sum: float
+    in_range: bool
+
+
+def _read_image(file: BufferedReader, dataset: Dataset, digest: hashlib._Hash) -> ImageFacts:
+    """Read the next image, which is taken into the checksum of the file as well."""
+    data = file.read(math.prod(dataset.manifest.image_shape) * dataset.dtype.itemsize)
+    digest.update(data)
+    values = np.frombuffer(data, dtype=dataset.dtype).astype(np.float64) / dataset.scale
+    in_range = bool(values.min() >= 0.0 and values.max() <= 1.0)  # also false for NaN
+    return ImageFacts(hashlib.sha256(data).hexdigest()[:16], float(values.sum()), float(values @ values), in_range)
+
+
+def _check_listed(listed: ShardInfo, size: int, sha256: str, rows: pd.DataFrame) -> list[str]:
+    """Compare a shard with what the manifest says of it."""
+    problems = []
+    if size != listed.bytes:
+        problems.append(f"{listed.name}: {size} bytes, the manifest says {listed.bytes}")
+    if sha256 != listed.sha256:
+        problems.append(f"{listed.name}: its SHA-256 is not the manifest's")
+    if set(rows["split"]) != {listed.split}:
+        problems.append(f"{listed.name}: its images are not in split {listed.split!r}, as the manifest says")
+    return problems
+
+
+def _check_images(name: str, hashes: list[str], rows: pd.DataFrame) -> list[str]:
     """Compare each image with its hash in the index."""
-    if sorted(rows["row"]) != list(range(len(images))):
-        return [f"{name}: {len(images)} images, the index lists {len(rows)}"]
-    hashes: NDArray[np.str_] = np.array([hashlib.sha256(image.data).hexdigest()[:16] for image in images])
-    wrong = rows["image_id"][hashes[rows["row"].to_numpy()] != rows["pixel_hash"].to_numpy(dtype=str)]
-    return [f"{name}: the pixels of {len(wrong)} images are not those that were written"] if len(wrong) else []
+    if sorted(rows["row"]) != list(range(len(hashes))):
+        return [f"{name}: {len(hashes)} images, the index lists {len(rows)}"]
+    wrong = np.array(hashes)[rows["row"].to_numpy()] != rows["pixel_hash"].to_numpy(dtype=str)
+    return [f"{name}: the pixels of {wrong.sum()} images are not those that were written"] if wrong.any() else []
 
 
 def _check_index(dataset: Dataset) -> list[str]:

@@ -21,7 +21,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics.calibration import Calibration, calibrate
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import Chosen, choose
-from pneumo_fast.records import Fault, Head, build, parse
+from pneumo_fast.records import Fault, Head, build, parse_file
 from pneumo_fast.run.layout import OPERATING, OPERATING_FORMAT
 
 
@@ -84,7 +84,7 @@ def load(run: Path, checkpoint: str) -> Operating | None:
     """
     path = run / OPERATING
     try:
-        values = parse(path.read_bytes())
+        values = parse_file(path)
         if build(values, Head).format != OPERATING_FORMAT or build(values, OfCheckpoint).checkpoint != checkpoint:
             return None
         return build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)

@@ -13,7 +13,7 @@ from pneumo_fast.evaluation.results import Intervals
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import BoxFigures
 from pneumo_fast.explanation.sanity import Randomised
-from pneumo_fast.records import Fault, Head, build, parse, plain
+from pneumo_fast.records import Fault, Head, build, parse_file, plain
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION
 
 
@@ -87,7 +87,7 @@ def read_explanation(run: Path) -> ExplanationFile | None:
     """
     path = run / EXPLAIN / EXPLANATION
     try:
-        values = parse(path.read_bytes())
+        values = parse_file(path)
         head = build(values, Head)
         if head.format != EXPLANATION_FORMAT:
             raise Fault(f"$.format: {EXPLANATION_FORMAT!r} expected, {head.format!r} found")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.npy import Images, read_header
 from pneumo_fast.errors import DatasetError
+from pneumo_fast.files import open_regular
 from pneumo_fast.loading.rng import Rows
 
 CLOSED = -1
@@ -207,7 +208,7 @@ class ShardReader:
         """Open a shard, check its header and return (file descriptor, offset of the first pixel)."""
         path = self._path(shard)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 offset, shape, dtype = read_header(file, path)
                 descriptor = os.dup(file.fileno())
         except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import sweep_partials, write_atomic
-from pneumo_fast.records import Fault, read
+from pneumo_fast.records import Fault, build, parse_file
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
 from pneumo_fast.run.layout import CONFIG, FILES, FOLDERS, HISTORY
 
@@ -57,7 +57,7 @@ def read_config(run: Path) -> RunDescription:
     """
     path = run / CONFIG
     try:
-        return read(path.read_bytes(), RunDescription, finite=False)
+        return build(parse_file(path, finite=False), RunDescription)
     except OSError as error:
         raise RunError(f"{run} is not a run: it has no {CONFIG}; run pneumo-fast train first") from error
     except Fault as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -327,3 +330,44 @@ def test_a_dataset_of_version_1_opens(own_dataset: Path, hashed: bool, ids: str)
     assert opened.ids == ids
     assert opened.arguments["options"]["keep_ids"] is not hashed
     assert "hash_ids" not in opened.arguments["options"]
+
+
+# ---- a dataset that somebody else has made
+
+
+def forge_index(folder: Path, **values: object) -> None:
+    """Change the first row of the index, and the checksum that the manifest holds of it."""
+    index = Dataset.open(folder).index
+    index.loc[0, list(values)] = pd.Series(values)
+    forge_table(folder, "index.csv", index.to_csv(index=False, lineterminator="\n"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("shard", "../secret.npy"), ("shard", "/etc/passwd"), ("shard", "other.npy"), ("row", -1), ("row", 10),
+        ("row", 2**60), ("split", "holdout"), ("label", 2),
+    ],
+)  # fmt: skip
+def test_an_image_lies_in_the_dataset_or_nowhere(own_dataset: Path, column: str, value: object) -> None:
+    forge_index(own_dataset, **{column: value})
+    with pytest.raises(DatasetError, match=f"index.csv has 1 images of an impossible {column}, first .*{value}"):
+        Dataset.open(own_dataset)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.csv", "boxes.csv"])
+def test_a_pipe_or_device_under_a_name_is_refused_at_once(own_dataset: Path, name: str) -> None:
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (own_dataset / name).unlink()
+        make(own_dataset / name)
+        with pytest.raises(DatasetError, match=rf"{name} cannot be read \(not a regular file\)"):
+            Dataset.open(own_dataset)
+
+
+def test_a_table_of_any_size_is_refused_without_memory(own_dataset: Path) -> None:
+    with (own_dataset / "boxes.csv").open("r+b") as file:
+        file.truncate(2_000_000_000)  # a hole: nothing is written
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DatasetError, match="its checksum differs"):
+        Dataset.open(own_dataset)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import DatasetError
 
@@ -35,6 +38,11 @@ def spoil_the_header(path: Path) -> None:
     path.write_bytes(b"x" + path.read_bytes()[1:])
 
 
+def become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "problems"),
     [
@@ -42,6 +50,7 @@ def spoil_the_header(path: Path) -> None:
         (cut_short, ["expected"]),
         (spoil_the_header, ["no valid .npy header"]),
         (Path.unlink, ["cannot be read"]),
+        (become_a_pipe, ["cannot be read (not a regular file)"]),
     ],
 )
 def test_each_damaged_shard_is_named(own_dataset: Path, damage: Callable[[Path], None], problems: list[str]) -> None:
@@ -89,3 +98,38 @@ def test_without_a_sound_index_nothing_can_be_checked(own_dataset: Path) -> None
     (own_dataset / "index.csv").write_text("image_id\n")
     with pytest.raises(DatasetError, match=r"index\.csv is not the file"):
         verify(own_dataset)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("bytes", 1, "bytes, the manifest says 1"),
+        ("split", "val", "its images are not in split 'val', as the manifest says"),
+        ("sha256", "0" * 64, "its SHA-256 is not the manifest's"),
+    ],
+)
+def test_what_the_manifest_says_of_a_shard_is_checked(
+    own_dataset: Path, field: str, value: object, problem: str
+) -> None:
+    shards = json.loads((own_dataset / "manifest.json").read_text())["shards"]
+    assert shards[0]["split"] == "train"
+    shards[0][field] = value
+    rewrite_manifest(own_dataset, shards=shards)
+    (found,) = verify(own_dataset)
+    assert found.startswith(f"{shards[0]['name']}: ")
+    assert found.endswith(problem)
+
+
+def test_a_shard_takes_the_memory_of_few_images(own_dataset: Path) -> None:
+    name, rows = "val-00000.npy", 8192
+    size = Dataset.open(own_dataset).size
+    write_array(own_dataset / name, np.zeros((rows, size, size), np.float16))
+    shards = json.loads((own_dataset / "manifest.json").read_text())["shards"]
+    rewrite_manifest(own_dataset, shards=[s | ({"rows": rows} if s["name"] == name else {}) for s in shards])
+    tracemalloc.start()
+    try:
+        problems = verify(own_dataset)
+        assert tracemalloc.get_traced_memory()[1] < 2 * rows * size**2 / 2  # bytes: half of the file
+    finally:
+        tracemalloc.stop()
+    assert any(f"{rows} images, the index lists" in problem for problem in problems)
