@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -105,6 +106,57 @@ def write_atomic(path: Path, data: bytes | str, *, sync: bool = True, keep: Path
     """Write a small file whole or not at all, as :func:`atomic_file` does; text is encoded as UTF-8."""
     with atomic_file(path, sync=sync, keep=keep) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+LOCK: Final = ".lock"
+"""The file by which a process says that it writes into a folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process that writes into a folder; a dead process holds no lock.
+
+    The folder is made where it is missing, and goes again where nothing was written into it.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process writes there.
+    OSError
+        If the folder cannot be made or written.
+    """
+    path, there = folder / LOCK, folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        # not truncated, and open for writing, without which NFS gives no exclusive lock
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):
+                break
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process writes there", str(folder)) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its owner has just removed it
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # before the lock goes, or the next owner's would be removed
+            if not there:
+                folder.rmdir()
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pneumo_fast.files import atomic_file, open_regular, read_regular, sweep_partials, sync_filesystem, write_atomic
+from pneumo_fast.files import (
+    atomic_file,
+    locked,
+    open_regular,
+    read_regular,
+    sweep_partials,
+    sync_filesystem,
+    write_atomic,
+)
 
 
 @pytest.mark.parametrize("data", ["text: ü\n", b"\0bytes", ""])
@@ -108,3 +118,40 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(OSError, match="1,099,511,627,776 bytes, at most 8 expected"):
         read_regular(tmp_path / "x", most=8)
+
+
+# ---- one writer in a folder
+
+
+def test_a_second_writer_is_refused_and_leaves_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        for _ in range(2):
+            with pytest.raises(BlockingIOError), locked(tmp_path):
+                pass
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    hold = "import sys, pathlib, time\nfrom pneumo_fast.files import locked\n"
+    hold += "with locked(pathlib.Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)\n"
+    owner = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    with owner, owner.stdout as said:
+        said.readline()
+        with pytest.raises(BlockingIOError), locked(tmp_path):
+            pass
+        owner.kill()
+        owner.wait()
+        assert list(tmp_path.iterdir()) != []
+        with locked(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_folder_goes_again_where_nothing_was_written(tmp_path: Path, *, written: bool) -> None:
+    with locked(tmp_path / "new"):
+        if written:
+            (tmp_path / "new" / "x").touch()
+    assert (tmp_path / "new").exists() == written

@@ -21,12 +21,12 @@ from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers
 from pneumo_fast.conversion.labels import labels_of
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
-from pneumo_fast.conversion.resume import Arguments, claim
+from pneumo_fast.conversion.resume import Arguments, claim, find_finished
 from pneumo_fast.conversion.task import Record, Source, Task, count_rejects
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.files import sweep_partials
+from pneumo_fast.files import locked, sweep_partials
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.selection import Selection
 
@@ -75,11 +75,18 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
         labels, plan = hide_ids(labels, plan, key)
     converted = 0
     try:
-        manifest = claim(config, arguments)
+        manifest = find_finished(config, arguments)
         if manifest is None:
-            tasks = _tasks(config, plan)
-            converted = _run(config, plan, tasks, on_progress)
-            manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
+            with locked(config.out):
+                manifest = claim(config, arguments)
+                if manifest is None:
+                    tasks = _tasks(config, plan)
+                    converted = _run(config, plan, tasks, on_progress)
+                    manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
+    except BlockingIOError as error:
+        raise ConvertError(
+            f"{config.out}: another conversion writes there: wait for its end, or name another folder"
+        ) from error
     except OSError as error:
         raise ConvertError(
             f"dataset {config.out} cannot be written ({error.strerror}): fix that, then resume with --resume"

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,21 @@ from typing import Any, Final
 from pneumo_fast.configuration import options_of, settings
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.plan import Plan
+from pneumo_fast.conversion.plan import Plan, printable
 from pneumo_fast.conversion.task import WORK_FOLDER
+from pneumo_fast.dataset.folder import Dataset, is_dataset
 from pneumo_fast.dataset.format import Manifest
-from pneumo_fast.errors import ConvertError
-from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.errors import ConvertError, DatasetError
+from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
+from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file
 from pneumo_fast.vocabulary import SPLITS
 
+logger = logging.getLogger(__name__)
+
 ARGUMENTS: Final = "arguments.json"
+TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv")
+PIXELS: Final = ("{}-[0-9][0-9][0-9][0-9][0-9].npy", "{}/[01]/*.npy")
+"""In both layouts, below the split's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,70 +59,98 @@ class Arguments:
         return different
 
 
-def claim(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
-    """Make the dataset folder ready to be written; other people's files in it are left alone.
+def find_finished(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
+    """Look whether the dataset folder may be written; changes nothing.
 
     Returns
     -------
     Manifest or None
-        The manifest of a finished dataset, where resuming finds one; there is nothing left to do then.
+        The manifest of a finished dataset, where resuming finds one and there is nothing left to do.
 
     Raises
     ------
     ConvertError
         If the folder is taken, or holds a conversion with other arguments that cannot be resumed with these.
     """
-    out = config.out
-    if out.exists() and not out.is_dir():
-        raise ConvertError(f"{out} is a file: name a folder for the dataset")
-    finished, begun = (out / "manifest.json").exists(), (out / WORK_FOLDER / ARGUMENTS).exists()
-    if config.resume and (finished or begun):
-        return _resume(out, arguments, finished=finished)
-    ours = finished or (out / WORK_FOLDER).exists()
-    if ours and not (config.overwrite or config.resume):
-        state = "a dataset" if finished else "an unfinished conversion (--resume resumes it)"
-        raise ConvertError(f"{out} holds {state}: give --overwrite to replace it, or name another folder")
-    if not ours and out.is_dir() and any(out.iterdir()):
-        raise ConvertError(f"{out} holds files that are not a dataset: name an empty or a new folder")
-    if ours:
-        _remove_dataset(out)
-    (out / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_atomic(out / WORK_FOLDER / ARGUMENTS, json.dumps(asdict(arguments)))
+    manifest = _check(config, arguments)
+    return None if (config.out / WORK_FOLDER).exists() else manifest
+
+
+def claim(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
+    """Make the dataset folder ready to be written; other people's files in it are left alone.
+
+    Returns
+    -------
+    Manifest or None
+        As :func:`find_finished`; what a killed process had left to clean up is gone then.
+
+    Raises
+    ------
+    ConvertError
+        As :func:`find_finished`: another process may have written there since.
+    """
+    manifest, work = _check(config, arguments), config.out / WORK_FOLDER
+    if config.resume and (manifest or (work / ARGUMENTS).exists()):
+        sweep_partials(config.out)
+        if manifest:
+            shutil.rmtree(work, ignore_errors=True)  # killed between manifest and clean-up
+        return manifest
+    work.mkdir(exist_ok=True)  # first, or a kill would leave files that are nobody's
+    _remove_dataset(config.out)
+    write_atomic(work / ARGUMENTS, json.dumps(asdict(arguments)))
     return None
 
 
-def _resume(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | None:
-    """Check that the conversion in the folder is this one, and clear what a killed process left half-written."""
+def _check(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
+    """The manifest of a finished dataset that resuming finds; refuse what may not be written."""
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise ConvertError(f"{out} is a file: name a folder for the dataset")
+    finished, begun = is_dataset(out), (out / WORK_FOLDER).is_dir()
+    if (finished or begun) and not (config.overwrite or config.resume):
+        state = "a dataset" if finished else "an unfinished conversion (--resume resumes it)"
+        raise ConvertError(f"{out} holds {state}: give --overwrite to replace it, or name another folder")
+    if not (finished or begun) and out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+        raise ConvertError(f"{out} holds files that are not a dataset: name an empty or a new folder")
+    if not (config.resume and (finished or (out / WORK_FOLDER / ARGUMENTS).exists())):
+        return None
+    return _check_resumed(out, arguments, finished=finished)
+
+
+def _check_resumed(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | None:
+    """Check that the conversion in the folder is this one; its manifest, if it is finished."""
     try:
-        if finished:
-            manifest = Manifest.from_json((out / "manifest.json").read_text())
-            before = Arguments(**manifest.arguments)
-        else:
-            manifest, before = None, Arguments(**json.loads((out / WORK_FOLDER / ARGUMENTS).read_text()))
-    except (ValueError, TypeError) as error:
+        manifest = Manifest.from_json(read_regular(out / "manifest.json", LARGEST_BYTES)) if finished else None
+        before = build(manifest.arguments if manifest else parse_file(out / WORK_FOLDER / ARGUMENTS), Arguments)
+    except (DatasetError, Fault) as error:
         raise ConvertError(f"{out} cannot be resumed ({error}): give --overwrite to replace it") from error
     if different := arguments.differences(before):
         raise ConvertError(
             f"{out} was started with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
             "give --overwrite"
         )
-    sweep_partials(out)
-    if finished:
-        shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)  # killed between manifest and clean-up
     return manifest
 
 
 def _remove_dataset(out: Path) -> None:
-    """Remove what a conversion writes and nothing else, the manifest first."""
-    for name in ("manifest.json", "index.csv", "boxes.csv", "rejects.csv"):
-        (out / name).unlink(missing_ok=True)
+    """Remove what a conversion has written and nothing else, the manifest first; name what is left."""
+    pixels = _files_of_pixels(out)
+    for path in (*(out / name for name in ("manifest.json", *TABLES)), *pixels):
+        path.unlink(missing_ok=True)
     for split in SPLITS:
-        for shard in out.glob(f"{split}-[0-9]*.npy"):
-            shard.unlink()
-        for image in out.glob(f"{split}/[01]/*.npy"):
-            image.unlink()
         for folder in (out / split / "0", out / split / "1", out / split):
             with contextlib.suppress(OSError):  # it is not there, or holds other people's files
                 folder.rmdir()
     sweep_partials(out)
-    shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
+    for path in (out / WORK_FOLDER).iterdir():
+        path.unlink()
+    if left := sorted(path.name for path in out.iterdir() if path.name not in {LOCK, WORK_FOLDER}):
+        logger.warning("%s: left as it is, since no conversion wrote it: %s", out, ", ".join(map(printable, left)))
+
+
+def _files_of_pixels(out: Path) -> list[Path]:
+    """The files of a dataset by its index; without one, those that are named as a conversion names them."""
+    try:
+        return [out / name for name in set(Dataset.open(out, check_files=False).index["shard"])]
+    except DatasetError:
+        return [path for split in SPLITS for pattern in PIXELS for path in out.glob(pattern.format(split))]

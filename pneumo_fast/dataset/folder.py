@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.dataset.format import BOX_TYPES, INDEX_TYPES, Manifest
+from pneumo_fast.dataset.format import BOX_TYPES, FORMAT, INDEX_TYPES, Manifest
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import open_regular, read_regular, sha256_of, write_atomic
-from pneumo_fast.records import LARGEST_BYTES
+from pneumo_fast.records import LARGEST_BYTES, Fault, Head, build, parse_file
 from pneumo_fast.vocabulary import SPLITS
 
 
@@ -126,6 +126,14 @@ class Dataset:
             there = ", ".join(s for s in SPLITS if (self.index["split"] == s).any()) or "none"
             raise DatasetError(f"dataset {self.path} has no {split!r} images: its splits are {there}")
         return rows
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder has a manifest of ours, of whatever version."""
+    try:
+        return bool(build(parse_file(path / "manifest.json"), Head).format == FORMAT)
+    except (OSError, Fault):
+        return False
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:

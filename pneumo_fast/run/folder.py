@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.files import LOCK, locked, sweep_partials, write_atomic
 from pneumo_fast.records import Fault, build, parse_file
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
-from pneumo_fast.run.layout import CONFIG, FILES, FOLDERS, HISTORY
+from pneumo_fast.run.layout import CONFIG, FOLDERS, HISTORY, WRITTEN
+
+_log = logging.getLogger(__name__)
 
 
 def write_config(run: Path, content: dict[str, Any]) -> None:
@@ -92,8 +94,8 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
                 )
         return checkpoint
     try:
-        taken = out.is_dir() and any(not path.match(".*.partial") for path in out.iterdir())
-        ours = (out / CONFIG).exists()
+        taken = out.is_dir() and any(path.name != LOCK and not path.match(".*.partial") for path in out.iterdir())
+        ours = (out / CONFIG).exists() and _is_run(out)
     except OSError as error:
         raise RunError(f"run folder {out} cannot be read ({error.strerror}): name another --out") from error
     if taken and not (ours and (overwrite or resume)):
@@ -102,8 +104,16 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
     return None
 
 
+def _is_run(out: Path) -> bool:
+    """Whether a folder's ``config.json`` is of a run of ours."""
+    try:
+        return "pneumo-fast" in read_config(out).versions
+    except RunError:
+        return False
+
+
 def clear_run(out: Path, *, keep: bool) -> None:
-    """Make the run folder; unless its run is to be kept, the files of an earlier one go.
+    """Make the run folder; unless its run is to be kept, what an earlier one has written goes, and nothing else.
 
     Raises
     ------
@@ -112,14 +122,42 @@ def clear_run(out: Path, *, keep: bool) -> None:
     """
     try:
         if not keep:
-            for name in FILES:
-                (out / name).unlink(missing_ok=True)
-            for name in FOLDERS:
-                shutil.rmtree(out / name, ignore_errors=True)
+            _remove_run(out)
         out.mkdir(parents=True, exist_ok=True)
         sweep_partials(out)
     except OSError as error:
         raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error
+
+
+def _remove_run(out: Path) -> None:
+    for pattern in WRITTEN:
+        for path in out.glob(pattern):
+            path.unlink()
+    for name in FOLDERS:
+        with suppress(OSError):  # it is not there, or holds other people's files
+            (out / name).rmdir()
+    left = sorted(path.name for path in out.glob("*") if path.name != LOCK and not path.match(".*.partial"))
+    if left:
+        _log.warning("%s: left as it is, since no run wrote it: %s", out, ", ".join(left))
+
+
+@contextmanager
+def run_locked(out: Path) -> Iterator[None]:
+    """Be the only training that writes into a run folder, which is made where it is missing.
+
+    Raises
+    ------
+    RunError
+        If another one does, or the folder cannot be made or written.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out))
+        except BlockingIOError as error:
+            raise RunError(f"{out}: another training writes there: wait for its end, or name another --out") from error
+        except OSError as error:
+            raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error
+        yield
 
 
 @contextmanager

@@ -61,9 +61,15 @@ JUDGED: Final = (REPORT, MODEL_CARD, OPERATING)
 JUDGED_FOLDERS: Final = (EVAL, EXPLAIN)
 """What evaluate, explain and report write."""
 
-FILES: Final = (LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, CONFIG)
+WRITTEN: Final = (
+    LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE,
+    *(f"{EVAL}/{name}" for name in (METRICS, PREDICTIONS, *FIGURES, COMPARISON)),
+    f"{EXPLAIN}/{EXPLANATION}", f"{EXPLAIN}/[TF][PN]-*.png",
+    f"{TENSORBOARD}/events.out.tfevents.*",
+    CONFIG,
+)  # fmt: skip
+"""Patterns of what goes when a run is replaced, in this order: an incomplete run is never resumed."""
 FOLDERS: Final = (*JUDGED_FOLDERS, TENSORBOARD)
-"""What goes when a run is replaced, in this order: an incomplete run is never resumed."""
 
 
 def heat_map(kind: str, number: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -93,6 +93,20 @@ def by_first(act: Callable[[], T]) -> T:
     if failure:
         raise RunError(failure)
     return cast("T", found)
+
+
+@contextmanager
+def by_first_alone(block: AbstractContextManager[None]) -> Iterator[None]:
+    """Have the first process alone in a block, as long as all are in this one.
+
+    Raises
+    ------
+    RunError
+        In every process, if the first one raises it on entering.
+    """
+    with ExitStack() as stack:
+        by_first(lambda: stack.enter_context(block))
+        yield
 
 
 def _together() -> bool:

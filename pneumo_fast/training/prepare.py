@@ -11,7 +11,7 @@ from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.progress import OnProgress
-from pneumo_fast.run.folder import clear_run, find_run, write_config
+from pneumo_fast.run.folder import clear_run, find_run, run_locked, write_config
 from pneumo_fast.run.layout import CURVES
 from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import find_batch_size
@@ -27,7 +27,11 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
 
     What cannot work is said before anything is written. At the end the learning curves are drawn.
     """
-    with distributed.joined(config.device) as (device, rank), StopRequest() as request:
+    with (
+        distributed.joined(config.device) as (device, rank),
+        StopRequest() as request,
+        distributed.by_first_alone(run_locked(config.out)),
+    ):
         setup.check_options(config, device, rank)
         amp_dtype = resolve_amp(device, amp=config.amp, dtype=config.amp_dtype)
         data = setup.open_data(config)

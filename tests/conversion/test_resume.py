@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pneumo_fast.errors import ConvertError
+from pneumo_fast.files import locked
 from pneumo_fast.vocabulary import Layout
 from tests.support.conversions import LAYOUTS, contents, run, write_input
 
@@ -39,11 +40,47 @@ def test_a_file_in_the_way(tmp_path: Path, out: str, words: str) -> None:
         run(config, out=tmp_path / out)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"format": "another tool"}', "x"])
+def test_a_manifest_of_another_tool_is_no_dataset(tmp_path: Path, content: str) -> None:
+    config = write_input(tmp_path)
+    config.out.mkdir()
+    (config.out / "manifest.json").write_text(content)
+    with pytest.raises(ConvertError, match="holds files that are not a dataset"):
+        run(config, overwrite=True)
+    assert (config.out / "manifest.json").read_text() == content
+
+
+def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    config = write_input(tmp_path)
+    with locked(config.out), pytest.raises(ConvertError, match="another conversion writes there: wait for its end"):
+        run(config)
+    run(config)
+
+
+def test_overwriting_can_be_killed_at_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_input(tmp_path)
+    run(config)
+    unlink, removed = Path.unlink, 0
+
+    def fail_later(path: Path, missing_ok: bool = False) -> None:
+        nonlocal removed
+        removed += 1
+        if removed > 4:
+            raise OSError(5, "Input/output error")
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail_later)
+        with pytest.raises(ConvertError, match="Input/output error"):
+            run(config, overwrite=True)
+    run(config, overwrite=True)
+
+
 @LAYOUTS
 def test_overwriting_touches_only_its_own_files(tmp_path: Path, layout: Layout) -> None:
     config = write_input(tmp_path)
     run(config, layout="folder" if layout == "shards" else "shards")
-    mine = ["notes.txt", "train/notes.txt", "train/0/notes.txt", "val/mine/x.npy", "mine/index.csv"]
+    mine = ["notes.txt", "train/notes.txt", "train/0/mine.npy", "val/mine/x.npy", "mine/index.csv", "train-00099.npy"]
     for name in mine:
         (config.out / name).parent.mkdir(parents=True, exist_ok=True)
         (config.out / name).write_text("mine")

@@ -13,7 +13,7 @@ import torch
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.run.checkpoint import Resumable, save_checkpoint
-from pneumo_fast.run.folder import clear_run, find_run, read_config, write_config, write_history
+from pneumo_fast.run.folder import clear_run, find_run, read_config, run_locked, write_config, write_history
 from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST, TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import PACKAGES, describe_run
@@ -73,7 +73,7 @@ def run(tmp_path: Path) -> Path:
         (run / name).write_text("{}")
     for name in (BEST, LAST):
         save_checkpoint(make_checkpoint(), run / name)
-    write_config(run, {"config": {}})
+    write_config(run, {"config": {}, "versions": {"pneumo-fast": "1"}})
     write_history(run, make_checkpoint().trained.history)
     (run / TRACE).write_text("{}")
     (run / TENSORBOARD).mkdir()
@@ -99,9 +99,24 @@ def test_a_run_is_not_replaced_unasked(run: Path) -> None:
     assert (run / LAST).exists()
 
 
-def test_a_run_is_replaced_on_request_and_nothing_else(run: Path) -> None:
+def test_a_run_is_replaced_on_request_and_nothing_else(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mine = ["notes.txt", "eval/mine.png", "explain/TP.txt", "tensorboard/x/events.out.tfevents.1"]
+    for name in mine:
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("mine")
+    (run / "explain" / "TP-01.png").touch()
+    (run / "tensorboard" / "events.out.tfevents.1").touch()
     assert claim_run(config(run, overwrite=True), SETTINGS) is None
-    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+    assert {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} == set(mine)
+    assert "left as it is, since no run wrote it: eval, explain, notes.txt, tensorboard" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{}", '{"config": {"name": "bert"}}', '{"config": {}, "versions": {}}', "x"])
+def test_a_configuration_of_another_tool_is_no_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(RunError, match="is not empty: name another --out"):
+        claim_run(config(tmp_path, overwrite=True), SETTINGS)
+    assert (tmp_path / CONFIG).read_text() == content
 
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
@@ -199,3 +214,13 @@ def test_a_run_describes_what_is_needed_to_repeat_it(tmp_path: Path, monkeypatch
     assert described["dataset"]["counts"]["train"] == {"0": 15, "1": 6}
     assert described["versions"].keys() == {"python", *PACKAGES}
     assert described["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with (
+        run_locked(tmp_path / "run"),
+        pytest.raises(RunError, match="another training writes there: wait for its end, or name another --out"),
+        run_locked(tmp_path / "run"),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
