@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -157,6 +157,55 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``folder`` at once when the block ends.
+
+    When the block raises, or the process is killed, what was there before is left as it was.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not be there.
+    ours : sequence of str
+        Patterns of the file names that go with the former folder; other people's files are moved into the new one.
+
+    Raises
+    ------
+    OSError
+        If a file stands under that name, the disk is full or the folder above may not be written.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.is_dir():
+            _exchange(new, folder)
+            for path in new.iterdir():
+                if not any(path.match(pattern) for pattern in ours):
+                    path.rename(folder / path.name)
+        else:
+            new.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change names, in one step where the file system can do that (renameat2(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE):
+        between = one.with_name(f"{one.name}.old")
+        other.rename(between)
+        one.rename(other)
+        between.rename(one)
+
+
+_HERE: Final = -100  # AT_FDCWD: paths are relative to the working directory
+_RENAME_EXCHANGE: Final = 2
 
 
 def sync_folder(folder: Path) -> None:

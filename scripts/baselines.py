@@ -17,10 +17,11 @@ from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.evaluation.folders import find_evaluation
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.run.checkpoint import load_trained
-from pneumo_fast.run.layout import BEST
+from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.run.model import build_model
 
 REQUIRED = 0.95
@@ -66,7 +67,7 @@ def untrained_model(arch: str, seed: int) -> nn.Module:
 
 def trained_auroc(run: Path) -> float:
     """AUROC of what ``evaluate`` wrote for the validation images."""
-    table = pd.read_csv(run / "eval" / "predictions.csv")
+    table = pd.read_csv(find_evaluation(run) / PREDICTIONS)
     return auroc(torch.tensor(table["logit"].to_numpy()), torch.tensor(table["label"].to_numpy()))
 
 

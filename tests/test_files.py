@@ -15,6 +15,7 @@ from pneumo_fast.files import (
     locked,
     open_regular,
     read_regular,
+    replaced_folder,
     sweep_partials,
     sync_filesystem,
     write_atomic,
@@ -155,3 +156,37 @@ def test_a_folder_goes_again_where_nothing_was_written(tmp_path: Path, *, writte
         if written:
             (tmp_path / "new" / "x").touch()
     assert (tmp_path / "new").exists() == written
+
+
+# ---- a folder that takes another's place
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_folder_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exchanged: bool
+) -> None:
+    if not exchanged:
+        monkeypatch.setattr("pneumo_fast.files._RENAME_EXCHANGE", 1 << 20)  # a flag that no kernel knows
+    for content in ("first", "second"):
+        with replaced_folder(tmp_path / "x", ["*.txt"]) as new:
+            (new / "a.txt").write_text(content)
+            (new / f"{content}.txt").touch()
+        (tmp_path / "x" / "mine.png").touch()
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"a.txt", "second.txt", "mine.png"}
+    assert (tmp_path / "x" / "a.txt").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_is_not_finished_takes_no_place(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.txt").write_text("before")
+
+    def fail_half_way() -> None:
+        with replaced_folder(tmp_path / "x", ["*.txt"]) as new:
+            (new / "a.txt").write_text("half")
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fail_half_way()
+    assert (tmp_path / "x" / "a.txt").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

@@ -79,19 +79,18 @@ def evaluate(
         typer.Argument(help="Run folder; two runs are compared on the same images.", show_default="run"),
     ] = None,
 ) -> None:
-    """Evaluate a run's best checkpoint, or compare two; write RUN/eval."""
+    """Evaluate a run's best checkpoint, or compare two; write RUN/eval/DATA-SPLIT."""
     from pneumo_fast.cli import display, results
-    from pneumo_fast.evaluation.compare import compare
+    from pneumo_fast.evaluation.compare import check_comparable, compare
     from pneumo_fast.evaluation.evaluate import evaluate as judge
-    from pneumo_fast.evaluation.inference import best_of
 
     display.set_up_logging()
     folders = runs or [Path("run")]
     if len(folders) > 2:
         raise ConfigError(f"{len(folders)} runs are given: one to judge, or two to compare, expected")
     configs = [make(run=run) for run in folders]
-    for run in folders[1:]:  # before anything is written for the first
-        best_of(run)
+    if len(configs) == 2:
+        check_comparable(*configs)
     evaluations = []
     for config in configs:
         with display.progress("evaluating") as on_progress:

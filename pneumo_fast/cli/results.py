@@ -7,6 +7,7 @@ from rich.table import Table
 from pneumo_fast.cli.display import grid, out
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
+from pneumo_fast.evaluation.verdict import reach_verdict
 from pneumo_fast.explanation.results import Explanation
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
@@ -39,7 +40,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
         out.print(_subgroup_table(f))
     for sentence in (*f.tradeoffs, *evaluation.notes):
         out.print(sentence)
-    out.print(f"Written to {evaluation.folder}", soft_wrap=True)
+    out.print(f"\nWritten to {evaluation.folder}", soft_wrap=True)
+    verdict = Table.grid(padding=(0, 2))
+    for title, sentence in zip(("Judged", "Result", "Caution"), reach_verdict(evaluation), strict=True):
+        verdict.add_row(title, sentence)
+    out.print(verdict)
     out.print(NOT_CLINICAL, style="dim")
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.inference import open_run
+from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.files import write_atomic
 from pneumo_fast.metrics import intervals
@@ -75,7 +78,7 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
     labels, groups, bootstrap = a.predictions.labels, a.predictions.groups, Bootstrap(resamples=resamples, seed=seed)
     differences = [*_ranking(a, b, bootstrap), *_means(a, b, labels, groups, bootstrap)]
     p = delong_test(labels, a.predictions.logits, b.predictions.logits)
-    names = a.folder.parent.name, b.folder.parent.name
+    names = a.options.run.resolve().name, b.options.run.resolve().name
     comparison = Comparison(
         a=names[0],
         b=names[1] if names[1] != names[0] else f"{names[1]} (2)",
@@ -92,12 +95,35 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
     return comparison
 
 
+def check_comparable(a: EvaluateConfig, b: EvaluateConfig) -> None:
+    """Open two runs and their images, and compare these, before anything is evaluated or written.
+
+    Raises
+    ------
+    RunError
+        If a run is missing or damaged, or they would be judged on different images.
+    DatasetError
+        If a dataset is missing or damaged or has no image in the split.
+    """
+    one, other = (open_run(config.run, config.dataset, "cpu").dataset.rows(config.split) for config in (a, b))
+    _refuse_different((a.run, _images(one)), (b.run, _images(other)))
+
+
+def _images(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    return list(zip(rows["image_id"], rows["label"].tolist(), strict=True))
+
+
 def _check_same(a: Evaluation, b: Evaluation) -> None:
-    if a.predictions.image_ids != b.predictions.image_ids or (a.predictions.labels != b.predictions.labels).any():
+    one, other = (list(zip(e.predictions.image_ids, e.predictions.labels.tolist(), strict=True)) for e in (a, b))
+    _refuse_different((a.options.run, one), (b.options.run, other))
+
+
+def _refuse_different(a: tuple[Path, list[tuple[str, int]]], b: tuple[Path, list[tuple[str, int]]]) -> None:
+    """Refuse two runs whose images, by id and label, are not the same."""
+    if a[1] != b[1]:
         raise RunError(
-            f"{a.folder.parent} and {b.folder.parent} were evaluated on different images "
-            f"({len(a.predictions.labels)} and {len(b.predictions.labels)}): name one dataset by --dataset, and "
-            "compare runs of one fold"
+            f"{a[0]} and {b[0]} are judged on different images ({len(a[1])} and {len(b[1])}): name one dataset by "
+            "--dataset, and compare runs of one fold"
         )
 
 

@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 from pneumo_fast.dataset.leaks import overlap_with_training
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.folders import folder_for
 from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
 from pneumo_fast.evaluation.notes import calibration_notes, interval_note, origin_note, rank_notes, threshold_notes
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.evaluation.results import Evaluation, Predictions, clear, describe_intervals, write
+from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals, write
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.progress import OnProgress, silent
-from pneumo_fast.run.layout import EVAL
 from pneumo_fast.vocabulary import counted
 
 
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evaluation:
-    """Judge a run's best checkpoint and write ``RUN/eval/``, and ``RUN/operating.json`` for the run's own data.
+    """Judge a run's best checkpoint and write ``RUN/eval/DATA-SPLIT/``; of its own data, ``RUN/operating.json`` too.
 
     Parameters
     ----------
@@ -46,7 +46,6 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     """
     judged = open_run(config.run, config.dataset, config.device)
     rows = judged.dataset.rows(config.split)
-    clear(config.run / EVAL)  # from here on, files of an older checkpoint would pass for this one's
     sample = _sample(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, sample, config)
     train = judged.dataset.rows("train") if judged.trained_on else None
@@ -62,7 +61,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         *(calibration_notes(operating.calibration) if operating else ()),
     )
     evaluation = Evaluation(
-        folder=config.run / EVAL,
+        folder=folder_for(config.run, judged.dataset_identity, config.split),
         split=config.split,
         selected_on_this_data=config.split == "val" if judged.trained_on else None,
         figures=figures,

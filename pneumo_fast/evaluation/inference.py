@@ -59,6 +59,8 @@ class DatasetIdentity:
     """SHA-256 of its manifest."""
     trained_on: bool
     """Whether it is the dataset that the run was trained on."""
+    name: str = ""
+    """Name of the folder; of several datasets as one, all names, joined by ``+``. An earlier release left it out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +134,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
             path=path_text(opened.path),
             identity=opened.identity,
             trained_on=opened.identity == checkpoint.dataset_identity,
+            name="+".join(path_text(Path(path.resolve().name)) for path in paths),
         ),
     )
 

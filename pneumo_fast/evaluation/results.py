@@ -2,11 +2,13 @@
 
 ::
 
-    RUN/eval/predictions.csv        one row per image
-    RUN/eval/roc.png                the curves are drawn where the split holds both classes
-    RUN/eval/precision_recall.png
-    RUN/eval/confusion.png
-    RUN/eval/metrics.json           written last: where it is, the other files belong to it
+    RUN/eval/DATA-SPLIT/predictions.csv         one row per image
+    RUN/eval/DATA-SPLIT/roc.png                 the curves are drawn where the split holds both classes
+    RUN/eval/DATA-SPLIT/precision_recall.png
+    RUN/eval/DATA-SPLIT/confusion.png
+    RUN/eval/DATA-SPLIT/metrics.json
+
+All of it takes the place of an earlier evaluation of the same data and split at once.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ from pneumo_fast.drawing.curves import draw_precision_recall, draw_roc
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import replaced_folder, write_atomic
 from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
 from pneumo_fast.metrics.summary import Figures
-from pneumo_fast.records import Fault, Head, build, parse, plain
+from pneumo_fast.records import Fault, Head, build, parse_file, plain
 from pneumo_fast.run.folder import writing
-from pneumo_fast.run.layout import EVAL, FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
+from pneumo_fast.run.layout import EVALUATED, FIGURES, METRICS, METRICS_FORMAT, METRICS_VERSION, PREDICTIONS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -155,17 +157,17 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def read_metrics(run: Path) -> MetricsFile:
-    """Read a run's ``metrics.json``.
+def read_metrics(folder: Path) -> MetricsFile:
+    """Read the ``metrics.json`` of an evaluation.
 
     Raises
     ------
     RunError
         If it is missing, damaged or of another version.
     """
-    path, again = run / EVAL / METRICS, f"run pneumo-fast evaluate {run}"
+    path, again = folder / METRICS, "run pneumo-fast evaluate again"
     try:
-        values = parse(path.read_bytes())
+        values = parse_file(path)
         head = build(values, Head)
         if head.format != METRICS_FORMAT:
             raise RunError(f"{path} holds no metrics ({METRICS_FORMAT!r} expected): {again}")
@@ -174,9 +176,6 @@ def read_metrics(run: Path) -> MetricsFile:
                 f"{path} has format version {head.format_version!r}, this release reads {METRICS_VERSION}: {again}"
             )
         return build(values, MetricsFile)
-    except FileNotFoundError as error:
-        where = f"run {run} was not evaluated (no {EVAL}/{METRICS})" if run.is_dir() else f"run {run} does not exist"
-        raise RunError(f"{where}: {again if run.is_dir() else 'name a run folder'}") from error
     except (OSError, Fault) as error:
         raise RunError(f"{path} cannot be read ({error}): {again}") from error
 
@@ -199,22 +198,8 @@ def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> 
     return pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
 
 
-def clear(folder: Path) -> None:
-    """Make the folder, without what an earlier evaluation left; ``metrics.json`` goes first.
-
-    Raises
-    ------
-    RunError
-        If the folder cannot be written.
-    """
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        for name in (METRICS, PREDICTIONS, *FIGURES):
-            (folder / name).unlink(missing_ok=True)
-
-
 def write(evaluation: Evaluation) -> None:
-    """Write every file whole, ``metrics.json`` last.
+    """Write every file beside, then put all of them in the place of an earlier evaluation at once.
 
     Raises
     ------
@@ -224,10 +209,9 @@ def write(evaluation: Evaluation) -> None:
     thresholds = tuple(r.threshold for r in evaluation.figures.thresholds if r.threshold is not None)
     files = {PREDICTIONS: predictions_csv(evaluation.predictions, thresholds), **_figures(evaluation)}
     metrics = json.dumps(to_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
-    with writing(evaluation.folder):
-        for name, content in files.items():
-            write_atomic(evaluation.folder / name, content)
-        write_atomic(evaluation.folder / METRICS, metrics + "\n")
+    with writing(evaluation.folder), replaced_folder(evaluation.folder, EVALUATED) as folder:
+        for name, content in {**files, METRICS: metrics + "\n"}.items():
+            write_atomic(folder / name, content)
 
 
 def _figures(evaluation: Evaluation) -> dict[str, bytes | str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -26,13 +25,13 @@ from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
 from pneumo_fast.explanation.results import Drawn, Explanation, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import replaced_folder, write_atomic
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
 from pneumo_fast.run.folder import writing
-from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, heat_map
+from pneumo_fast.run.layout import EXPLAIN, EXPLAINED, EXPLANATION, heat_map
 
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
@@ -74,10 +73,8 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     chosen = _choose(rows, probabilities, config)
     peaks, energies = _look(maps, boxed, boxes, part_of_whole(on_progress, len(rows), steps))
     randomised = _randomised(maps, boxed, boxes, config)
-    folder = config.run / EXPLAIN
-    with writing(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+    place = config.run / EXPLAIN
+    with writing(place), replaced_folder(place, EXPLAINED) as folder:
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
         figures = None
         if len(boxed):
@@ -87,7 +84,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
                 resamples=config.resamples, seed=config.seed,
             )  # fmt: skip
         explanation = Explanation(
-            folder=folder,
+            folder=place,
             method=config.method,
             layer=maps.layer,
             map_size=maps.map_size,

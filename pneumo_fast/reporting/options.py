@@ -21,3 +21,11 @@ class ReportConfig:
             positional=True,
         ),
     ] = Path("run")
+    evaluation: Annotated[
+        str | None,
+        Option(
+            "Evaluation to report on: a folder's name in RUN/eval.",
+            "By default the one on the run's own data, of the test split if there is one.",
+            default="the run's own",
+        ),
+    ] = None

@@ -41,7 +41,7 @@ def report(config: ReportConfig) -> ReportSummary:
     RunError
         If the run was not evaluated, its metrics are damaged or of another version, or the files cannot be written.
     """
-    files = read_run(config.run)
+    files = read_run(config.run, config.evaluation)
     view = make_view(files)
     page, card = build_page(view), build_card(view)
     summary = ReportSummary(

@@ -13,13 +13,14 @@ import pandas as pd
 
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.errors import DatasetError, RunError
+from pneumo_fast.evaluation.folders import evaluations_of, find_evaluation
 from pneumo_fast.evaluation.results import MetricsFile, read_metrics
 from pneumo_fast.explanation.results import ExplanationFile, read_explanation
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.records import Fault, build, read
 from pneumo_fast.run.folder import RunDescription, read_config
-from pneumo_fast.run.layout import BEST, EVAL, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS
+from pneumo_fast.run.layout import BEST, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS
 from pneumo_fast.training.options import TrainConfig
 
 _FOLDERS: Final = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)*(?=[^\s/])")
@@ -91,6 +92,10 @@ class RunFiles:
     """What a report is made of; no text in it names a folder of the machine."""
 
     run: Path
+    folder: Path
+    """Of the evaluation that is shown."""
+    others: tuple[str, ...]
+    """Names of the run's other evaluations."""
     metrics: MetricsFile
     scored: Scored | None
     """The predictions; None where they are missing or not of these metrics."""
@@ -115,23 +120,31 @@ class RunFiles:
         return [remark.sentence for remark in self.remarks if remark.about in about]
 
 
-def read_run(run: Path) -> RunFiles:
-    """Read a run folder; only ``metrics.json`` has to be there.
+def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
+    """Read a run folder; only an evaluation's ``metrics.json`` has to be there.
+
+    Parameters
+    ----------
+    evaluation : str, optional
+        Name of the evaluation's folder; by default the run's own.
 
     Raises
     ------
     RunError
         If the run was not evaluated, or the file is damaged or of another version.
     """
-    metrics = read_metrics(run)
+    folder = find_evaluation(run, evaluation)
+    metrics = read_metrics(folder)
     remarks: list[Remark] = []
     description, training, training_split = _config(run, remarks)
     explanation = _explanation(run, remarks)
     remarks += _check_checkpoint(run, metrics, explanation)
     return RunFiles(
         run=run,
+        folder=folder,
+        others=tuple(other.name for other in evaluations_of(run) if other != folder),
         metrics=without_folders(metrics),
-        scored=_scored(run, metrics, remarks),
+        scored=_scored(folder, metrics, remarks),
         description=without_folders(description),
         training=without_folders(training),
         training_split=training_split,
@@ -185,12 +198,12 @@ def _history(run: Path, remarks: list[Remark]) -> tuple[Epoch, ...]:
     return history
 
 
-def _scored(run: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored | None:
+def _scored(folder: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored | None:
     """Labels, logits and probabilities, if they give the counts of the metrics."""
     types = {"label": np.int64, "logit": np.float32, "probability": np.float64}
     try:
         # as text first: pandas' own reader of numbers may miss the last bit, and with it the side of a threshold
-        table = pd.read_csv(run / EVAL / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
+        table = pd.read_csv(folder / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
         labels, logits, probabilities = (table[name].to_numpy() for name in types)
         scored = Scored(labels=labels, logits=logits, probabilities=probabilities)
         if _agrees(scored, metrics):
@@ -201,7 +214,7 @@ def _scored(run: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored | 
     except (OSError, ValueError) as error:
         problem = f"cannot be read ({type(error).__name__})"
     needed = "curves and the threshold slider need it; run pneumo-fast evaluate again."
-    remarks.append(Remark("predictions", f"{EVAL}/{PREDICTIONS} {problem}: {needed}"))
+    remarks.append(Remark("predictions", f"{folder.name}/{PREDICTIONS} {problem}: {needed}"))
     return None
 
 

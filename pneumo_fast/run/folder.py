@@ -133,9 +133,10 @@ def _remove_run(out: Path) -> None:
     for pattern in WRITTEN:
         for path in out.glob(pattern):
             path.unlink()
-    for name in FOLDERS:
-        with suppress(OSError):  # it is not there, or holds other people's files
-            (out / name).rmdir()
+    for pattern in FOLDERS:
+        for folder in out.glob(pattern):
+            with suppress(OSError):  # it holds other people's files, or is one
+                folder.rmdir()
     left = sorted(path.name for path in out.glob("*") if path.name != LOCK and not path.match(".*.partial"))
     if left:
         _log.warning("%s: left as it is, since no run wrote it: %s", out, ", ".join(left))

@@ -11,7 +11,7 @@
     RUN/tensorboard/            event files, where asked for
     RUN/trace.json              a trace of a few steps, where asked for
     RUN/operating.json          calibration and thresholds that ``evaluate`` fitted
-    RUN/eval/                   what else ``evaluate`` wrote
+    RUN/eval/DATA-SPLIT/        what else ``evaluate`` wrote, by the data and the split that were judged
     RUN/explain/                what ``explain`` wrote: ``explain.json`` and the images
     RUN/report.html             what ``report`` wrote
     RUN/model_card.md
@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 BEST: Final = "best.pt"
@@ -38,7 +39,7 @@ OPERATING: Final = "operating.json"
 OPERATING_FORMAT: Final = "pneumo-fast operating points 1"
 
 EVAL: Final = "eval"
-"""Folder of ``metrics.json``, ``predictions.csv``, the figures and ``comparison.json``."""
+"""Folder of the evaluations, each in a folder of its own; an earlier release wrote the one it kept into it directly."""
 METRICS: Final = "metrics.json"
 METRICS_FORMAT: Final = "pneumo-fast metrics"
 METRICS_VERSION: Final = 2
@@ -47,12 +48,16 @@ FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
 COMPARISON: Final = "comparison.json"
 COMPARISON_FORMAT: Final = "pneumo-fast comparison"
 COMPARISON_VERSION: Final = 1
+EVALUATED: Final = (METRICS, PREDICTIONS, *FIGURES, COMPARISON)
+"""What is in the folder of an evaluation."""
 
 EXPLAIN: Final = "explain"
 """Folder of ``explain.json`` and of the images, which are named as :func:`heat_map` says."""
 EXPLANATION: Final = "explain.json"
 EXPLANATION_FORMAT: Final = "pneumo-fast explanation"
 EXPLANATION_VERSION: Final = 1
+EXPLAINED: Final = (EXPLANATION, "[TF][PN]-*.png")
+"""Patterns of what is in :data:`EXPLAIN`."""
 
 REPORT: Final = "report.html"
 MODEL_CARD: Final = "model_card.md"
@@ -63,13 +68,19 @@ JUDGED_FOLDERS: Final = (EVAL, EXPLAIN)
 
 WRITTEN: Final = (
     LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE,
-    *(f"{EVAL}/{name}" for name in (METRICS, PREDICTIONS, *FIGURES, COMPARISON)),
-    f"{EXPLAIN}/{EXPLANATION}", f"{EXPLAIN}/[TF][PN]-*.png",
+    *(f"{folder}/{name}" for folder in (EVAL, f"{EVAL}/*") for name in EVALUATED),
+    *(f"{EXPLAIN}/{name}" for name in EXPLAINED),
     f"{TENSORBOARD}/events.out.tfevents.*",
     CONFIG,
 )  # fmt: skip
 """Patterns of what goes when a run is replaced, in this order: an incomplete run is never resumed."""
-FOLDERS: Final = (*JUDGED_FOLDERS, TENSORBOARD)
+FOLDERS: Final = (f"{EVAL}/*", *JUDGED_FOLDERS, TENSORBOARD)
+"""Patterns of the folders that go with it, where nothing else is in them."""
+
+
+def evaluation_name(data: str, split: str) -> str:
+    """Name of an evaluation's folder: the data, in letters that every file system takes, and the split."""
+    return f"{re.sub(r'[^A-Za-z0-9_+.-]', '_', data).lstrip('.-')[:80] or 'data'}-{split}"
 
 
 def heat_map(kind: str, number: int) -> str:

@@ -100,6 +100,6 @@ def test_from_radiographs_to_metrics(
     assert len(pd.read_csv("data/index.csv")) == images
     assert len(Path("run/history.jsonl").read_text().splitlines()) == 2
     validation = Dataset.open(Path("data")).rows("val")
-    predictions = pd.read_csv("run/eval/predictions.csv")
+    predictions = pd.read_csv("run/eval/dataset-val/predictions.csv")
     assert predictions.iloc[:, 0].tolist() == validation["image_id"].tolist()
-    assert json.loads(Path("run/eval/metrics.json").read_text())
+    assert json.loads(Path("run/eval/dataset-val/metrics.json").read_text())

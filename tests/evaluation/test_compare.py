@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def judged(tmp_path: Path) -> Judge:
     def evaluation(name: str, sample: Sample, logits: Scores) -> Evaluation:
         other = Sample(labels=sample.labels, logits=logits.astype(np.float32), groups=sample.groups)
         rows = rows_of(sample)
-        folder = tmp_path / name / "eval"
+        folder = tmp_path / name / "eval" / "d-val"
         folder.mkdir(parents=True)
         return Evaluation(
             folder=folder,
@@ -55,7 +56,7 @@ def judged(tmp_path: Path) -> Judge:
             ),
             dataset=DatasetIdentity(path="", identity="", trained_on=True),
             device="cpu",
-            options=EvaluateConfig(resamples=100),
+            options=EvaluateConfig(run=tmp_path / name, resamples=100),
         )
 
     return evaluation
@@ -142,7 +143,7 @@ def test_two_runs_of_one_name_stay_apart(judged: Judge, tmp_path: Path) -> None:
     b = judged("y/run", sample, sample.logits)
     comparison = compare(a, b, resamples=100, seed=0)
     assert (comparison.a, comparison.b) == ("run", "run (2)")
-    assert (tmp_path / "y/run/eval/comparison.json").exists()
+    assert (tmp_path / "y/run/eval/d-val/comparison.json").exists()
 
 
 def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
@@ -153,7 +154,7 @@ def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any
     assert "two less one" in ended.out
     assert "The AUROCs differ by +0.000" in ended.out
     assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
-    assert json.loads((runs[1] / "eval" / "comparison.json").read_text())["n"] == 11
+    assert json.loads((runs[1] / "eval" / "dataset-val" / "comparison.json").read_text())["n"] == 11
     ended = run_cli("evaluate", *runs, runs[0])
     assert (ended.code, ended.err.strip()) == (2, "error: 3 runs are given: one to judge, or two to compare, expected")
 
@@ -168,3 +169,19 @@ def test_the_first_run_is_left_alone_where_the_second_is_none(run: Path, run_cli
 def test_a_checkpoint_in_the_place_of_a_run_is_named(run: Path, run_cli: Callable[..., Any]) -> None:
     ended = run_cli("evaluate", run / "best.pt")
     assert "best.pt is a file: name the run folder that holds it" in " ".join(ended.err.split())
+
+
+def test_runs_of_different_images_are_refused_before_anything_is_written(
+    tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    runs = [make_run(tmp_path / name, make_dataset(tmp_path / f"data-{name}")) for name in ("one", "two")]
+    index = tmp_path / "data-two" / "index.csv"
+    index.write_text(index.read_text().replace("val, 0", "val, 99"))
+    manifest = tmp_path / "data-two" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["tables"]["index.csv"] = hashlib.sha256(index.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(content))
+    ended = run_cli("evaluate", *runs, "--device", "cpu")
+    assert ended.code == 1
+    assert "are judged on different images (11 and 11): name one dataset" in " ".join(ended.err.split())
+    assert not any((run / "eval").exists() for run in runs)

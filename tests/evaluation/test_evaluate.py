@@ -12,7 +12,7 @@ from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.notes import origin_note
 from pneumo_fast.run.layout import METRICS, PREDICTIONS
-from tests.support.untrained_run import change, config, leave_old_result, make_dataset, read_csv, read_json
+from tests.support.untrained_run import change, config, evaluated, leave_old_result, make_dataset, read_csv, read_json
 
 
 @pytest.mark.parametrize(("split", "selected"), [("val", True), ("train", False), ("test", False)])
@@ -23,9 +23,9 @@ def test_only_val_selected_the_checkpoint(run: Path, split: str, selected: bool)
 
 
 def test_one_class_has_no_curves_and_old_ones_go(run: Path) -> None:
-    leave_old_result(run)
+    leave_old_result(run, "test")
     result = evaluate(config(run, split="test"))
-    assert {path.name for path in (run / "eval").iterdir()} == {METRICS, PREDICTIONS, "confusion.png"}
+    assert {path.name for path in evaluated(run).iterdir()} == {METRICS, PREDICTIONS, "confusion.png"}
     assert read_json(run)["ranking"]["auroc"] == {"value": None, "low": None, "high": None}
     assert any(note.startswith("All 3 images are labelled negative") for note in result.notes)
     thresholds = result.figures.thresholds
@@ -37,7 +37,7 @@ def test_one_class_has_no_curves_and_old_ones_go(run: Path) -> None:
 
 def test_thresholds_are_chosen_on_one_half_of_the_patients_and_judged_on_the_other(run: Path, dataset: Path) -> None:
     result = evaluate(config(run, cost_ratio=3.0))
-    table = read_csv(run / "eval" / PREDICTIONS)
+    table = read_csv(evaluated(run) / PREDICTIONS)
     groups = Dataset.open(dataset).rows("val")["group"]
     parts = {
         part: {g for row, g in zip(table, groups, strict=True) if row["part"] == part} for part in ("choose", "report")
@@ -60,10 +60,10 @@ def test_another_split_is_judged_whole_with_what_was_chosen_on_validation_images
     result = evaluate(config(run, split="train"))
     assert result.figures.parts is not None
     assert (result.figures.parts.chosen_on, result.figures.parts.n) == ("split 'val' (11 images)", 4)
-    assert {row["part"] for row in read_csv(run / "eval" / PREDICTIONS)} == {"report"}
+    assert {row["part"] for row in read_csv(evaluated(run) / PREDICTIONS)} == {"report"}
     threshold = result.figures.chosen_thresholds[0].threshold
     evaluate(config(run))
-    assert str(threshold) in {row["probability"] for row in read_csv(run / "eval" / PREDICTIONS)}
+    assert str(threshold) in {row["probability"] for row in read_csv(evaluated(run) / PREDICTIONS)}
 
 
 def test_the_calibrated_probability_follows_from_the_logit(run: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_calibrated_probability_follows_from_the_logit(run: Path) -> None:
     evaluate(config(run))
     calibration = read_json(run)["calibration"]
     assert calibration["log_pos_weight"] == pytest.approx(math.log(2.0))
-    for row in read_csv(run / "eval" / PREDICTIONS):
+    for row in read_csv(evaluated(run) / PREDICTIONS):
         logit = (float(row["logit"]) - calibration["log_pos_weight"]) / calibration["temperature"]
         assert float(row["calibrated_probability"]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-9)
 

@@ -16,7 +16,16 @@ from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.run.model import build_model
-from tests.support.untrained_run import LABELS, change, config, leave_old_result, make_dataset, read_csv
+from tests.support.untrained_run import (
+    LABELS,
+    change,
+    config,
+    evaluated,
+    leave_old_result,
+    make_dataset,
+    read_csv,
+    results,
+)
 
 DEVICES = pytest.mark.parametrize(
     "device",
@@ -44,7 +53,7 @@ def plain_logits(run: Path, dataset: Path, split: str) -> Any:
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_predictions_are_those_of_a_plain_pass(run: Path, dataset: Path, device: str, batch_size: int) -> None:
     result = evaluate(config(run, device=device, batch_size=batch_size))
-    table = read_csv(run / "eval" / PREDICTIONS)
+    table = read_csv(evaluated(run) / PREDICTIONS)
     assert [row["image_id"] for row in table] == [f"val, {i}" for i in range(11)]
     assert [int(row["label"]) for row in table] == LABELS["val"]
     logits = np.array([float(row["logit"]) for row in table], dtype=np.float32)
@@ -115,12 +124,12 @@ def _other_arch(run: Path, _dataset: Path) -> None:
 def test_what_is_missing_or_does_not_fit_leaves_the_last_result(
     run: Path, dataset: Path, spoil: Any, kind: type[PneumoError], message: str
 ) -> None:
-    metrics = leave_old_result(run)
+    before = leave_old_result(run)
     spoil(run, dataset)
     with pytest.raises(kind, match=message) as caught:
         evaluate(config(run))
     assert "\n" not in str(caught.value)
-    assert metrics.read_text() == "old"
+    assert results(run) == before
 
 
 def test_a_dataset_that_moved_can_be_named(run: Path, dataset: Path) -> None:
@@ -140,11 +149,11 @@ def test_a_device_that_is_not_there(run: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_logit_that_is_no_number_names_the_image_and_leaves_nothing(run: Path, value: float) -> None:
-    leave_old_result(run)
+def test_a_logit_that_is_no_number_names_the_image_and_loses_nothing(run: Path, value: float) -> None:
+    before = leave_old_result(run)
     state = load_trained(run / BEST).model
     state["fc.bias"].fill_(value)
     change(run, model=state)
     with pytest.raises(RunError, match=rf"gives the logit {value} for image 'val, 0' \(11 of 11 .*train again"):
         evaluate(config(run))
-    assert list((run / "eval").iterdir()) == []
+    assert results(run) == before

@@ -20,12 +20,12 @@ from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.results import Predictions, predictions_csv, to_json
 from pneumo_fast.metrics.scored import sigmoid
 from pneumo_fast.run.layout import FIGURES, METRICS, PREDICTIONS
-from tests.support.untrained_run import config, leave_old_result, read_csv, read_json
+from tests.support.untrained_run import config, evaluated, leave_old_result, read_csv, read_json, results
 
 
 def test_classes_and_counts_follow_from_the_file(run: Path) -> None:
     evaluate(config(run, thresholds=(0.5, 0.25, 0.9)))
-    table = read_csv(run / "eval" / PREDICTIONS)
+    table = read_csv(evaluated(run) / PREDICTIONS)
     named = ["image_id", "label", "logit", "probability", "calibrated_probability", "part"]
     assert list(table[0]) == named + [f"class_at_{t}" for t in (0.5, 0.25, 0.9)]
     for result in read_json(run)["thresholds"]:
@@ -64,7 +64,10 @@ def test_metrics_json_says_what_was_judged_on_what(run: Path, dataset: Path) -> 
     assert (content["n"], content["positives"], content["negatives"]) == (11, 4, 7)
     assert content["run"]["path"] == str(run)
     assert (content["run"]["epoch"], content["run"]["arch"]) == (3, "resnet18")
-    assert content["dataset"] == {"path": str(dataset), "identity": Dataset.open(dataset).identity, "trained_on": True}
+    identity = Dataset.open(dataset).identity
+    assert content["dataset"] == {
+        "path": str(dataset), "name": dataset.name, "identity": identity, "trained_on": True,
+    }  # fmt: skip
     assert content["intervals"]["groups"] == 6
     assert "optimistic" in content["notes"][0]
     assert "11 images of 6 patients" in content["notes"][1]
@@ -75,7 +78,7 @@ def test_metrics_json_says_what_was_judged_on_what(run: Path, dataset: Path) -> 
 def test_the_same_evaluation_writes_the_same_bytes(drawn_run: Path) -> None:
     def written() -> dict[str, bytes]:
         evaluate(config(drawn_run))
-        return {path.name: path.read_bytes() for path in (drawn_run / "eval").iterdir()}
+        return {path.name: path.read_bytes() for path in evaluated(drawn_run).iterdir()}
 
     first = written()
     assert set(first) == {METRICS, PREDICTIONS, *FIGURES}
@@ -90,16 +93,16 @@ def test_a_full_disk_leaves_no_metrics(run: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
         path.write_bytes(data.encode() if isinstance(data, str) else data)
 
-    leave_old_result(run)
+    before = leave_old_result(run)
     monkeypatch.setattr(evaluation_module, "write_atomic", write)
-    with pytest.raises(RunError, match=r"eval cannot be written \(No space left on device\)"):
+    with pytest.raises(RunError, match=r"-val cannot be written \(No space left on device\)"):
         evaluate(config(run))
-    assert not (run / "eval" / METRICS).exists()
+    assert results(run) == before
 
 
 def test_a_file_in_the_way_of_the_folder(run: Path) -> None:
     (run / "eval").write_text("")
-    with pytest.raises(RunError, match=r"eval cannot be written \(File exists\)"):
+    with pytest.raises(RunError, match=r"-val cannot be written \((File exists|Not a directory)\)"):
         evaluate(config(run))
 
 
@@ -114,5 +117,5 @@ def test_every_key_and_column_is_documented(run: Path) -> None:
     evaluate(config(run, thresholds=(0.5,)))
     text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
     documented = set(re.findall(r"`([a-z_0-9.]+)`", text))
-    columns = set(read_csv(run / "eval" / PREDICTIONS)[0])
+    columns = set(read_csv(evaluated(run) / PREDICTIONS)[0])
     assert names(read_json(run)) | columns <= documented

@@ -34,7 +34,7 @@ def run(whole_run: Path, tmp_path: Path) -> Path:
     """A run to be changed."""
     shutil.copytree(whole_run.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("report.html", "model_card.md"))
     copied = tmp_path / "copy" / "run"
-    for name in ("eval/metrics.json", "explain/explain.json", "config.json"):
+    for name in ("eval/dataset-val/metrics.json", "explain/explain.json", "config.json"):
         path = copied / name
         path.write_text(path.read_text().replace(str(whole_run.parent), str(tmp_path / "copy")))
     return copied

@@ -58,7 +58,7 @@ def from_metrics(entry: dict[str, Any]) -> dict[str, str]:
 
 
 def from_predictions(run: Path, threshold: float) -> dict[str, int]:
-    table = pd.read_csv(run / "eval" / "predictions.csv", dtype={"probability": str})
+    table = pd.read_csv(run / "eval" / "dataset-val" / "predictions.csv", dtype={"probability": str})
     called, ill = table["probability"].astype(float) >= threshold, table["label"] == 1
     return {
         "tp": int((called & ill).sum()),
@@ -69,7 +69,7 @@ def from_predictions(run: Path, threshold: float) -> dict[str, int]:
 
 
 def test_fixed_thresholds_show_the_metrics(browser: Browser, run: Path) -> None:
-    metrics = json.loads((run / "eval" / "metrics.json").read_text())
+    metrics = json.loads((run / "eval" / "dataset-val" / "metrics.json").read_text())
     assert [entry["threshold"] for entry in metrics["thresholds"]] == [0.5, 0.25]
     for entry in metrics["thresholds"]:
         assert slide(browser, entry["threshold"]) == from_metrics(entry)
@@ -154,7 +154,7 @@ def test_nothing_is_fetched_and_nothing_complains(browser: Browser, run: Path) -
 
 
 def test_the_page_is_whole_without_scripts(browser: Browser, run: Path) -> None:
-    metrics = json.loads((run / "eval" / "metrics.json").read_text())
+    metrics = json.loads((run / "eval" / "dataset-val" / "metrics.json").read_text())
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(run / "report.html")
     browser.call("Emulation.setScriptExecutionDisabled", value=False)

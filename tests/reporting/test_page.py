@@ -94,7 +94,7 @@ def test_not_for_clinical_use_is_said_once(summary: ReportSummary) -> None:
 
 
 def test_headline_is_that_of_the_metrics(whole_run: Path, page: Page) -> None:
-    metrics = json.loads((whole_run / "eval" / "metrics.json").read_text())
+    metrics = json.loads((whole_run / "eval" / "dataset-val" / "metrics.json").read_text())
     auroc = metrics["ranking"]["auroc"]
     for value in (
         auroc["value"],
@@ -128,7 +128,7 @@ def test_every_drawing_has_words(page: Page) -> None:
 def test_model_card_has_the_parts_of_the_paper(summary: ReportSummary, whole_run: Path) -> None:
     card = summary.card.read_text()
     assert tuple(re.findall("^## (.*)$", card, re.MULTILINE))[:9] == CARD_PARTS
-    auroc = json.loads((whole_run / "eval" / "metrics.json").read_text())["ranking"]["auroc"]
+    auroc = json.loads((whole_run / "eval" / "dataset-val" / "metrics.json").read_text())["ranking"]["auroc"]
     assert f"| AUROC | {number(auroc['value'])} ({number(auroc['low'], 2)} to {number(auroc['high'], 2)}) |" in card
 
 

@@ -85,7 +85,7 @@ def test_every_option_and_every_digit_comes_back(run: Path, typed: Callable[[str
     looked = ExplainConfig(
         run=Path("run"), ids=(HOSTILE, "b c"), count=4, method="hirescam", layer="layer3", threshold=0.123456789, seed=9
     )
-    for name, options in (("eval/metrics.json", judged), ("explain/explain.json", looked)):
+    for name, options in (("eval/dataset-val/metrics.json", judged), ("explain/explain.json", looked)):
         change_json(run / name, options=plain(options))
     files = read_run(run)
     assert [typed(line) for line in commands(files)[2:4]] == [judged, looked]
@@ -95,13 +95,13 @@ def test_a_mapping_file_is_asked_for_where_there_was_one(run: Path) -> None:
     manifest = run.parent / "dataset" / "manifest.json"
     change_json(manifest, split={**json.loads(manifest.read_text())["split"], "group_source": "mapping"})
     identity = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    judged = json.loads((run / "eval" / "metrics.json").read_text())["dataset"]
-    change_json(run / "eval" / "metrics.json", dataset={**judged, "identity": identity})
+    judged = json.loads((run / "eval" / "dataset-val" / "metrics.json").read_text())["dataset"]
+    change_json(run / "eval" / "dataset-val" / "metrics.json", dataset={**judged, "identity": identity})
     assert "--groups GROUPS" in commands(read_run(run))[0]
 
 
 def test_files_without_options_are_read_and_said_to_be_without(run: Path) -> None:
-    for name in ("eval/metrics.json", "explain/explain.json"):
+    for name in ("eval/dataset-val/metrics.json", "explain/explain.json"):
         change_json(run / name, options=...)
     files = read_run(run)
     assert [line.split()[1] for line in commands(files)] == ["convert", "train", "report"]
@@ -111,6 +111,6 @@ def test_files_without_options_are_read_and_said_to_be_without(run: Path) -> Non
 
 @pytest.mark.parametrize("options", [{"thresholds": ["0.5"]}, {"thresholds": [7.0]}, {"split": "all"}, []])
 def test_options_that_cannot_be_are_a_damaged_file(run: Path, options: Any) -> None:
-    change_json(run / "eval" / "metrics.json", options=options)
+    change_json(run / "eval" / "dataset-val" / "metrics.json", options=options)
     with pytest.raises(RunError, match=r"metrics.json cannot be read .*: run pneumo-fast evaluate"):
         read_run(run)

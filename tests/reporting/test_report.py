@@ -22,7 +22,7 @@ from tests.support.report_page import made
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("eval/predictions.csv", "predictions.csv is missing"),
+        ("eval/dataset-val/predictions.csv", "predictions.csv is missing"),
         ("explain", "run pneumo-fast explain run"),
         ("config.json", "config.json is missing or damaged"),
         ("history.jsonl", "history.jsonl is missing"),
@@ -45,7 +45,7 @@ def test_missing_files_are_named_and_the_rest_is_told(run: Path, name: str, said
 def test_everything_but_the_metrics_missing(run: Path) -> None:
     shutil.rmtree(run / "explain")
     shutil.rmtree(run.parent / "dataset")
-    for name in ("eval/predictions.csv", "config.json", "history.jsonl", "best.pt"):
+    for name in ("eval/dataset-val/predictions.csv", "config.json", "history.jsonl", "best.pt"):
         (run / name).unlink()
 
     summary, page = made(run)
@@ -57,8 +57,8 @@ def test_everything_but_the_metrics_missing(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("eval/predictions.csv", "image_id,label\na,1\n", "predictions.csv cannot be read (ValueError)"),
-        ("eval/predictions.csv", "label,logit,probability\n1,0.0,0.5\n", "does not belong to metrics.json"),
+        ("eval/dataset-val/predictions.csv", "image_id,label\na,1\n", "predictions.csv cannot be read (ValueError)"),
+        ("eval/dataset-val/predictions.csv", "label,logit,probability\n1,0.0,0.5\n", "does not belong to metrics.json"),
         ("explain/explain.json", "{", "explain.json is damaged"),
         ("history.jsonl", '{"epoch": 1}\n{"epo', "history.jsonl is missing, empty or damaged"),
         ("best.pt", "other weights", "The figures are of another checkpoint"),
@@ -127,7 +127,7 @@ def test_an_explanation_of_another_version_is_not_read(run: Path) -> None:
     ],
 )
 def test_metrics_that_cannot_be_used(run: Path, change: Callable[[Path], object], said: str) -> None:
-    change(run / "eval" / "metrics.json")
+    change(run / "eval" / "dataset-val" / "metrics.json")
     with pytest.raises(RunError, match=said):
         report(ReportConfig(run=run))
     assert not (run / "report.html").exists()
@@ -140,7 +140,7 @@ def test_no_run_at_all(tmp_path: Path) -> None:
 
 def test_no_calibration_no_views_no_subgroups(run: Path) -> None:
     nothing: dict[str, Any] = {"calibration": None, "parts": None, "chosen_thresholds": [], "view_only": None}
-    change_json(run / "eval" / "metrics.json", subgroups=[], **nothing)
+    change_json(run / "eval" / "dataset-val" / "metrics.json", subgroups=[], **nothing)
 
     _, page = made(run)
 

@@ -69,9 +69,9 @@ def make_run(
     evaluation = _evaluation(
         run, folder / "dataset", identity, rows, EvaluateConfig(thresholds=thresholds, resamples=100)
     )
-    (run / "eval").mkdir()
-    (run / "eval" / "predictions.csv").write_text(predictions_csv(evaluation.predictions, thresholds))
-    (run / "eval" / "metrics.json").write_text(json.dumps(to_json(evaluation), allow_nan=False))
+    evaluation.folder.mkdir(parents=True)
+    (evaluation.folder / "predictions.csv").write_text(predictions_csv(evaluation.predictions, thresholds))
+    (evaluation.folder / "metrics.json").write_text(json.dumps(to_json(evaluation), allow_nan=False))
     _write_explanation(run, evaluation, pictures)
     return run
 
@@ -186,7 +186,7 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
     reported = np.ones(sample.n, bool) if fitted is None else ~chosen
     where = f"the other half ({reported.sum()} images)"
     return Evaluation(
-        folder=run / "eval",
+        folder=run / "eval" / "dataset-val",
         split="val",
         selected_on_this_data=True,
         figures=judge(sample, rows, config, fitted, reported, where, rows),
@@ -212,7 +212,7 @@ def _evaluation(run: Path, dataset: Path, identity: str, rows: pd.DataFrame, con
             std=0.2712345,
             dataset_identity=identity,
         ),
-        dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True),
+        dataset=DatasetIdentity(path=str(dataset), identity=identity, trained_on=True, name="dataset"),
         device="cpu",
         options=config,
     )

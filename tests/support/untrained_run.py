@@ -17,7 +17,7 @@ from pneumo_fast.dataset.format import INDEX_TYPES, ShardInfo
 from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.run.checkpoint import Trained, load_trained, save_checkpoint
-from pneumo_fast.run.folder import write_config
+from pneumo_fast.run.folder import read_config, write_config
 from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
 from tests.support.make_dataset import manifest_of
@@ -84,12 +84,23 @@ def change(run: Path, **values: Any) -> None:
     save_checkpoint(replace(load_trained(run / BEST), **values), run / BEST)
 
 
-def leave_old_result(run: Path) -> Path:
-    """Files as an earlier evaluation left them; the path of its metrics."""
-    (run / "eval").mkdir()
+def leave_old_result(run: Path, split: str = "val") -> dict[str, str]:
+    """Files as an earlier evaluation left them; what :func:`results` gives of them."""
+    folder = run / "eval" / f"{Path(read_config(run).config['datasets'][0]).name}-{split}"
+    folder.mkdir(parents=True)
     for name in (METRICS, PREDICTIONS, *FIGURES):
-        (run / "eval" / name).write_text("old")
-    return run / "eval" / METRICS
+        (folder / name).write_text("old")
+    return results(run)
+
+
+def results(run: Path) -> dict[str, str]:
+    """All that evaluations have written, by its path."""
+    return {str(path): path.read_text("latin-1") for path in (run / "eval").rglob("*") if path.is_file()}
+
+
+def evaluated(run: Path) -> Path:
+    """The folder that was written last."""
+    return max((run / "eval").glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def config(run: Path, **values: Any) -> EvaluateConfig:
@@ -102,5 +113,5 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_json(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "eval" / METRICS).read_text())
+    content: dict[str, Any] = json.loads((evaluated(run) / METRICS).read_text())
     return content

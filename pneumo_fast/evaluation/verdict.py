@@ -1,0 +1,48 @@
+"""The verdict of an evaluation in three sentences: what was judged, what came out, and what to be careful about."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pneumo_fast.evaluation.results import Evaluation
+from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.metrics.verdict import conclude, warn_of_few
+from pneumo_fast.vocabulary import SPLIT_NAMES, counted
+
+
+class Verdict(NamedTuple):
+    """A sentence or two for each."""
+
+    judged: str
+    result: str
+    caution: str
+
+
+def reach_verdict(evaluation: Evaluation) -> Verdict:
+    """Sum an evaluation up."""
+    figures, dataset, patients = evaluation.figures, evaluation.dataset, evaluation.intervals.groups
+    people = f" of {counted(patients, 'patient')}" if patients else ", patients not known"
+    whose = "the run's own data" if dataset.trained_on else "other data than the run's"
+    judged = (
+        f"{counted(figures.n, 'image')}{people}, {figures.positives} positive: {SPLIT_NAMES[evaluation.split]} split "
+        f"of {dataset.name} ({whose})."
+    )
+    return Verdict(judged, conclude(figures, TERMINAL), _caution(evaluation))
+
+
+def _caution(evaluation: Evaluation) -> str:
+    """What matters most of all that makes the figures uncertain or too good."""
+    own, overlap = evaluation.dataset.trained_on, evaluation.overlap
+    if few := warn_of_few(evaluation.figures):
+        return few
+    if own and evaluation.split == "train":
+        return "The model was trained on these images: nothing follows for new ones."
+    if overlap is not None and (overlap.patients or overlap.images):
+        return "Patients or images of the training data are among these: the figures are too good. See the notes."
+    if evaluation.selected_on_this_data:
+        return "The checkpoint was selected on these images, so the figures are optimistic."
+    if evaluation.intervals.groups is None:
+        return "Patients are not known: a patient may also be in training, and intervals may be too narrow."
+    return (
+        "None found that is specific to this evaluation. Other hospitals, devices or patients may give other figures."
+    )

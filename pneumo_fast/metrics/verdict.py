@@ -1,0 +1,51 @@
+"""What figures come to, in a sentence, and how few images are too few to say it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pneumo_fast.formatting import Notation
+from pneumo_fast.metrics.catalogue import AUROC, SENSITIVITY, SPECIFICITY
+from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.vocabulary import counted
+
+FEW_IMAGES: Final = 100
+FEW_OF_A_CLASS: Final = 10
+"""With fewer, a single image moves sensitivity or specificity by more than 0.1."""
+
+
+def few_of_a_class(n: int, positives: int) -> bool:
+    """Whether a class has too few images for a figure to say anything."""
+    return min(positives, n - positives) < FEW_OF_A_CLASS
+
+
+def warn_of_few(figures: Figures) -> str | None:
+    """Say that there are too few images to conclude from; None where there are enough."""
+    if figures.n >= FEW_IMAGES and not few_of_a_class(figures.n, figures.positives):
+        return None
+    return (
+        f"Too few images to conclude anything: {figures.n}, of which {figures.positives} positive and "
+        f"{figures.negatives} negative. Other images of the same kind could give very different figures; "
+        f"{FEW_IMAGES} images with {FEW_OF_A_CLASS} of each class are the least to begin with."
+    )
+
+
+def conclude(figures: Figures, notation: Notation) -> str:
+    """How well the model ranks, and what it does at the first threshold, in a sentence or two."""
+    auroc, view, first = figures.ranking.auroc, figures.view_only, figures.thresholds[0]
+    if auroc.value is None:
+        return f"The {counted(figures.n, 'image')} are of one class: how well the model ranks cannot be said."
+    easy, name = 0.5, "chance"
+    if view is not None and view.auroc.value is not None and view.auroc.value > easy:
+        easy, name = view.auroc.value, "the view position alone"
+    if auroc.low is None or auroc.high is None:
+        ranks = "cannot be told from " + name
+    elif auroc.low > easy:
+        ranks = f"is above that of {name}"
+    else:
+        ranks = f"is below that of {name}" if auroc.high < easy else f"cannot be told from that of {name}"
+    return (
+        f"{AUROC.label} {notation.estimate(auroc)} {ranks} ({notation.number(easy)}). At threshold "
+        f"{first.threshold:g}, {SENSITIVITY.label} is {notation.estimate(first.recall, 2)} and {SPECIFICITY.label} "
+        f"{notation.estimate(first.specificity, 2)}."
+    )

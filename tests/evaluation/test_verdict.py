@@ -1,0 +1,65 @@
+"""The verdict names the data, the result and the most important caution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pneumo_fast.dataset.leaks import Overlap
+from pneumo_fast.evaluation import verdict
+from pneumo_fast.evaluation.evaluate import evaluate
+from pneumo_fast.evaluation.results import Evaluation
+from pneumo_fast.evaluation.verdict import reach_verdict
+from tests.support.untrained_run import config
+
+
+@pytest.fixture
+def evaluation(run: Path) -> Evaluation:
+    return evaluate(config(run))
+
+
+def test_few_images_come_before_all_else(evaluation: Evaluation) -> None:
+    said = reach_verdict(evaluation)
+    assert said.judged.startswith("11 images of 6 patients, 4 positive: validation split of ")
+    assert said.judged.endswith("(the run's own data).")
+    assert said.result.startswith("AUROC ")
+    assert said.caution.startswith("Too few images to conclude anything: 11, of which 4 positive and 7 negative.")
+
+
+SHARED = Overlap(patients=3, images=0, note="")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "The checkpoint was selected on these images, so the figures are optimistic."),
+        ({"split": "train", "selected_on_this_data": False}, "The model was trained on these images"),
+        ({"overlap": SHARED, "selected_on_this_data": None}, "Patients or images of the training data are among these"),
+        ({"selected_on_this_data": False, "split": "test"}, "None found that is specific to this evaluation."),
+    ],
+)
+def test_the_most_important_caution(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(verdict, "warn_of_few", lambda _: None)
+    assert reach_verdict(replace(evaluation, **changes)).caution.startswith(said)
+
+
+def test_unknown_patients_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "warn_of_few", lambda _: None)
+    unknown = replace(evaluation.intervals, groups=None, unit="image")
+    found = reach_verdict(replace(evaluation, intervals=unknown, selected_on_this_data=False))
+    assert "patients not known" in found.judged
+    assert found.caution.startswith("Patients are not known")
+
+
+def test_it_ends_the_output(run: Path, run_cli: Callable[..., Any]) -> None:
+    ended = run_cli("evaluate", run, "--resamples", "100", "--device", "cpu")
+    last = ended.out.strip().splitlines()
+    begins = [line.split("  ")[0] for line in last if not line.startswith(" ")][-4:]
+    assert begins == ["Judged", "Result", "Caution", "Research software: not for clinical use."]
+    assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)

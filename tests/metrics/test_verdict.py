@@ -1,0 +1,60 @@
+"""What is concluded from figures, and from how few nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.subgroups import ViewOnly
+from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.metrics.verdict import conclude, few_of_a_class, warn_of_few
+from tests.support.judged import drawn, rows_of
+
+
+def figures(positives: int, negatives: int) -> Figures:
+    sample = drawn(0, positives, negatives, 1.5)
+    return judge(sample, rows_of(sample), EvaluateConfig(resamples=100))
+
+
+def with_auroc(value: float, low: float | None, high: float | None, view: float | None = None) -> Figures:
+    found = figures(20, 100)
+    auroc: Any = Estimate(value=value, low=low, high=high)
+    only = None if view is None else ViewOnly(auroc=Estimate(value=view, low=None, high=None), rates={})
+    return replace(found, ranking=replace(found.ranking, auroc=auroc), view_only=only)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (with_auroc(0.8, 0.7, 0.9), "AUROC 0.800 (0.70-0.90) is above that of chance (0.500)."),
+        (with_auroc(0.6, 0.4, 0.7), "cannot be told from that of chance (0.500)."),
+        (with_auroc(0.3, 0.2, 0.4), "is below that of chance (0.500)."),
+        (with_auroc(0.75, 0.68, 0.8, view=0.7), "cannot be told from that of the view position alone (0.700)."),
+        (with_auroc(0.8, 0.75, 0.85, view=0.7), "is above that of the view position alone (0.700)."),
+        (with_auroc(0.8, 0.7, 0.9, view=0.4), "is above that of chance (0.500)."),
+        (with_auroc(1.0, None, None), "cannot be told from chance (0.500)."),
+    ],
+)
+def test_the_interval_decides_what_is_said(found: Figures, said: str) -> None:
+    assert said in conclude(found, TERMINAL)
+    assert "At threshold 0.5, sensitivity is 0." in conclude(found, TERMINAL)
+
+
+def test_one_class_has_no_conclusion() -> None:
+    assert (
+        conclude(figures(0, 30), TERMINAL) == "The 30 images are of one class: how well the model ranks cannot be said."
+    )
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "few"), [(10, 90, False), (9, 91, True), (91, 9, True), (50, 49, True), (0, 200, True)]
+)
+def test_too_few_to_conclude(positives: int, negatives: int, few: bool) -> None:
+    assert (warn_of_few(figures(positives, negatives)) is not None) == few
+    assert few_of_a_class(positives + negatives, positives) == (min(positives, negatives) < 10)
