@@ -38,6 +38,8 @@ class Option:
     """Other spellings, with their dashes."""
     default: str = ""
     """What is shown as the default, where not its value."""
+    group: str = ""
+    """Heading that ``--help`` has above it, and above the options that follow, until the next."""
     positional: bool = False
     on_command_line: bool = True
     decides: bool = True
@@ -90,6 +92,8 @@ class Field(NamedTuple):
     """What a single value may be; words of a ``Literal`` aside."""
     words: tuple[str, ...]
     """The words of its ``Literal``, if it has one."""
+    group: str
+    """Heading above it in ``--help``; empty where the command has none."""
 
     @property
     def spelled(self) -> str:
@@ -116,7 +120,7 @@ def options_of(config: type[Any]) -> dict[str, Field]:
 @lru_cache
 def _options_of(config: type[Any]) -> dict[str, Field]:
     hints = get_type_hints(config, include_extras=True)
-    found = {}
+    found, group = {}, ""
     for field in fields(config):
         kind, *marks = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (None,)
         option = next((mark for mark in marks if isinstance(mark, Option)), None)
@@ -127,7 +131,8 @@ def _options_of(config: type[Any]) -> dict[str, Field]:
         union = (single,) if get_origin(single) is Literal else get_args(single) or (single,)
         types = tuple(one for one in union if one is not type(None) and get_origin(one) is not Literal)
         words = tuple(word for one in union if get_origin(one) is Literal for word in get_args(one))
-        found[field.name] = Field(field.name, kind, field.default, option, is_list, types, words)
+        group = option.group or group
+        found[field.name] = Field(field.name, kind, field.default, option, is_list, types, words, group)
     return found
 
 

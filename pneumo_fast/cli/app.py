@@ -15,6 +15,7 @@ import typer
 
 from pneumo_fast import __version__
 from pneumo_fast.cli import commands
+from pneumo_fast.cli.arguments import Command
 from pneumo_fast.errors import PneumoError
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
@@ -79,4 +80,4 @@ def _common(
 
 
 for name in ("convert", "train", "evaluate", "explain", "report", "verify", "show", "ids", "phantom"):
-    app.command()(getattr(commands, name))
+    app.command(cls=Command)(getattr(commands, name))

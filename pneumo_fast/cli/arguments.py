@@ -9,14 +9,41 @@ from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pneumo_fast.configuration import Field, options_of
 from pneumo_fast.errors import ConfigError
 
-Command = Callable[..., None]
+Function = Callable[..., None]
 
 
-def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Command], Command]:
+class Command(TyperCommand):
+    """A command that refuses an option given twice where only one value counts, and shows its options in groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Count what was given, then read it as typer does."""
+        order: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[-1]
+        for option in dict.fromkeys(order):
+            takes_one = option.param_type_name == "option" and not (option.multiple or option.is_flag)
+            if takes_one and (times := order.count(option)) > 1:
+                raise typer.BadParameter(f"given {times} times, but one value counts; give it once", ctx, option)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments first, then the options under the headings of their groups."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for parameter in self.get_params(ctx):
+            is_option = parameter.param_type_name == "option"
+            heading = (getattr(parameter, "rich_help_panel", None) or "Options") if is_option else "Arguments"
+            if record := parameter.get_help_record(ctx):
+                groups.setdefault(heading, []).append(record)
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Function], Function]:
     """Let a command take the options of a configuration.
 
     Parameters
@@ -37,7 +64,7 @@ def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Co
     fields = [field for field in options_of(config).values() if field.option.on_command_line and field.name != but]
     place = 1 + [field.name for field in fields].index(after) if after else 0
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Function) -> Function:
         def run(**given: Any) -> None:
             values = {field.name: read(field, given.pop(field.name)) for field in fields}
             command(partial(config, **values), **given)
@@ -66,7 +93,10 @@ def _parameter(field: Field) -> Parameter:
     if option.positional:
         info = typer.Argument(help=option.help, show_default=shown)
     else:
-        info = typer.Option(f"--{field.spelled}", *option.aliases, help=option.help, show_default=shown)
+        info = typer.Option(
+            f"--{field.spelled}", *option.aliases,
+            help=option.help, show_default=shown, rich_help_panel=field.group or None,
+        )  # fmt: skip
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 

@@ -31,7 +31,7 @@ def convert(make: Callable[..., ConvertConfig]) -> None:
     config = make()
     with display.progress("converting") as on_progress:
         summary = run(config, on_progress)
-    display.show_conversion(summary)
+    display.show_conversion(summary, config.out)
 
 
 @with_options(TrainConfig, after="out")
@@ -39,7 +39,8 @@ def train(
     make: Callable[..., TrainConfig],
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option(help="A run's config.json: its options, where none is given here.")
+        Path | None,
+        typer.Option(help="A run's config.json: its options, where none is given here.", rich_help_panel="Run"),
     ] = None,
 ) -> None:
     """Train a 1-channel classifier, ResNet-18 by default, on a dataset."""
@@ -50,15 +51,22 @@ def train(
     display.set_up_logging()
     options = _of_run(config, context) if config else {}
     with display.training_display() as (on_epoch, on_progress):
-        summary = run(make(**options), on_epoch, on_progress)
+        summary = run(make(**options), on_epoch, on_progress, on_start=display.show_plan)
     display.show_training(summary)
 
 
 def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
     """The options of an earlier run, but for those given on this command line, and where to write."""
     from pneumo_fast.run.folder import read_config
+    from pneumo_fast.run.layout import CONFIG
 
-    content = read_config(config.parent if config.name == "config.json" else config)
+    run = config.parent if config.name == CONFIG else config
+    if not run.is_dir() or not (run / CONFIG).exists():
+        raise ConfigError(
+            f"config {config}: a run folder or its {CONFIG} expected, whose options are taken over; other options are "
+            "given on the command line"
+        )
+    content = read_config(run)
     saved = dict(content.config)
     if saved.get("batch_size") == "auto":  # to be repeated on another GPU as well
         saved["batch_size"] = content.resolved.get("batch_size", "auto")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,12 +18,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
-from pneumo_fast.vocabulary import IMAGE_IDS
+from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES
 
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pneumo_fast.loading.preview import ShowSummary
     from pneumo_fast.reporting.report import ReportSummary
     from pneumo_fast.run.checkpoint import EpochRecord
+    from pneumo_fast.training.plan import TrainPlan
     from pneumo_fast.training.train import TrainSummary
 
 # Of several processes that train together the first speaks; errors are everyone's.
@@ -141,7 +144,20 @@ def _epoch_line(cells: Iterable[str]) -> str:
     return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells)).rstrip()
 
 
-def show_conversion(summary: ConvertSummary) -> None:
+def facts(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names with their values, below each other; a value is text, never markup."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def next_command(*words: object) -> None:
+    """What to type next, quoted for a shell."""
+    out.print(f"Next: {shlex.join(['pneumo-fast', *map(str, words)])}", markup=False, soft_wrap=True)
+
+
+def show_conversion(summary: ConvertSummary, folder: Path) -> None:
     """The closing summary of ``convert``."""
     manifest = summary.manifest
     table = grid("split", "negative", "positive", "images", "positive %", title="Images stored")
@@ -166,9 +182,11 @@ def show_conversion(summary: ConvertSummary) -> None:
     )
     if not summary.converted:
         out.print("Nothing was left to convert: the dataset is complete")
-        return
-    rate = summary.converted / summary.seconds
-    out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+    else:
+        rate = summary.converted / summary.seconds
+        out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+    out.print(f"Written to {folder}", markup=False, soft_wrap=True)
+    next_command("train", folder)
 
 
 def _show_input(manifest: Manifest) -> None:
@@ -218,13 +236,40 @@ def show_contact_sheet(path: Path, summary: ShowSummary) -> None:
     )
 
 
+def show_plan(plan: TrainPlan) -> None:
+    """What ``train`` is about to do."""
+    config, found = plan.config, plan.resolved
+    images = ", ".join(
+        f"{SPLIT_NAMES[split]} {counts['0'] + counts['1']:,} ({counts['1']:,} positive)"
+        for split, counts in plan.counts.items()
+        if split != "test"
+    )
+    people = f"{plan.patients:,} patients in training" if plan.patients else "patients not known"
+    done = plan.epochs_done
+    epochs = f"epochs {done + 1} to {config.epochs} (resumed)" if done else f"{config.epochs} epochs"
+    amp = f"mixed precision in {str(found.amp_dtype).removeprefix('torch.')}" if found.amp_dtype else "float32"
+    processes = f", {found.processes} processes" if found.processes > 1 else ""
+    rows = {
+        "Data": f"{' + '.join(map(str, config.datasets))}: {images}; {people}",
+        "Model": f"{config.model}, {plan.parameters / 1e6:.1f} million parameters, weights: {config.weights}; images "
+        f"of {plan.size} x {plan.size} pixels",
+        "Training": f"{epochs}, batches of {found.batch_size}, {config.optimizer} at {config.lr:g}, positives weigh "
+        f"{found.pos_weight:.3g}",
+        "Device": f"{found.device}{processes}, {amp}, batches by the {found.loader} engine",
+        "Writes to": str(config.out),
+    }
+    out.print(facts(rows.items()))
+
+
 def show_training(summary: TrainSummary) -> None:
     """Where the best checkpoint is."""
     out.print(
         f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
         f"{MONITORED[summary.monitor].label} {TERMINAL.number(summary.best)})",
+        markup=False,
         soft_wrap=True,
     )
+    next_command("evaluate", summary.run)
 
 
 def show_report(summary: ReportSummary) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from pneumo_fast.cli.display import grid, out
+from pneumo_fast.cli.display import facts, grid, next_command, out
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.evaluation.verdict import reach_verdict
@@ -41,10 +41,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for sentence in (*f.tradeoffs, *evaluation.notes):
         out.print(sentence)
     out.print(f"\nWritten to {evaluation.folder}", soft_wrap=True)
-    verdict = Table.grid(padding=(0, 2))
-    for title, sentence in zip(("Judged", "Result", "Caution"), reach_verdict(evaluation), strict=True):
-        verdict.add_row(title, sentence)
-    out.print(verdict)
+    out.print(facts(zip(("Judged", "Result", "Caution"), reach_verdict(evaluation), strict=True)))
     out.print(NOT_CLINICAL, style="dim")
 
 
@@ -116,6 +113,7 @@ def show_explanation(explanation: Explanation) -> None:
     for note in explanation.notes:
         out.print(note)
     out.print(f"{len(explanation.images)} images drawn; written to {explanation.folder}", soft_wrap=True)
+    next_command("report", explanation.folder.parent)
     out.print(NOT_CLINICAL, style="dim")
 
 

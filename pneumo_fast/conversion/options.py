@@ -30,7 +30,7 @@ class ConvertConfig:
         "Label table (CSV).", "Divided by commas, semicolons or tabs.", positional=True, recorded=DIGEST
     )]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
-    id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
+    id_column: Annotated[str, Option("Column with the image id.", group="Labels")] = "patientId"
     label_column: Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")] = "Target"
     positive: Annotated[tuple[str, ...], Option(
         "Label that is positive; may be repeated.",
@@ -48,7 +48,8 @@ class ConvertConfig:
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Groups = None
     modalities: Annotated[tuple[Modality, ...], Option(
-        "Modality to take; may be repeated.", "Files that state none, or OT, are taken and counted.", name="modality"
+        "Modality to take; may be repeated.", "Files that state none, or OT, are taken and counted.",
+        name="modality", group="Selection",
     )] = ("CR", "DX", "RG")
     views: Annotated[tuple[View, ...], Option(
         "View to take; may be repeated.", "Files that state none are taken and counted.",
@@ -57,12 +58,14 @@ class ConvertConfig:
     body_parts: Annotated[tuple[BodyPart, ...], Option(
         "Body part to take; may be repeated.", "Files that state none are taken and counted.", name="body-part"
     )] = ("CHEST", "THORAX")
-    ungrouped: Annotated[Literal["keep", "drop"], Option("What to do with images that have no group.")] = "keep"
+    ungrouped: Annotated[Literal["keep", "drop"], Option(
+        "What to do with images that have no group.", group="Split"
+    )] = "keep"
     val_fraction: Annotated[float, Option("Share of the images for validation.", least=0, below=1)] = 0.1
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
     seed: Annotated[int, Option("Chooses the split and the order of storage.")] = 0
     size: Annotated[int, Option(
-        "Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels"
+        "Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels", group="Images",
     )] = 224
     dtype: Annotated[Dtype, Option("Stored data type.", "`float16` in [0, 1], or `uint8` in 0..255.")] = "float16"
     layout: Annotated[Layout, Option(
@@ -76,7 +79,7 @@ class ConvertConfig:
     )] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
     workers: Annotated[int | None, Option(
-        "Worker processes.", least=1, default="one per core", decides=False, aliases=("--num-workers",)
+        "Worker processes.", least=1, default="one per core", decides=False, aliases=("--num-workers",), group="Work",
     )] = None
     scheduler: Annotated[str | None, Option(
         "Dask scheduler, tcp://HOST:PORT.", default="this machine", decides=False
@@ -99,7 +102,7 @@ class ConvertConfig:
     )] = False
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
     keep_ids: Annotated[bool, Option(
-        "Write image ids as they are, not pseudonyms.", "And the paths of rejected files."
+        "Write image ids as they are, not pseudonyms.", "And the paths of rejected files.", group="Privacy",
     )] = False
     hash_key: HashKey = None
     # fmt: on

@@ -6,10 +6,12 @@ device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`:
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pneumo_fast.devices import device_memory, resolve_device
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.engines.base import Batch, Engine, Feed
+from pneumo_fast.loading.engines.copied import CopiedEngine
 from pneumo_fast.loading.engines.fused import FusedEngine
 from pneumo_fast.loading.engines.resident import resident_engine, split_bytes
 from pneumo_fast.loading.options import LoadConfig
@@ -36,6 +39,8 @@ from pneumo_fast.loading.samplers import (
     shard_sizes,
 )
 from pneumo_fast.vocabulary import EngineName
+
+logger = logging.getLogger(__name__)
 
 THREADS = 4  # reading threads at most; beyond the cores they only wait for each other
 
@@ -258,16 +263,21 @@ def _choose(config: LoadConfig, feed: Feed) -> EngineName:
     free, whole = device_memory(feed.device)
     if split_bytes(feed) <= min(free, config.resident_share * whole):
         return "resident"
-    return "dali" if feed.device.type == "cuda" else "fused"
+    if feed.device.type == "cpu":
+        return "fused"
+    if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
+        return "dali"
+    logger.warning("NVIDIA DALI is not installed: batches are made on the CPU and copied to %s", feed.device)
+    return "fused"
 
 
 def _open(engine: EngineName, feed: Feed) -> Engine:
     if engine == "resident":
         return resident_engine(feed)
     if engine == "fused":
-        if feed.device.type != "cpu":
-            raise ConfigError(f"engine fused on {feed.device}: it is for CPUs, give dali or resident")
-        return FusedEngine(feed)
+        if feed.device.type == "cpu":
+            return FusedEngine(feed)
+        return CopiedEngine(FusedEngine(replace(feed, device=torch.device("cpu"))), feed.device)
     from pneumo_fast.loading.engines.dali import DaliEngine  # noqa: PLC0415  # DALI takes half a second to import, and may be missing
 
     return DaliEngine(feed)

@@ -36,7 +36,8 @@ class LoadConfig:
     augmentation: Augmentation | None = None
     """How images are changed, for training; None leaves them as they are."""
     engine: EngineName = "auto"
-    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU and ``fused`` on a CPU."""
+    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU, where it is
+    installed, and ``fused`` otherwise."""
     resident_share: float = 0.0
     """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 

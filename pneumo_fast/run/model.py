@@ -89,6 +89,11 @@ def _pretrained(name: str) -> dict[str, Any]:
 
 
 def _from_file(path: str, size: int | None) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"weights {path!r}: no such file; give a file of weights, default for torchvision's pretrained ones, or "
+            "none"
+        )
     state, other = read_weights(Path(path))
     if size and other and other != size:
         logger.warning("weights %s were trained on images of %s pixels, these have %d", path, other, size)

@@ -24,10 +24,39 @@ class TrainConfig:
     shares: Annotated[tuple[float, ...], Option(
         "Each dataset's share of an epoch, in their order.",
         "Above 0; by default every training image comes once.",
-        name="share", default="all",
+        name="share", default="all", group="Data",
     )] = ()
-    out: Annotated[Path, Option("Run folder to write.", aliases=("-o",), decides=False, repeated=False)] = Path("run")
-    epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
+    augment: Annotated[Literal["none", "light", "strong"], Option(
+        "Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."
+    )] = "none"
+    flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
+    order: Annotated[OrderName, Option(
+        "shuffle, weighted or windowed.", "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1."
+    )] = "shuffle"
+    balance: Annotated[str, Option(
+        "Column that --order weighted balances.", "Its values become equally frequent."
+    )] = "label"
+    window: Annotated[int, Option("Shards that --order windowed shuffles together.", least=1)] = 8
+    folds: Annotated[int | None, Option(
+        "Patient-grouped cross-validation folds.",
+        "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
+        "deviation stay those of the dataset.",
+        least=2, default="no",
+    )] = None
+    fold: Annotated[int | None, Option("The fold to validate on, from 1.")] = None
+    limit_images: Annotated[int | None, Option(
+        "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
+    )] = None
+    model: Annotated[str, Option(
+        "A classifier of torchvision.", "Any that begins with a convolution.", group="Model"
+    )] = "resnet18"
+    weights: Annotated[str, Option(
+        "none, default (pretrained) or a file.",
+        "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
+    )] = "none"
+    epochs: Annotated[int, Option(
+        "Passes over the training images.", least=1, decides=False, group="Optimization"
+    )] = 10
     batch_size: Annotated[int | Literal["auto"], Option(
         "Images in a batch: a number, or auto for the most that fit on the GPU.",
         "`auto` leaves a tenth of the memory free; it is tried at the start, recorded, and kept when resuming. It is "
@@ -39,11 +68,6 @@ class TrainConfig:
         "To save memory; the step is that of the whole batch, but for BatchNorm.",
         least=1,
     )] = 1
-    model: Annotated[str, Option("A classifier of torchvision.", "Any that begins with a convolution.")] = "resnet18"
-    weights: Annotated[str, Option(
-        "none, default (pretrained) or a file.",
-        "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
-    )] = "none"
     optimizer: Annotated[Literal["adam", "adamw"], Option("adam or adamw.")] = "adam"
     lr: Annotated[float, Option("Highest learning rate.", above=0, below=math.inf)] = 1e-4
     weight_decay: Annotated[float, Option(
@@ -74,13 +98,25 @@ class TrainConfig:
         "In the loss; counted in the train split.",
         above=0, below=math.inf, range="auto, or a number above 0", recorded="pos-weight",
     )] = "auto"
-    order: Annotated[OrderName, Option(
-        "shuffle, weighted or windowed.", "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1."
-    )] = "shuffle"
-    balance: Annotated[str, Option(
-        "Column that --order weighted balances.", "Its values become equally frequent."
-    )] = "label"
-    window: Annotated[int, Option("Shards that --order windowed shuffles together.", least=1)] = 8
+    monitor: Annotated[Monitor, Option(
+        "Validation metric that selects the best epoch.", "By it an epoch is the best one."
+    )] = "auroc"
+    patience: Annotated[int | None, Option(
+        "Early stopping: epochs without improvement.", least=1, default="all"
+    )] = None
+    max_skipped: Annotated[int, Option(
+        "Skipped steps allowed in an epoch.", "A step is skipped if its gradient is not finite.", least=0, decides=False
+    )] = 20
+    amp: Annotated[bool, Option(
+        "Automatic mixed precision.",
+        "float16 with a scaled loss on a GPU; on a CPU bfloat16 where that has instructions for whole matrices (AMX), "
+        "else float32, which was the faster one ([measured](experiments.md)).",
+        recorded="amp-dtype", group="Speed",
+    )] = False
+    amp_dtype: Annotated[Literal["float16", "bfloat16"] | None, Option(
+        "Data type of mixed precision.", default="by the device", recorded="amp-dtype"
+    )] = None
+    compile: Annotated[bool, Option("torch.compile the model.", "Faster steps, after a minute of compilation.")] = False
     loader: Annotated[EngineName, Option(
         "Engine that loads the batches.", "The batches are the same: see [loading.md](loading.md).", decides=False
     )] = "auto"
@@ -89,39 +125,18 @@ class TrainConfig:
         "All training images are kept there where they fit into it.",
         least=0, most=1, range="a share from 0 to 1", decides=False,
     )] = 0.0
-    augment: Annotated[Literal["none", "light", "strong"], Option(
-        "Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."
-    )] = "none"
-    flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
-    amp: Annotated[bool, Option(
-        "Automatic mixed precision.",
-        "float16 with a scaled loss on a GPU; on a CPU bfloat16 where that has instructions for whole matrices (AMX), "
-        "else float32, which was the faster one ([measured](experiments.md)).",
-        recorded="amp-dtype",
+    sync_bn: Annotated[bool, Option(
+        "Synchronized BatchNorm over all GPUs.", "Its statistics are then those of the whole batch."
     )] = False
-    amp_dtype: Annotated[Literal["float16", "bfloat16"] | None, Option(
-        "Data type of mixed precision.", default="by the device", recorded="amp-dtype"
-    )] = None
-    compile: Annotated[bool, Option("torch.compile the model.", "Faster steps, after a minute of compilation.")] = False
-    monitor: Annotated[Monitor, Option(
-        "Validation metric that selects the best epoch.", "By it an epoch is the best one."
-    )] = "auroc"
-    patience: Annotated[int | None, Option(
-        "Early stopping: epochs without improvement.", least=1, default="all"
-    )] = None
-    folds: Annotated[int | None, Option(
-        "Patient-grouped cross-validation folds.",
-        "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
-        "deviation stay those of the dataset.",
-        least=2, default="no",
-    )] = None
-    fold: Annotated[int | None, Option("The fold to validate on, from 1.")] = None
-    limit_images: Annotated[int | None, Option(
-        "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
-    )] = None
-    max_skipped: Annotated[int, Option(
-        "Skipped steps allowed in an epoch.", "A step is skipped if its gradient is not finite.", least=0, decides=False
-    )] = 20
+    device: Device = "auto"
+    out: Annotated[Path, Option(
+        "Run folder to write.", aliases=("-o",), decides=False, repeated=False, group="Run"
+    )] = Path("run")
+    resume: Annotated[bool, Option(
+        "Resume exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False
+    )] = False
+    overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
+    seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
     checkpoint_minutes: Annotated[float, Option(
         "Minutes between checkpoints within an epoch.", above=0, decides=False
     )] = 10.0
@@ -131,15 +146,6 @@ class TrainConfig:
     profile: Annotated[bool, Option(
         "Write a profiler trace of a few steps.", "Steps 5 to 8 of the first epoch, for Perfetto.", decides=False
     )] = False
-    sync_bn: Annotated[bool, Option(
-        "Synchronized BatchNorm over all GPUs.", "Its statistics are then those of the whole batch."
-    )] = False
-    device: Device = "auto"
-    seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
-    resume: Annotated[bool, Option(
-        "Resume exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False
-    )] = False
-    overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -17,12 +17,15 @@ from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import find_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.plan import OnStart, Resolved, make_plan
 from pneumo_fast.training.session import Session
 from pneumo_fast.training.signals import StopRequest
 
 
 @contextmanager
-def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgress | None) -> Iterator[Session]:
+def prepare(
+    config: TrainConfig, on_start: OnStart | None, on_epoch: OnEpoch | None, on_progress: OnProgress | None
+) -> Iterator[Session]:
     """A session that is ready for its next step, or that does not go on; see :func:`~pneumo_fast.training.train.train`.
 
     What cannot work is said before anything is written. At the end the learning curves are drawn.
@@ -58,9 +61,12 @@ def prepare(config: TrainConfig, on_epoch: OnEpoch | None, on_progress: OnProgre
             session.begin(learner, images, validation)
             if found:
                 session.restore(found)
-            resolved = {
-                "device": str(device), "amp_dtype": str(amp_dtype), "pos_weight": pos_weight, "batch_size": batch_size,
-            }  # fmt: skip
+            resolved = Resolved(
+                device=device, amp_dtype=amp_dtype, pos_weight=pos_weight, batch_size=batch_size, loader=images.engine,
+                processes=rank.world_size,
+            )  # fmt: skip
+            if on_start and rank.number == 0:
+                on_start(make_plan(config, resolved, dataset, learner.model, trained.epoch))
             # what cannot work has been said by now: only here does an earlier run go
             distributed.by_first(lambda: clear_run(config.out, keep=found is not None))
             distributed.by_first(lambda: write_config(config.out, setup.describe_run(config, dataset, resolved)))

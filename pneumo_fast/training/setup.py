@@ -25,6 +25,7 @@ from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.plan import Resolved
 
 CHANNELS_LAST_FROM = 128  # pixels; on a CPU 20 % faster at 224 pixels and 9 % slower at 64 (docs/experiments.md)
 
@@ -234,12 +235,17 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
 PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
 
 
-def describe_run(config: TrainConfig, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:
+def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:
     """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
     options = asdict(config) | {"datasets": [path.resolve() for path in config.datasets]}
     return {
         "config": options,
-        "resolved": {**resolved, "threads": torch.get_num_threads()},
+        "resolved": {
+            **asdict(resolved),
+            "device": str(resolved.device),
+            "amp_dtype": str(resolved.amp_dtype),
+            "threads": torch.get_num_threads(),
+        },
         "dataset": {"identity": dataset.identity, "counts": dataset.manifest.counts, "split": dataset.manifest.split},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }

@@ -13,6 +13,7 @@ from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.plan import OnStart
 from pneumo_fast.training.prepare import prepare
 from pneumo_fast.training.validation import validate
 
@@ -33,7 +34,13 @@ class TrainSummary:
     history: list[EpochRecord]
 
 
-def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnProgress | None = None) -> TrainSummary:
+def train(
+    config: TrainConfig,
+    on_epoch: OnEpoch | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    on_start: OnStart | None = None,
+) -> TrainSummary:
     """Train a classifier; the best and the last checkpoint end up in ``config.out``.
 
     Started by ``torchrun``, each process trains on its share of the same batches, and the first of them writes.
@@ -44,6 +51,8 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnP
         Called with the record of each finished epoch, in the first process.
     on_progress : callable, optional
         Called with (training images seen, training images to see in all) after each step, in the first process.
+    on_start : callable, optional
+        Called with a :class:`~pneumo_fast.training.plan.TrainPlan` before the first step, in the first process.
 
     Raises
     ------
@@ -60,7 +69,7 @@ def train(config: TrainConfig, on_epoch: OnEpoch | None = None, on_progress: OnP
     TrainingStoppedError
         After SIGINT or SIGTERM, once the state is saved.
     """
-    with prepare(config, on_epoch, on_progress) as session:
+    with prepare(config, on_start, on_epoch, on_progress) as session:
         while session.goes_on():
             for images, labels, whole in session.batches():  # (N, 1, H, W); (N,) of 0 or 1; images of all processes
                 losses, logits = session.learner.step(images, labels, whole)

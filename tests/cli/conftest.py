@@ -31,7 +31,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
     def catch(*arguments: object) -> Any:
         caught: list[Any] = []
 
-        def instead(config: Any, *_callbacks: object) -> NoReturn:
+        def instead(config: Any, *_callbacks: object, **_named: object) -> NoReturn:
             caught.append(config)
             raise CaughtError
 

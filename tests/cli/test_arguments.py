@@ -293,4 +293,42 @@ def test_how_a_configuration_is_spelled(config: Any, words: list[str]) -> None:
 
 def test_a_commands_own_parameters_stand_where_they_are_put(run_cli: Run) -> None:
     lines = [line.split()[0] for line in run_cli("train", "--help").out.splitlines() if line.startswith("  -")]
-    assert lines[:4] == ["--share", "-o,", "--config", "--epochs"]
+    place = lines.index("--config")
+    assert lines[place - 1 : place + 2] == ["-o,", "--config", "--resume"]
+
+
+# ---- once, and in groups
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("train", "--epochs", "3", "--epochs=5"), "'--epochs': given 2 times"),
+        (("train", "--out", "a", "-o", "b", "-oc"), "'--out' / '-o': given 3 times"),
+        (("convert", "i", "l", "--workers", "2", "--num-workers", "2"), "'--workers' / '--num-workers': given 2 times"),
+        (("evaluate", "--split", "val", "--split", "test"), "'--split': given 2 times"),
+    ],
+)
+def test_an_option_of_one_value_is_given_once(run_cli: Run, arguments: tuple[str, ...], named: str) -> None:
+    ended = run_cli(*arguments)
+    assert ended.code == 2
+    assert f"{named}, but one value counts; give it once" in " ".join(ended.err.split())
+
+
+def test_lists_and_flags_may_be_repeated(config_of: Run) -> None:
+    config = config_of("train", "a", "b", "--share", "1", "--share", "2", "--amp", "--amp")
+    assert (config.shares, config.amp) == ((1.0, 2.0), True)
+
+
+@pytest.mark.parametrize(
+    ("command", "headings"),
+    [
+        ("train", ["Arguments:", "Data:", "Model:", "Optimization:", "Speed:", "Run:", "Options:"]),
+        ("convert", ["Arguments:", "Labels:", "Selection:", "Split:", "Images:", "Work:", "Privacy:", "Options:"]),
+        ("evaluate", ["Arguments:", "Options:"]),
+    ],
+)
+def test_help_is_in_groups(run_cli: Run, command: str, headings: list[str]) -> None:
+    lines = run_cli(command, "--help").out.splitlines()
+    assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == headings
+    assert all(len(line) <= 80 for line in lines)

@@ -100,6 +100,39 @@ def test_from_radiographs_to_metrics(
     assert len(pd.read_csv("data/index.csv")) == images
     assert len(Path("run/history.jsonl").read_text().splitlines()) == 2
     validation = Dataset.open(Path("data")).rows("val")
-    predictions = pd.read_csv("run/eval/dataset-val/predictions.csv")
+    judged = Path("run/eval/data-val")
+    predictions = pd.read_csv(judged / "predictions.csv")
     assert predictions.iloc[:, 0].tolist() == validation["image_id"].tolist()
-    assert json.loads(Path("run/eval/dataset-val/metrics.json").read_text())
+    assert json.loads((judged / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["my.yaml", "nothing.json", "."])
+def test_a_configuration_that_is_none_is_told(tmp_path: Path, run_cli: Callable[..., Any], name: str) -> None:
+    (tmp_path / "my.yaml").write_text("lr: 1")
+    ended = run_cli("train", "--config", tmp_path / name)
+    assert ended.code == 2
+    assert "a run folder or its config.json expected, whose options are taken over" in " ".join(ended.err.split())
+
+
+def test_weights_that_are_no_file_are_told(noise: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    ended = run_cli("train", noise, "--out", tmp_path / "run", "--weights", "imagenet", "--batch-size", "8")
+    assert ended.code == 2
+    assert "weights 'imagenet': no such file; give a file of weights, default for" in " ".join(ended.err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_says_first_what_it_will_do(noise: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    ended = run_cli("train", noise, "-o", tmp_path / "a run", "--epochs", "1", "--batch-size", "8", "--device", "cpu")
+    said = " ".join(ended.out.split())
+    for words in (
+        "Data ", "training 21 (6 positive), validation 13 (4 positive); ", "Model resnet18, 11.2 million parameters, ",
+        "images of 32 x 32 pixels", "Training 1 epochs, batches of 8, adam at 0.0001, positives weigh 2.5",
+        "Device cpu, float32, batches by the fused engine", "Writes to ",
+    ):  # fmt: skip
+        assert words in said
+    assert said.index("Writes to") < said.index("epoch loss")
+    assert ended.out.rstrip().endswith(f"Next: pneumo-fast evaluate '{tmp_path / 'a run'}'")
+    ended = run_cli(
+        "train", noise, "-o", tmp_path / "a run", "--epochs", "2", "--batch-size", "8", "--device", "cpu", "--resume"
+    )
+    assert "epochs 2 to 2 (resumed)" in " ".join(ended.out.split())

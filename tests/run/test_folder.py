@@ -19,6 +19,7 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import PACKAGES, describe_run
 from tests.support.checkpoint import SETTINGS, make_checkpoint
 from tests.support.make_dataset import make_dataset
+from tests.support.make_run import RESOLVED
 
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
@@ -205,11 +206,14 @@ def test_an_interrupted_replacement_is_never_taken_for_the_old_run(run: Path, mo
 def test_a_run_describes_what_is_needed_to_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(tmp_path / "d")
     monkeypatch.chdir(tmp_path)
-    described = describe_run(config(Path("run"), datasets=(Path("d"),), lr=0.5), dataset, {"device": "cpu"})
+    described = describe_run(config(Path("run"), datasets=(Path("d"),), lr=0.5), dataset, RESOLVED)
     assert described["config"].keys() == {field.name for field in fields(TrainConfig)}
     assert described["config"]["lr"] == 0.5
     assert described["config"]["datasets"] == [tmp_path / "d"], "found again from any folder"
-    assert described["resolved"] == {"device": "cpu", "threads": torch.get_num_threads()}
+    assert described["resolved"] == {
+        "device": "cpu", "amp_dtype": "torch.bfloat16", "pos_weight": 3.0, "batch_size": 64, "loader": "fused",
+        "processes": 1, "threads": torch.get_num_threads(),
+    }  # fmt: skip
     assert described["dataset"]["identity"] == dataset.identity
     assert described["dataset"]["counts"]["train"] == {"0": 15, "1": 6}
     assert described["versions"].keys() == {"python", *PACKAGES}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image, ImageDraw
 
 from pneumo_fast.dataset.folder import Dataset
@@ -28,6 +29,7 @@ from pneumo_fast.metrics.intervals import Estimate, group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.run.folder import write_config, write_history
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.plan import Resolved
 from pneumo_fast.training.setup import describe_run
 
 POSITIVE = 0.25
@@ -35,6 +37,10 @@ KINDS = {(1, True): "TP", (0, True): "FP", (1, False): "FN", (0, False): "TN"}
 NOTE = "The checkpoint was selected on these images, in /somebody/else/runs/one, so the metrics are optimistic."
 """With a path, as no note should have one."""
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
+
+RESOLVED = Resolved(
+    device=torch.device("cpu"), amp_dtype=torch.bfloat16, pos_weight=3.0, batch_size=64, loader="fused", processes=1
+)
 
 
 def make_run(
@@ -155,7 +161,7 @@ def _write_training(folder: Path, identity: str, epochs: int) -> None:
     opened = Dataset(
         path=dataset, manifest=manifest, index=nothing, boxes=nothing, identity=identity, key_ids=frozenset()
     )
-    write_config(run, describe_run(config, opened, {"device": "cpu", "amp_dtype": "bfloat16", "pos_weight": 3.0}))
+    write_config(run, describe_run(config, opened, RESOLVED))
     steps = [(epoch, 0.6 * 0.8**epoch) for epoch in range(1, epochs + 1)]
     write_history(
         run,

@@ -153,7 +153,8 @@ def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
         "epochs": 2, "batch_size": 8, "lr": 1e-3, "seed": 1, "pos_weight": "auto",
     }  # fmt: skip
     assert content["resolved"] == {
-        "device": "cpu", "amp_dtype": "None", "pos_weight": 2.5, "batch_size": 8, "threads": 1,
+        "device": "cpu", "amp_dtype": "None", "pos_weight": 2.5, "batch_size": 8, "threads": 1, "loader": "fused",
+        "processes": 1,
     }  # fmt: skip
     assert content["dataset"]["identity"] == Dataset.open(noise).identity
     assert {path.name for path in reference_run.iterdir()} == {BEST, LAST, PREVIOUS, HISTORY, CURVES, CONFIG}

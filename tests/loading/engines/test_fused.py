@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from pneumo_fast.errors import ConfigError
+from pneumo_fast.loading.engines.copied import CopiedEngine
 from pneumo_fast.loading.engines.fused import Normalizer, compiled_kernels
 from tests.support.loaders import Place, load
 from tests.support.make_dataset import make_dataset
@@ -55,7 +56,15 @@ def test_every_byte_is_normalized_to_the_last_bit(compiled: bool, mean: float, s
     np.testing.assert_array_equal(out, expected)
 
 
-def test_the_fused_engine_is_for_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pneumo_fast.loading.loader.resolve_device", torch.device)
-    with pytest.raises(ConfigError, match="engine fused on cuda:0: it is for CPUs"):
-        load(make_dataset(tmp_path / "d"), "val", Place("fused", "cuda"), batch_size=4)
+def test_its_batches_are_copied_to_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pneumo_fast.loading.loader.resolve_device", lambda _: torch.device("meta"))
+    with load(make_dataset(tmp_path / "d"), "val", Place("fused", "cpu"), batch_size=4) as loader:
+        batches = list(loader.epoch(0))
+    assert [(images.device.type, labels.device.type) for images, labels in batches] == [("meta", "meta")] * len(batches)
+    assert [images.shape[0] for images, _ in batches] == [len(labels) for _, labels in batches]
+
+
+def test_copies_are_the_batches() -> None:
+    batch = torch.arange(8.0).reshape(2, 1, 2, 2), torch.tensor([0.0, 1.0])
+    copied = CopiedEngine(SimpleNamespace(begin=None, end=None, close=None, next=lambda: batch), torch.device("cpu"))
+    assert all(torch.equal(one, other) for one, other in zip(copied.next(), batch, strict=True))

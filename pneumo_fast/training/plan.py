@@ -1,0 +1,65 @@
+"""What a training is about to do, before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.splits import label_counts
+from pneumo_fast.training.options import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """What the options came to on this machine and with these images."""
+
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    """Data type of mixed precision; None for float32 alone."""
+    pos_weight: float
+    batch_size: int
+    """Images of all processes together."""
+    loader: str
+    """The engine that loads the batches."""
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainPlan:
+    """What a training is about to do."""
+
+    config: TrainConfig
+    resolved: Resolved
+    counts: dict[str, dict[str, int]]
+    """Images by split and label (``"0"``, ``"1"``)."""
+    patients: int | None
+    """Patients of the training images; None where none is known."""
+    size: int
+    """Height and width of an image, in pixels."""
+    parameters: int
+    """Of the model."""
+    epochs_done: int
+    """Above 0 where the training is resumed."""
+
+
+OnStart = Callable[[TrainPlan], object]
+
+
+def make_plan(
+    config: TrainConfig, resolved: Resolved, dataset: Dataset, model: nn.Module, epochs_done: int
+) -> TrainPlan:
+    """Put together what a training is about to do."""
+    patients = set(dataset.index.loc[dataset.index["split"] == "train", "group"]) - {""}
+    return TrainPlan(
+        config=config,
+        resolved=resolved,
+        counts=label_counts(dataset.index),
+        patients=len(patients) or None,
+        size=dataset.size,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        epochs_done=epochs_done,
+    )
