@@ -79,6 +79,7 @@ def assemble(
             "files_without_row": plan.files_without_row,
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),
+            "quality_control": int(index["notes"].str.contains("quality_control_image", regex=False).sum()),
             **_unknown_kinds(records),
         },
         duplicates=_duplicates(index, records),

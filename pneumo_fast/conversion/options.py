@@ -196,6 +196,12 @@ class LabelRule:
         return int(positive) if positive != negative else None
 
     @property
+    def meaning(self) -> str:
+        """What counts as positive, in words."""
+        values = " or ".join(map(repr, self.positive))
+        return f"column {self.column!r} {f'holds {values}' if self.positive else 'is 1'}"
+
+    @property
     def expected(self) -> str:
         """The values allowed, in words."""
         values = [*(self.positive or ("1",)), *(self.negative or ("0",)), *self.ignore]

@@ -8,13 +8,13 @@ import hmac
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from pneumo_fast.configuration import options_of, settings
 from pneumo_fast.conversion.labels import LabelTable
-from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.options import DIGEST, ConvertConfig
 from pneumo_fast.conversion.plan import Plan, printable
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset, is_dataset
@@ -40,13 +40,23 @@ class Arguments:
     """The options that shape the result."""
     input_digest: str
     """Keyed hash of the files' names and of all that the tables say of them."""
+    files: list[str] = field(default_factory=list)
+    """Options that named a file which the digest stands for, so that a repetition can ask for it."""
 
     @classmethod
     def of(cls, config: ConvertConfig, labels: LabelTable, plan: Plan, key: bytes) -> Arguments:
         """Work them out for a conversion."""
         text = "\0".join((plan.images.to_csv(), labels.boxes.to_csv(), json.dumps(plan.rejects)))
         digest = hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-        return cls(options=json.loads(json.dumps(settings(config))), input_digest=digest)  # as it will be read
+        return cls(
+            options=json.loads(json.dumps(settings(config))),  # as it will be read
+            input_digest=digest,
+            files=[
+                name
+                for name, known in options_of(ConvertConfig).items()
+                if known.option.recorded == DIGEST and not known.option.positional and getattr(config, name)
+            ],
+        )
 
     def differences(self, other: Arguments) -> list[str]:
         """Names of what differs."""

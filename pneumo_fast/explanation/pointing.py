@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumo_fast.formatting import TYPESET
 from pneumo_fast.metrics.intervals import Estimate, Groups, estimate, mean_interval
 
 Corners = tuple[NDArray[np.float64], ...]
@@ -118,3 +119,32 @@ def mean_estimate(values: Sequence[float], groups: Groups, *, resamples: int, se
 def hit(point: tuple[float, float] | None, boxes: Corners, size: int) -> bool:
     """Whether a map's peak (x and y in [0, 1]) lies in a box."""
     return point is not None and inside(boxes, point[0] * size, point[1] * size)
+
+
+def judge_maps(boxes: BoxFigures | None, random_weights: Estimate | None) -> str:
+    """What the pointing game says of the heat maps, in a sentence.
+
+    Parameters
+    ----------
+    boxes : BoxFigures or None
+        None where no image has a box.
+    random_weights : Estimate, optional
+        Hit rate of the same network with random weights.
+    """
+    if boxes is None:
+        return "Whether the maps point at findings is not known: no image has a box."
+    rivals = {
+        "a random point": boxes.hit_rate_random_point,
+        "the centre of the image": boxes.hit_rate_centre_point,
+        **({"random weights": random_weights} if random_weights else {}),
+    }
+    hit_rate = boxes.hit_rate
+    if hit_rate.low is None or hit_rate.value is None:
+        return f"On {boxes.images} images with boxes nothing can be said of where the maps point."
+    ends = {name: max(rival.value or 0.0, rival.high or 0.0) for name, rival in rivals.items()}
+    beaten = [name for name, end in ends.items() if hit_rate.low > end]
+    others = [name for name in ends if name not in beaten]
+    peak = f"The peak of the map lies in a box in {TYPESET.share(hit_rate.value, 0)} of {boxes.images} images"
+    better = f"more often than {' or '.join(beaten)}" if beaten else ""
+    same = f"no better than {' or '.join(others)}" if others else ""
+    return f"{peak}: {' but '.join(filter(None, (better, same)))}."

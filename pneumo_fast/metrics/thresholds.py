@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchmetrics.functional import classification as tm
 
+from pneumo_fast.metrics.catalogue import SENSITIVITY, SPECIFICITY, Metric
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Values, estimate, percentile_interval, wilson_interval
 from pneumo_fast.metrics.scored import Sample, call_positive
 
@@ -186,6 +188,15 @@ class Chosen:
     threshold: float
 
 
+ROUNDING: Final = 1e-9
+"""By so much a quotient may miss a target that it reaches."""
+
+
+def target_name(metric: Metric, target: float) -> str:
+    """What a threshold is called that was chosen for a target."""
+    return f"{metric.label} at least {target:g}"
+
+
 def choose(
     sample: Sample, target_sensitivity: float, target_specificity: float, cost_ratio: float | None
 ) -> tuple[Chosen, ...]:
@@ -207,9 +218,10 @@ def choose(
     positives, negatives = sample.positives, sample.n - sample.positives
     sensitivity, specificity = found / positives, 1 - alarms / negatives
     chosen = {"Youden's J": int(np.argmax(sensitivity + specificity))}
-    chosen[f"sensitivity at least {target_sensitivity:g}"] = int(np.argmax(sensitivity >= target_sensitivity - 1e-9))
-    if (reaching := np.flatnonzero(specificity >= target_specificity - 1e-9)).size:
-        chosen[f"specificity at least {target_specificity:g}"] = int(reaching[-1])
+    reached = int(np.argmax(sensitivity >= target_sensitivity - ROUNDING))
+    chosen[target_name(SENSITIVITY, target_sensitivity)] = reached
+    if (reaching := np.flatnonzero(specificity >= target_specificity - ROUNDING)).size:
+        chosen[target_name(SPECIFICITY, target_specificity)] = int(reaching[-1])
     if cost_ratio is not None:
         cost = cost_ratio * (positives - found) + alarms
         chosen[f"least cost, a false negative worth {cost_ratio:g} false positives"] = int(np.argmin(cost))

@@ -72,6 +72,7 @@ def _header(name: str, photometric: str) -> Dataset:
     )
     dataset.Modality = "CR"
     dataset.ConversionType = "WSD"
+    dataset.QualityControlImage = "YES"  # a phantom, no patient (PS3.3 C.7.6.1)
     dataset.PatientName = "SYNTHETIC"
     dataset.PatientID = "SYNTHETIC"
     dataset.PatientBirthDate = dataset.PatientSex = ""

@@ -75,6 +75,11 @@ def body_part(header: Header) -> str:
     return _one_of(header, "BodyPartExamined", BODY_PARTS)
 
 
+def marks(header: Header) -> tuple[str, ...]:
+    """Notes on whose image it is: of a phantom, or for quality control (PS3.3 C.7.6.1)."""
+    return ("quality_control_image",) if _one_of(header, "QualityControlImage", ("YES", "BOTH")) else ()
+
+
 def parse_age(text: str) -> str:
     """Whole years from an age string: ``051Y``, ``006M`` and the bare ``51`` are understood (PS3.5 6.2, AS)."""
     found = re.fullmatch(r"(\d{1,4})([YMWD]?)", text)

@@ -13,7 +13,8 @@ KEYWORDS: Final = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientSex", "PatientAge", "BodyPartExamined",
     "ViewPosition", "ImagerPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation", "WindowCenter",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation", "QualityControlImage",
+    "WindowCenter",
     "WindowWidth", "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PresentationLUTShape", "PixelData",
 )  # fmt: skip
 """Every attribute that is ever asked for and is no sequence, LUT or palette."""

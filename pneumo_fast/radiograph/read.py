@@ -28,7 +28,7 @@ from pneumo_fast.radiograph.greyscale import (
     padding,
 )
 from pneumo_fast.radiograph.header import Header, PixelFormat, first_number, parse_header
-from pneumo_fast.radiograph.metadata import Metadata, read_metadata
+from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.pixels import decode
 from pneumo_fast.radiograph.rejection import check_size, rejecting
@@ -144,7 +144,7 @@ def _of_header(
         pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),
         padding_pixels=padded + size * size - height * width,
         intensity=curve.intensity if curve else "range",
-        notes=(*first_notes, *form.notes, *notes),
+        notes=(*first_notes, *form.notes, *notes, *marks(header)),
         metadata=metadata,
         uid_hash=uid_hash,
     )

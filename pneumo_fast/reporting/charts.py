@@ -16,6 +16,7 @@ from pneumo_fast.metrics.calibration import Quality
 from pneumo_fast.metrics.catalogue import ACCURACY, AUROC, AVERAGE_PRECISION, ECE, NET_BENEFIT
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.ranking import Curve
+from pneumo_fast.metrics.subgroups import Subgroup
 from pneumo_fast.metrics.summary import DecisionCurve
 from pneumo_fast.reporting import svg
 from pneumo_fast.reporting.sources import Epoch
@@ -25,6 +26,8 @@ SQUARE: Final = Frame()
 """Of both curves, whose marks the page's script moves by it, and of the reliability diagram."""
 ROW: Final = 38.0
 """Height of a row of the forest plot."""
+LONGEST_NAME: Final = 42
+"""Letters of a subgroup's name in the forest plot."""
 BAR: Final = 200.0
 """Length of a bar from 0 to 1."""
 
@@ -198,31 +201,37 @@ def decision(curve: DecisionCurve) -> Chart:
 # ---- subgroups
 
 
-def forest(metrics: MetricsFile) -> Chart:
-    """The AUROC of all images and of each subgroup that has one."""
-    groups = [g for g in metrics.subgroups if g.auroc.value is not None]
+def forest(metrics: MetricsFile, subgroups: Sequence[Subgroup]) -> Chart:
+    """The AUROC of all images and of each of the subgroups that has one."""
+    groups = [g for g in subgroups if g.auroc.value is not None]
     ends = [end for g in groups for end in (g.auroc.low, g.auroc.value) if end is not None]
     low = max(0.0, math.floor(10 * min([0.45, *ends])) / 10)
     frame = Frame(x=(low, 1.0), height=ROW * (len(groups) + 1) + 56, left=14, right=140, top=8, bottom=48)
-    parts = [svg.axes(frame, AUROC.label, "", [t for t in svg.nice_ticks(low, 1.0, 5) if low <= t <= 1.0], ())]
+    ticks = [t for t in svg.nice_ticks(low, 1.0, 5) if low <= t <= 1.0]
     whole = metrics.ranking.auroc
     rules = [0.5] if whole.value is None else [0.5, whole.value]
-    parts += [svg.rule(frame, (at, 0), (at, 1), "chance") for at in rules]
+    parts = [svg.axis_below(frame, AUROC.label, ticks)]
     rows = [("All images", metrics.n, whole), *((f"{g.column}: {g.value}", g.n, g.auroc) for g in groups)]
     for place, (name, n, e) in enumerate(rows):
-        parts.append(_forest_row(frame, f"{name}  ·  {n:,}", e, frame.top + ROW * place))
+        parts.append(_forest_row(frame, f"{shortened(name)}  ·  {n:,}", e, frame.top + ROW * place, rules))
     legend = ("chance", "chance, and all images together"), ("point", f"{AUROC.label} with interval")
     description = f"{AUROC.label} with interval for all images and each subgroup."
     return _chart(frame, f"Forest plot of the {AUROC.label}", description, legend, *parts)
 
 
-def _forest_row(frame: Frame, name: str, e: Estimate, top: float) -> Markup:
-    """A subgroup's name above its interval, and the figures beside that."""
+def shortened(name: str) -> str:
+    """A name that fits above a row; the whole one stands in the table below."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _forest_row(frame: Frame, name: str, e: Estimate, top: float, rules: Sequence[float]) -> Markup:
+    """A subgroup's name above its interval, and the figures beside that; vertical rules stand beside the mark alone."""
     y = top + 26
     value, low, high = (
         None if end is None else frame.at(max(end, frame.x[0]), 0)[0] for end in (e.value, e.low, e.high)
     )
     parts = [
+        *(svg.segment((x, y - 8), (x, y + 8), "line chance") for x, _ in (frame.at(at, 0) for at in rules)),
         svg.label((frame.left, top + 14), name, "row"),
         svg.label((svg.WIDTH - 10, y + 4), TYPESET.estimate(e), "row figures", "end"),
     ]

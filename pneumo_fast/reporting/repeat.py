@@ -49,12 +49,16 @@ def hashes(files: RunFiles) -> list[tuple[str, str]]:
 
 def _conversion(source: Source, files: RunFiles) -> ConvertConfig | None:
     """The options of a conversion; files that the manifest does not name stand as words in capitals."""
-    given = {"images": "IMAGES", "labels": "LABELS", "out": source.name}
-    if source.split.group_source == "mapping":
-        given["groups"] = "GROUPS"
-    if any(group.column == "class" for group in files.metrics.subgroups):
-        given["class_info"] = "CLASS_INFO"
-    options = source.manifest.arguments.get("options")
+    arguments = source.manifest.arguments
+    named = arguments.get("files")
+    if not isinstance(named, list):  # an earlier release did not say which files there were
+        known = {
+            "groups": source.split.group_source == "mapping",
+            "class_info": any(group.column == "class" for group in files.metrics.subgroups),
+        }
+        named = [name for name, there in known.items() if there]
+    given = {"out": source.name, **{name: name.upper() for name in ("images", "labels", *named)}}
+    options = arguments.get("options")
     try:
         return build({**build(options, dict[str, Any]), **given}, ConvertConfig)
     except Fault:

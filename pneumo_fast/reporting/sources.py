@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -85,6 +86,8 @@ class Source:
     split: Split
     identity: str
     """SHA-256 of the manifest."""
+    written: str
+    """Date of the manifest's file, year first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -296,4 +299,5 @@ def _source(path: Path, run: Path) -> Source:
         manifest=manifest,
         split=build(manifest.split, Split),
         identity=hashlib.sha256(content).hexdigest(),
+        written=datetime.fromtimestamp((folder / "manifest.json").stat().st_mtime, timezone.utc).date().isoformat(),
     )

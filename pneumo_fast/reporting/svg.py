@@ -101,12 +101,22 @@ def axes(
     for value in x_ticks:
         x, _ = frame.at(value, frame.y[0])
         parts.append(segment((x, low[1]), (x, high[1]), "grid"))
-        parts.append(label((x, low[1] + 17), tick(value, x_ticks), "tick", "middle"))
-    parts.append(label(((low[0] + high[0]) / 2, frame.height - 7), x_label, "axis", "middle"))
+    parts.append(axis_below(frame, x_label, x_ticks))
     middle = (low[1] + high[1]) / 2
     turned = f"rotate(-90 11 {middle:.1f})"
     parts.append(tag("text", y_label, x="11", y=f"{middle:.1f}", class_="axis", text_anchor="middle", transform=turned))
     return tag("g", *parts, aria_hidden="true")
+
+
+def axis_below(frame: Frame, x_label: str, x_ticks: Sequence[float]) -> Markup:
+    """The numbers and the name of the axis below a plot."""
+    parts = []
+    for value in x_ticks:
+        x, bottom = frame.at(value, frame.y[0])
+        parts.append(segment((x, bottom), (x, bottom + 4), "grid"))
+        parts.append(label((x, bottom + 17), tick(value, x_ticks), "tick", "middle"))
+    middle = frame.left + frame.plot_width / 2
+    return tag("g", *parts, label((middle, frame.height - 7), x_label, "axis", "middle"), aria_hidden="true")
 
 
 def tick(value: float, ticks: Sequence[float]) -> str:

@@ -9,15 +9,21 @@ from typing import Final
 
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.evaluation.results import MetricsFile
-from pneumo_fast.formatting import number, percent
+from pneumo_fast.explanation.pointing import judge_maps
+from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics import catalogue
 from pneumo_fast.metrics.calibration import Quality
 from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.subgroups import Subgroup
+from pneumo_fast.metrics.thresholds import ROUNDING, ThresholdMetrics, target_name
+from pneumo_fast.metrics.verdict import FEW_OF_A_CLASS, conclude, few_of_a_class, warn_of_few
 from pneumo_fast.reporting.gallery import Picture, load_pictures
+from pneumo_fast.reporting.overview import overview
 from pneumo_fast.reporting.sources import RunFiles, Source, Split
 from pneumo_fast.run.layout import EXPLAIN
 from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES, counted
 
+NOT_DRAWN: Final = f"Nothing is drawn: there are fewer than {FEW_OF_A_CLASS} images of a class."
 METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
 ROWS: Final = (
     catalogue.SENSITIVITY, catalogue.SPECIFICITY, catalogue.PRECISION, catalogue.NPV,
@@ -101,6 +107,57 @@ class View:
             f"Evaluated on {counted(metrics.n, 'image')}{people} of the {split} split: "
             f"{metrics.positives:,} positive ({percent(metrics.prevalence)}), {metrics.negatives:,} negative."
         )
+
+    @property
+    def conclusion(self) -> str:
+        """What the figures come to, in a sentence or two."""
+        return conclude(self.metrics, TYPESET)
+
+    @property
+    def few(self) -> str | None:
+        """A warning that there are too few images to conclude from; None where there are enough."""
+        return warn_of_few(self.metrics)
+
+    @property
+    def drawable(self) -> bool:
+        """Whether curves are drawn: of fewer than ten images of a class they would show chance alone."""
+        return not few_of_a_class(self.metrics.n, self.metrics.positives)
+
+    def too_few(self, group: Subgroup) -> bool:
+        """Whether a subgroup has too few images of a class for a figure; its own class, where it is of one only."""
+        if group.against_all:
+            return group.n < FEW_OF_A_CLASS or not self.drawable
+        return few_of_a_class(group.n, group.positives)
+
+    def missed(self, entry: ThresholdMetrics) -> bool:
+        """Whether a threshold that was chosen for a target does not reach it on the images reported on."""
+        options = self.metrics.options
+        if options is None:
+            return False
+        reached = {
+            target_name(catalogue.SENSITIVITY, options.target_sensitivity): (entry.recall, options.target_sensitivity),
+            target_name(catalogue.SPECIFICITY, options.target_specificity): (
+                entry.specificity, options.target_specificity,
+            ),
+        }  # fmt: skip
+        found, target = reached.get(entry.name, (None, 0.0))
+        return found is not None and found.value is not None and found.value < target - ROUNDING
+
+    @property
+    def overview(self) -> list[Fact]:
+        """The data, what counts as positive, and whose images they are."""
+        return overview(self.files)
+
+    @property
+    def maps(self) -> str:
+        """What the pointing game says of the heat maps; empty where there are none."""
+        found = self.files.explanation
+        return "" if found is None else judge_maps(found.boxes, found.randomised.hit_rate)
+
+    @property
+    def large_subgroups(self) -> list[Subgroup]:
+        """Subgroups with enough images to be drawn."""
+        return [group for group in self.metrics.subgroups if not self.too_few(group)]
 
     @property
     def intervals(self) -> str:
@@ -240,6 +297,7 @@ def input_facts(manifest: Manifest) -> list[Fact]:
         "files_without_row": "Files without a label",
         "dropped_ungrouped": "Omitted, patient unknown",
         "burned_in": "Marked as having burned-in text",
+        "quality_control": "Marked as phantoms or for quality control",
         "unknown_modality": "Of unstated modality",
         "unknown_view": "Of unstated view",
         "unknown_body_part": "Of unstated body part",
