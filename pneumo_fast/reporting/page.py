@@ -16,7 +16,7 @@ from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting import charts, repeat, view
-from pneumo_fast.reporting.threshold_slider import RATES, STEPS, make_slider
+from pneumo_fast.reporting.threshold_slider import RATES, make_slider, written
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
 SECTIONS: Final = {
@@ -86,7 +86,7 @@ def _environment(finalize: Callable[[object], str] | None = None) -> Environment
         "version": __version__,
         "term": {metric.key: metric for metric in METRICS},
         "cell": {term.key: term for term in COUNTS},
-        "steps": STEPS,
+        "written": written,
         "moving": RATES,
         "quality": QUALITY,
         "not_clinical": NOT_CLINICAL,

@@ -6,17 +6,18 @@
   for (const part of all("[data-script]")) part.hidden = false;
   setUpThreshold();
   setUpGallery();
+  setUpEnlarging();
 
   function setUpThreshold() {
     const store = byId("counts");
     if (!store) return;
     const counts = JSON.parse(store.textContent);
     const slider = byId("threshold");
-    const steps = counts.tp.length - 1;
     let saying;
     const show = () => {
-      const step = Math.round(Number(slider.value) * steps);
-      const figures = figuresAt(counts, step, steps);
+      const step = Number(slider.value);
+      const figures = figuresAt(counts, step);
+      slider.setAttribute("aria-valuetext", sentence(figures.text));
       for (const place of all("[data-figure]")) place.textContent = figures.text[place.dataset.figure];
       for (const button of all("button[data-step]"))
         button.setAttribute("aria-pressed", String(Number(button.dataset.step) === step));
@@ -27,11 +28,18 @@
     };
     slider.addEventListener("input", show);
     for (const button of all("button[data-step]"))
-      button.addEventListener("click", () => { slider.value = String(Number(button.dataset.step) / steps); show(); });
+      button.addEventListener("click", () => { slider.value = button.dataset.step; show(); });
+    const find = () => {
+      const wanted = Number(byId("wanted").value) * counts.positives - 1e-9;
+      slider.value = String(counts.tp.findLastIndex((tp) => tp >= wanted));
+      show();
+    };
+    byId("want").addEventListener("click", find);
+    byId("wanted").addEventListener("keydown", (event) => { if (event.key === "Enter") find(); });
     show();
   }
 
-  function figuresAt(counts, step, steps) {
+  function figuresAt(counts, step) {
     const tp = counts.tp[step], fp = counts.fp[step];
     const fn = counts.positives - tp, tn = counts.negatives - fp;
     const share = (part, whole) => (whole ? part / whole : NaN);
@@ -43,7 +51,7 @@
       accuracy: share(tp + tn, counts.positives + counts.negatives),
       f1: share(2 * tp, 2 * tp + fp + fn),
     };
-    const text = { threshold: (step / steps).toFixed(3) };
+    const text = { threshold: counts.at[step] };
     for (const [name, number] of Object.entries(value)) text[name] = Number.isNaN(number) ? "–" : number.toFixed(3);
     for (const [name, number] of Object.entries({ tp, fp, fn, tn })) text[name] = number.toLocaleString("en-US");
     return { value, text };
@@ -63,6 +71,16 @@
     if (!known) return;
     mark.setAttribute("cx", (left + x * width).toFixed(2));
     mark.setAttribute("cy", (top + (1 - y) * height).toFixed(2));
+  }
+
+  function setUpEnlarging() {
+    const dialog = byId("enlarged");
+    for (const button of all("button.enlarge"))
+      button.addEventListener("click", () => {
+        dialog.querySelector("div").replaceChildren(button.querySelector("img").cloneNode());
+        dialog.showModal();
+      });
+    if (dialog) dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   }
 
   function setUpGallery() {

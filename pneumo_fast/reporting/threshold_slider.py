@@ -1,24 +1,32 @@
 """The part of a report in which the threshold moves: counts at each step, and what is shown before it moves.
 
-The page's script computes nothing but quotients of these counts, which stand in the page.
+A step leads to the next probability that some image has, rather than to the next thousandth, so that the thresholds of
+a model whose probabilities lie close together can be told apart. The page's script computes nothing but quotients of
+the counts, which stand in the page.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from decimal import ROUND_FLOOR, Decimal
 from typing import Final
 
 import numpy as np
 from markupsafe import Markup
 
+from pneumo_fast.formatting import number
 from pneumo_fast.metrics.catalogue import ACCURACY, F1, NPV, PRECISION, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
+from pneumo_fast.metrics.scored import Probabilities
 from pneumo_fast.reporting.charts import SQUARE, Chart, precision_recall, roc
 from pneumo_fast.reporting.sources import RunFiles, Scored
 
-STEPS: Final = 1000
-"""Steps of the slider from threshold 0 to 1."""
+MOST_STEPS: Final = 1500
+"""Of the slider; where there are more probabilities than that, some are passed over, evenly."""
+DIGITS: Final = 4
+"""Significant digits of a threshold."""
 RATES: Final = {
     "sensitivity": SENSITIVITY,
     "specificity": SPECIFICITY,
@@ -32,10 +40,12 @@ RATES: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """What each step of the slider calls positive."""
+    """What each of k + 1 thresholds calls positive."""
 
+    at: tuple[float, ...]
+    """The thresholds, rising, from 0 to 1."""
     tp: tuple[int, ...]
-    """Positives with probability >= k / 1000, for k from 0 to 1000."""
+    """Positives with a probability at or above each."""
     fp: tuple[int, ...]
     """Negatives."""
     positives: int
@@ -61,22 +71,33 @@ class Counts:
         return {"tp": tp, "fn": self.positives - tp, "fp": fp, "tn": self.negatives - fp}
 
 
-def count(scored: Scored) -> Counts:
-    """Count at every step; an image is called positive from ``probability >= k / 1000`` on, in float64."""
-    at = np.arange(STEPS + 1) / STEPS
+def count(scored: Scored, thresholds: Sequence[float]) -> Counts:
+    """Count at some thresholds, rising; an image is called positive where ``probability >= threshold``, in float64."""
     ill = scored.labels == 1
     found, alarms = (
-        len(values) - np.searchsorted(np.sort(values), at, side="left")
+        len(values) - np.searchsorted(np.sort(values), thresholds, side="left")
         for values in (scored.probabilities[ill], scored.probabilities[~ill])
     )
     tp, fp = tuple(found.tolist()), tuple(alarms.tolist())
-    return Counts(tp=tp, fp=fp, positives=int(ill.sum()), negatives=int((~ill).sum()))
+    return Counts(at=tuple(thresholds), tp=tp, fp=fp, positives=int(ill.sum()), negatives=int((~ill).sum()))
 
 
-def step_of(threshold: float) -> int | None:
-    """The slider's step at a threshold; None where it has none just there."""
-    step = round(threshold * STEPS)
-    return step if step / STEPS == threshold else None
+def thresholds_of(probabilities: Probabilities, others: Iterable[float]) -> list[float]:
+    """Where the slider stops: at the probabilities, rounded down to :data:`DIGITS`, at others, 0 and 1; rising."""
+    distinct = np.unique(probabilities)
+    places = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), MOST_STEPS)).astype(int))
+    return sorted({0.0, 1.0, *map(_rounded_down, distinct[places].tolist()), *others})
+
+
+def _rounded_down(probability: float) -> float:
+    exact = Decimal(probability)
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() + 1 - DIGITS), ROUND_FLOOR)) if exact else 0.0
+
+
+def written(threshold: float) -> str:
+    """A threshold as it is shown: three decimals where they are all of it, else :data:`DIGITS` significant digits."""
+    short = number(threshold)
+    return short if float(short) == threshold else f"{threshold:.{DIGITS}g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +107,10 @@ class Slider:
     counts: Counts
     start: int
     """The step where the threshold is at first."""
-    buttons: tuple[tuple[float, int], ...]
-    """Thresholds to go to, with their steps."""
+    buttons: tuple[tuple[str, int], ...]
+    """Thresholds to go to: what they are called, and their steps."""
+    table: Counts
+    """At every twentieth of the probability."""
     curves: tuple[Chart, ...]
     """Both; none where the images are all of one class."""
     data: Markup
@@ -98,22 +121,25 @@ def make_slider(files: RunFiles) -> Slider | None:
     """Count at every step; None where the predictions are not there."""
     if files.scored is None:
         return None
-    counts, logits, labels = count(files.scored), files.scored.logits, files.scored.labels
-    fixed = [entry.threshold or 0.0 for entry in files.metrics.thresholds]
-    start = round(fixed[0] * STEPS)
+    metrics, logits, labels = files.metrics, files.scored.logits, files.scored.labels
+    named = {f"{entry.threshold:g}": entry.threshold or 0.0 for entry in metrics.thresholds}
+    named |= {entry.name: entry.threshold or 0.0 for entry in metrics.chosen_thresholds}
+    counts = count(files.scored, thresholds_of(files.scored.probabilities, named.values()))
+    start = counts.at.index(metrics.thresholds[0].threshold or 0.0)
     curves: tuple[Chart, ...] = ()
     if counts.positives and counts.negatives:
         rates = counts.rates(start)
         curves = (
-            roc(files.metrics, roc_curve(labels, logits), rates),
-            precision_recall(files.metrics, precision_recall_curve(labels, logits), rates),
+            roc(metrics, roc_curve(labels, logits), rates),
+            precision_recall(metrics, precision_recall_curve(labels, logits), rates),
         )
     plot = [SQUARE.left, SQUARE.top, SQUARE.plot_width, SQUARE.plot_height]
-    content = json.dumps(asdict(counts) | {"plot": plot}, separators=(",", ":"))
+    content = json.dumps(asdict(counts) | {"at": list(map(written, counts.at)), "plot": plot}, separators=(",", ":"))
     return Slider(
         counts=counts,
         start=start,
-        buttons=tuple((threshold, step) for threshold in fixed if (step := step_of(threshold)) is not None),
+        buttons=tuple((name, counts.at.index(threshold)) for name, threshold in named.items()),
+        table=count(files.scored, [step / 20 for step in range(21)]),
         curves=curves,
         data=Markup(content.replace("<", "\\u003c")),  # noqa: S704  # numbers alone; a "<" could end the element
     )

@@ -44,8 +44,9 @@ def browser(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bro
 
 
 def slide(browser: Browser, value: float) -> dict[str, str]:
-    """Put the slider somewhere, as a hand does; the figures then shown."""
-    moved = f"const s = document.getElementById('threshold'); s.value = '{value}'; s.dispatchEvent(new Event('input'))"
+    """Put the slider on the first step at or above a threshold, as a hand does; the figures then shown."""
+    step = f"JSON.parse(document.getElementById('counts').textContent).at.findIndex(t => Number(t) >= {value})"
+    moved = f"const s = document.getElementById('threshold'); s.value = {step}; s.dispatchEvent(new Event('input'))"
     browser.run(f"(() => {{ {moved}; }})()")
     return dict(browser.run(SHOWN))
 
@@ -77,7 +78,8 @@ def test_fixed_thresholds_show_the_metrics(browser: Browser, run: Path) -> None:
 
 @pytest.mark.parametrize("threshold", [0.0, 0.001, 0.137, 0.499, 0.501, 0.75, 0.999, 1.0])
 def test_other_thresholds_show_the_counts_of_the_predictions(browser: Browser, run: Path, threshold: float) -> None:
-    shown, counts = slide(browser, threshold), from_predictions(run, threshold)
+    shown = slide(browser, threshold)
+    counts = from_predictions(run, float(shown["threshold"]))
     assert {key: shown[key] for key in counts} == {key: f"{value:,}" for key, value in counts.items()}
     tp, fp, fn, tn = (counts[key] for key in ("tp", "fp", "fn", "tn"))
     pairs = {
@@ -88,7 +90,7 @@ def test_other_thresholds_show_the_counts_of_the_predictions(browser: Browser, r
     }
     for name, (part, whole) in pairs.items():
         assert shown[name] == number(part / whole if whole else None)
-    assert shown["threshold"] == f"{threshold:.3f}"
+    assert float(shown["threshold"]) >= threshold
 
 
 def test_marks_lie_on_the_curves_where_the_figures_are(browser: Browser) -> None:
@@ -111,20 +113,82 @@ def test_a_mark_without_precision_is_hidden(browser: Browser) -> None:
 def test_keys_and_buttons_move_it(browser: Browser) -> None:
     slide(browser, 0.4)
     browser.run("document.getElementById('threshold').focus()")
+    first = int(browser.run("document.getElementById('threshold').value"))
+    at = browser.run("JSON.parse(document.getElementById('counts').textContent).at")
     for _ in range(3):
         browser.press("ArrowRight", 39)
-    assert browser.run(SHOWN)["threshold"] == "0.403"
+    assert browser.run(SHOWN)["threshold"] == at[first + 3]
     browser.press("ArrowLeft", 37)
-    assert browser.run(SHOWN)["threshold"] == "0.402"
-    browser.run("document.querySelector('button[data-step=\"250\"]').click()")
+    assert browser.run(SHOWN)["threshold"] == at[first + 2]
+    button = "[...document.querySelectorAll('button[data-step]')].find(b => b.textContent === '0.25')"
+    browser.run(f"{button}.click()")
     assert browser.run(SHOWN)["threshold"] == "0.250"
-    assert browser.run("document.querySelector('button[data-step=\"250\"]').getAttribute('aria-pressed')") == "true"
+    assert browser.run(f"{button}.getAttribute('aria-pressed')") == "true"
+    assert "Threshold 0.250: sensitivity" in browser.run(
+        "document.getElementById('threshold').getAttribute('aria-valuetext')"
+    )
+
+
+@pytest.mark.parametrize("target", [0.0, 0.5, 0.95, 1.0])
+def test_a_sensitivity_that_is_wanted_is_reached_by_the_highest_threshold(
+    browser: Browser, run: Path, target: float
+) -> None:
+    browser.run(f"document.getElementById('wanted').value = '{target}'; document.getElementById('want').click()")
+    assert float(browser.run(SHOWN)["sensitivity"]) >= target
+    step = int(browser.run("document.getElementById('threshold').value"))
+    at = browser.run("JSON.parse(document.getElementById('counts').textContent).at")
+    if step + 1 < len(at):
+        counts = from_predictions(run, float(at[step + 1]))
+        assert counts["tp"] / (counts["tp"] + counts["fn"]) < target
+
+
+def test_every_operating_point_has_a_button(browser: Browser, run: Path) -> None:
+    metrics = json.loads((run / "eval" / "dataset-val" / "metrics.json").read_text())
+    buttons = "[...document.querySelectorAll('button[data-step]')]"
+    named = browser.run(f"{buttons}.map(b => b.textContent)")
+    assert named == ["0.5", "0.25", *(entry["name"] for entry in metrics["chosen_thresholds"])]
+    for place, entry in enumerate(metrics["chosen_thresholds"], 2):
+        browser.run(f"{buttons}[{place}].click()")
+        counts = from_predictions(run, entry["threshold"])
+        assert {key: int(browser.run(SHOWN)[key].replace(",", "")) for key in counts} == counts
+
+
+def test_a_heat_map_is_enlarged_and_closed_by_keys(browser: Browser) -> None:
+    browser.run("document.querySelector('button.enlarge').focus(); document.querySelector('button.enlarge').click()")
+    large = "document.querySelector('#enlarged img')"
+    assert browser.run("document.getElementById('enlarged').open")
+    assert browser.run(f"{large}.src === document.querySelector('button.enlarge img').src")
+    assert browser.run(f"{large}.alt") != ""
+    browser.press("Escape", 27)
+    assert not browser.run("document.getElementById('enlarged').open")
+    assert browser.run("document.activeElement.className") == "enlarge"
+
+
+def test_no_table_is_cut_off_at_1280_pixels(browser: Browser) -> None:
+    browser.size(1280, 900)
+    cut = "[...document.querySelectorAll('.scroll')].filter(s => s.offsetParent && s.scrollWidth > s.clientWidth)"
+    assert browser.run(f"{cut}.map(s => s.getAttribute('aria-label'))") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_in_the_forest_plot_lie_over_nothing(browser: Browser, width: int) -> None:
+    browser.size(width, 900, mobile=width < 500)
+    over = """(() => {
+      const boxes = (selector) => [...document.querySelectorAll('#subgroups .chart ' + selector)]
+        .map((e) => e.getBoundingClientRect());
+      const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+      const marks = [...boxes('.bar'), ...boxes('.point'), ...boxes('.line')];
+      return boxes('text.row').filter((name) => marks.some((mark) => !apart(name, mark))).length;
+    })()"""
+    assert browser.run(over) == 0
+    assert browser.run("document.querySelectorAll('#subgroups text.row').length") > 4
+    browser.size(1280, 900)
 
 
 def test_what_changed_is_said_to_screen_readers(browser: Browser) -> None:
     shown = slide(browser, 0.6)
     wait = "new Promise(done => setTimeout(() => done(document.getElementById('said').textContent), 600))"
-    assert browser.run(wait).startswith(f"Threshold 0.600: sensitivity {shown['sensitivity']}, specificity")
+    assert browser.run(wait).startswith(f"Threshold {shown['threshold']}: sensitivity {shown['sensitivity']}, ")
 
 
 @pytest.mark.parametrize("kind", ["TP", "FP", "FN", "TN", "all"])
