@@ -37,5 +37,5 @@ NOT_CLINICAL: Final = "Research software: not for clinical use."
 
 
 def counted(number: int, thing: str) -> str:
-    """A number with its noun: ``1 image``, ``2 images``."""
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+    """A number with its noun: ``1 image``, ``2,000 images``."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

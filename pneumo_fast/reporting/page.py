@@ -15,7 +15,7 @@ from pneumo_fast import __version__
 from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
 from pneumo_fast.metrics.intervals import Estimate
-from pneumo_fast.reporting import charts, repeat, view
+from pneumo_fast.reporting import charts, data_facts, repeat, view
 from pneumo_fast.reporting.threshold_slider import RATES, make_slider, written
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
@@ -94,6 +94,7 @@ def _environment(finalize: Callable[[object], str] | None = None) -> Environment
         "make_slider": make_slider,
         "repeat": repeat,
         "shown": view,
+        "data_facts": data_facts,
     }
     return environment
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.evaluation.results import MetricsFile
 from pneumo_fast.explanation.pointing import judge_maps
 from pneumo_fast.formatting import TYPESET, number, percent
@@ -17,11 +16,11 @@ from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.subgroups import Subgroup
 from pneumo_fast.metrics.thresholds import ROUNDING, ThresholdMetrics, target_name
 from pneumo_fast.metrics.verdict import FEW_OF_A_CLASS, conclude, few_of_a_class, warn_of_few
+from pneumo_fast.reporting.data_facts import Fact, overview
 from pneumo_fast.reporting.gallery import Picture, load_pictures
-from pneumo_fast.reporting.overview import overview
-from pneumo_fast.reporting.sources import RunFiles, Source, Split
+from pneumo_fast.reporting.sources import RunFiles
 from pneumo_fast.run.layout import EXPLAIN
-from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES, counted
+from pneumo_fast.vocabulary import SPLIT_NAMES, counted
 
 NOT_DRAWN: Final = f"Nothing is drawn: there are fewer than {FEW_OF_A_CLASS} images of a class."
 METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
@@ -42,9 +41,6 @@ LIMITS: Final = (
         "is right."
     ),
 )
-
-Fact = tuple[str, object]
-"""A name with its value; a value of None is not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,62 +271,3 @@ def images_of(counts: Mapping[str, Mapping[str, int]]) -> tuple[Images, ...]:
         Images(split=SPLIT_NAMES.get(split, split), negatives=by_label.get("0", 0), positives=by_label.get("1", 0))
         for split, by_label in counts.items()
     )
-
-
-def split_facts(split: Split) -> list[Fact]:
-    """How a dataset was divided."""
-    return [
-        ("Divided by", {"group": "patient", "image": "image"}.get(split.by)),
-        ("Patients", f"{split.groups:,}" if split.groups else None),
-        ("Images of unknown patients", f"{split.ungrouped_images:,}" if split.ungrouped_images else None),
-        ("Leaks between splits", split.leaks),
-        ("Seed of the split", split.seed),
-    ]
-
-
-def input_facts(manifest: Manifest) -> list[Fact]:
-    """What became of the files and of the rows of the label table."""
-    titles = {
-        "label_rows": "Images in the label table",
-        "ignored": "Left out by their label",
-        "rows_without_file": "Of these without a file",
-        "files_without_row": "Files without a label",
-        "dropped_ungrouped": "Omitted, patient unknown",
-        "burned_in": "Marked as having burned-in text",
-        "quality_control": "Marked as phantoms or for quality control",
-        "unknown_modality": "Of unstated modality",
-        "unknown_view": "Of unstated view",
-        "unknown_body_part": "Of unstated body part",
-        "equal_pixels": "Images with the pixels of another",
-        "equal_pixels_across_splits": "Of these across splits (leaks)",
-        "equal_uids": "Images with the identifier of another",
-        "equal_uids_across_splits": "Of these across splits (leaks) ",
-    }
-    known = manifest.input | manifest.duplicates
-    facts: list[Fact] = [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]
-    return [*facts, ("Image ids", IMAGE_IDS[manifest.ids])]
-
-
-def privacy_sentence(sources: Sequence[Source]) -> str:
-    """What stands for images and patients in dataset, run, report and card."""
-    if not sources:
-        return "Patients are known by pseudonyms alone; whether image ids are pseudonyms too is no longer known."
-    if all(source.manifest.ids == "pseudonyms" for source in sources):
-        return (
-            "Nothing that names a patient or an image is in a dataset, a run or this card: pseudonyms stand for them."
-        )
-    return (
-        "Image ids are as in the label table (--keep-ids) in dataset, run, report and card: they must not name a "
-        "patient. Patients are known by pseudonyms alone."
-    )
-
-
-def preprocessing_facts(manifest: Manifest) -> list[Fact]:
-    """How the images were made."""
-    height, width = manifest.image_shape
-    return [
-        ("Size", f"{height} x {width} pixels"),
-        ("Stored as", f"{manifest.dtype}, in {manifest.layout}"),
-        ("Mean and standard deviation", f"{number(manifest.mean, 4)} and {number(manifest.std, 4)}"),
-        *((name[:1].upper() + name[1:], value) for name, value in manifest.preprocessing.items()),
-    ]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pneumo_fast.explanation.pointing import energy_share, hit, judge_boxes, mask, peak
+from pneumo_fast.explanation.pointing import BoxFigures, energy_share, hit, judge_boxes, judge_maps, mask, peak
 from pneumo_fast.explanation.sanity import compare_with_random, rank_correlation
+from pneumo_fast.metrics.intervals import Estimate
 
 
 def box(x: float, y: float, width: float, height: float) -> NDArray[np.float64]:
@@ -102,3 +103,36 @@ def test_maps_that_random_weights_do_not_change_are_named() -> None:
     assert new.hit_rate.value == 0.25
     even = compare_with_random([np.zeros((4, 4), np.float32)], maps[:1], None, np.arange(1), resamples=100, seed=0)
     assert even.rank_correlation.value is None
+
+
+def figures(hit: Estimate, random: float = 0.1, centre: float = 0.2) -> BoxFigures:
+    fixed = [Estimate(value=value, low=None, high=None) for value in (random, centre, 0.3, 0.1)]
+    return BoxFigures(
+        images=40, hit_rate=hit, hit_rate_random_point=fixed[0], hit_rate_centre_point=fixed[1], energy_share=fixed[2],
+        box_area_share=fixed[3],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hit", "weights", "said"),
+    [
+        (
+            Estimate(value=0.5, low=0.4, high=0.6),
+            Estimate(value=0.2, low=0.1, high=0.3),
+            "% of 40 images: more often than a random point or the centre of the image or random weights.",
+        ),
+        (
+            Estimate(value=0.5, low=0.15, high=0.6),
+            Estimate(value=0.2, low=0.1, high=0.3),
+            ": more often than a random point but no better than the centre of the image or random weights.",
+        ),
+        (Estimate(value=0.1, low=0.05, high=0.2), None, ": no better than a random point or the centre of the image."),
+        (Estimate(value=None, low=None, high=None), None, "nothing can be said of where the maps point."),
+    ],
+)
+def test_the_verdict_on_the_maps(hit: Estimate, weights: Estimate | None, said: str) -> None:
+    assert judge_maps(figures(hit), weights).endswith(said)
+
+
+def test_without_boxes_there_is_no_verdict() -> None:
+    assert "is not known: no image has a box" in judge_maps(None, None)

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from pydicom import config
+from pydicom import Dataset, config
 
 from pneumo_fast.radiograph.header import PixelFormat
-from pneumo_fast.radiograph.metadata import BODY_PARTS, VIEWS, Metadata, parse_age, read_metadata
+from pneumo_fast.radiograph.metadata import BODY_PARTS, VIEWS, Metadata, marks, parse_age, read_metadata
 from tests.support.radiograph_files import RAMP, header
 
 CANARY = "ZZCANARYZZ"
@@ -79,3 +79,10 @@ def test_every_text_is_one_of_a_few() -> None:
     assert found["view"] in VIEWS
     assert found["body_part"] in BODY_PARTS
     assert found["age"].isdigit()
+
+
+@pytest.mark.parametrize(("value", "marked"), [("YES", True), ("BOTH", True), ("NO", False), ("", False), ("Y", False)])
+def test_phantoms_and_test_images_are_marked(value: str, marked: bool) -> None:
+    image = Dataset()
+    image.QualityControlImage = value
+    assert marks(image) == (("quality_control_image",) if marked else ())

@@ -107,6 +107,12 @@ GREYSCALE = [
         "window_ignored",
     ),
     read(
+        "Quality Control Image YES or BOTH: a phantom, or a test image",
+        file(QualityControlImage="YES"),
+        X / 255,
+        "quality_control_image",
+    ),
+    read(
         "overlay or rubbish above Bits Stored: masked",
         file(_WIDE | np.uint16(0x8000), BitsStored=12),
         X * 16 / 4095,
