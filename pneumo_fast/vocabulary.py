@@ -22,6 +22,8 @@ Modality = Literal[
     "PT", "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SEG", "SM", "TG", "US", "XA", "XC",
 ]  # fmt: skip
 """Defined terms of Modality whose objects have pixels (PS3.3 C.7.3.1.1.1)."""
+Match = Literal["filename", "path", "AccessionNumber", "SOPInstanceUID", "StudyInstanceUID"]
+"""What a file and a row of the label table have in common."""
 Split = Literal["train", "val", "test"]
 OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
 EngineName = Literal["auto", "dali", "fused", "resident"]

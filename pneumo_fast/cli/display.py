@@ -194,6 +194,7 @@ def _show_input(manifest: Manifest) -> None:
     facts = manifest.input
     out.print(
         f"Rows without a file: {facts['rows_without_file']:,}; files without a row: {facts['files_without_row']:,}"
+        + (" (see unmatched.csv)" if facts["rows_without_file"] else "")
     )
     if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
         out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")

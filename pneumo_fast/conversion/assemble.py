@@ -51,6 +51,7 @@ def assemble(
         "index.csv": write_table(config.out, "index.csv", index),
         "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index)),
         "rejects.csv": write_rejects(config.out, rejects),
+        "unmatched.csv": write_table(config.out, "unmatched.csv", pd.DataFrame({"image_id": sorted(plan.unmatched)})),
     }
     mean, std = _statistics(records)
     manifest = Manifest(
@@ -75,7 +76,7 @@ def assemble(
         input={
             "label_rows": len(labels.images),
             "ignored": labels.ignored,
-            "rows_without_file": plan.rows_without_file,
+            "rows_without_file": len(plan.unmatched),
             "files_without_row": plan.files_without_row,
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),

@@ -49,12 +49,14 @@ class LabelTable:
 
 def labels_of(config: ConvertConfig) -> LabelTable:
     """Read the tables of a conversion; see :func:`read_labels`."""
+    by_path = config.path_column or (config.id_column if config.match == "path" else None)
     return read_labels(
         config.labels,
+        images=config.images,
         id_column=config.id_column,
         label=config.label_rule,
         group_column=config.group_column,
-        path_column=config.path_column,
+        path_column=by_path,
         class_info=config.class_info,
         groups=config.groups,
     )
@@ -69,6 +71,7 @@ def read_labels(
     path_column: str | None = None,
     class_info: Path | None = None,
     groups: Path | None = None,
+    images: Path | None = None,
 ) -> LabelTable:
     """Read a label table, and the class and group tables where given.
 
@@ -82,12 +85,14 @@ def read_labels(
     label : LabelRule
         Column of the label, and what its values mean.
     path_column : str, optional
-        Column with the image's path below the images folder. A table without the id column then takes its ids from
-        the paths, without ending and with ``__`` for ``/``.
+        Column with the image's path below the images folder. A table without the id column, or whose id column it is,
+        then takes its ids from the paths, without ending and with ``__`` for ``/``.
     class_info : Path, optional
         RSNA's ``stage_2_detailed_class_info.csv``: columns ``id_column`` and ``class``.
     groups : Path, optional
         RSNA's mapping file (JSON): ``subset_img_id`` to ``img_id``, whose first eight digits are the patient.
+    images : Path, optional
+        The images folder: full paths that begin with it are taken as well.
 
     Raises
     ------
@@ -97,10 +102,10 @@ def read_labels(
     table, id_source = _read_csv(path), id_column
     if path_column:
         _require_columns(path, table, [path_column])
-        _check_paths(path, table, path_column)
-        if id_column not in table.columns:
+        below = _paths_below(path, table, path_column, images)
+        if id_column == path_column or id_column not in table.columns:
             id_source = path_column
-            table[id_column] = table[path_column].str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
+            table[id_column] = below.str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
     _require_columns(path, table, [id_column, label.column, *([group_column] if group_column else [])])
     if group_column and groups:
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
@@ -113,21 +118,22 @@ def read_labels(
         raise LabelError(f"table {path}: every row is ignored by its label")
 
     first = ~table[id_column].duplicated()
-    images = pd.DataFrame({"image_id": table[id_column], "label": binary})[first].reset_index(drop=True)
-    images["group"] = ""
-    images["class"] = ""
-    for name, column in (("group", group_column), ("path", path_column)):
-        if column:
-            _check_agreement(path, table[id_column], table[column], column)
-            images[name] = table[column][first].to_numpy()
+    rows = pd.DataFrame({"image_id": table[id_column], "label": binary})[first].reset_index(drop=True)
+    rows["group"] = ""
+    rows["class"] = ""
+    known = {"group": table[group_column]} if group_column else {}
+    known |= {"path": below[table.index]} if path_column else {}
+    for name, cells in known.items():
+        _check_agreement(path, table[id_column], cells, str(cells.name))
+        rows[name] = cells[first].to_numpy()
     if groups:
         patients = _read_mapping(groups)
-        images["group"] = [patients.get(image_id, "") for image_id in images["image_id"]]
+        rows["group"] = [patients.get(image_id, "") for image_id in rows["image_id"]]
     if class_info:
         classes = _read_classes(class_info, id_column)
-        images["class"] = [classes.get(image_id, "") for image_id in images["image_id"]]
+        rows["class"] = [classes.get(image_id, "") for image_id in rows["image_id"]]
     source = "mapping" if groups else "column" if group_column else "none"
-    return LabelTable(images=images, boxes=_boxes(path, table, binary, id_column), group_source=source, ignored=ignored)
+    return LabelTable(images=rows, boxes=_boxes(path, table, binary, id_column), group_source=source, ignored=ignored)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -194,11 +200,16 @@ def _check_ids(path: Path, ids: pd.Series[str], column: str) -> None:
         _fail(path, row, column, ids[row], f"a plain file name (no path, 1 to {LONGEST_ID} bytes)")
 
 
-def _check_paths(path: Path, table: pd.DataFrame, column: str) -> None:
-    """A path must stay below the images folder."""
+def _paths_below(path: Path, table: pd.DataFrame, column: str, images: Path | None) -> pd.Series[str]:
+    """Paths relative to the images folder, below which they must stay."""
+    starts = sorted({f"{folder}/" for folder in (images.absolute(), images.resolve())}) if images else []
+    below = []
     for row, value in table[column].items():
-        if "\0" in value or {"", ".", ".."} & set(value.split("/")):
-            _fail(path, cast("int", row), column, value, "a relative path below the images folder, written with /")
+        start = next((start for start in starts if value.startswith(start)), "")
+        below.append(value.removeprefix(start))
+        if "\0" in value or {"", ".", ".."} & set(below[-1].split("/")):
+            _fail(path, cast("int", row), column, value, "a path below the images folder, written with /,")
+    return pd.Series(below, index=table.index, name=column, dtype=str)
 
 
 def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:

@@ -22,6 +22,8 @@ from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.records import Fault, build, read
 
 COLUMNS = ("kind", "pseudonym", "id")
+MOST_FILES = 32
+"""Files of one row that are looked up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,13 +87,13 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
     folder = config.dataset
     rejects, begun = folder / "rejects.csv", folder / WORK_FOLDER / ARGUMENTS
     if config.images and begun.exists() and rejects.exists() and not (folder / "manifest.json").exists():
-        return load_key(config.hash_key), _conversion(config, begun.read_bytes()), {"path": _rejected(rejects)}
+        return load_key(config.hash_key), _conversion(config, begun.read_bytes()), {"path": _column(rejects, "path")}
     dataset = Dataset.open(folder, check_files=False)
     manifest, wanted = dataset.manifest, {}
     if manifest.ids == "pseudonyms":
-        wanted["image"] = dataset.index["image_id"].tolist()
+        wanted["image"] = [*dataset.index["image_id"], *_column(folder / "unmatched.csv", "image_id")]
         if config.images:
-            wanted["path"] = _rejected(rejects)
+            wanted["path"] = _column(rejects, "path")
     if manifest.split.get("group_source") == "column" or config.groups:
         wanted["group"] = [group for group in dataset.index["group"].unique() if group]
     if not wanted:
@@ -109,9 +111,12 @@ def _conversion(config: IdsConfig, arguments: bytes | str) -> ConvertConfig:
         raise DatasetError(f"dataset {config.dataset} does not tell how it was converted ({error})") from error
 
 
-def _rejected(table: Path) -> list[str]:
+def _column(table: Path, name: str) -> list[str]:
+    """A column of a table that lies beside the index; nothing where an earlier release wrote none."""
     try:
-        return pd.read_csv(table, dtype=str, keep_default_na=False)["path"].tolist()
+        return pd.read_csv(table, dtype=str, keep_default_na=False)[name].tolist()
+    except FileNotFoundError:
+        return []
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{table} cannot be read ({type(error).__name__}): run convert again") from error
 
@@ -120,7 +125,12 @@ def _given(config: IdsConfig, conversion: ConvertConfig) -> dict[str, list[str]]
     """Ids that pseudonyms may stand for, by kind."""
     labels = labels_of(conversion).images
     paths = [printable(path) for path in find_files(config.images, config.dataset)] if config.images else []
-    return {"image": labels["image_id"].tolist(), "group": labels["group"].unique().tolist(), "path": paths}
+    ids = labels["image_id"].tolist()
+    groups = labels["group"].unique().tolist()
+    if conversion.several == "all":  # of a row with several files each has a number, and the row is their patient
+        groups += ids
+        ids += [f"{image_id}-{number}" for image_id in ids for number in range(1, MOST_FILES + 1)]
+    return {"image": ids, "group": groups, "path": paths}
 
 
 def _write_privately(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.vocabulary import BodyPart, Decode, Dtype, Layout, Modality, View, Window
+from pneumo_fast.vocabulary import BodyPart, Decode, Dtype, Layout, Match, Modality, View, Window
 
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
@@ -45,6 +45,16 @@ class ConvertConfig:
     path_column: Annotated[str | None, Option(
         "Column with the path below IMAGES.", "For tables that name files rather than ids."
     )] = None
+    match: Annotated[Match, Option(
+        "What tells a file's row: its name, its path, or an attribute.",
+        "The id column holds the name without its ending, the path below IMAGES, or the attribute's value. Files "
+        "without such a header have no row.",
+    )] = "filename"
+    several: Annotated[Literal["reject", "first", "all"], Option(
+        "What to do with several files of a row.",
+        "`first` by Series Number, Instance Number and path; `all` gives each the row's label, an id with its number, "
+        "and one patient. Where headers are read, files that are not wanted do not count.",
+    )] = "reject"
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Groups = None
     modalities: Annotated[tuple[Modality, ...], Option(
@@ -114,6 +124,8 @@ class ConvertConfig:
             raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")
         check(self)
         _ = self.label_rule
+        if self.path_column and self.match not in {"filename", "path"}:
+            raise ConfigError(f"match {self.match} with path-column: a file is found by one of them, give one")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
         if isinstance(self.max_rejects, float) and not self.max_rejects <= 1:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pneumo_fast.conversion.labels import LabelTable
+from pneumo_fast.conversion.matching import match
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.leaks import refuse_overlap
 from pneumo_fast.dataset.pseudonyms import pseudonym
@@ -32,7 +33,8 @@ class Plan:
     it is written if the file is rejected), ``split``, ``task``."""
     rejects: tuple[dict[str, str], ...]
     """Files that cannot be matched with one row: path, reason, detail."""
-    rows_without_file: int
+    unmatched: tuple[str, ...]
+    """Image ids of the rows without a file, as they will be written."""
     files_without_row: int
     ungrouped: int
     """Images without a group, where groups are known at all."""
@@ -46,17 +48,20 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     Raises
     ------
     ConvertError
-        If the folder is missing or no file matches a row of the table.
+        If the folder is missing, no file matches a row of the table, or several files of one cannot be told apart.
     """
     files = find_files(config.images, config.out)
-    found, files_without_row = _match(files, labels.images)
-    ids = labels.images["image_id"]
-    table = labels.images.assign(path=ids.map({i: paths[0] for i, paths in found.items() if len(paths) == 1}))
-    table = table[table["path"].notna()].reset_index(drop=True)
+    matches = match(files, labels.images, config)
+    table = matches.images.reset_index(drop=True)
     if table.empty:
         raise ConvertError(
-            f"none of the {len(files)} files in {config.images} belongs to one of the {len(ids)} rows of the label "
-            "table: an image's file name without its ending must be its id"
+            f"none of the {len(files)} files in {config.images} belongs to one of the {len(labels.images)} rows of the "
+            f"label table by its {config.match}, or none is wanted: see --match, --several, --modality, --view"
+        )
+    if (spread := set(table["image_id"]) - set(labels.images["image_id"])) and not labels.boxes.empty:
+        raise ConvertError(
+            f"{len(spread)} images are of rows with several files, and whose boxes are whose cannot be told: use "
+            "--several first, or a table without boxes"
         )
     ungrouped = int((table["group"] == "").sum()) if labels.group_source != "none" else 0
     if ungrouped and config.ungrouped == "drop":
@@ -70,14 +75,9 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     refuse_overlap(table)
     return Plan(
         images=cut_into_shards(table.iloc[seeded_order(table["image_id"], config.seed, "storage")], config.shard_size),
-        rejects=tuple(
-            {"path": printable(path), "reason": "ambiguous", "detail": f"{len(paths)} files match one row"}
-            for paths in found.values()
-            if len(paths) > 1
-            for path in paths
-        ),
-        rows_without_file=int((~ids.isin(list(found))).sum()),
-        files_without_row=files_without_row,
+        rejects=tuple({**reject, "path": printable(reject["path"])} for reject in matches.rejects),
+        unmatched=matches.unmatched,
+        files_without_row=matches.files_without_row,
         ungrouped=ungrouped,
     )
 
@@ -95,29 +95,6 @@ def find_files(folder: Path, out: Path) -> list[str]:
     return sorted(found)
 
 
-def _match(files: list[str], images: pd.DataFrame) -> tuple[dict[str, list[str]], int]:
-    """The files of each image id, which has to be one; and how many match none.
-
-    Where the table has paths, they tell. Else an image belongs to the row whose id is its file name without the
-    ending, or the whole name: an id may itself hold dots.
-    """
-    if "path" in images:
-        there = set(files)
-        found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
-        return found, len(there - set(images["path"]))
-    ids = set(images["image_id"])
-    candidates: dict[str, list[str]] = {}
-    unmatched = 0
-    for path in files:
-        name = path.rpartition(os.sep)[2]
-        image_id = name if name in ids else name.rpartition(".")[0] or name
-        if image_id in ids:
-            candidates.setdefault(image_id, []).append(path)
-        else:
-            unmatched += 1
-    return candidates, unmatched
-
-
 def printable(path: str) -> str:
     """A path as text for a table, whatever bytes it is made of."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -131,7 +108,8 @@ def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Pl
     )
     rejects = tuple({**reject, "path": path(reject["path"])} for reject in plan.rejects)
     boxes = labels.boxes.assign(image_id=labels.boxes["image_id"].map(image))
-    return replace(labels, boxes=boxes), replace(plan, images=images, rejects=rejects)
+    unmatched = tuple(map(image, plan.unmatched))
+    return replace(labels, boxes=boxes), replace(plan, images=images, rejects=rejects, unmatched=unmatched)
 
 
 def cut_into_shards(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from pneumo_fast.vocabulary import SPLITS
 logger = logging.getLogger(__name__)
 
 ARGUMENTS: Final = "arguments.json"
-TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv")
+TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv", "unmatched.csv")
 PIXELS: Final = ("{}-[0-9][0-9][0-9][0-9][0-9].npy", "{}/[01]/*.npy")
 """In both layouts, below the split's name."""
 

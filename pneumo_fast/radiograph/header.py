@@ -37,6 +37,9 @@ class Header(Protocol):
         """Whether an attribute is there."""
 
 
+BYTES_PER_PIXEL: Final = 8  # of a deflated data set: far more than any pixels need
+
+
 def parse_header(data: bytes, max_bytes: int = 1 << 31) -> Header:
     """Parse a file's bytes; without preamble or file meta where the attributes of an object are found all the same.
 

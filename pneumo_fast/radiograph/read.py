@@ -27,7 +27,7 @@ from pneumo_fast.radiograph.greyscale import (
     greyscale_curve,
     padding,
 )
-from pneumo_fast.radiograph.header import Header, PixelFormat, first_number, parse_header
+from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Header, PixelFormat, first_number, parse_header
 from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.pixels import decode
@@ -36,7 +36,6 @@ from pneumo_fast.radiograph.resize import fitted_size, place, resize
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Window
 
-BYTES_PER_PIXEL: Final = 8  # of a deflated data set: far more than any pixels need
 Least = Callable[[int, int], tuple[int, int] | None]
 SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that are stored, in each direction
 

@@ -62,7 +62,8 @@ REASONS: Final = {
     "crashed": "the file took its worker process down, twice",
     "timeout": "reading the file took longer than allowed, twice",
     "ambiguous": "several files match one row of the label table",
+    "not_the_first": "another file of the row was taken (--several first)",
 }
 """Every reason code a rejection can carry."""
-SKIPPED: Final = frozenset({"not_an_image", "other_modality", "other_body_part", "other_view"})
+SKIPPED: Final = frozenset({"not_an_image", "other_modality", "other_body_part", "other_view", "not_the_first"})
 """Reasons that are no fault of a file: it is another object than is wanted, and does not count as rejected."""

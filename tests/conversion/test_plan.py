@@ -62,24 +62,24 @@ def test_an_image_belongs_to_the_row_with_its_name(
 
 def test_what_does_not_match_is_counted(tmp_path: Path) -> None:
     made = plan(table(["a", "b", "c"]), folder(tmp_path, "a.dcm", "d.dcm", "e.dcm", "x/readme.txt"))
-    assert (made.rows_without_file, made.files_without_row) == (2, 3)
+    assert (len(made.unmatched), made.files_without_row) == (2, 3)
 
 
 def test_several_files_of_one_row_are_ambiguous(tmp_path: Path) -> None:
     made = plan(table(["a", "b"]), folder(tmp_path, "a.dcm", "x/a.dcm", "b.dcm"))
     assert paths(made) == {"b": "b.dcm"}
     assert [(r["path"], r["reason"], r["detail"]) for r in made.rejects] == [
-        ("a.dcm", "ambiguous", "2 files match one row"),
-        ("x/a.dcm", "ambiguous", "2 files match one row"),
+        ("a.dcm", "ambiguous", "2 files match one row: see --several"),
+        ("x/a.dcm", "ambiguous", "2 files match one row: see --several"),
     ]
-    assert (made.rows_without_file, made.files_without_row) == (0, 0)
+    assert (len(made.unmatched), made.files_without_row) == (0, 0)
 
 
 def test_paths_in_the_table_decide(tmp_path: Path) -> None:
     labels = table(["a", "b", "c"], path=["p/1.dcm", "q/1.dcm", "r/1.dcm"])
     made = plan(labels, folder(tmp_path, "p/1.dcm", "q/1.dcm", "s/1.dcm", "a.dcm"))
     assert paths(made) == {"a": "p/1.dcm", "b": "q/1.dcm"}
-    assert (made.rows_without_file, made.files_without_row) == (1, 2)
+    assert (len(made.unmatched), made.files_without_row) == (1, 2)
 
 
 def test_links_are_files(tmp_path: Path) -> None:

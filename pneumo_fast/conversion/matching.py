@@ -1,0 +1,142 @@
+"""Which file belongs to which row of the label table: by its name, its path, or an attribute of its header."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Final
+
+import pandas as pd
+
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.errors import ConvertError
+from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
+from pneumo_fast.radiograph.identity import Identity, read_identity
+from pneumo_fast.radiograph.selection import Selection
+
+FEW_FILES: Final = 256
+"""As many are read sooner here than by processes that have to be started first."""
+CHUNK: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matches:
+    """The files of the rows."""
+
+    images: pd.DataFrame
+    """The rows of the label table that have a file, with ``path``; with several files, as the rule has it."""
+    rejects: tuple[dict[str, str], ...]
+    """Files of rows that are not taken: path, reason, detail."""
+    unmatched: tuple[str, ...]
+    """Image ids of the rows without a file, in the table's order."""
+    files_without_row: int
+
+
+def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matches:
+    """Find the files of each row.
+
+    Parameters
+    ----------
+    files : list of str
+        Relative to the images folder, sorted.
+    images : DataFrame
+        One row per image: ``image_id``, and ``path`` where the table names files.
+
+    Raises
+    ------
+    ConvertError
+        If a row that has boxes has several files, or an id made for one of several is another row's.
+    """
+    if "path" in images:
+        there = set(files)
+        found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
+        return _matches(images.drop(columns="path"), found, [], len(there - set(images["path"])), config)
+    ids = set(images["image_id"])
+    if config.match in {"filename", "path"}:
+        found = {}
+        for path in files:
+            name = path.rpartition(os.sep)[2]
+            found.setdefault(name if name in ids else name.rpartition(".")[0] or name, []).append(path)
+        unwanted = []
+    else:
+        identities = [one for one in read_identities(files, config) if one.value]
+        unwanted = [one for one in identities if one.unwanted and one.value in ids]
+        found = {}
+        for one in sorted(identities, key=lambda each: (each.series, each.instance, each.path)):
+            if not one.unwanted:
+                found.setdefault(one.value, []).append(one.path)
+    of_rows = {image_id: paths for image_id, paths in found.items() if image_id in ids}
+    without = len(files) - sum(map(len, of_rows.values())) - len(unwanted)
+    return _matches(images, of_rows, unwanted, without, config)
+
+
+def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identity]:
+    """Read the headers of files, in their order; many of them by several processes."""
+    selection = Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
+    read = partial(
+        _read, config=config, selection=selection, attribute=config.match, max_bytes=BYTES_PER_PIXEL * config.max_pixels
+    )
+    if len(files) <= FEW_FILES:
+        yield from map(read, files)
+        return
+    workers = config.workers or len(os.sched_getaffinity(0))
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(read, files, chunksize=CHUNK)
+    except BrokenProcessPool as error:
+        raise ConvertError("a process that read headers ended unexpectedly: is there memory enough?") from error
+
+
+def _read(path: str, config: ConvertConfig, selection: Selection, attribute: str, max_bytes: int) -> Identity:
+    return read_identity(config.images, path, attribute, selection, max_bytes)
+
+
+def _matches(
+    images: pd.DataFrame, found: dict[str, list[str]], unwanted: list[Identity], without: int, config: ConvertConfig
+) -> Matches:
+    """Apply the rule for several files of a row."""
+    rejects = [
+        {"path": one.path, "reason": one.unwanted[0], "detail": one.unwanted[1]} for one in unwanted if one.unwanted
+    ]
+    taken: dict[str, list[str]] = {}
+    for image_id, paths in found.items():
+        if len(paths) == 1 or config.several == "all":
+            taken[image_id] = paths
+            continue
+        left = paths if config.several == "reject" else paths[1:]
+        reason = "ambiguous" if config.several == "reject" else "not_the_first"
+        detail = f"{len(paths)} files match one row" + (": see --several" if config.several == "reject" else "")
+        rejects += [{"path": path, "reason": reason, "detail": detail} for path in left]
+        if config.several == "first":
+            taken[image_id] = paths[:1]
+    matched = {*found, *(one.value for one in unwanted)}
+    ids = images["image_id"]
+    return Matches(
+        images=_with_paths(images, taken),
+        rejects=tuple(rejects),
+        unmatched=tuple(ids[~ids.isin(list(matched))]),
+        files_without_row=without,
+    )
+
+
+def _with_paths(images: pd.DataFrame, taken: dict[str, list[str]]) -> pd.DataFrame:
+    """The rows with their paths; each file of several becomes a row, whose id has its number, in one group."""
+    rows = images[images["image_id"].isin(list(taken))]
+    paths = rows["image_id"].map(taken)
+    counts = paths.map(len)
+    several = rows["image_id"][counts > 1]
+    rows = rows.assign(group=rows["group"].where((counts == 1) | (rows["group"] != ""), rows["image_id"]))
+    spread = rows.assign(path=paths).explode("path", ignore_index=True)
+    number = spread.groupby("image_id").cumcount() + 1
+    ids = spread["image_id"]
+    spread["image_id"] = ids.where(~ids.isin(several), ids + "-" + number.astype(str))
+    if spread["image_id"].duplicated().any():
+        raise ConvertError(
+            "an id that --several all makes of a row's id and a number is another row's id: use --several first"
+        )
+    return spread
