@@ -30,8 +30,8 @@ from typing import Final
 from fingerprint_files import NothingComparedError, Print, Prints, Value, compare, read_print, table
 from fingerprint_steps import Step, steps, write_damaged, write_inputs
 
-BASE: Final = "9c425ba"
-"""The commit whose behaviour is the measure; earlier ones have no ``--keep-ids``, which the steps use."""
+BASE: Final = "ee14d73"
+"""The commit whose behaviour is the measure; earlier ones keep evaluations elsewhere."""
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"
 NOT_COMPARED: Final = {"previous.pt"}
