@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, Protocol
@@ -64,6 +65,15 @@ TYPESET: Final = Notation(
 )  # fmt: skip
 """For pages, cards and figures."""
 TERMINAL: Final = Notation(none="-", minus="-", between="-", percent="%")
+
+CONTROL: Final = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
+"""Characters that steer a terminal or the direction of a text, rather than being text."""
+
+
+def harmless(text: str) -> str:
+    """A text from outside without control characters, each of which becomes a replacement character."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
 
 number = TYPESET.number
 percent = TYPESET.share

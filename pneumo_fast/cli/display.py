@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.formatting import TERMINAL, harmless
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
@@ -36,9 +36,26 @@ if TYPE_CHECKING:
     from pneumo_fast.training.plan import TrainPlan
     from pneumo_fast.training.train import TrainSummary
 
+
+class Terminal(Console):
+    """Writes texts from outside as they are: no markup, and no control characters."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a text of what is printed, or of a table's cell."""
+        return super().render_str(harmless(text), **options)
+
+
+class PlainFormatter(logging.Formatter):
+    """A message without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        return harmless(super().format(record))
+
+
 # Of several processes that train together the first speaks; errors are everyone's.
-out = Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
-err = Console(stderr=True, highlight=False)
+out = Terminal(highlight=False, markup=False, quiet=os.environ.get("RANK", "0") != "0")
+err = Terminal(stderr=True, highlight=False, markup=False)
 
 EPOCH_COLUMNS = {
     "epoch": ("", "epoch"),
@@ -57,10 +74,10 @@ def set_up_logging() -> None:
     if err.is_terminal:
         shared = out.is_terminal and not out.quiet
         handler = RichHandler(console=out if shared else err, show_time=False, show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PlainFormatter("%(message)s"))
     else:  # a line for each message, however long
         handler = logging.StreamHandler(err.file)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(PlainFormatter("%(levelname)s %(message)s"))
     package = logging.getLogger("pneumo_fast")
     package.setLevel(logging.INFO)
     package.handlers = [handler]
@@ -69,7 +86,7 @@ def set_up_logging() -> None:
 
 def show_error(message: str) -> None:
     """One line on standard error, however long."""
-    err.print(f"error: {' '.join(message.split())}", style="bold red", markup=False, soft_wrap=True)
+    err.print(f"error: {' '.join(message.split())}", style="bold red", soft_wrap=True)
 
 
 def _bar() -> Progress:
@@ -145,16 +162,16 @@ def _epoch_line(cells: Iterable[str]) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Table:
-    """Names with their values, below each other; a value is text, never markup."""
+    """Names with their values, below each other."""
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(name, Text(value))
+        table.add_row(name, value)
     return table
 
 
 def next_command(*words: object) -> None:
     """What to type next, quoted for a shell."""
-    out.print(f"Next: {shlex.join(['pneumo-fast', *map(str, words)])}", markup=False, soft_wrap=True)
+    out.print(f"Next: {shlex.join(['pneumo-fast', *map(str, words)])}", soft_wrap=True)
 
 
 def show_conversion(summary: ConvertSummary, folder: Path) -> None:
@@ -185,7 +202,7 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
     else:
         rate = summary.converted / summary.seconds
         out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
-    out.print(f"Written to {folder}", markup=False, soft_wrap=True)
+    out.print(f"Written to {folder}", soft_wrap=True)
     next_command("train", folder)
 
 
@@ -267,7 +284,6 @@ def show_training(summary: TrainSummary) -> None:
     out.print(
         f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
         f"{MONITORED[summary.monitor].label} {TERMINAL.number(summary.best)})",
-        markup=False,
         soft_wrap=True,
     )
     next_command("evaluate", summary.run)
@@ -277,4 +293,4 @@ def show_report(summary: ReportSummary) -> None:
     """Where the report is, and what is missing in it."""
     out.print(f"Report: {summary.page} ({summary.size_bytes / 1e6:.1f} MB); model card: {summary.card}", soft_wrap=True)
     for sentence in summary.remarks:
-        out.print(f"Note: {sentence}", markup=False, soft_wrap=True)
+        out.print(f"Note: {sentence}", soft_wrap=True)

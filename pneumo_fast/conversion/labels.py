@@ -29,6 +29,8 @@ BINARY: Final = LabelRule()
 PATIENT_DIGITS: Final = 8  # NIH file names are PPPPPPPP_NNN.png: patient, then follow-up number
 SHOWN_CHARACTERS: Final = 3  # of a bad cell, in messages
 LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
+_NO_COLUMN: Final = re.compile(r"^$|^[-+.\d]|[\^,@]|\d{4}")
+"""What no name of a column holds: a number at its beginning, a person's name in DICOM's form, a date."""
 _PLAIN_NAME: Final = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
@@ -175,8 +177,14 @@ def _delimiter(path: Path, header: str) -> str:
 def _require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
     for name in names:
         if name not in table.columns:
-            there = ", ".join(map(str, table.columns))
-            raise LabelError(f"table {path} has no column {name!r}: its columns are {there}; name the right one")
+            there = [str(column) for column in table.columns]
+            if any(map(_NO_COLUMN.search, there)):  # a row of data, which may name a patient, is not quoted
+                raise LabelError(
+                    f"table {path} has no column {name!r}, and its first line seems to be no header: put one before it"
+                )
+            raise LabelError(
+                f"table {path} has no column {name!r}: its columns are {', '.join(there)}; name the right one"
+            )
 
 
 def _fail(path: Path, row: int, column: str, value: object, expected: str) -> NoReturn:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pneumo_fast import __version__
-from pneumo_fast.formatting import TYPESET, number, percent
+from pneumo_fast.formatting import TYPESET, harmless, number, percent
 from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting import charts, data_facts, repeat, view
@@ -36,11 +36,14 @@ SECTIONS: Final = {
 """The parts of the page: the id of each, and its title."""
 
 
+_MARKDOWN: Final = str.maketrans({"&": "&amp;", "<": "&lt;", **{mark: f"\\{mark}" for mark in "\\`*[]|"}})
+
+
 def build_page(content: view.View) -> str:
     """The whole report as one HTML file."""
     package = resources.files(__package__)
     style, script = (Markup((package / name).read_text("utf-8")) for name in ("report.css", "report.js"))  # noqa: S704  # our own
-    page = _environment().get_template("report.html")
+    page = _environment(_harmless).get_template("report.html")
     return page.render(view=content, sections=SECTIONS, style=style, script=script)
 
 
@@ -49,15 +52,19 @@ def build_card(content: view.View) -> str:
     return _environment(finalize=_plain_markdown).get_template("model_card.md").render(view=content)
 
 
+def _harmless(value: object) -> object:
+    """A value without control characters, which HTML's escapes leave as they are."""
+    return harmless(value) if type(value) is str else value
+
+
 def _plain_markdown(value: object) -> str:
-    """A value that Markdown shows as it is: no tags, no columns, no new lines; markup stays as it is."""
+    """A value that Markdown shows as it is: no tags, links, code, columns or new lines; markup stays as it is."""
     if isinstance(value, Markup):
         return value
-    escaped = str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-    return " ".join(escaped.split())
+    return " ".join(harmless(str(value)).translate(_MARKDOWN).split())
 
 
-def _environment(finalize: Callable[[object], str] | None = None) -> Environment:
+def _environment(finalize: Callable[[object], object] | None = None) -> Environment:
     """Templates in which a name that is not there is an error, and what they write figures with."""
     environment = Environment(
         loader=PackageLoader(__package__),

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from pneumo_fast.cli import display
+from pneumo_fast.formatting import harmless
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from tests.support.training import history_of
@@ -121,3 +122,26 @@ def test_a_message_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch, package
 
     text = ESCAPE.sub("", shown(monkeypatch, is_terminal=True, act=act))
     assert re.search(r"\rWARNING +look *\ntraining ", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[/x]", "[bold]x[/bold]", "[link=http://a]b[/link]", "\x1b[31mred", "a\x9bb", "\u202edesrever"]
+)
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_comes_from_outside_has_no_effect(text: str, is_terminal: bool) -> None:
+    file = io.StringIO()
+    console = display.Terminal(file=file, force_terminal=is_terminal, width=200, highlight=False, markup=False)
+    table = display.grid(text)
+    table.add_row(text)
+    console.print(text)
+    console.print(table)
+    console.print(display.facts([("name", text)]))
+    written = ESCAPE.sub("", file.getvalue()) if is_terminal else file.getvalue()
+    assert written.count(harmless(text)) == 4
+    assert "\x1b" not in written
+    assert text == harmless(text) or text not in written
+
+
+def test_messages_have_no_control_characters() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "a\x1b[2Jb [/x]", None, None)
+    assert display.PlainFormatter("%(message)s").format(record) == "a\N{REPLACEMENT CHARACTER}[2Jb [/x]"

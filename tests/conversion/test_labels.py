@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -339,3 +340,15 @@ def test_labels_without_a_meaning(text: str, rule: dict[str, tuple[str, ...]], w
 def test_a_value_has_one_meaning() -> None:
     with pytest.raises(ConfigError, match="label value '1' is both positive and ignored: give it one meaning"):
         LabelRule(positive=("1",), ignore=("1.0",))
+
+
+@pytest.mark.parametrize(
+    "first", ["Doe^Jane,0", "Doe;0", "MRN123456,Pneumonia", "000db696,1", "1954-03-02,yes", "jane@home,yes"]
+)
+def test_a_table_without_a_header_is_not_quoted(tmp_path: Path, first: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{first}\nx,1\n")
+    with pytest.raises(
+        LabelError, match="has no column 'patientId', and its first line seems to be no header"
+    ) as error:
+        read_labels(tmp_path / "t.csv")
+    assert re.split("[,;]", first)[0] not in str(error.value)

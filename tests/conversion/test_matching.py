@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from pydicom import Dataset as Header
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from pneumo_fast.conversion import matching
 from pneumo_fast.conversion.convert import convert
@@ -209,7 +209,7 @@ def deflated_bomb() -> bytes:
     header.EncapsulatedDocument = bytes(4_000_000)
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     stream = io.BytesIO()
     header.save_as(stream, enforce_file_format=True)
     return stream.getvalue()

@@ -20,8 +20,8 @@ from pneumo_fast.reporting.page import SECTIONS
 from pneumo_fast.reporting.report import ReportSummary, report
 from pneumo_fast.reporting.sources import read_run
 from pneumo_fast.vocabulary import Ids
-from tests.support.make_run import HOSTILE
-from tests.support.report_page import Page
+from tests.support.make_run import HOSTILE, change_json
+from tests.support.report_page import Page, made
 
 PACKAGE = Path(pneumo_fast.__file__).parent
 CARD_PARTS = (
@@ -189,3 +189,18 @@ def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 def test_colours_stand_out(theme: str, ink: str, paper: str, least: float) -> None:
     colours = themes()[theme]
     assert contrast(colours[ink], colours[paper]) >= least
+
+
+HOSTILE_TEXT = "![x](http://a.example/p.png) `code` *b* \x1b[31m <b>|"
+
+
+def test_a_text_from_outside_is_a_text_in_page_and_card(run: Path) -> None:
+    metrics = run / "eval" / "dataset-val" / "metrics.json"
+    change_json(metrics, notes=[HOSTILE_TEXT])
+    _, page = made(run)
+    shown = HOSTILE_TEXT.replace("\x1b", "\N{REPLACEMENT CHARACTER}")
+    assert shown in page.words
+    card = (run / "model_card.md").read_text()
+    assert r"!\[x\](http://a.example/p.png) \`code\` \*b\* " in card
+    assert "\x1b" not in page.source + card
+    assert "<b>" not in card
