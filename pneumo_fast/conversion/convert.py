@@ -80,7 +80,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
             with locked(config.out):
                 manifest = claim(config, arguments)
                 if manifest is None:
-                    tasks = _tasks(config, plan)
+                    tasks = _tasks(config, plan, key)
                     converted = _run(config, plan, tasks, on_progress)
                     manifest = assemble(config, arguments, labels, plan, _records(config, tasks), key)
     except BlockingIOError as error:
@@ -99,7 +99,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     )
 
 
-def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
+def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:
     columns = [field.name for field in fields(Source)]
     selection = Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
     return [
@@ -115,6 +115,7 @@ def _tasks(config: ConvertConfig, plan: Plan) -> list[Task]:
             decode=config.decode,
             window=config.window,
             max_pixels=config.max_pixels,
+            key=key,
             selection=selection,
         )
         for name, part in plan.images.groupby("task", sort=False)

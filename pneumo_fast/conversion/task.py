@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pneumo_fast.dataset.npy import Images, ShardWriter, store_unit, sums, write_array
+from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.radiograph.metadata import Metadata
@@ -62,6 +63,8 @@ class Task:
     decode: Decode
     window: Window
     max_pixels: int
+    key: bytes = field(repr=False)
+    """The hash key: a hash of a UID without it could be found again by trying UIDs."""
     selection: Selection | None = None
     """What is wanted; without one whatever can be read."""
 
@@ -187,7 +190,7 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
         "intensity": radiograph.intensity,
         "padding_pixels": radiograph.padding_pixels,
         "notes": " ".join(radiograph.notes),
-        "uid_hash": radiograph.uid_hash,
+        "uid_hash": pseudonym(task.key, "uid", radiograph.uid_hash),
         "pixel_hash": hashlib.sha256(out.data).hexdigest()[:16],
     }
 

@@ -160,9 +160,10 @@ def test_logs_of_a_cluster_show_no_file_names() -> None:
     source = Source(image_id="an-id", path="a-name.dcm", shown_path="a-pseudonym", label=0)
     task = Task(
         name="train-00000", split="train", images=Path("images"), out=Path("out"), sources=(source,), size=32,
-        dtype="float16", layout="shards", decode="fast", window="auto", max_pixels=10**6,
+        dtype="float16", layout="shards", decode="fast", window="auto", max_pixels=10**6, key=b"secret",
     )  # fmt: skip
     assert "a-name" not in f"{task!r}{source!r}"
+    assert "secret" not in repr(task)
 
 
 def _assert_no_worker_left(site: Site) -> None:

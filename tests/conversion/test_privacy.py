@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.errors import ConvertError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.vocabulary import Layout
 from tests.support.conversions import LAYOUTS, rejects, run, write_input
@@ -80,3 +83,18 @@ def test_pseudonyms_depend_on_the_key(secretive: ConvertConfig, tmp_path: Path) 
     assert groups[0] == groups[1]
     assert not set(groups[0]) & set(groups[2])
     assert Counter(Counter(groups[0]).values()) == Counter(Counter(groups[2]).values())
+
+
+def test_records_of_an_unfinished_conversion_hold_no_hash_without_the_key(tmp_path: Path) -> None:
+    config = write_input(tmp_path)
+    file = next(config.images.iterdir())
+    hashed = hashlib.sha256(str(dcmread(file).SOPInstanceUID).encode()).hexdigest()[:16]
+    bad = config.images / "i99.dcm"
+    bad.write_text("no radiograph")
+    with config.labels.open("a") as table:
+        table.write("i99,0\n")
+    with pytest.raises(ConvertError, match="1 of 13 files were rejected"):
+        run(config, max_rejects=0, shard_size=2)
+    records = "".join(path.read_text() for path in (config.out / ".convert").glob("*.json"))
+    assert '"uid_hash": "' in records
+    assert hashed not in records

@@ -30,7 +30,7 @@ def shard(name, rows):
     return Task(
         name=name, split="train", images=Path(sys.argv[1]), out=Path(sys.argv[2]), size=int(sys.argv[3]),
         sources=tuple(Source(image_id=f"{name}-{i}", path="image.dcm", shown_path="", label=0) for i in range(rows)),
-        dtype="float16", layout="shards", decode="exact", window="auto", max_pixels=10**8,
+        dtype="float16", layout="shards", decode="exact", window="auto", max_pixels=10**8, key=b"",
     )
 
 print(peak())
