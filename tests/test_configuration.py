@@ -95,8 +95,8 @@ def test_what_decides_the_result_is_what_it_was() -> None:
     }  # fmt: skip
     assert set(settings(ConvertConfig(images=Path("i"), labels=Path("l")))) == {
         "body_parts", "decode", "dtype", "group_column", "id_column", "ignore", "keep_ids", "label_column",
-        "layout", "max_pixels", "modalities", "negative", "path_column", "positive", "seed", "shard_size", "size",
-        "test_fraction", "ungrouped", "val_fraction", "views", "window",
+        "layout", "match", "max_pixels", "modalities", "negative", "path_column", "positive", "seed", "several",
+        "shard_size", "size", "test_fraction", "ungrouped", "val_fraction", "views", "window",
     }  # fmt: skip
     assert {name for name, field in options_of(TrainConfig).items() if not field.option.repeated} == {
         "out", "resume", "overwrite",

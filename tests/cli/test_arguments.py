@@ -76,6 +76,8 @@ CONVERT_OPTIONS = {
     "--workers": "3",
     "--scheduler": "tcp://h:1",
     "--max-rejects": "5",
+    "--match": "path",
+    "--several": "first",
     "--timeout-s": "2.5",
     "--max-pixels": "1000",
     "--resume": "",

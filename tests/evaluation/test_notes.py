@@ -58,7 +58,7 @@ SENTENCES = [
     (
         ((999, 1, 1, 1), (998, 2, 0, 2)),
         "found 1 more of 2 positives (sensitivity 0.50 → 1.00)",
-        " at the cost of 1 more false positive among 1000 negatives (specificity 0.999 → 0.998).",
+        " at the cost of 1 more false positive among 1,000 negatives (specificity 0.999 → 0.998).",
     ),
 ]
 

@@ -25,7 +25,7 @@ def begun(site: Site) -> str:
     [
         (["--seed", "7"], "seed"),
         (["--dtype", "uint8", "--window", "none"], "dtype, window"),
-        (["--shard-size", "5"], "shard-size"),
+        (["--val-fraction", "0.3"], "val-fraction"),
         (["--layout", "folder"], "layout"),
         (["--view", "PA"], "view"),
     ],

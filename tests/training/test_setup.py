@@ -76,7 +76,7 @@ def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) ->
         ({"model": "resnet19"}, ConfigError, "torchvision has no classifier called 'resnet19'"),
         ({"model": "alexnet"}, ConfigError, r"'alexnet' does not take images of 32 x 32 pixels \(.*\): convert with"),
         ({"model": "vit_b_16"}, ConfigError, r"'vit_b_16' does not take images of 32 x 32 pixels \(.*\): convert with"),
-        ({"weights": "nowhere.pt"}, RunError, "no checkpoint nowhere.pt"),
+        ({"weights": "nowhere.pt"}, ConfigError, "weights 'nowhere.pt': no such file"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
