@@ -210,8 +210,9 @@ def _show_input(manifest: Manifest) -> None:
     """What was found and not stored, and what is not known of what was."""
     facts = manifest.input
     out.print(
-        f"Rows without a file: {facts['rows_without_file']:,}; files without a row: {facts['files_without_row']:,}"
-        + (" (see unmatched.csv)" if facts["rows_without_file"] else "")
+        f"Rows without a file: {facts['rows_without_file']:,}"
+        f"{' (see unmatched.csv)' if facts['rows_without_file'] else ''}; "
+        f"files without a row: {facts['files_without_row']:,}"
     )
     if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
         out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")

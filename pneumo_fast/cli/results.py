@@ -41,6 +41,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for sentence in (*f.tradeoffs, *evaluation.notes):
         out.print(sentence)
     out.print(f"\nWritten to {evaluation.folder}", soft_wrap=True)
+    next_command("report", evaluation.options.run)
     out.print(facts(zip(("Judged", "Result", "Caution"), reach_verdict(evaluation), strict=True)))
     out.print(NOT_CLINICAL, style="dim")
 

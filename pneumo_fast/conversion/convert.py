@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import locked, sweep_partials
 from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.radiograph.selection import Selection
 
 logger = logging.getLogger(__name__)
@@ -142,10 +144,14 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
                 if rejected > limit:
                     break
     if rejected > limit:
-        write_rejects(config.out, [*plan.rejects, *(reject for r in _finished(tasks) for reject in r.rejects)])
+        rejects = [*plan.rejects, *(reject for record in _finished(tasks) for reject in record.rejects)]
+        write_rejects(config.out, rejects)
+        reasons = Counter(reject["reason"] for reject in rejects if reject["reason"] not in SKIPPED)
+        told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         which = "" if config.keep_ids else " (pneumo-fast ids ... --images tells which files they are)"
         raise ConvertError(
-            f"{rejected} of {total} files were rejected, {limit} are allowed: see {config.out / 'rejects.csv'}{which}; "
+            f"{rejected} of {total} files were rejected, {limit} are allowed ({told}): see "
+            f"{config.out / 'rejects.csv'}{which}; "
             "fix them, or raise --max-rejects and resume with --resume"
         )
     return stored

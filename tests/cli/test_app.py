@@ -55,7 +55,7 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         (["convert", "images", "two\nlines.csv", "out"], 1, "two lines.csv has no column 'patientId'"),
         (["convert", "images", "labels.csv", "taken"], 1, "taken holds files that are not a dataset"),
         (["convert", "images", "labels.csv", "bad.key"], 1, "bad.key is a file"),
-        (["convert", "broken", "labels.csv", "out"], 1, "of 40 files were rejected, 0 are allowed: see out"),
+        (["convert", "broken", "labels.csv", "out"], 1, "of 40 files were rejected, 0 are allowed ("),
         ([*INPUT, "--id-column", "who"], 1, "no column 'who'"),
         ([*INPUT, "--groups", "bad.json"], 1, "entry 0"),
         ([*INPUT, "--hash-key", "bad.key"], 2, "hash key bad.key has 1 bytes"),
