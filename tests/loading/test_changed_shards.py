@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path, place: Place, monkey
     monkeypatch.setattr(reader, "openable_files", lambda _: 3)
     dataset = make_dataset(tmp_path / "d", layout="folder")
     images, labels = reference(dataset, "train", dataset.mean, dataset.std)
+    gc.collect()  # or files of an earlier test would be closed in between
     files = resources()[1]
     with load(dataset, "train", place, batch_size=4, order="shuffle") as loader:
         check_epoch(loader, 0, images, labels, place)
