@@ -20,14 +20,22 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
+LARGEST_FILE: Final = 1 << 34
+"""Bytes; no file that is read as a whole is larger."""
 
-def open_regular(path: Path) -> BufferedReader:
+
+def open_regular(path: Path, most: int = LARGEST_FILE) -> BufferedReader:
     """Open a regular file, or a link to one, for reading; never wait for a pipe or a device to say something.
+
+    Parameters
+    ----------
+    most : int
+        Bytes that it may have.
 
     Raises
     ------
     OSError
-        If the file is missing, may not be read, or is no regular file.
+        If the file is missing, may not be read, is no regular file, or larger (EFBIG).
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -35,30 +43,18 @@ def open_regular(path: Path) -> BufferedReader:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if (size := os.fstat(descriptor).st_size) > most:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, at most {most:,} expected", str(path))
         return open(descriptor, "rb")  # noqa: PTH123  # a descriptor; closed by the caller
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def read_regular(path: Path, most: int | None = None) -> bytes:
-    """All of a regular file.
-
-    Parameters
-    ----------
-    most : int, optional
-        Bytes that it may have.
-
-    Raises
-    ------
-    OSError
-        As :func:`open_regular`; or if it is larger, of which nothing is read then.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if most is not None and size > most:
-            raise OSError(errno.EFBIG, f"{size:,} bytes, at most {most:,} expected", str(path))
-        return file.read(size)
+def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """All of a regular file; parameters and errors are those of :func:`open_regular`."""
+    with open_regular(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def sha256_of(file: BinaryIO) -> str:

@@ -113,9 +113,11 @@ def build(values: Any, kind: type[T], *, closed: bool = False) -> T:
         record = msgspec.convert(values, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at ")
-        raise Fault(f"{where.strip('`') or '$'}: {what[:1].lower()}{what[1:]}") from error
+        raise Fault(f"{where.replace('`', '') or '$'}: {what[:1].lower()}{what[1:]}") from error
     except PneumoError as error:
         raise Fault(str(error)) from error
+    except AttributeError as error:  # a tensor in the place of a dictionary
+        raise Fault(f"$: {error}") from error
     if closed and (unknown := next(_unknown(values, record, "$"), None)):
         raise Fault(f"{unknown}: unknown key")
     return record
@@ -134,7 +136,9 @@ def path_text(path: Path) -> str:
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
-    raise NotImplementedError(kind)
+    if isinstance(value, kind):
+        return value
+    raise TypeError(f"expected `{kind.__name__}`, got `{type(value).__name__}`")
 
 
 def _faults(value: Any, path: str, room: int, *, finite: bool) -> Iterator[str]:

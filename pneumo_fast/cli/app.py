@@ -6,6 +6,7 @@ Only this module, :mod:`pneumo_fast.cli.commands` and :mod:`pneumo_fast.cli.argu
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -36,6 +37,7 @@ STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated
 
 def main() -> None:
     """Run the command line; every error a person can cause ends in one line."""
+    _open_closed_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -46,13 +48,31 @@ def main() -> None:
             raise
         from pneumo_fast.cli.display import show_error
 
-        show_error(_usage(error) if isinstance(error, UsageError) else str(error))
+        show_error(_usage(error) if isinstance(error, UsageError) else _line(error))
         raise SystemExit(getattr(error, "exit_code", 1)) from None
     except SystemExit as stop:
         if stop.code in STOPPED:
             typer.echo(STOPPED[stop.code], err=True)
         raise
     raise SystemExit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let what was closed lead nowhere, so that no file that is opened later takes its place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or open(number, mode)  # noqa: PTH123, SIM115  # a descriptor, for the life of the process
+        for number, (stream, mode) in enumerate(((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")))
+    )
+
+
+def _line(error: Exception) -> str:
+    """What went wrong; of a full disk or the like at least where, as far as is known."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename or 'a file or the output'}: {error.strerror or error}"
 
 
 def _usage(error: typer.BadParameter) -> str:

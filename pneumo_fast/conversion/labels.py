@@ -21,6 +21,7 @@ import pandas as pd
 
 from pneumo_fast.conversion.options import ConvertConfig, LabelRule
 from pneumo_fast.errors import LabelError
+from pneumo_fast.files import read_regular
 
 BOX: Final = ["x", "y", "width", "height"]
 DELIMITERS: Final = (",", ";", "\t")
@@ -145,13 +146,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"table {path} cannot be read (it is a folder): name the folder of images first, then the table"
         )
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         text = io.StringIO(data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"), newline="")
         delimiter = _delimiter(path, text.readline())
         text.seek(0)
         table = pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False, sep=delimiter)
     except (OSError, ValueError, csv.Error) as error:  # what pandas raises on bad text is a ValueError
-        reason = str(error).strip().splitlines()[0]
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise LabelError(
             f"table {path} cannot be read ({reason}): it must be CSV in UTF-8, or in UTF-16 with its mark"
         ) from error
@@ -271,9 +272,12 @@ def _read_classes(path: Path, id_column: str) -> dict[str, str]:
 def _read_mapping(path: Path) -> dict[str, str]:
     """RSNA's mapping file: image id to patient."""
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise LabelError(f"groups file {path} cannot be read ({error}): RSNA's mapping file (JSON) expected") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise LabelError(
+            f"groups file {path} cannot be read ({reason}): RSNA's mapping file (JSON) expected"
+        ) from error
     groups: dict[str, str] = {}
     for number, entry in enumerate(entries if isinstance(entries, list) else [None]):
         try:

@@ -19,7 +19,8 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.records import Fault, build, read
+from pneumo_fast.files import open_regular, read_regular
+from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
 
 COLUMNS = ("kind", "pseudonym", "id")
 MOST_FILES = 32
@@ -87,7 +88,11 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
     folder = config.dataset
     rejects, begun = folder / "rejects.csv", folder / WORK_FOLDER / ARGUMENTS
     if config.images and begun.exists() and rejects.exists() and not (folder / "manifest.json").exists():
-        return load_key(config.hash_key), _conversion(config, begun.read_bytes()), {"path": _column(rejects, "path")}
+        return (
+            load_key(config.hash_key),
+            _conversion(config, read_regular(begun, LARGEST_BYTES)),
+            {"path": _column(rejects, "path")},
+        )
     dataset = Dataset.open(folder, check_files=False)
     manifest, wanted = dataset.manifest, {}
     if manifest.ids == "pseudonyms":
@@ -114,7 +119,8 @@ def _conversion(config: IdsConfig, arguments: bytes | str) -> ConvertConfig:
 def _column(table: Path, name: str) -> list[str]:
     """A column of a table that lies beside the index; nothing where an earlier release wrote none."""
     try:
-        return pd.read_csv(table, dtype=str, keep_default_na=False)[name].tolist()
+        with open_regular(table) as file:
+            return pd.read_csv(file, dtype=str, keep_default_na=False)[name].tolist()
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError) as error:

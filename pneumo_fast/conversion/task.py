@@ -21,7 +21,7 @@ import numpy as np
 from pneumo_fast.dataset.npy import Images, ShardWriter, store_unit, sums, write_array
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.files import sync_filesystem, write_atomic
+from pneumo_fast.files import read_regular, sync_filesystem, write_atomic
 from pneumo_fast.radiograph.metadata import Metadata
 from pneumo_fast.radiograph.read import read_radiograph
 from pneumo_fast.radiograph.rejection import SKIPPED
@@ -98,7 +98,7 @@ class Record:
     def find(cls, task: Task) -> Record | None:
         """The record of a finished task; None if it is not finished, or if what it wrote is no longer whole."""
         try:
-            record = cls(**json.loads(task.record_path.read_bytes()))
+            record = cls(**json.loads(read_regular(task.record_path)))
             files = {row["shard"]: record.bytes for row in record.images}
             sizes = [(task.out / name).stat().st_size == expected or not expected for name, expected in files.items()]
         except (OSError, ValueError, TypeError):

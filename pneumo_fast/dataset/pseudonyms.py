@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.files import read_regular
 
 KEY_BYTES = 32
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -42,7 +43,7 @@ def load_key(path: Path | None = None, *, make: bool = False) -> bytes:
         if make and not path.exists():
             _make_key(path)
         mode = stat.S_IMODE(path.stat().st_mode)
-        key = bytes.fromhex(path.read_text().strip())
+        key = bytes.fromhex(read_regular(path, 1 << 16).decode().strip())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not hexadecimal text"
         raise ConfigError(f"hash key {path} cannot be used ({reason}): name another with --hash-key") from error

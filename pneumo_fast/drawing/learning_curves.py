@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -43,10 +44,10 @@ def draw_learning_curves(history: Sequence[EpochRecord], best_epoch: int) -> byt
 
 
 def _draw(axes: Axes, title: str, lines: Sequence[Line], history: Sequence[EpochRecord], best_epoch: int) -> None:
-    epochs = [record["epoch"] for record in history]
+    epochs = range(1, len(history) + 1)
     axes.axvline(best_epoch, color=FAINT, linewidth=6, zorder=0, label=f"best: epoch {best_epoch}")
     for key, label, colour, style in lines:
-        values = [record[key] for record in history]
+        values = [record.get(key, math.nan) for record in history]
         axes.plot(epochs, values, style, color=colour, marker="o", markersize=3.5, label=label)
     axes.set_title(title, fontsize=13, color=INK, loc="left")
     axes.set_xlabel("epoch", fontsize=11, color=INK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import open_datasets, select_fold
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.files import open_regular, sha256_of
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
@@ -113,6 +113,8 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     if dataset is None and (missing := [path for path in paths if not path.is_dir()]):
         raise RunError(f"run {run} was trained on {missing[0]}, which is not there: say where with --dataset")
     opened = _fold_of(checkpoint, open_datasets(paths))
+    with open_regular(run / BEST) as file:
+        sha256 = sha256_of(file)
     place = resolve_device(device)
     return Judged(
         run=run,
@@ -123,7 +125,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
         run_identity=RunIdentity(
             path=path_text(run),
             checkpoint=BEST,
-            sha256=hashlib.sha256((run / BEST).read_bytes()).hexdigest(),
+            sha256=sha256,
             arch=checkpoint.arch,
             epoch=checkpoint.epoch,
             mean=checkpoint.mean,

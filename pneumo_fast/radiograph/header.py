@@ -86,10 +86,10 @@ def _read_to_pixels(data: bytes, *, force: bool) -> Header:
 
 def _check_inflated(data: bytes, max_bytes: int) -> None:
     """Refuse a deflated data set that a few bytes blow up beyond all measure."""
-    if data[128:PREFIX] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[:4096]:
+    if DeflatedExplicitVRLittleEndian.encode() not in data:
         return
     stream = io.BytesIO(data)
-    stream.seek(PREFIX)
+    stream.seek(PREFIX if data[128:PREFIX] == b"DICM" else 0)  # where pydicom begins
     read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _n: tag >> 16 != 2)
     inflating = zlib.decompressobj(-zlib.MAX_WBITS)
     packed, size = stream.read(), 0

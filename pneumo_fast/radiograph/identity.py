@@ -61,9 +61,9 @@ def read_identity(folder: Path, path: str, attribute: str, selection: Selection,
 
 
 def _read_head(path: Path, max_bytes: int) -> Header:
-    with open_regular(path) as file:
+    with open_regular(path, max_bytes) as file:
         head, size = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
-        if DeflatedExplicitVRLittleEndian.encode() not in head[:4096]:
+        if DeflatedExplicitVRLittleEndian.encode() not in head:
             reached, stop_when = _until_pixels()
             header: Header = read_partial(io.BytesIO(head), stop_when=stop_when, force=True)
             if reached or size <= len(head):

@@ -7,6 +7,7 @@ Texts of the patient module are never read into a message.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.files import read_regular
 from pneumo_fast.radiograph.greyscale import (
     Curve,
     apply_curve,
@@ -90,9 +92,10 @@ def read_radiograph(
         For every way in which the file is not one usable radiograph; reasons are listed in :data:`REASONS`.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, BYTES_PER_PIXEL * max_pixels)
     except OSError as error:
-        raise RejectedImageError("not_readable", error.strerror or type(error).__name__) from error
+        reason = "too_large" if error.errno == errno.EFBIG else "not_readable"
+        raise RejectedImageError(reason, error.strerror or type(error).__name__) from error
 
     def least(rows: int, columns: int) -> tuple[int, int] | None:
         height, width = fitted_size(rows, columns, size)

@@ -13,6 +13,7 @@ from typing import Final
 from PIL import Image
 
 from pneumo_fast.explanation.results import Drawn
+from pneumo_fast.files import open_regular
 from pneumo_fast.formatting import number
 
 KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
@@ -81,7 +82,7 @@ def _read_picture(folder: Path, entry: Drawn) -> Picture | None:
     if Path(entry.file).name != entry.file:  # only files of this folder come into the report
         return None
     try:
-        with Image.open(folder / entry.file) as opened:
+        with open_regular(folder / entry.file) as file, Image.open(file, formats=["PNG"]) as opened:
             picture = opened.convert("RGB")
     except (
         OSError,

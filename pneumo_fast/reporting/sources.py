@@ -17,9 +17,10 @@ from pneumo_fast.errors import DatasetError, RunError
 from pneumo_fast.evaluation.folders import evaluations_of, find_evaluation
 from pneumo_fast.evaluation.results import MetricsFile, read_metrics
 from pneumo_fast.explanation.results import ExplanationFile, read_explanation
+from pneumo_fast.files import open_regular, read_regular, sha256_of
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
-from pneumo_fast.records import Fault, build, read
+from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
 from pneumo_fast.run.folder import RunDescription, read_config
 from pneumo_fast.run.layout import BEST, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS
 from pneumo_fast.training.options import TrainConfig
@@ -192,7 +193,7 @@ def _config(run: Path, remarks: list[Remark]) -> tuple[RunDescription | None, Tr
 def _history(run: Path, remarks: list[Remark]) -> tuple[Epoch, ...]:
     """Epochs that are whole; one that is cut off ends them."""
     try:
-        lines = (run / HISTORY).read_bytes().splitlines()
+        lines = read_regular(run / HISTORY, LARGEST_BYTES).splitlines()
         history = tuple(read(line, Epoch, finite=False) for line in lines)
     except (OSError, Fault):
         history = ()
@@ -206,7 +207,8 @@ def _scored(folder: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored
     types = {"label": np.int64, "logit": np.float32, "probability": np.float64}
     try:
         # as text first: pandas' own reader of numbers may miss the last bit, and with it the side of a threshold
-        table = pd.read_csv(folder / PREDICTIONS, usecols=list(types), dtype=str).astype(types)
+        with open_regular(folder / PREDICTIONS) as file:
+            table = pd.read_csv(file, usecols=list(types), dtype=str).astype(types)
         labels, logits, probabilities = (table[name].to_numpy() for name in types)
         scored = Scored(labels=labels, logits=logits, probabilities=probabilities)
         if _agrees(scored, metrics):
@@ -249,7 +251,8 @@ def _check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationF
     judged = metrics.run.sha256
     sentences = []
     try:
-        there = hashlib.sha256((run / BEST).read_bytes()).hexdigest()
+        with open_regular(run / BEST) as file:
+            there = sha256_of(file)
     except OSError:
         sentences.append(f"The run's {BEST} is not there: whether the figures are its own cannot be checked.")
     else:
@@ -291,7 +294,7 @@ def _sources(
 def _source(path: Path, run: Path) -> Source:
     """A dataset where it was, or else beside the run."""
     folder = path if (path / "manifest.json").exists() else run.resolve().parent / path.name
-    content = (folder / "manifest.json").read_bytes()
+    content = read_regular(folder / "manifest.json", LARGEST_BYTES)
     manifest = Manifest.from_json(content)
     build(manifest.input, dict[str, int])
     return Source(

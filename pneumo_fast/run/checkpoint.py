@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import pickle
 import struct
 import warnings
@@ -18,7 +19,9 @@ from typing import Any, cast
 import torch
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.files import write_atomic
+from pneumo_fast.files import open_regular, write_atomic
+from pneumo_fast.metrics.catalogue import MONITORED
+from pneumo_fast.records import Fault, build
 from pneumo_fast.run.layout import CHECKPOINT_FORMAT, FORMER_FORMAT, LAST, PREVIOUS
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,17 @@ class Trained:
     model: dict[str, Any]
     """State of the model; in ``best.pt`` that which was validated, the average where there is one."""
 
+    def __post_init__(self) -> None:
+        """Check the values; ValueError where one is impossible."""
+        if not (self.size > 0 and self.std > 0 and self.pos_weight > 0 and 0 <= self.best_epoch <= self.epoch):
+            raise ValueError("a size, deviation or weight above 0 and a best epoch up to the last expected")
+        if not all(map(math.isfinite, (self.mean, self.std, self.pos_weight))):
+            raise ValueError("a finite mean, deviation and weight expected")
+        if not all(value is None or isinstance(value, str | int | float | list) for value in self.settings.values()):
+            raise ValueError("settings that an option can have expected")
+        if self.monitor not in MONITORED:
+            raise ValueError(f"monitor {self.monitor!r} is unknown")
+
 
 @dataclass(kw_only=True, slots=True)
 class Resumable:
@@ -101,8 +115,8 @@ def load_trained(path: Path) -> Trained:
         If the file is missing, damaged, or no checkpoint of this package.
     """
     content = _read_ours(path)
-    with _fields_checked(path):
-        return Trained(**{name: value for name, value in content.items() if name not in STATES})
+    with _checked(path):
+        return build({name: value for name, value in content.items() if name not in STATES}, Trained, closed=True)
 
 
 def load_resumable(path: Path) -> Resumable:
@@ -115,8 +129,8 @@ def load_resumable(path: Path) -> Resumable:
     """
     content = _read_ours(path)
     states = {name: content.pop(name) for name in STATES if name in content}
-    with _fields_checked(path):
-        return Resumable(trained=Trained(**content), **states)
+    with _checked(path):
+        return build({"trained": content, **states}, Resumable, closed=True)
 
 
 def _read_ours(path: Path) -> dict[str, Any]:
@@ -124,7 +138,7 @@ def _read_ours(path: Path) -> dict[str, Any]:
     content = _read(path)
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found == FORMER_FORMAT:
-        with _fields_checked(path):
+        with _checked(path):
             return _from_former(content)
     if found != CHECKPOINT_FORMAT:
         raise RunError(f"{path} is not a checkpoint of this release ({CHECKPOINT_FORMAT!r} is expected): train again")
@@ -144,11 +158,13 @@ def _from_former(content: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _fields_checked(path: Path) -> Iterator[None]:
+def _checked(path: Path) -> Iterator[None]:
     try:
         yield
-    except (LookupError, TypeError, ValueError) as error:
-        raise RunError(f"checkpoint {path} lacks or has extra fields ({error}): train again") from error
+    except Fault as error:
+        raise RunError(f"checkpoint {path} is damaged ({error}): train again") from error
+    except (LookupError, TypeError) as error:  # of the former format
+        raise RunError(f"checkpoint {path} lacks a field ({error}): train again") from error
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], int | None]:
@@ -175,11 +191,14 @@ def read_weights(path: Path) -> tuple[dict[str, Any], int | None]:
 
 def _read(path: Path) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive, warnings.catch_warnings():
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed, as no checkpoint is: it could fill the memory")
             if archive.testzip() is not None:  # torch does not look at the checksums
                 raise ValueError("a checksum differs")
             warnings.simplefilter("ignore")  # about foreign pickles; the error below says enough
-            return torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint {path}: run pneumo-fast train first") from error
     except _BAD_FILE as error:

@@ -6,14 +6,41 @@ import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pneumo_fast.records import build
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
+
+
+class OptimizerState(TypedDict):
+    """What is taken of an optimizer's state."""
+
+    state: dict[int, dict[str, torch.Tensor]]
+    """By the parameter's number."""
+
+
+class GuardState(TypedDict):
+    """State of a :class:`Guard`."""
+
+    buffers: list[torch.Tensor]
+    skipped: int
+
+
+class LearnerState(TypedDict):
+    """State of a :class:`Learner`."""
+
+    model: dict[str, torch.Tensor]
+    optimizer: OptimizerState
+    scaler: dict[str, float | int]
+    ema: dict[str, Any]
+    """Empty without an average."""
+    guard: GuardState
+    steps_done: int
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,16 +175,29 @@ class Learner:
 
         Raises
         ------
-        RuntimeError
-            If the weights are those of another model.
+        RuntimeError, ValueError
+            If the state is that of another model, or damaged.
         """
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        checked = build(state, LearnerState)
+        self.model.load_state_dict(checked["model"])
+        self._load_optimizer(checked["optimizer"]["state"])
+        self.scaler.load_state_dict(checked["scaler"])
         if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        self.guard.load_state_dict(state["guard"])
-        self.steps_done = state["steps_done"]
+            self.ema.load_state_dict(checked["ema"])
+        self.guard.load_state_dict(checked["guard"])
+        self.steps_done = checked["steps_done"]
+
+    def _load_optimizer(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
+        """Take what the optimizer keeps of each parameter; what it was told is in this learner's options already."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if moments and list(moments) != list(range(len(parameters))):
+            raise ValueError("the optimizer's state is that of other parameters")
+        for number, kept in moments.items():
+            sizes = {"step": torch.Size(), "exp_avg": parameters[number].shape, "exp_avg_sq": parameters[number].shape}
+            if {name: value.shape for name, value in kept.items()} != sizes:
+                raise ValueError(f"the optimizer's state does not fit parameter {number}")
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _apart(network: nn.Module) -> Any:
@@ -191,8 +231,8 @@ class Ema:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from another average."""
-        self.model.load_state_dict(state["model"])
-        self.updates = state["updates"]
+        self.model.load_state_dict(build(state["model"], dict[str, torch.Tensor]))
+        self.updates = build(state["updates"], int)
 
 
 class Guard:
@@ -226,7 +266,7 @@ class Guard:
         """Buffers as of the last check that found no step skipped since the one before; skipped steps."""
         return {"buffers": self._kept, "skipped": self.skipped}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: GuardState) -> None:
         """Go on from another guard."""
         _copy(self._kept, state["buffers"])
         self.skipped = state["skipped"]

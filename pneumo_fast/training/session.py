@@ -6,8 +6,9 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -15,6 +16,7 @@ from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.metrics.catalogue import MONITORED
+from pneumo_fast.records import build
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
 from pneumo_fast.run.folder import write_history
 from pneumo_fast.run.layout import BEST, LAST
@@ -28,6 +30,17 @@ logger = logging.getLogger(__name__)
 
 CHECK_EVERY = 50  # steps between two checks of the figures, each of which waits for the device
 SAVE = 1  # what several processes agree on beside the number of a signal, of which none is 1 here
+
+
+class SessionState(TypedDict):
+    """State of a :class:`Session`."""
+
+    sums: tuple[float, float, float]
+    """Loss, right answers and images counted of the epoch under way, of all processes."""
+    skipped_before: int
+    random: list[torch.Tensor]
+    """State of PyTorch's generator; of the device's own, too, where it has one."""
+    machine: dict[str, int | str]
 
 
 class Session:
@@ -192,10 +205,11 @@ class Session:
         if is_best:
             trained.best, trained.best_epoch = float(record[key]), trained.epoch
         if self._rank.number == 0:
-            write_history(self.config.out, trained.history)
-            if is_best:
-                judged = replace(trained, model=self.learner.judged_model.state_dict())
-                save_checkpoint(judged, self.config.out / BEST)
+            with self._writing():
+                write_history(self.config.out, trained.history)
+                if is_best:
+                    judged = replace(trained, model=self.learner.judged_model.state_dict())
+                    save_checkpoint(judged, self.config.out / BEST)
         self.save({})
         number = distributed.highest(self._request.signal, self.learner.device)
         if number and self.epoch < self.config.epochs:
@@ -229,7 +243,18 @@ class Session:
         learner = self.learner.state_dict()
         trained = replace(self.trained, model=learner.pop("model"))
         checkpoint = Resumable(trained=trained, learner=learner, loader=loader, session=session)
-        save_checkpoint(checkpoint, self.config.out / LAST)
+        with self._writing():
+            save_checkpoint(checkpoint, self.config.out / LAST)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"run {self.config.out} cannot be written after epoch {len(self.trained.history)} ({error.strerror}): "
+                "make room or allow writing, then go on with --resume; the checkpoint before, if any, is kept"
+            ) from error
 
     def restore(self, checkpoint: Resumable) -> None:
         """Put learner, loader and session where a checkpoint says.
@@ -241,21 +266,23 @@ class Session:
         RunError
             If the checkpoint is of another model.
         """
-        trained, state, device = checkpoint.trained, checkpoint.session, self.learner.device
+        trained, device = checkpoint.trained, self.learner.device
         try:
+            state = build(checkpoint.session, SessionState)
             self.learner.load_state_dict({"model": trained.model, **checkpoint.learner})
-        except RuntimeError as error:
+            if checkpoint.loader:
+                self.images.load_state_dict(checkpoint.loader)
+            self._skipped_before = state["skipped_before"]
+            if self._rank.number == 0:  # the sums are those of all processes
+                self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device)
+                torch.set_rng_state(state["random"][0])
+                if device.type == "cuda" and len(state["random"]) > 1:
+                    torch.cuda.set_rng_state(state["random"][1], device)
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:
             raise RunError(
-                f"the checkpoint of run {self.config.out} does not fit model {trained.arch!r}: train again"
+                f"the checkpoint of run {self.config.out} is damaged or does not fit model {trained.arch!r} "
+                f"({type(error).__name__}): train again"
             ) from error
-        if checkpoint.loader:
-            self.images.load_state_dict(checkpoint.loader)
-        self._skipped_before = state["skipped_before"]
-        if self._rank.number == 0:  # the sums are those of all processes
-            self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device)
-            torch.set_rng_state(state["random"][0])
-            if device.type == "cuda" and len(state["random"]) > 1:
-                torch.cuda.set_rng_state(state["random"][1], device)
         changed = [name for name, value in self._machine().items() if state["machine"].get(name) != value]
         if changed:
             logger.warning("resumed with other %s: the result will not be the same to the last bit", ", ".join(changed))

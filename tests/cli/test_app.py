@@ -92,7 +92,7 @@ def test_an_error_is_one_line(run_cli: Run, arguments: list[str], code: int, wor
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "No space left on device", "x"), "[Errno 28] No space left on device: 'x'"),
+        (OSError(28, "No space left on device", "x"), "x: No space left on device"),
         (ConvertError("one\n two [bold]three[/]"), "one two [bold]three[/]"),
     ],
 )

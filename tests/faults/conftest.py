@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.fault_tools import Site, make_site
 
-SHORT = {"--moments": 6, "--mutants": 300, "--campaign-seed": 0}
+SHORT = {"--moments": 6, "--mutants": 300, "--attacks": 60, "--campaign-seed": 0}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +22,8 @@ def chosen(config: pytest.Config, name: str) -> int:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moment" in metafunc.fixturenames:
         metafunc.parametrize("moment", range(chosen(metafunc.config, "--moments")))
+    if "attack" in metafunc.fixturenames:
+        metafunc.parametrize("attack", range(chosen(metafunc.config, "--attacks")))
 
 
 @pytest.fixture(scope="session")

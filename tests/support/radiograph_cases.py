@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from PIL import Image
 from pydicom import uid
@@ -15,6 +17,7 @@ from tests.support.radiograph_makers import (
     Case,
     declared,
     deflated_bomb,
+    deflated_bomb_behind,
     edited,
     exif,
     extended_offsets,
@@ -277,6 +280,16 @@ REJECTED = [
     Case("65,535 x 65,535 declared", "too_large", file(Rows=65535, Columns=65535)),
     Case("a hundred times the file's size declared", "corrupt", file(Rows=640, Columns=640)),
     Case("a deflated data set of a gigabyte", "too_large", deflated_bomb),
+    Case(
+        "a deflated data set of a gigabyte behind long file meta",
+        "too_large",
+        partial(deflated_bomb_behind, preamble=True),
+    ),
+    Case(
+        "a deflated data set of a gigabyte without preamble",
+        "too_large",
+        partial(deflated_bomb_behind, preamble=False),
+    ),
     Case(
         "JPEG whose frame has another size",
         "frame_mismatch",

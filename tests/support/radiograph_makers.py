@@ -120,6 +120,15 @@ def deflated_bomb(path: Path) -> None:
     path.write_bytes(meta + first + 1024 * zeros + deflating.flush())
 
 
+def deflated_bomb_behind(path: Path, *, preamble: bool) -> None:
+    """The same where its transfer syntax stands far behind a long (0002,0001), or without preamble."""
+    deflated_bomb(path)
+    data = path.read_bytes()
+    meta_end = data.index(b"\x02\x00\x10\x00UI")
+    long = b"\x02\x00\x01\x00OB\0\0" + struct.pack("<I", 10_000) + bytes(10_000)
+    path.write_bytes(data[:132] + long + data[meta_end:] if preamble else data[meta_end:])
+
+
 def palette(entries: NDArray[Any], bits: int) -> dict[str, Any]:
     tables = {f"{c}PaletteColorLookupTableData": entries.astype("<u2").tobytes() for c in ("Red", "Green", "Blue")}
     descriptors = {f"{c}PaletteColorLookupTableDescriptor": [len(entries), 0, bits] for c in ("Red", "Green", "Blue")}
