@@ -17,7 +17,7 @@ from pneumo_fast.metrics.ranking import rank
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.subgroups import judge_subgroups, judge_view
 from pneumo_fast.metrics.summary import Calibrated, DecisionCurve, Figures, Parts
-from pneumo_fast.metrics.thresholds import always_negative, at_threshold, net_benefits
+from pneumo_fast.metrics.thresholds import ThresholdMetrics, always_negative, at_threshold, net_benefits
 
 CURVE: Final = tuple(percent / 100 for percent in range(1, 100))
 """Thresholds of the decision curve."""
@@ -48,7 +48,13 @@ def judge(
         Rows of the train split, for the baseline by view.
     """
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
-    fixed = tuple(at_threshold(sample, t, bootstrap, prevalence=config.prevalence) for t in config.thresholds)
+    calibrated = operating.calibration.at if operating else None
+
+    def at(images: Sample, threshold: float, name: str = "") -> ThresholdMetrics:
+        risk = calibrated(threshold) if calibrated else None
+        return at_threshold(images, threshold, bootstrap, name=name, prevalence=config.prevalence, risk=risk)
+
+    fixed = tuple(at(sample, threshold) for threshold in config.thresholds)
     part = sample if reported is None else sample.take(reported)
     judged, parts, calibration = sample, None, None
     if operating is not None:
@@ -56,7 +62,7 @@ def judge(
         parts = Parts(chosen_on=operating.chosen_on, reported_on=reported_on, n=part.n, positives=part.positives)
         calibration = Calibrated(
             temperature=operating.calibration.temperature,
-            log_pos_weight=operating.calibration.log_pos_weight,
+            shift=operating.calibration.shift,
             before=judge_probability(part, bootstrap),
             after=judge_probability(judged, bootstrap),
         )
@@ -73,8 +79,7 @@ def judge(
         parts=parts,
         calibration=calibration,
         chosen_thresholds=tuple(
-            at_threshold(part, chosen.threshold, bootstrap, name=chosen.name, prevalence=config.prevalence)
-            for chosen in (operating.thresholds if operating else ())
+            at(part, chosen.threshold, chosen.name) for chosen in (operating.thresholds if operating else ())
         ),
         decision_curve=_decision_curve(judged, "plain" if operating is None else "calibrated"),
         prevalence_stated=config.prevalence,

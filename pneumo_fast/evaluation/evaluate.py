@@ -10,7 +10,14 @@ from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.folders import folder_for
 from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
-from pneumo_fast.evaluation.notes import calibration_notes, interval_note, origin_note, rank_notes, threshold_notes
+from pneumo_fast.evaluation.notes import (
+    calibration_notes,
+    interval_note,
+    limit_notes,
+    origin_note,
+    rank_notes,
+    threshold_notes,
+)
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals, write
@@ -56,6 +63,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on),
         *([overlap.note] if overlap else []),
         interval_note(intervals.groups, intervals.images_without_group, sample.n),
+        *(limit_notes(judged.checkpoint.settings) if judged.trained_on else ()),
         *rank_notes(sample, figures.ranking),
         *threshold_notes(figures.thresholds),
         *(calibration_notes(operating.calibration) if operating else ()),
@@ -94,19 +102,19 @@ def _operating(
 ) -> tuple[Operating | None, NDArray[np.bool_] | None, str]:
     """Calibration and thresholds, the images to judge them on (None: all), and these in words."""
     whole = f"all {counted(sample.n, 'image')} of split {config.split!r}"
-    sha256, pos_weight = judged.run_identity.sha256, judged.checkpoint.pos_weight
+    sha256, shift = judged.run_identity.sha256, judged.checkpoint.prior_shift
     if not judged.trained_on:
         return points.load(config.run, sha256), None, whole
     if config.split != "val":
         other = _sample(judged, "val", config, silent)
-        return points.fit(other, pos_weight, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
+        return points.fit(other, shift, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
     chosen = points.halve(judged.dataset.rows("val"), config.seed)
     if chosen is None:
         return None, None, whole
     half = sample.take(chosen)
     by = "patients" if (judged.dataset.rows("val")["group"] != "").any() else "images"
     said = f"half of the {by} of split 'val' ({counted(half.n, 'image')})"
-    return points.fit(half, pos_weight, config, sha256, said), ~chosen, f"the other half ({sample.n - half.n} images)"
+    return points.fit(half, shift, config, sha256, said), ~chosen, f"the other half ({sample.n - half.n} images)"
 
 
 def _predictions(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration
 from pneumo_fast.metrics.catalogue import MONITORED
@@ -98,6 +99,19 @@ def interval_note(patients: int | None, without: int, n: int) -> str:
         )
     unknown = f"; {counted(without, 'image')} without a known patient count as patients of their own" if without else ""
     return f"The intervals are by patient: {counted(n - without, 'image')} of {counted(patients, 'patient')}{unknown}."
+
+
+def limit_notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say so where a run saw a part of its dataset and is judged on all of a split.
+
+    Parameters
+    ----------
+    settings : mapping
+        Of the run's checkpoint.
+    """
+    if not (limit := settings.get("limit-images")):
+        return ()
+    return (f"The run used at most {limit} images of each split (--limit-images); the whole split is judged here.",)
 
 
 def rank_notes(sample: Sample, ranking: Ranking) -> tuple[str, ...]:

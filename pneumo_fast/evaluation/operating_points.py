@@ -59,9 +59,17 @@ def halve(rows: pd.DataFrame, seed: int) -> NDArray[np.bool_] | None:
     return chosen if 0 < chosen.sum() < len(chosen) else None
 
 
-def fit(sample: Sample, pos_weight: float, config: EvaluateConfig, checkpoint: str, chosen_on: str) -> Operating | None:
-    """Fit a calibration and choose thresholds; None where the sample is of one class."""
-    calibration = calibrate(sample, pos_weight)
+def fit(
+    sample: Sample, shift: float | None, config: EvaluateConfig, checkpoint: str, chosen_on: str
+) -> Operating | None:
+    """Fit a calibration and choose thresholds; None where the sample is of one class.
+
+    Parameters
+    ----------
+    shift : float or None
+        As of :func:`~pneumo_fast.metrics.calibration.calibrate`.
+    """
+    calibration = calibrate(sample, shift)
     if calibration is None:
         return None
     thresholds = choose(sample, config.target_sensitivity, config.target_specificity, config.cost_ratio)

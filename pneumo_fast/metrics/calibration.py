@@ -1,17 +1,20 @@
 """How good probabilities are as probabilities, and how they are made better.
 
-A loss with ``pos_weight`` w teaches the odds w times too high: log w comes off the logit. A network is also too sure of
-itself: one temperature divides the logit (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+A loss with ``pos_weight`` w, or positives drawn w times as often as they are, teach the odds w times too high: log w
+comes off the logit. A network is also too sure of itself: one temperature divides the logit (Guo et al. 2017,
+https://arxiv.org/abs/1706.04599). Where what comes off is not known, both are fitted: Platt 1999, "Probabilistic
+outputs for support vector machines". ``docs/decisions/0006-calibration.md`` says why not always.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Values, estimate, percentile_interval
+from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Labels, Values, estimate, percentile_interval
 from pneumo_fast.metrics.scored import Sample, Scores, sigmoid
 
 BINS: Final = 10
@@ -79,36 +82,85 @@ def _probability_figures(sums: Values) -> dict[str, Values]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What makes a logit's sigmoid a better probability: (logit - log_pos_weight) / temperature."""
+    """What makes a logit's sigmoid a better probability: (logit - shift) / temperature."""
 
-    log_pos_weight: float
-    """Natural logarithm of the loss's weight of a positive image."""
+    shift: float
+    """Comes off the logit: natural logarithm of how many times too high the odds are."""
     temperature: float
     """Divides the logit; from :data:`COLDEST` to :data:`HOTTEST`."""
 
     def apply(self, logits: Scores) -> Values:
         """Calibrated logits, float64, shape (n,), in the order of ``logits``."""
-        return (logits.astype(np.float64) - self.log_pos_weight) / self.temperature
+        return (logits.astype(np.float64) - self.shift) / self.temperature
+
+    def at(self, probability: float) -> float:
+        """The calibrated probability, in [0, 1], of a plain one."""
+        with np.errstate(divide="ignore"):
+            logit = np.log(np.float64(probability)) - np.log1p(-np.float64(probability))
+        return float(sigmoid(self.apply(np.array([logit])))[0])
 
 
-def calibrate(sample: Sample, pos_weight: float) -> Calibration | None:
-    """Find the temperature at which the log loss of a sample is least; None where it is of one class.
+def calibrate(sample: Sample, shift: float | None) -> Calibration | None:
+    """Find the temperature at which the log loss of a sample is least, and the shift where it is not known.
 
-    The loss is convex in 1 / temperature, and its slope's sign is searched by halving. A model that separates the
-    classes, or ranks them the wrong way round, has no best temperature: it gets the nearer bound.
+    A model that separates the classes, or ranks them the wrong way round, has no best temperature: it gets the nearer
+    bound.
 
     Parameters
     ----------
-    pos_weight : float
-        The loss's weight of a positive image, above 0.
+    shift : float or None
+        Natural logarithm of how many times too high training has made the odds of a positive; None if not known.
+
+    Returns
+    -------
+    Calibration or None
+        None where the sample is of one class.
     """
     if not sample.two_classes:
         return None
-    log_weight = float(np.log(pos_weight))
-    shifted = sample.logits.astype(np.float64) - log_weight
-    low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)
+    logits = sample.logits.astype(np.float64)
+    return _fit_both(logits, sample.labels) if shift is None else _fit_temperature(logits, sample.labels, shift)
+
+
+def _fit_temperature(logits: Values, labels: Labels, shift: float) -> Calibration:
+    """The loss is convex in 1 / temperature; its slope's sign is searched by halving."""
+    shifted = logits - shift
+
+    def falls(log_scale: float) -> bool:
+        return float(((sigmoid(np.exp(log_scale) * shifted) - labels) * shifted).sum()) <= 0
+
+    return Calibration(shift=shift, temperature=float(np.exp(-_turn(falls, -np.log(HOTTEST), -np.log(COLDEST)))))
+
+
+def _fit_both(logits: Values, labels: Labels) -> Calibration:
+    """Platt scaling: Newton's steps to the least log loss against his targets, which a separated sample has as well."""
+    positives = int(labels.sum())
+    targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    centre, spread = float(logits.mean()), float(logits.std()) or 1.0
+    columns = np.stack([(logits - centre) / spread, np.ones_like(logits)], axis=1)
+    weights = np.array([0.0, np.log(positives / (len(labels) - positives))])
+    for _ in range(STEPS):
+        p = sigmoid(columns @ weights)
+        curvature = (columns * (p * (1 - p))[:, None]).T @ columns + RIDGE * np.eye(2)
+        step = np.linalg.solve(curvature, columns.T @ (p - targets))
+        weights -= step * min(1.0, 1.0 / max(np.abs(step).max(), 1e-12))  # a longer one may go past the least
+    scale = float(np.clip(weights[0] / spread, 1 / HOTTEST, 1 / COLDEST))
+    low, high = -np.abs(logits).max() - LARGEST_SHIFT, np.abs(logits).max() + LARGEST_SHIFT
+    shift = _turn(lambda shift: float((sigmoid(scale * (logits - shift)) - targets).sum()) >= 0, low, high)
+    return Calibration(shift=shift, temperature=1 / scale)
+
+
+STEPS: Final = 50
+"""Of Newton's; ten are enough for most samples."""
+RIDGE: Final = 1e-9
+"""Keeps equations solvable where every logit is the same."""
+LARGEST_SHIFT: Final = 20.0 * HOTTEST
+"""Beyond the largest logit, in logits."""
+
+
+def _turn(below: Callable[[float], bool], low: float, high: float) -> float:
+    """Where something that holds below a point and not above ceases to hold, by halving."""
     for _ in range(60):
         middle = (low + high) / 2
-        slope = ((sigmoid(np.exp(middle) * shifted) - sample.labels) * shifted).sum()
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return Calibration(log_pos_weight=log_weight, temperature=float(np.exp(-(low + high) / 2)))
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return float((low + high) / 2)

@@ -26,7 +26,7 @@ class Calibrated:
     """A :class:`~pneumo_fast.metrics.calibration.Calibration`, and what it does to the images reported on."""
 
     temperature: float
-    log_pos_weight: float
+    shift: float
     before: Quality
     """Of the plain probability."""
     after: Quality

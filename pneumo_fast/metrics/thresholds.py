@@ -52,8 +52,10 @@ class ThresholdMetrics:
     """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
     mcc: Estimate
     """Matthews correlation of labels and calls, in [-1, 1]."""
+    risk: float | None
+    """Calibrated probability that the threshold stands for, in [0, 1]; None without calibration."""
     net_benefit: Estimate
-    """tp / n - fp / n * threshold / (1 - threshold): Vickers and Elkin, Medical Decision Making 26 (2006) 565."""
+    """tp / n - fp / n * risk / (1 - risk): Vickers and Elkin, Medical Decision Making 26 (2006) 565."""
     ppv_at_prevalence: Estimate | None
     """The positive predictive value at the prevalence that was stated; None where none was."""
     npv_at_prevalence: Estimate | None
@@ -61,7 +63,13 @@ class ThresholdMetrics:
 
 
 def at_threshold(
-    sample: Sample, threshold: float, bootstrap: Bootstrap, *, name: str = "", prevalence: float | None = None
+    sample: Sample,
+    threshold: float,
+    bootstrap: Bootstrap,
+    *,
+    name: str = "",
+    prevalence: float | None = None,
+    risk: float | None = None,
 ) -> ThresholdMetrics:
     """Count what a threshold on the plain probability calls right and wrong; compute the rates and their intervals.
 
@@ -71,14 +79,16 @@ def at_threshold(
         In [0, 1].
     prevalence : float, optional
         Share of positives, between 0 and 1, for which predictive values are wanted as well.
+    risk : float, optional
+        Calibrated probability that the threshold stands for; without it there is no net benefit.
     """
     called = call_positive(sample.probabilities, threshold)
-    return _judge_calls(sample, called, threshold, bootstrap, name or f"{threshold}", prevalence)
+    return _judge_calls(sample, called, threshold, bootstrap, name or f"{threshold}", prevalence, risk)
 
 
 def always_negative(sample: Sample, bootstrap: Bootstrap) -> ThresholdMetrics:
     """The same figures for calling every image negative."""
-    return _judge_calls(sample, np.zeros(sample.n, bool), None, bootstrap, "always negative", None)
+    return _judge_calls(sample, np.zeros(sample.n, bool), None, bootstrap, "always negative", None, 0.0)
 
 
 def _judge_calls(
@@ -88,6 +98,7 @@ def _judge_calls(
     bootstrap: Bootstrap,
     name: str,
     prevalence: float | None,
+    risk: float | None,
 ) -> ThresholdMetrics:
     # torchmetrics itself would compare with ">"; given classes instead of probabilities it only counts.
     (tn, fp), (fn, tp) = tm.binary_confusion_matrix(
@@ -95,8 +106,8 @@ def _judge_calls(
     ).tolist()
     ill = sample.labels == 1
     cells = np.stack([~ill & ~called, ~ill & called, ill & ~called, ill & called], axis=1)
-    again = rates(bootstrap.sums(sample.groups, cells.astype(np.float64)), threshold, prevalence)
-    values = rates(np.array([[tn, fp, fn, tp]], dtype=np.float64), threshold, prevalence)
+    again = rates(bootstrap.sums(sample.groups, cells.astype(np.float64)), risk, prevalence)
+    values = rates(np.array([[tn, fp, fn, tp]], dtype=np.float64), risk, prevalence)
     intervals = {key: percentile_interval(again[key]) for key in values}
     wholes = {"accuracy": ill | ~ill, "precision": called, "recall": ill, "specificity": ~ill, "npv": ~called}
     for key, whole in wholes.items():
@@ -109,6 +120,7 @@ def _judge_calls(
         name=name,
         threshold=threshold,
         scale="plain",
+        risk=None if threshold is None else risk,
         confusion=Confusion(tn=tn, fp=fp, fn=fn, tp=tp),
         ppv_at_prevalence=ppv,
         npv_at_prevalence=npv,
@@ -116,15 +128,15 @@ def _judge_calls(
     )
 
 
-def rates(counts: Values, threshold: float | None, prevalence: float | None = None) -> dict[str, Values]:
+def rates(counts: Values, risk: float | None, prevalence: float | None = None) -> dict[str, Values]:
     """Rates that follow from confusion matrices.
 
     Parameters
     ----------
     counts : ndarray of float64, shape (b, 4)
         tn, fp, fn, tp.
-    threshold : float, optional
-        In [0, 1], for the net benefit: false positives weigh threshold / (1 - threshold); None weighs them 0.
+    risk : float, optional
+        In [0, 1], for the net benefit: false positives weigh risk / (1 - risk).
     prevalence : float, optional
         Between 0 and 1; adds ``ppv_at_prevalence`` and ``npv_at_prevalence``.
 
@@ -137,7 +149,7 @@ def rates(counts: Values, threshold: float | None, prevalence: float | None = No
     n = counts.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-        odds = np.float64(threshold or 0.0) / np.float64(1.0 - (threshold or 0.0))
+        odds = np.float64(np.nan if risk is None else risk) / np.float64(np.nan if risk is None else 1.0 - risk)
         found = {
             "accuracy": (tp + tn) / n,
             "precision": tp / (tp + fp),

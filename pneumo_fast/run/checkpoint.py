@@ -50,6 +50,9 @@ class Trained:
     """Standard deviation the images were normalized with, in [0, 1]."""
     pos_weight: float
     """Weight of a positive image in the loss."""
+    prior_shift: float | None = None
+    """Natural logarithm of how many times higher the odds of a positive were to the loss than among the images; None
+    where that is not one known number."""
     dataset_identity: str
     """SHA-256 of the training dataset's manifest."""
     epoch: int
@@ -70,8 +73,8 @@ class Trained:
         """Check the values; ValueError where one is impossible."""
         if not (self.size > 0 and self.std > 0 and self.pos_weight > 0 and 0 <= self.best_epoch <= self.epoch):
             raise ValueError("a size, deviation or weight above 0 and a best epoch up to the last expected")
-        if not all(map(math.isfinite, (self.mean, self.std, self.pos_weight))):
-            raise ValueError("a finite mean, deviation and weight expected")
+        if not all(map(math.isfinite, (self.mean, self.std, self.pos_weight, self.prior_shift or 0.0))):
+            raise ValueError("a finite mean, deviation, weight and shift expected")
         if not all(value is None or isinstance(value, str | int | float | list) for value in self.settings.values()):
             raise ValueError("settings that an option can have expected")
         if self.monitor not in MONITORED:

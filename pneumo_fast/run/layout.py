@@ -36,13 +36,13 @@ TENSORBOARD: Final = "tensorboard"
 TRACE: Final = "trace.json"
 
 OPERATING: Final = "operating.json"
-OPERATING_FORMAT: Final = "pneumo-fast operating points 1"
+OPERATING_FORMAT: Final = "pneumo-fast operating points 2"
 
 EVAL: Final = "eval"
 """Folder of the evaluations, each in a folder of its own; an earlier release wrote the one it kept into it directly."""
 METRICS: Final = "metrics.json"
 METRICS_FORMAT: Final = "pneumo-fast metrics"
-METRICS_VERSION: Final = 2
+METRICS_VERSION: Final = 3
 PREDICTIONS: Final = "predictions.csv"
 FIGURES: Final = ("roc.png", "precision_recall.png", "confusion.png")
 COMPARISON: Final = "comparison.json"

@@ -79,6 +79,19 @@ def choose_pos_weight(dataset: Dataset, config: TrainConfig) -> float:
     return float((labels == 0).sum() / (labels == 1).sum())
 
 
+def choose_prior_shift(dataset: Dataset, config: TrainConfig, pos_weight: float) -> float | None:
+    """Logarithm of how many times higher the odds of a positive are to the loss than among the training images.
+
+    It is one number where images are weighed and drawn by their label alone. Other recipes (label smoothing, shares of
+    several datasets, balance by another column) move the odds of some images further than those of others: None.
+    """
+    if config.label_smoothing or config.shares or (config.order == "weighted" and config.balance != "label"):
+        return None
+    labels = dataset.rows("train")["label"]
+    drawn = float((labels == 0).sum() / (labels == 1).sum()) if config.order == "weighted" else 1.0
+    return math.log(pos_weight * drawn)
+
+
 def settings_of(
     config: TrainConfig, dataset: Dataset, pos_weight: float, amp_dtype: torch.dtype | None
 ) -> dict[str, Any]:
@@ -194,8 +207,8 @@ def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings
     """What there is before the first step; the weights come with the first checkpoint."""
     return Trained(
         arch=config.model, size=dataset.size, mean=dataset.mean, std=dataset.std, pos_weight=pos_weight,
-        dataset_identity=dataset.identity, epoch=0, best=math.nan, best_epoch=0, monitor=config.monitor, history=[],
-        settings=settings, model={},
+        prior_shift=choose_prior_shift(dataset, config, pos_weight), dataset_identity=dataset.identity, epoch=0,
+        best=math.nan, best_epoch=0, monitor=config.monitor, history=[], settings=settings, model={},
     )  # fmt: skip
 
 

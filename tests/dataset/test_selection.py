@@ -101,6 +101,14 @@ def test_ids_are_kept_only_where_they_are_in_every_part(own_dataset: Path) -> No
     assert [join_datasets([kept, other]).manifest.ids for other in (kept, hidden)] == ["kept", "pseudonyms"]
 
 
+def test_the_deviation_of_joined_datasets_counts_what_lies_between_them(own_dataset: Path) -> None:
+    one = Dataset.open(own_dataset)
+    dark, bright = (replace(one, manifest=replace(one.manifest, mean=mean, std=0.1)) for mean in (0.2, 0.8))
+    joined = join_datasets([dark, bright])
+    assert joined.mean == pytest.approx(0.5)
+    assert joined.std == pytest.approx((0.1**2 + 0.3**2) ** 0.5)
+
+
 @pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.0), (1.0, float("nan"))])
 def test_shares_that_cannot_work(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="one number above 0 for each"):

@@ -67,12 +67,12 @@ def test_another_split_is_judged_whole_with_what_was_chosen_on_validation_images
 
 
 def test_the_calibrated_probability_follows_from_the_logit(run: Path) -> None:
-    change(run, pos_weight=2.0)
+    change(run, pos_weight=2.0, prior_shift=math.log(2.0))
     evaluate(config(run))
     calibration = read_json(run)["calibration"]
-    assert calibration["log_pos_weight"] == pytest.approx(math.log(2.0))
+    assert calibration["shift"] == pytest.approx(math.log(2.0))
     for row in read_csv(evaluated(run) / PREDICTIONS):
-        logit = (float(row["logit"]) - calibration["log_pos_weight"]) / calibration["temperature"]
+        logit = (float(row["logit"]) - calibration["shift"]) / calibration["temperature"]
         assert float(row["calibrated_probability"]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-9)
 
 

@@ -8,6 +8,7 @@ import pytest
 from pneumo_fast.evaluation.notes import (
     calibration_notes,
     interval_note,
+    limit_notes,
     origin_note,
     rank_notes,
     threshold_notes,
@@ -130,4 +131,11 @@ def test_the_figure_that_chose_the_checkpoint_is_named() -> None:
 
 @pytest.mark.parametrize(("temperature", "count"), [(0.05, 1), (1.0, 0), (20.0, 1)])
 def test_a_temperature_at_the_end_of_its_range_is_noted(temperature: float, count: int) -> None:
-    assert len(calibration_notes(Calibration(log_pos_weight=0.0, temperature=temperature))) == count
+    assert len(calibration_notes(Calibration(shift=0.0, temperature=temperature))) == count
+
+
+@pytest.mark.parametrize(("settings", "count"), [({}, 0), ({"limit-images": None}, 0), ({"limit-images": 500}, 1)])
+def test_a_run_on_a_part_of_its_dataset_says_so(settings: dict[str, int | None], count: int) -> None:
+    found = limit_notes(settings)
+    assert len(found) == count
+    assert all("at most 500 images of each split (--limit-images)" in note for note in found)

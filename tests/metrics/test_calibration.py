@@ -13,7 +13,7 @@ from torchmetrics.functional import classification as tm
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration, calibrate, judge_probability
 from pneumo_fast.metrics.intervals import Bootstrap
 from pneumo_fast.metrics.scored import Sample, sigmoid
-from tests.support.judged import FEW, IMAGES, drawn, sample_of
+from tests.support.judged import FEW, IMAGES, both_classes, drawn, sample_of
 
 
 @given(IMAGES)
@@ -63,26 +63,27 @@ def test_intervals_cover_the_truth() -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("pos_weight", [1.0, 3.5])
-def test_the_temperature_that_spoiled_the_logits_is_found(temperature: float, pos_weight: float) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_the_temperature_that_spoiled_the_logits_is_found(temperature: float, pos_weight: float, known: bool) -> None:
     rng = np.random.default_rng(4)
     true = rng.normal(size=40_000)
     labels = (rng.random(40_000) < sigmoid(true)).astype(np.int64)
     spoiled = temperature * true + math.log(pos_weight)
     sample = Sample(labels=labels, logits=spoiled, groups=np.arange(40_000))
-    calibration = calibrate(sample, pos_weight)
+    calibration = calibrate(sample, math.log(pos_weight) if known else None)
     assert calibration is not None
     assert calibration.temperature == pytest.approx(temperature, rel=0.05)
-    assert calibration.apply(spoiled) == pytest.approx(true, rel=0.05)
+    assert calibration.apply(spoiled) == pytest.approx(true, rel=0.05, abs=0.05)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_other_temperature_has_a_lower_log_loss(seed: int) -> None:
     sample = drawn(seed, 30, 70, 1.0)
-    calibration = calibrate(sample, 2.0)
+    calibration = calibrate(sample, math.log(2.0))
     assert calibration is not None
 
     def loss(temperature: float) -> float:
-        logits = Calibration(log_pos_weight=math.log(2.0), temperature=temperature).apply(sample.logits)
+        logits = Calibration(shift=math.log(2.0), temperature=temperature).apply(sample.logits)
         judged = Sample(labels=sample.labels, logits=logits, groups=sample.groups)
         return judge_probability(judged, FEW).log_loss.value or math.nan
 
@@ -98,10 +99,26 @@ def test_no_other_temperature_has_a_lower_log_loss(seed: int) -> None:
     ],
 )
 def test_without_a_best_temperature_it_is_the_nearer_bound(images: list[tuple[int, float]], temperature: float) -> None:
-    calibration = calibrate(sample_of(images), 1.0)
+    calibration = calibrate(sample_of(images), 0.0)
     assert calibration is not None
     assert calibration.temperature == pytest.approx(temperature)
 
 
 def test_one_class_cannot_be_calibrated_on() -> None:
-    assert calibrate(sample_of([(1, 0.0), (1, 2.0)]), 1.0) is None
+    assert calibrate(sample_of([(1, 0.0), (1, 2.0)]), 0.0) is None
+
+
+@given(IMAGES.filter(both_classes))
+def test_what_is_fitted_without_a_known_shift_keeps_the_prevalence(images: list[tuple[int, float]]) -> None:
+    sample = sample_of(images)
+    calibration = calibrate(sample, None)
+    assert calibration is not None
+    assert COLDEST <= calibration.temperature <= HOTTEST
+    targets = [(sample.positives + 1) / (sample.positives + 2), 1 / (sample.n - sample.positives + 2)]
+    expected = sample.positives * targets[0] + (sample.n - sample.positives) * targets[1]  # Platt's
+    assert sigmoid(calibration.apply(sample.logits)).sum() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("probability", "calibrated"), [(0.5, 1 / 3), (0.0, 0.0), (1.0, 1.0), (2 / 3, 0.5)])
+def test_the_calibrated_probability_of_a_plain_one(probability: float, calibrated: float) -> None:
+    assert Calibration(shift=math.log(2.0), temperature=1.0).at(probability) == pytest.approx(calibrated)

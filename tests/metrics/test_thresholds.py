@@ -134,12 +134,18 @@ def test_net_benefit_worked_example() -> None:
     assert rates(np.array([[55.0, 20.0, 10.0, 15.0]]), 0.2)["net_benefit"][0] == pytest.approx(0.10)
 
 
+def test_the_net_benefit_weighs_by_the_calibrated_probability() -> None:
+    sample = sample_of([(1, 2.0), (0, 2.0), (0, -2.0), (0, -2.0)])
+    assert at_threshold(sample, 0.5, FEW, risk=0.2).net_benefit.value == pytest.approx((1 - 0.25) / 4)
+    assert at_threshold(sample, 0.5, FEW).net_benefit.value is None
+
+
 @given(IMAGES.filter(both_classes))
 def test_the_decision_curve_is_the_net_benefit_at_each_threshold(images: list[tuple[int, float]]) -> None:
     sample = sample_of(images)
     at = (0.1, 0.5, 0.9)
     model, treat_all = net_benefits(sample, at)
-    assert model == pytest.approx([at_threshold(sample, t, FEW).net_benefit.value for t in at])
+    assert model == pytest.approx([at_threshold(sample, t, FEW, risk=t).net_benefit.value for t in at])
     everyone = np.array([[0.0, sample.n - sample.positives, 0.0, sample.positives]])
     assert treat_all == pytest.approx([rates(everyone, t)["net_benefit"][0] for t in at])
 

@@ -115,7 +115,7 @@ def test_an_explanation_of_another_version_is_not_read(run: Path) -> None:
             lambda path: change_json(path, thresholds=[]),
             r"\(\$\.thresholds: at least one, .*\): run pneumo-fast evaluate",
         ),
-        (lambda path: change_json(path, format_version=1), r"format version 1, this release reads 2: run pneumo-fast"),
+        (lambda path: change_json(path, format_version=1), r"format version 1, this release reads 3: run pneumo-fast"),
         (
             lambda path: change_json(path, subgroups=..., notes=...),
             r"\(\$: object missing required field `subgroups`\): run pneumo",
