@@ -28,7 +28,11 @@ Values = NDArray[np.float64]
 Step = Callable[[Values], Values]
 
 LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
+TINIEST_SLOPE, LARGEST_SLOPE = 1e-100, 1e100  # a rescale beyond these brings float64 to its limits
+FINEST_STEP: Final = 2.0**-40  # of two grey levels, as a share of the largest value: float64 resolves 2**-52
 GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
+WORD_BITS: Final = 16  # that an entry of a LUT is stored in
+WIDE_WINDOW, WIDEST_WINDOW = 2, 4  # times the range of the values
 LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -132,11 +136,13 @@ def _modality(header: Header, low: float, high: float, *, signed: bool) -> tuple
     if slope == 0.0:
         raise RejectedImageError("bad_header", "Rescale Slope is 0, which makes every pixel equal")
     ends = sorted((low * slope + intercept, high * slope + intercept))
+    if not TINIEST_SLOPE < abs(slope) < LARGEST_SLOPE or not abs(slope) > FINEST_STEP * max(map(abs, ends)):
+        raise RejectedImageError("bad_header", "Rescale Slope and Intercept leave no grey levels apart")
     return (lambda x: x * slope + intercept), ends[0], ends[1]
 
 
 def _voi_lut(header: Header, notes: list[str], *, negative: bool) -> Step:
-    """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1] by the bits that its data use."""
+    """The first VOI LUT (PS3.3 C.11.2.1.1), scaled to [0, 1]."""
     items = _items(header, "VOILUTSequence")
     if len(items) > 1:
         notes.append("first_voi_lut_of_several")
@@ -148,17 +154,20 @@ def _window(header: Header, low: float, high: float, notes: list[str]) -> Step |
     """The first window (PS3.3 C.11.2.1.2); None where there is none or it cannot belong to these values.
 
     Exported 8-bit copies often carry the window of their 12-bit original; applied, it would give a nearly black
-    image. A window that lies outside the values, or is more than four times as wide as they are, is not applied.
+    image. A window whose centre lies outside the values, or which is more than four times as wide as they are, is not
+    applied; one that is more than twice as wide is, and noted.
     """
     center, width = first_number(header, "WindowCenter"), first_number(header, "WindowWidth")
     if center is None or width is None:
         return None
     kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
     narrowest = 1.0 if kind == "LINEAR" else 0.0
-    misfit = center + width / 2 <= low or center - width / 2 >= high or width > 4 * (high - low + 1)
+    misfit = not low <= center <= high + 1 or width > WIDEST_WINDOW * (high - low + 1)
     if width < narrowest or width <= 0 or misfit or kind not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
         notes.append("window_ignored")
         return None
+    if width > WIDE_WINDOW * (high - low + 1):
+        notes.append("window_wider_than_values")
     if isinstance(header.get("WindowCenter"), list | tuple | pydicom.multival.MultiValue):
         notes.append("first_window_of_several")
     if kind == "SIGMOID":
@@ -186,7 +195,8 @@ def _is_monochrome1(header: Header, notes: list[str]) -> bool:
 def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
     """A LUT's data, the first value mapped, and the output value of white (PS3.3 C.11.1.1).
 
-    White is all ones in as many bits as the data use, which may be fewer than the descriptor declares.
+    White is all ones in as many bits as the descriptor declares. Where it declares the 16 of the word that an entry is
+    stored in, or fewer than the data use, the bits that the data use count (docs/decisions/0007-lut-white.md).
     """
     descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
     if descriptor is None or data is None or len(descriptor) != 3:
@@ -198,7 +208,9 @@ def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: boo
     table = _lut_data(data, entries, int(descriptor[2]), "<" if little else ">")
     if len(table) < entries or not table.any():
         raise RejectedImageError("bad_header", f"the {name} declares {entries} entries and has {len(table)}")
-    return table[:entries], first, float((1 << int(table.max()).bit_length()) - 1)
+    declared, used = int(descriptor[2]), int(table[:entries].max()).bit_length()
+    bits = declared if used <= declared < WORD_BITS else max(used, 1)
+    return table[:entries], first, float((1 << bits) - 1)
 
 
 def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:

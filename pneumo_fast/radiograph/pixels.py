@@ -112,6 +112,8 @@ def _decode_codestream(
     other = info.kind != expected or (syntax == uid.JPEGBaseline8Bit and (info.bits != 8 or info.progressive))
     notes = ("other_syntax",) if other else ()
     if info.kind == "jpeg" and info.bits == 8 and form.is_grey:
+        if form.signed:  # its samples are 0 to 255 (PS3.5 8.2.1): nobody can know what was meant
+            raise RejectedImageError("frame_mismatch", "the header declares signed values, an 8-bit JPEG has none")
         return decode_grey_jpeg(frame, form.rows, form.columns, least), notes
     if not isinstance(header, Dataset):
         header = _as_dataset(header)

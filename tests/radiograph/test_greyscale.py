@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import Dataset
 
 from pneumo_fast.errors import RejectedImageError
@@ -57,6 +59,8 @@ def test_windows(function: str | None, center: float, width: float, values: dict
     [
         {"WindowCenter": 2048, "WindowWidth": 4096},
         {"WindowCenter": 300, "WindowWidth": 80},
+        {"WindowCenter": 600, "WindowWidth": 1000},
+        {"WindowCenter": 128, "WindowWidth": 1025},
         {"WindowCenter": -50, "WindowWidth": 80},
         {"WindowCenter": 100, "WindowWidth": 0},
         {"WindowCenter": 100, "WindowWidth": -5},
@@ -104,6 +108,8 @@ def test_the_linear_form_is_the_curve(bits: int, signed: bool, slope: float) -> 
         (lut(np.array([0, 85, 170, 255]), 10, 8, words=False), {10: 0, 11: 85 / 255, 12: 170 / 255, 13: 1}),
         (lut(np.array([4095, 2048, 0]), 0, 12), {0: 1, 1: 2048 / 4095, 2: 0, 255: 0}),  # decreasing
         (lut(np.array([0, 512, 1023]), 0, 16), {1: 512 / 1023, 2: 1}),  # 10 bits used of 16 declared
+        (lut(np.array([0, 512, 1023]), 0, 12), {1: 512 / 4095, 2: 1023 / 4095}),  # of 12: it is dark on purpose
+        (lut(np.array([0, 512, 1023]), 0, 9), {1: 512 / 1023, 2: 1}),  # more used than declared
         (lut(np.arange(1 << 16), 0, 16, count=0), {0: 0, 51: 51 / 65535, 255: 255 / 65535}),  # 0 means 65,536
     ],
 )
@@ -186,3 +192,51 @@ def test_the_table_is_the_curve(bits: int, dtype: str) -> None:
     applied = apply_curve(found, stored, bits, signed=signed)
     assert applied.dtype == np.float32
     np.testing.assert_allclose(applied, found.apply(stored.astype(np.float64)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "notes"), [(512, ()), (513, ("window_wider_than_values",)), (1024, None)])
+def test_how_wide_a_window_may_be(width: int, notes: tuple[str, ...] | None) -> None:
+    found = curve(WindowCenter=128, WindowWidth=width)
+    assert found.intensity == "window"
+    assert found.notes == (("window_wider_than_values",) if notes is None else notes)
+
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([0.0, 1e-20, 1e-310, 1e308, -1e308, 1000.0])
+)
+
+
+@given(
+    bits=st.sampled_from([1, 8, 12, 16, 20, 32]),
+    signed=st.booleans(),
+    attributes=st.fixed_dictionaries({}, optional=dict.fromkeys(
+        ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"), NUMBERS
+    )),
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+)  # fmt: skip
+def test_every_display_value_is_in_its_range(
+    bits: int, signed: bool, attributes: dict[str, float], function: str
+) -> None:
+    try:
+        header = {"PhotometricInterpretation": "MONOCHROME2", "VOILUTFunction": function, **attributes}
+        found = greyscale_curve(header, bits, signed=signed, window="auto")
+    except RejectedImageError:
+        return
+    low, high = stored_range(bits, signed=signed)
+    stored = np.unique(np.linspace(low, high, 200).astype(np.int64))
+    with np.errstate(over="ignore"):
+        values = apply_curve(found, stored, bits, signed=signed)
+    assert np.isfinite(values).all()
+    assert values.min() >= 0.0
+    assert values.max() <= 1.0
+    if found.intensity == "range":
+        assert abs(float(values[-1]) - float(values[0])) > 0.999, "no grey level is lost"
+    if found.linear:
+        scale, offset = found.linear
+        np.testing.assert_allclose(stored * scale + offset, values, atol=1e-3)
+
+
+@pytest.mark.parametrize("slope", [1e-20, -1e-20, 1e308, 1e-310])
+def test_a_rescale_that_leaves_no_grey_levels_apart_is_refused(slope: float) -> None:
+    with pytest.raises(RejectedImageError, match="leave no grey levels apart"):
+        greyscale_curve({"RescaleSlope": slope, "RescaleIntercept": 1000.0}, 8, signed=False, window="auto")

@@ -92,7 +92,7 @@ GREYSCALE = [
     read(
         "VOI LUT, also beside a window: the LUT counts",
         file(VOILUTSequence=[lut(np.arange(256) // 2, 0, 8)], WindowCenter=100, WindowWidth=50),
-        X / 2 / 127,
+        X / 2 / 255,
         intensity="voi_lut",
     ),
     read("window, center or width empty", file(WindowCenter="", WindowWidth=""), X / 255),
@@ -108,6 +108,13 @@ GREYSCALE = [
         file(WindowCenter=2048, WindowWidth=4096),
         X / 255,
         "window_ignored",
+    ),
+    read(
+        "a window more than twice as wide as the values: applied",
+        file(WindowCenter=127.5, WindowWidth=766),
+        window(X, 127.5, 766),
+        "window_wider_than_values",
+        intensity="window",
     ),
     read(
         "Quality Control Image YES or BOTH: a phantom, or a test image",
@@ -289,6 +296,11 @@ REJECTED = [
         "a deflated data set of a gigabyte without preamble",
         "too_large",
         partial(deflated_bomb_behind, preamble=False),
+    ),
+    Case(
+        "8-bit JPEG that is declared signed",
+        "frame_mismatch",
+        file(syntax=BASELINE, frames=[jpeg()], PixelRepresentation=1),
     ),
     Case(
         "JPEG whose frame has another size",
