@@ -49,7 +49,7 @@ def assemble(
     rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
     tables = {
         "index.csv": write_table(config.out, "index.csv", index),
-        "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index)),
+        "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index, records)),
         "rejects.csv": write_rejects(config.out, rejects),
         "unmatched.csv": write_table(config.out, "unmatched.csv", pd.DataFrame({"image_id": sorted(plan.unmatched)})),
     }
@@ -108,10 +108,17 @@ def _index(plan: Plan, records: list[Record], key: bytes) -> pd.DataFrame:
     return index
 
 
-def _boxes(labels: LabelTable, index: pd.DataFrame) -> pd.DataFrame:
-    """Boxes of the stored images, in the order of the index, with the size of the source."""
+def _boxes(labels: LabelTable, index: pd.DataFrame, records: list[Record]) -> pd.DataFrame:
+    """Boxes of the stored images, in the order of the index, with the size of the source, in pixels made square."""
     sizes = index[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
-    return sizes.merge(labels.boxes, on="image_id")[list(BOX_COLUMNS)]
+    boxes = sizes.merge(labels.boxes, on="image_id")
+    tall = {row["image_id"]: row.get("pixel_height", 1.0) for record in records for row in record.images}
+    tall = {image_id: ratio for image_id, ratio in tall.items() if ratio != 1.0}
+    if tall:  # else whole numbers stay whole
+        ratio = boxes["image_id"].map(tall).fillna(1.0)
+        for column in ("y", "height", "source_height"):
+            boxes[column] *= ratio
+    return boxes[list(BOX_COLUMNS)]
 
 
 def _unknown_kinds(records: list[Record]) -> dict[str, int]:

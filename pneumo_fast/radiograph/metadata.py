@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Final, get_args
@@ -15,6 +14,7 @@ _SYNONYMS: Final = {"LAT": "LATERAL", "OBL": "OBLIQUE"}
 BODY_PARTS: Final[tuple[BodyPart, ...]] = get_args(BodyPart)
 MODALITIES: Final[tuple[Modality, ...]] = get_args(Modality)
 OLDEST: Final = 120
+SQUARE: Final = 0.005  # deviation of a pixel's height from its width that rounding explains
 _YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
 
 
@@ -36,7 +36,10 @@ class Metadata:
     """Of the source, in pixels, as is ``width``."""
     width: int
     spacing_mm: str = ""
-    """Distance between rows, in millimetres at the detector where known, or ``""``."""
+    """Distance between rows, in millimetres at the detector where known, or ``""``; with that between columns behind a
+    backslash, as DICOM writes it, where pixels are not square."""
+    pixel_height: float = 1.0
+    """Height of a source pixel in widths of it: 1 where it is square, as it counts where nothing is known."""
     bits_stored: int
     photometric: str
     burned_in: str = ""
@@ -53,7 +56,8 @@ def read_metadata(header: Header, form: PixelFormat) -> Metadata:
         body_part=body_part(header),
         height=form.rows,
         width=form.columns,
-        spacing_mm=_spacing(header),
+        spacing_mm=_spacing_text(header),
+        pixel_height=_pixel_height(header),
         bits_stored=form.stored,
         photometric=form.photometric,
         burned_in=_one_of(header, "BurnedInAnnotation", ("YES", "NO")),
@@ -96,16 +100,34 @@ def _view_in(description: str) -> str:
     return views.pop() if len(views) == 1 else ""
 
 
-def _spacing(header: Header) -> str:
-    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
-        value = header.get(keyword)
-        try:
-            row_spacing = float(value[0]) if value else math.nan
-        except (TypeError, ValueError, IndexError):
-            continue
-        if 0.001 <= row_spacing <= 10.0:
-            return f"{row_spacing:g}"
-    return ""
+def _pixel_height(header: Header) -> float:
+    """From the spacing, else from Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7); what rounding explains is 1."""
+    down, across = _spacing(header) or _pair(header, "PixelAspectRatio", 1.0, 1e6) or (1.0, 1.0)
+    return 1.0 if abs(down / across - 1.0) <= SQUARE else down / across
+
+
+def _spacing_text(header: Header) -> str:
+    if (found := _spacing(header)) is None:
+        return ""
+    down, across = found
+    return f"{down:g}" if abs(down / across - 1.0) <= SQUARE else f"{down:g}\\{across:g}"
+
+
+def _spacing(header: Header) -> tuple[float, float] | None:
+    """Distance between rows and between columns, in millimetres."""
+    return _pair(header, "ImagerPixelSpacing", 0.001, 10.0) or _pair(header, "PixelSpacing", 0.001, 10.0)
+
+
+def _pair(header: Header, keyword: str, least: float, most: float) -> tuple[float, float] | None:
+    """Two plausible numbers, or one that stands for both."""
+    value = header.get(keyword)
+    try:
+        numbers = [float(number) for number in value] if value else []
+    except (TypeError, ValueError):
+        return None
+    if not numbers or not all(least <= number <= most for number in numbers[:2]):
+        return None
+    return numbers[0], numbers[min(1, len(numbers) - 1)]
 
 
 def _text(header: Header, keyword: str) -> str:

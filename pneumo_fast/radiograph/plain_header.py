@@ -12,7 +12,7 @@ from pydicom.uid import JPEGBaseline8Bit
 KEYWORDS: Final = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientSex", "PatientAge", "BodyPartExamined",
     "ViewPosition", "ImagerPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
+    "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "PixelAspectRatio", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation", "QualityControlImage",
     "WindowCenter",
     "WindowWidth", "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PresentationLUTShape", "PixelData",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,9 +137,11 @@ def _of_header(
         uid_hash = _uid_hash(header)
         curve = greyscale_curve(header, form.stored, signed=form.signed, window=window) if form.is_grey else None
         linear = curve is not None and curve.linear is not None and first_number(header, "PixelPaddingValue") is None
-    height, width = fitted_size(form.rows, form.columns, size)
+    tall, square = form.rows * metadata.pixel_height, metadata.pixel_height == 1.0
+    check_size(round(tall), form.columns, sys.maxsize)
+    height, width = fitted_size(tall, form.columns, size)
     with rejecting("corrupt", "the pixel data cannot be decoded"):
-        stored, notes = decode(header, form, least(form.rows, form.columns) if linear else None)
+        stored, notes = decode(header, form, least(form.rows, form.columns) if linear and square else None)
     with rejecting("bad_header", "the pixel values cannot be interpreted"):
         shown, padded = _show(header, form, stored, curve, (height, width))
     first_notes = curve.notes if curve else ("grey_stored_as_colour",)
@@ -146,7 +149,7 @@ def _of_header(
         pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),
         padding_pixels=padded + size * size - height * width,
         intensity=curve.intensity if curve else "range",
-        notes=(*first_notes, *form.notes, *notes, *marks(header)),
+        notes=(*first_notes, *form.notes, *notes, *marks(header), *(() if square else ("pixels_made_square",))),
         metadata=metadata,
         uid_hash=uid_hash,
     )

@@ -21,8 +21,8 @@ Floats = NDArray[np.float32]
 ROWS, COLUMNS = 8, 16  # of the output, worked out together: few enough that the band they share stays narrow
 
 
-def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of an image fitted into a square of ``size``.
+def fitted_size(height: float, width: float, size: int) -> tuple[int, int]:
+    """Height and width of an image fitted into a square of ``size``; both are in one unit, for instance pixels.
 
     The longer side becomes ``size``; the shorter keeps its proportion, rounded, at least one pixel.
     """
@@ -95,7 +95,7 @@ def stored_boxes(boxes: pd.DataFrame, size: int) -> Boxes:
     Parameters
     ----------
     boxes : DataFrame
-        Columns of ``boxes.csv``, in source pixels.
+        Columns of ``boxes.csv``, in source pixels made square.
     size : int
         Height and width of the stored image, in pixels.
 
@@ -107,7 +107,7 @@ def stored_boxes(boxes: pd.DataFrame, size: int) -> Boxes:
     corners = []
     columns = ["x", "y", "width", "height", "source_width", "source_height"]
     for x, y, w, h, source_width, source_height in boxes[columns].to_numpy(dtype=np.float64):
-        height, width = fitted_size(int(source_height), int(source_width), size)
+        height, width = fitted_size(source_height, source_width, size)
         left, top = (size - width) // 2, (size - height) // 2  # as resize.place does
         points = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]])
         corners.append(points * [width / source_width, height / source_height] + [left, top])

@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pneumo_fast.conversion import assemble as assemble_module
 from pneumo_fast.conversion.labels import read_labels
+from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.phantoms.make import PhantomSet
+from pneumo_fast.radiograph.resize import stored_boxes
 from tests.support.conversions import SIZE, contents, rejects, run, stored_images, write_input
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
@@ -52,6 +55,33 @@ def test_the_index_holds_what_the_tables_say(dataset: Dataset, phantoms: Phantom
     files = [pydicom.dcmread(phantoms.images / f"{i}.dcm", stop_before_pixels=True) for i in dataset.index["image_id"]]
     assert dataset.index["sex"].tolist() == [file.PatientSex for file in files]
     assert dataset.index["view"].tolist() == [file.ViewPosition for file in files]
+
+
+def test_boxes_of_pixels_that_are_not_square_lie_where_the_anatomy_is(phantoms: PhantomSet, tmp_path: Path) -> None:
+    """Every other row of a phantom is left out, and the spacing says so: its boxes lie where they lay before."""
+    (tmp_path / "images").mkdir()
+    for path in phantoms.images.iterdir():
+        header = pydicom.dcmread(path)
+        pixels = header.pixel_array[::2]
+        header.Rows, header.PixelSpacing = pixels.shape[0], ["0.4", "0.2"]
+        header.PixelData, header.file_meta.TransferSyntaxUID = pixels.tobytes(), ExplicitVRLittleEndian
+        header["PixelData"].VR = "OB"
+        header["PixelData"].is_undefined_length = False
+        header.save_as(tmp_path / "images" / path.name)
+    labels = pd.read_csv(phantoms.labels)
+    labels[["y", "height"]] /= 2
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    opened = []
+    for name, images, table in (
+        ("whole", phantoms.images, phantoms.labels),
+        ("half", tmp_path / "images", tmp_path / "labels.csv"),
+    ):
+        run(ConvertConfig(images=images, labels=table, out=tmp_path / name, size=32, workers=1, keep_ids=True))
+        opened.append(Dataset.open(tmp_path / name))
+    whole, half = (stored_boxes(dataset.boxes, 32) for dataset in opened)
+    np.testing.assert_allclose(whole, half)
+    assert set(opened[1].index["spacing_mm"]) == {"0.4\\0.2"}
+    assert opened[1].index["notes"].str.contains("pixels_made_square").all()
 
 
 def test_boxes_are_kept_in_source_pixels(dataset: Dataset, phantoms: PhantomSet) -> None:

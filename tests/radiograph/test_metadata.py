@@ -52,11 +52,28 @@ def test_view(position: str | None, description: str | None, view: str) -> None:
 
 @pytest.mark.parametrize(
     ("imager", "pixel", "spacing"),
-    [([0.143, 0.143], None, "0.143"), (None, [0.2, 0.3], "0.2"), ([0.1, 0.1], [0.9, 0.9], "0.1"), (None, None, ""),
+    [([0.143, 0.143], None, "0.143"), (None, [0.2, 0.3], "0.2\\0.3"), (None, [0.2, 0.2001], "0.2"),
+     ([0.1, 0.1], [0.9, 0.9], "0.1"), (None, None, ""),
      ([0, 0], None, ""), ([99, 99], [0.5, 0.5], "0.5"), ([], None, "")],
 )  # fmt: skip
 def test_spacing(imager: list[float] | None, pixel: list[float] | None, spacing: str) -> None:
     assert metadata(ImagerPixelSpacing=imager, PixelSpacing=pixel).spacing_mm == spacing
+
+
+@pytest.mark.parametrize(
+    ("attributes", "height"),
+    [
+        ({}, 1.0),
+        ({"PixelSpacing": [0.2, 0.1]}, 2.0),
+        ({"ImagerPixelSpacing": [0.1, 0.2], "PixelSpacing": [0.2, 0.1]}, 0.5),
+        ({"PixelSpacing": [0.143, 0.1431]}, 1.0),
+        ({"PixelAspectRatio": [4, 3]}, 4 / 3),
+        ({"PixelAspectRatio": [4, 3], "PixelSpacing": [0.1, 0.1]}, 1.0),
+        ({"PixelAspectRatio": [0, 3]}, 1.0),
+    ],
+)
+def test_the_height_of_a_pixel(attributes: dict[str, list[float]], height: float) -> None:
+    assert metadata(**attributes).pixel_height == pytest.approx(height)
 
 
 def test_size_bits_body_part_and_burned_in() -> None:

@@ -24,6 +24,7 @@ from tests.support.radiograph_makers import (
     file,
     huge_png,
     jpeg_ls,
+    made_square,
     no_meta,
     no_syntax,
     odd_fragment,
@@ -115,6 +116,12 @@ GREYSCALE = [
         window(X, 127.5, 766),
         "window_wider_than_values",
         intensity="window",
+    ),
+    read(
+        "pixels that are not square, by ImagerPixelSpacing, PixelSpacing or PixelAspectRatio: made square",
+        file(PixelSpacing=["0.2", "0.1"]),
+        made_square(X / 255),
+        "pixels_made_square",
     ),
     read(
         "Quality Control Image YES or BOTH: a phantom, or a test image",

@@ -129,6 +129,13 @@ def deflated_bomb_behind(path: Path, *, preamble: bool) -> None:
     path.write_bytes(data[:132] + long + data[meta_end:] if preamble else data[meta_end:])
 
 
+def made_square(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An image whose pixels are twice as high as wide, fitted into the square that it fills now, by Pillow."""
+    rows, columns = image.shape
+    narrow = Image.fromarray(image.astype(np.float32)).resize((columns // 2, rows), Image.Resampling.BILINEAR)
+    return np.pad(np.asarray(narrow, np.float64), ((0, 0), (columns // 4, columns // 4)))
+
+
 def palette(entries: NDArray[Any], bits: int) -> dict[str, Any]:
     tables = {f"{c}PaletteColorLookupTableData": entries.astype("<u2").tobytes() for c in ("Red", "Green", "Blue")}
     descriptors = {f"{c}PaletteColorLookupTableDescriptor": [len(entries), 0, bits] for c in ("Red", "Green", "Blue")}
