@@ -26,9 +26,9 @@ _KINDS: Final[dict[int, Kind]] = {
 _OTHER_FRAMES: Final = {0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # hierarchical or arithmetic
 _ALONE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, 0xD9
-_JPEG_2000: Final = b"\xff\x4f\xff\x51"
-_STARTS: Final = (b"\xff\xd8\xff", _JPEG_2000)
-_ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+JPEG_2000: Final = b"\xff\x4f\xff\x51"
+_STARTS: Final = (b"\xff\xd8\xff", JPEG_2000)
+ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _UNDEFINED: Final = 0xFFFFFFFF
 
 _length = struct.Struct("<I").unpack_from
@@ -61,7 +61,7 @@ def read_frame_info(frame: bytes) -> FrameInfo:
     try:
         if frame[:2] == b"\xff\xd8":
             return _read_jpeg(frame)
-        if (start := frame.find(_JPEG_2000)) >= 0:
+        if (start := frame.find(JPEG_2000)) >= 0:
             right, bottom, left, top, samples, depth = _siz(frame, start)
             return FrameInfo("jpeg_2000", bottom - top, right - left, samples, (depth & 0x7F) + 1)
     except struct.error as error:
@@ -94,7 +94,7 @@ def join_fragments(pixel_data: bytes) -> bytes:
         ``corrupt``, and ``multi_frame`` where more than one fragment begins a codestream.
     """
     position, fragments = 0, []
-    while pixel_data[position : position + 4] == _ITEM and position + 8 <= len(pixel_data):
+    while pixel_data[position : position + 4] == ITEM and position + 8 <= len(pixel_data):
         (length,) = _length(pixel_data, position + 4)
         position += 8 + length
         if length == _UNDEFINED or position > len(pixel_data):

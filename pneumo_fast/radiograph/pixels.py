@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,15 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.radiograph.codestream import FrameInfo, Kind, decode_grey_jpeg, join_fragments, read_frame_info
+from pneumo_fast.radiograph.codestream import (
+    ITEM,
+    JPEG_2000,
+    FrameInfo,
+    Kind,
+    decode_grey_jpeg,
+    join_fragments,
+    read_frame_info,
+)
 from pneumo_fast.radiograph.header import Header, PixelFormat, Stored
 
 _JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
@@ -41,7 +50,25 @@ _SYNTAXES: Final[dict[Kind, UID]] = {
 """The most general transfer syntax of each kind of codestream."""
 DECODERS: Final = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle python-gdcm"
 """Packages of the extra ``decoders``."""
+BEGIN_BYTES: Final = 1024  # of pixel data: offset table, boxes and head of a codestream
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
+
+
+def by_frame(header: Header, form: PixelFormat) -> PixelFormat:
+    """The format, with the bits of a JPEG 2000 frame where it has fewer than the header declares: white is theirs.
+
+    Raises
+    ------
+    RejectedImageError
+        ``corrupt``, ``multi_frame`` or ``unsupported`` where the pixel data are no such frame.
+    """
+    begin = header.get("PixelData")[:BEGIN_BYTES]
+    if form.stored <= 8 or not (begin.startswith(ITEM) and JPEG_2000 in begin):
+        return form
+    info = read_frame_info(join_fragments(header.get("PixelData")))
+    if info.kind != "jpeg_2000" or not 8 <= info.bits < form.stored:
+        return form
+    return replace(form, stored=info.bits, high=info.bits - 1, notes=(*form.notes, "fewer_bits_in_frame"))
 
 
 def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> tuple[Stored, tuple[str, ...]]:
@@ -87,7 +114,7 @@ def _transfer_syntax(header: Dataset) -> UID | None:
         header.file_meta = FileMetaDataset()
     syntax = header.file_meta.get("TransferSyntaxUID")
     if not syntax:
-        if bytes(header.PixelData[:4]) == b"\xfe\xff\x00\xe0":
+        if bytes(header.PixelData[:4]) == ITEM:
             return None
         implicit, little = header.original_encoding
         explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian

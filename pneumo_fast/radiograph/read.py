@@ -33,7 +33,7 @@ from pneumo_fast.radiograph.greyscale import (
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Header, PixelFormat, first_number, parse_header
 from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
-from pneumo_fast.radiograph.pixels import decode
+from pneumo_fast.radiograph.pixels import by_frame, decode
 from pneumo_fast.radiograph.rejection import check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
 from pneumo_fast.radiograph.selection import Selection
@@ -133,6 +133,9 @@ def _of_header(
     """What a parsed DICOM file shows."""
     with rejecting("bad_header", "the header cannot be interpreted"):
         form = _check(header, max_pixels, selection)
+    with rejecting("corrupt", "the compressed frame cannot be found"):
+        form = by_frame(header, form)
+    with rejecting("bad_header", "the header cannot be interpreted"):
         metadata = read_metadata(header, form)
         uid_hash = _uid_hash(header)
         curve = greyscale_curve(header, form.stored, signed=form.signed, window=window) if form.is_grey else None

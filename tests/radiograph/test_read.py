@@ -130,7 +130,7 @@ def test_the_file_name_decides_nothing(tmp_path: Path) -> None:
 def test_a_picture_has_no_metadata(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(jpeg(RAMP[:48]))
     metadata = read_radiograph(tmp_path / "a.dcm", 64).metadata
-    known = {"height": 48, "width": 64, "bits_stored": 8, "photometric": "MONOCHROME2"}
+    known = {"height": 48, "width": 64, "bits_stored": 8, "photometric": "MONOCHROME2", "pixel_height": 1.0}
     assert {name: known.get(name, "") for name in metadata.__slots__} == {
         name: getattr(metadata, name) for name in metadata.__slots__
     }

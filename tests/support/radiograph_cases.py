@@ -21,6 +21,7 @@ from tests.support.radiograph_makers import (
     edited,
     exif,
     extended_offsets,
+    fewer_bits,
     file,
     huge_png,
     jpeg_ls,
@@ -169,6 +170,7 @@ ENCODINGS = [
         _J,
     ),
     read("JPEG 2000", file(_WIDE, syntax=J2K, frames=[jpeg_2000(_WIDE)], BitsStored=12), X * 16 / 4095),
+    read("JPEG 2000 of fewer bits than declared: white is theirs", fewer_bits, X * 16 / 4095, "fewer_bits_in_frame"),
     read("JPEG 2000 with the boxes of a JP2 file", file(syntax=J2K, frames=[jpeg_2000(boxes=True)]), X / 255),
     read(
         "another codestream than the transfer syntax says",

@@ -154,6 +154,14 @@ def rle(path: Path) -> None:
     dataset.save_as(path)
 
 
+def fewer_bits(path: Path) -> None:
+    """A JPEG 2000 frame of 12 bits whose header declares 16."""
+    dataset = pydicom.dcmread(io.BytesIO(save(path, RAMP.astype(np.uint16) * 16, BitsStored=12)))
+    dataset.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
+    dataset.BitsStored, dataset.HighBit = 16, 15
+    dataset.save_as(path)
+
+
 def truncated_png(path: Path) -> None:
     Image.fromarray(RAMP).save(path, "PNG")
     path.write_bytes(path.read_bytes()[:-60])
