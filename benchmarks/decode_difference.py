@@ -1,0 +1,47 @@
+"""By how much radiographs that were decoded at reduced scale differ from those decoded whole.
+
+    python benchmarks/decode_difference.py FOLDER...      DICOM files below the folders, 8-bit JPEG
+
+Prints one line of JSON: in grey levels of 255, over all images the mean, and of each image's 99.9th percentile and
+largest difference the median, the 95th percentile and the maximum.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.radiograph.read import read_radiograph
+
+SIZE = 224
+
+
+def differences(path: Path) -> tuple[float, float, float]:
+    """Mean, 99.9th percentile and maximum of one image, in grey levels of 255."""
+    fast = read_radiograph(path, SIZE, decode_mode="fast").pixels.astype(np.float64)
+    levels = 255.0 * np.abs(fast - read_radiograph(path, SIZE, decode_mode="exact").pixels)
+    return float(levels.mean()), float(np.percentile(levels, 99.9)), float(levels.max())
+
+
+def main(folders: list[str]) -> None:
+    """Measure every file below the folders that can be read."""
+    found = []
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.dcm")):
+        try:
+            found.append(differences(path))
+        except RejectedImageError as error:
+            sys.stderr.write(f"{path.name}: {error}\n")
+    mean, high, largest = np.array(found).T
+    spread = {"median": 50, "95th percentile": 95, "maximum": 100}
+    summary = {"images": len(found), "size": SIZE, "mean": round(float(mean.mean()), 3)}
+    for name, values in (("99.9th percentile of an image", high), ("largest of an image", largest)):
+        summary[name] = {label: round(float(np.percentile(values, at)), 2) for label, at in spread.items()}
+    sys.stdout.write(json.dumps(summary) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
