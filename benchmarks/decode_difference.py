@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def main(folders: list[str]) -> None:
             sys.stderr.write(f"{path.name}: {error}\n")
     mean, high, largest = np.array(found).T
     spread = {"median": 50, "95th percentile": 95, "maximum": 100}
-    summary = {"images": len(found), "size": SIZE, "mean": round(float(mean.mean()), 3)}
+    summary: dict[str, Any] = {"images": len(found), "size": SIZE, "mean": round(float(mean.mean()), 3)}
     for name, values in (("99.9th percentile of an image", high), ("largest of an image", largest)):
         summary[name] = {label: round(float(np.percentile(values, at)), 2) for label, at in spread.items()}
     sys.stdout.write(json.dumps(summary) + "\n")
