@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from typing import Any, Final
 
+import pydicom
 import torch
+from pydicom.datadict import dictionary_VR
 
 from tests.faults.world import TRAIN, World
 
@@ -162,11 +165,12 @@ def spoil_bytes(world: World, rng: random.Random) -> Command:
 
 def put_special_file(world: World, rng: random.Random) -> Command:
     """A pipe, a device, a folder, a link to itself or a file without end under the name of ours."""
-    name = rng.choice([*READERS, "labels.csv", "images/0000.dcm", "weights.pt"])
+    image = f"images/{min(path.name for path in (world.folder / 'images').iterdir())}"
+    name = rng.choice([*READERS, "labels.csv", image, "weights.pt"])
     path = world.folder / name
     if path.exists():
         path.unlink()
-    match rng.choice(("pipe", "zero", "folder", "loop", "huge", "gone", "socketless")):
+    match rng.choice(("pipe", "zero", "folder", "loop", "huge", "gone", "memory")):
         case "pipe":
             os.mkfifo(path)
         case "zero":
@@ -180,17 +184,55 @@ def put_special_file(world: World, rng: random.Random) -> Command:
                 file.truncate(1 << 40)
         case "gone":
             pass
-        case "socketless":
+        case "memory":
             path.symlink_to("/proc/self/mem")
-    convert = ("convert", "images", "labels.csv", "other", "--size", "32", "--workers", "1", "--timeout-s", "5")
-    readers = {
-        "labels.csv": (convert,),
-        "images/0000.dcm": (convert,),
-        "weights.pt": ((*TRAIN, "--out", "new", "--epochs", "1", "--weights", "weights.pt"),),
-    }
+    train = (*TRAIN[:3], "new", *TRAIN[4:], "--epochs", "1", "--weights", "weights.pt")
+    readers = {"labels.csv": (CONVERT,), image: (CONVERT,), "weights.pt": (train,)}
     return rng.choice((READERS | readers)[name])
 
 
+def write_hostile_images(world: World, rng: random.Random) -> Command:
+    """Numbers in image headers that may stand there one by one, or must not."""
+    for path in rng.sample(sorted((world.folder / "images").iterdir()), 20):
+        header = pydicom.dcmread(path)
+        for keyword in rng.sample(list(HOSTILE), rng.choice((1, 2, 4))):
+            vr = "US" if keyword == "PixelPaddingValue" else dictionary_VR(keyword)
+            header.add_new(keyword, vr, rng.choice(HOSTILE[keyword]))
+        header.save_as(path)
+    return (*CONVERT, "--max-rejects", "1.0", "--dtype", rng.choice(("float16", "uint8")))
+
+
+def overwrite_what_is_not_ours(_world: World, rng: random.Random) -> Command:
+    """Folders whose files have our names."""
+    train = ("train", "dataset", "--out", "theirs", "--overwrite", "--device", "cpu")
+    convert = ("convert", "images", "labels.csv", "theirs", "--overwrite", "--workers", "1")
+    return rng.choice((train, convert, ("evaluate", "theirs"), ("report", "theirs"), ("verify", "theirs")))
+
+
+def name_with_markup(world: World, rng: random.Random) -> Command:
+    """A run whose folder's name is markup and control characters."""
+    odd = MARKUP.replace("/", "")
+    shutil.copytree(world.folder / "run", world.folder / odd)
+    evaluate, explain = (EVALUATE[0], odd, *EVALUATE[2:]), (EXPLAIN[0], odd, *EXPLAIN[2:])
+    train = (*TRAIN[:3], odd, *TRAIN[4:])
+    return rng.choice((evaluate, explain, train, ("report", odd), ("evaluate", "gone" + odd), ("verify", odd)))
+
+
+CONVERT: Final = ("convert", "images", "labels.csv", "other", "--size", "32", "--workers", "1", "--timeout-s", "5")
+HOSTILE: Final[dict[str, tuple[Any, ...]]] = {
+    "RescaleSlope": ("1e-20", "1e308", "-1e-300", "0", "-1", "1e10"),
+    "RescaleIntercept": ("1000", "-1e308", "1e20", "0"),
+    "WindowCenter": ("600", "-1e30", "1e-30", "127.5", ["1", "2"]),
+    "WindowWidth": ("1000", "1e-30", "0", "-5", "1", "1e308", ["1", "2"]),
+    "PixelPaddingValue": (0, 255, 128, 65535),
+    "PixelSpacing": (["0.2", "0.1"], ["0.1", "9"], ["0", "0"], ["0.1", "0.3"]),
+    "PixelAspectRatio": (["4", "3"], ["0", "1"], ["1", "100"]),
+    "PixelRepresentation": (0, 1, 7),
+    "BitsStored": (1, 7, 8, 16, 0),
+    "PhotometricInterpretation": ("MONOCHROME1", "RGB", "PALETTE COLOR", "MONOCHROME"),
+}
+"""Attributes of an image, and what may stand in them."""
 ATTACKS: Final[tuple[Callable[[World, random.Random], Command], ...]] = (
-    tamper_json, tamper_checkpoint, spoil_text, spoil_bytes, put_special_file,
+    tamper_json, tamper_checkpoint, spoil_text, spoil_bytes, put_special_file, write_hostile_images,
+    overwrite_what_is_not_ours, name_with_markup,
 )  # fmt: skip

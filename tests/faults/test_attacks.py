@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.faults.attacks import ATTACKS
@@ -32,6 +33,10 @@ def test_attack(world: World, attack: int, campaign_seed: int, tmp_path: Path) -
     if ended.code and command[0] != "verify":  # which lists all that it finds
         assert sum(line.startswith("error: ") for line in ended.err.splitlines()) == 1, ended.err
         assert spoiled.contents(*before) == before
+    for path in (spoiled.folder / "other").glob("*.npy"):
+        images = np.load(path).astype(np.float32) / (255 if "uint8" in command else 1)
+        assert np.isfinite(images).all()
+        assert 0.0 <= images.min() <= images.max() <= 1.0
     assert "\x1b" not in ended.out + ended.err
     assert [(spoiled.folder / name).read_text() for name in FOREIGN] == ["somebody's"] * len(FOREIGN)
     shutil.rmtree(spoiled.folder)

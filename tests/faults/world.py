@@ -31,7 +31,12 @@ FOREIGN: Final = (
     "run/explain/mine.png",
     "dataset/mine.npy",
     "mine.txt",
+    "theirs/config.json",
+    "theirs/manifest.json",
+    "theirs/best.pt",
+    "theirs/train-00000.npy",
 )
+"""Files that somebody else has put there."""
 
 
 class Ended(NamedTuple):
@@ -127,6 +132,7 @@ def make_world(folder: Path) -> World:
         ended = world.run(*arguments)
         assert ended.code == 0, ended
         assert not ended.raised, ended.raised
+    (folder / "theirs").mkdir()
     for name in FOREIGN:
         (folder / name).write_text("somebody's")
     return world
