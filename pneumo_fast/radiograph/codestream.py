@@ -48,6 +48,8 @@ class FrameInfo:
     bits: int
     """Precision of a sample."""
     progressive: bool = False
+    signed: bool = False
+    """Whether the codestream itself says that its samples are; only JPEG 2000 can."""
 
 
 def read_frame_info(frame: bytes) -> FrameInfo:
@@ -63,7 +65,8 @@ def read_frame_info(frame: bytes) -> FrameInfo:
             return _read_jpeg(frame)
         if (start := frame.find(JPEG_2000)) >= 0:
             right, bottom, left, top, samples, depth = _siz(frame, start)
-            return FrameInfo("jpeg_2000", bottom - top, right - left, samples, (depth & 0x7F) + 1)
+            size, bits = (bottom - top, right - left), (depth & 0x7F) + 1
+            return FrameInfo("jpeg_2000", *size, samples, bits, signed=depth > 0x7F)
     except struct.error as error:
         raise RejectedImageError("corrupt", "the compressed frame ends in its head") from error
     raise RejectedImageError("corrupt", "the compressed frame begins like none that is known")

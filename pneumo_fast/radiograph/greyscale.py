@@ -28,7 +28,7 @@ Values = NDArray[np.float64]
 Step = Callable[[Values], Values]
 
 LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
-TINIEST_SLOPE, LARGEST_SLOPE = 1e-100, 1e100  # a rescale beyond these brings float64 to its limits
+TINIEST, LARGEST = 1e-100, 1e100  # slopes, and widths of windows, beyond these bring float64 to its limits
 FINEST_STEP: Final = 2.0**-40  # of two grey levels, as a share of the largest value: float64 resolves 2**-52
 GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
 WORD_BITS: Final = 16  # that an entry of a LUT is stored in
@@ -48,6 +48,8 @@ def check_photometric(form: PixelFormat) -> None:
         raise RejectedImageError("unsupported", "the Photometric Interpretation is not one of the known ones")
     if form.samples != (3 if form.photometric in COLOUR - {"PALETTE COLOR"} else 1):
         raise RejectedImageError("bad_header", f"{form.samples} samples per pixel with {form.photometric}")
+    if form.signed and not form.is_grey:
+        raise RejectedImageError("bad_header", f"Pixel Representation is 1, signed, with {form.photometric}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +138,7 @@ def _modality(header: Header, low: float, high: float, *, signed: bool) -> tuple
     if slope == 0.0:
         raise RejectedImageError("bad_header", "Rescale Slope is 0, which makes every pixel equal")
     ends = sorted((low * slope + intercept, high * slope + intercept))
-    if not TINIEST_SLOPE < abs(slope) < LARGEST_SLOPE or not abs(slope) > FINEST_STEP * max(map(abs, ends)):
+    if not TINIEST < abs(slope) < LARGEST or not abs(slope) > FINEST_STEP * max(map(abs, ends)):
         raise RejectedImageError("bad_header", "Rescale Slope and Intercept leave no grey levels apart")
     return (lambda x: x * slope + intercept), ends[0], ends[1]
 
@@ -161,9 +163,9 @@ def _window(header: Header, low: float, high: float, notes: list[str]) -> Step |
     if center is None or width is None:
         return None
     kind = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    narrowest = 1.0 if kind == "LINEAR" else 0.0
+    narrowest = 1.0 if kind == "LINEAR" else TINIEST
     misfit = not low <= center <= high + 1 or width > WIDEST_WINDOW * (high - low + 1)
-    if width < narrowest or width <= 0 or misfit or kind not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+    if width < narrowest or misfit or kind not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
         notes.append("window_ignored")
         return None
     if width > WIDE_WINDOW * (high - low + 1):
@@ -206,11 +208,14 @@ def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: boo
         first -= 1 << 16
     little = getattr(header, "original_encoding", (None, True))[1] in {None, True}
     table = _lut_data(data, entries, int(descriptor[2]), "<" if little else ">")
-    if len(table) < entries or not table.any():
+    if len(table) < entries:
         raise RejectedImageError("bad_header", f"the {name} declares {entries} entries and has {len(table)}")
-    declared, used = int(descriptor[2]), int(table[:entries].max()).bit_length()
-    bits = declared if used <= declared < WORD_BITS else max(used, 1)
-    return table[:entries], first, float((1 << bits) - 1)
+    table = table[:entries]
+    if table.min() == table.max():
+        raise RejectedImageError("bad_header", f"the {name} makes every pixel equal")
+    declared, used = int(descriptor[2]), int(table.max()).bit_length()
+    bits = declared if used <= declared < WORD_BITS else used
+    return table, first, float((1 << bits) - 1)
 
 
 def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:

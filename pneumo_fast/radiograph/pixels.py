@@ -57,6 +57,8 @@ EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may 
 def by_frame(header: Header, form: PixelFormat) -> PixelFormat:
     """The format, with the bits of a JPEG 2000 frame where it has fewer than the header declares: white is theirs.
 
+    Not where the two differ about the sign as well: nobody can know which bit would hold it.
+
     Raises
     ------
     RejectedImageError
@@ -66,7 +68,7 @@ def by_frame(header: Header, form: PixelFormat) -> PixelFormat:
     if form.stored <= 8 or not (begin.startswith(ITEM) and JPEG_2000 in begin):
         return form
     info = read_frame_info(join_fragments(header.get("PixelData")))
-    if info.kind != "jpeg_2000" or not 8 <= info.bits < form.stored:
+    if info.kind != "jpeg_2000" or info.signed != form.signed or not 8 <= info.bits < form.stored:
         return form
     return replace(form, stored=info.bits, high=info.bits - 1, notes=(*form.notes, "fewer_bits_in_frame"))
 
@@ -139,8 +141,6 @@ def _decode_codestream(
     other = info.kind != expected or (syntax == uid.JPEGBaseline8Bit and (info.bits != 8 or info.progressive))
     notes = ("other_syntax",) if other else ()
     if info.kind == "jpeg" and info.bits == 8 and form.is_grey:
-        if form.signed:  # its samples are 0 to 255 (PS3.5 8.2.1): nobody can know what was meant
-            raise RejectedImageError("frame_mismatch", "the header declares signed values, an 8-bit JPEG has none")
         return decode_grey_jpeg(frame, form.rows, form.columns, least), notes
     if not isinstance(header, Dataset):
         header = _as_dataset(header)
@@ -158,6 +158,10 @@ def _check_agreement(info: FrameInfo, form: PixelFormat) -> None:
         raise RejectedImageError(
             "frame_mismatch", f"the frame has {info.bits} bits, the header declares {form.stored} of {form.allocated}"
         )
+    if info.signed and not form.signed:
+        raise RejectedImageError("frame_mismatch", "the frame has signed values, the header declares unsigned ones")
+    if form.signed and info.kind == "jpeg":  # its samples are unsigned (PS3.5 8.2.1); JPEG 2000 may hold the sign's bit
+        raise RejectedImageError("frame_mismatch", "the header declares signed values, a lossy JPEG has none")
 
 
 def _as_dataset(header: Header) -> Dataset:

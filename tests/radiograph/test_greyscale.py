@@ -61,11 +61,15 @@ def test_windows(function: str | None, center: float, width: float, values: dict
         {"WindowCenter": 300, "WindowWidth": 80},
         {"WindowCenter": 600, "WindowWidth": 1000},
         {"WindowCenter": 128, "WindowWidth": 1025},
+        {"WindowCenter": 256.1, "WindowWidth": 80},
+        {"WindowCenter": -0.1, "WindowWidth": 80},
         {"WindowCenter": -50, "WindowWidth": 80},
         {"WindowCenter": 100, "WindowWidth": 0},
         {"WindowCenter": 100, "WindowWidth": -5},
         {"WindowCenter": 100, "WindowWidth": 0.5},
         {"WindowCenter": 100, "WindowWidth": 50, "VOILUTFunction": "CUBIC"},
+        {"WindowCenter": 100, "WindowWidth": 1e-310, "VOILUTFunction": "LINEAR_EXACT"},
+        {"WindowCenter": 100, "WindowWidth": 1e-310, "VOILUTFunction": "SIGMOID"},
     ],
 )
 def test_a_misfit_window_is_noted_and_left_out(window: dict[str, Any]) -> None:
@@ -156,6 +160,9 @@ def test_the_modality_lut_comes_before_the_window() -> None:
         {"VOILUTSequence": [Dataset()]},
         {"VOILUTSequence": [lut(np.zeros(9), 0, 8)]},
         {"VOILUTSequence": [lut(np.arange(9), 0, 8, count=256)]},
+        {"VOILUTSequence": [lut(np.full(256, 7), 0, 8)]},  # every pixel would be equal
+        {"ModalityLUTSequence": [lut(np.full(256, 7), 0, 8)]},
+        {"ModalityLUTSequence": [lut(np.array([7]), 0, 8)]},
         {"ModalityLUTSequence": [lut(np.arange(9), 0, 16, count=0)]},
     ],
 )
@@ -201,8 +208,14 @@ def test_how_wide_a_window_may_be(width: int, notes: tuple[str, ...] | None) -> 
     assert found.notes == (("window_wider_than_values",) if notes is None else notes)
 
 
+@pytest.mark.parametrize("center", [0, 256])
+def test_where_the_centre_of_a_window_may_lie(center: float) -> None:
+    assert curve(WindowCenter=center, WindowWidth=80).intensity == "window"
+
+
 NUMBERS = st.one_of(
-    st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([0.0, 1e-20, 1e-310, 1e308, -1e308, 1000.0])
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, 0.5, 1.0, -1.0, 50.0, 1000.0, 1e-20, 1e-310, 1e-90, 1e90, 1e308, -1e308]),
 )
 
 
@@ -224,7 +237,7 @@ def test_every_display_value_is_in_its_range(
         return
     low, high = stored_range(bits, signed=signed)
     stored = np.unique(np.linspace(low, high, 200).astype(np.int64))
-    with np.errstate(over="ignore"):
+    with np.errstate(all="raise", under="ignore"):
         values = apply_curve(found, stored, bits, signed=signed)
     assert np.isfinite(values).all()
     assert values.min() >= 0.0

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydicom.encaps import get_frame
@@ -111,6 +113,42 @@ def test_padding_written_with_the_wrong_sign(tmp_path: Path, value: int, bits: i
     dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
     dataset.save_as(tmp_path / "file")
     assert read_radiograph(tmp_path / "file", 64).padding_pixels == int((RAMP < 20).sum())
+
+
+TEXTS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(lambda number: f"{number:.9g}"),
+    st.sampled_from(["0", "1", "-1", "50", "1000", "1e-20", "-1e-20", "1e-310", "1e308", "-1e308"]),
+)
+"""As DS has them: at most 16 characters."""
+OF_THE_VALUES = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    bits=st.integers(9, 16),
+    signed=st.booleans(),
+    texts=st.fixed_dictionaries({}, optional=dict.fromkeys(OF_THE_VALUES, TEXTS)),
+    words=st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("PixelPaddingValue", "PixelPaddingRangeLimit"), st.integers(0, 32767))
+    ),
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+    photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+)
+def test_any_header_gives_values_from_0_to_1_or_a_rejection(
+    tmp_path: Path, bits: int, signed: bool, texts: dict[str, str], words: dict[str, int], function: str,
+    photometric: str,
+) -> None:  # fmt: skip
+    pixels = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    attributes = {"BitsStored": bits, "PixelRepresentation": int(signed), "VOILUTFunction": function}
+    save(tmp_path / "file", pixels, photometric, **attributes, **texts, **words)
+    for size in (32, 16):
+        try:
+            shown = read_radiograph(tmp_path / "file", size).pixels
+        except RejectedImageError:
+            continue
+        assert np.isfinite(shown).all()
+        assert shown.min() >= 0.0
+        assert shown.max() <= 1.0
 
 
 def test_a_uid_is_hashed_and_the_same_uid_has_the_same_hash(tmp_path: Path) -> None:

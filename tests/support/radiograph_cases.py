@@ -21,7 +21,6 @@ from tests.support.radiograph_makers import (
     edited,
     exif,
     extended_offsets,
-    fewer_bits,
     file,
     huge_png,
     jpeg_ls,
@@ -34,6 +33,7 @@ from tests.support.radiograph_makers import (
     read,
     rle,
     truncated_png,
+    wavelet,
     window,
     with_offsets,
     written,
@@ -41,6 +41,7 @@ from tests.support.radiograph_makers import (
 
 _WIDE = RAMP.astype(np.uint16) * 16
 _SIGNED = RAMP.astype(np.int16) * 8 - 1000
+_JPEG_12 = jpeg().replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c")  # 12 bits after its head
 _GREY_RGB = np.repeat(RAMP[..., None], 3, axis=2)
 _COLOURED = np.stack([RAMP, RAMP[::-1], RAMP], axis=2)
 _YBR = np.stack([RAMP, np.full_like(RAMP, 128), np.full_like(RAMP, 128)], axis=2)
@@ -170,7 +171,23 @@ ENCODINGS = [
         _J,
     ),
     read("JPEG 2000", file(_WIDE, syntax=J2K, frames=[jpeg_2000(_WIDE)], BitsStored=12), X * 16 / 4095),
-    read("JPEG 2000 of fewer bits than declared: white is theirs", fewer_bits, X * 16 / 4095, "fewer_bits_in_frame"),
+    read(
+        "JPEG 2000 of fewer bits than declared: white is theirs",
+        wavelet(_WIDE, BitsStored=16, HighBit=15),
+        X * 16 / 4095,
+        "fewer_bits_in_frame",
+    ),
+    read(
+        "the same, signed",
+        wavelet(_SIGNED, BitsStored=16, HighBit=15),
+        (X * 8 - 1000 + 2048) / 4095,
+        "fewer_bits_in_frame",
+    ),
+    read(
+        "JPEG 2000 whose highest bit is the sign that the header declares",
+        wavelet(_SIGNED.astype(np.uint16) & 0xFFF, PixelRepresentation=1),
+        (X * 8 - 1000 + 2048) / 4095,
+    ),
     read("JPEG 2000 with the boxes of a JP2 file", file(syntax=J2K, frames=[jpeg_2000(boxes=True)]), X / 255),
     read(
         "another codestream than the transfer syntax says",
@@ -280,16 +297,23 @@ REJECTED = [
     Case("more bits stored than allocated", "bad_header", file(BitsStored=12)),
     Case("High Bit is not Bits Stored - 1, uncompressed", "bad_header", file(_WIDE, BitsStored=12, HighBit=15)),
     Case("three samples in MONOCHROME2", "bad_header", file(_GREY_RGB)),
+    Case("RGB that is declared signed", "bad_header", file(_GREY_RGB, "RGB", PixelRepresentation=1)),
     Case("1 bit allocated", "unsupported", file(BitsAllocated=1, BitsStored=1)),
     Case("12 bits allocated", "unsupported", file(BitsAllocated=12, BitsStored=12)),
     Case("an unknown Photometric Interpretation", "unsupported", file(photometric="HSV")),
     Case("an unknown transfer syntax", "unsupported", file(syntax=uid.UID("1.2.840.10008.1.2.4.94"), frames=[jpeg()])),
     Case("Rescale Slope of 0", "bad_header", file(RescaleSlope="0", RescaleIntercept="0")),
     Case(
+        "a rescale that leaves no grey levels apart",
+        "bad_header",
+        file(RescaleSlope="1e-20", RescaleIntercept="1000"),
+    ),
+    Case(
         "a LUT with fewer entries than it declares",
         "bad_header",
         file(VOILUTSequence=[lut(np.arange(200), 0, 8, count=256)]),
     ),
+    Case("a LUT that makes every pixel equal", "bad_header", file(VOILUTSequence=[lut(np.full(256, 7), 0, 8)])),
     Case("0 x 0 pixels", "bad_size", file(Rows=0, Columns=0)),
     Case("1 x 1 pixels", "bad_size", file(Rows=1, Columns=1)),
     Case("1 : 30", "bad_size", file(np.tile(RAMP, (1, 30)))),
@@ -310,6 +334,17 @@ REJECTED = [
         "8-bit JPEG that is declared signed",
         "frame_mismatch",
         file(syntax=BASELINE, frames=[jpeg()], PixelRepresentation=1),
+    ),
+    Case(
+        "12-bit JPEG that is declared signed",
+        "frame_mismatch",
+        file(_WIDE, syntax=EXTENDED, frames=[_JPEG_12], BitsStored=12, PixelRepresentation=1),
+    ),
+    Case("signed JPEG 2000 that is declared unsigned", "frame_mismatch", wavelet(_SIGNED, PixelRepresentation=0)),
+    Case(
+        "unsigned JPEG 2000 of fewer bits that is declared signed",
+        "frame_mismatch",
+        wavelet(_WIDE, BitsStored=16, HighBit=15, PixelRepresentation=1),
     ),
     Case(
         "JPEG whose frame has another size",

@@ -154,12 +154,17 @@ def rle(path: Path) -> None:
     dataset.save_as(path)
 
 
-def fewer_bits(path: Path) -> None:
-    """A JPEG 2000 frame of 12 bits whose header declares 16."""
-    dataset = pydicom.dcmread(io.BytesIO(save(path, RAMP.astype(np.uint16) * 16, BitsStored=12)))
-    dataset.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
-    dataset.BitsStored, dataset.HighBit = 16, 15
-    dataset.save_as(path)
+def wavelet(pixels: NDArray[Any], **declared: Any) -> Make:
+    """A JPEG 2000 frame of 12 bits, of the sign of ``pixels``, whose header declares something else."""
+
+    def make(path: Path) -> None:
+        dataset = pydicom.dcmread(io.BytesIO(save(path, pixels, BitsStored=12)))
+        dataset.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
+        for keyword, value in declared.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+    return make
 
 
 def truncated_png(path: Path) -> None:
