@@ -7,6 +7,7 @@ import re
 import tracemalloc
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -139,8 +140,8 @@ def test_any_header_gives_values_from_0_to_1_or_a_rejection(
     photometric: str,
 ) -> None:  # fmt: skip
     pixels = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
-    attributes = {"BitsStored": bits, "PixelRepresentation": int(signed), "VOILUTFunction": function}
-    save(tmp_path / "file", pixels, photometric, **attributes, **texts, **words)
+    attributes: dict[str, Any] = {"BitsStored": bits, "PixelRepresentation": int(signed), **texts, **words}
+    save(tmp_path / "file", pixels, photometric, VOILUTFunction=function, **attributes)
     for size in (32, 16):
         try:
             shown = read_radiograph(tmp_path / "file", size).pixels
