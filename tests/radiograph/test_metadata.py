@@ -67,6 +67,7 @@ def test_spacing(imager: list[float] | None, pixel: list[float] | None, spacing:
         ({"PixelSpacing": [0.2, 0.1]}, 2.0),
         ({"ImagerPixelSpacing": [0.1, 0.2], "PixelSpacing": [0.2, 0.1]}, 0.5),
         ({"PixelSpacing": [0.143, 0.1431]}, 1.0),
+        ({"PixelSpacing": [0.202, 0.2]}, 1.01),
         ({"PixelAspectRatio": [4, 3]}, 4 / 3),
         ({"PixelAspectRatio": [4, 3], "PixelSpacing": [0.1, 0.1]}, 1.0),
         ({"PixelAspectRatio": [0, 3]}, 1.0),

@@ -23,7 +23,7 @@ from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from pneumo_fast.radiograph.rejection import REASONS
 from tests.support.radiograph_cases import CASES, SECTIONS
 from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, X, decoded_jpeg, jpeg, save
-from tests.support.radiograph_makers import Case
+from tests.support.radiograph_makers import BASELINE, Case
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "radiographs.md"
 MUCH = 48 << 20  # bytes: pydicom reads a file in no less than a few MB; no absurd size may take more than this
@@ -114,6 +114,14 @@ def test_padding_written_with_the_wrong_sign(tmp_path: Path, value: int, bits: i
     dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
     dataset.save_as(tmp_path / "file")
     assert read_radiograph(tmp_path / "file", 64).padding_pixels == int((RAMP < 20).sum())
+
+
+def test_pixels_that_are_not_square_are_decoded_whole(tmp_path: Path) -> None:
+    """What reduced decoding leaves is measured in pixels, and might be too few of the longer ones."""
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)
+    save(tmp_path / "file", picture, syntax=BASELINE, frames=[jpeg(picture)], PixelSpacing=["0.1", "0.2"])
+    fast = read_radiograph(tmp_path / "file", 64, decode_mode="fast")
+    np.testing.assert_array_equal(fast.pixels, read_radiograph(tmp_path / "file", 64).pixels)
 
 
 TEXTS = st.one_of(

@@ -317,6 +317,7 @@ REJECTED = [
     Case("0 x 0 pixels", "bad_size", file(Rows=0, Columns=0)),
     Case("1 x 1 pixels", "bad_size", file(Rows=1, Columns=1)),
     Case("1 : 30", "bad_size", file(np.tile(RAMP, (1, 30)))),
+    Case("1 : 30 once its pixels are square", "bad_size", file(PixelAspectRatio=["30", "1"])),
     Case("65,535 x 65,535 declared", "too_large", file(Rows=65535, Columns=65535)),
     Case("a hundred times the file's size declared", "corrupt", file(Rows=640, Columns=640)),
     Case("a deflated data set of a gigabyte", "too_large", deflated_bomb),
@@ -340,6 +341,7 @@ REJECTED = [
         "frame_mismatch",
         file(_WIDE, syntax=EXTENDED, frames=[_JPEG_12], BitsStored=12, PixelRepresentation=1),
     ),
+    Case("JPEG 2000 of fewer than 8 bits", "frame_mismatch", wavelet(_WIDE // 64, 6, BitsStored=16, HighBit=15)),
     Case("signed JPEG 2000 that is declared unsigned", "frame_mismatch", wavelet(_SIGNED, PixelRepresentation=0)),
     Case(
         "unsigned JPEG 2000 of fewer bits that is declared signed",

@@ -154,11 +154,11 @@ def rle(path: Path) -> None:
     dataset.save_as(path)
 
 
-def wavelet(pixels: NDArray[Any], **declared: Any) -> Make:
-    """A JPEG 2000 frame of 12 bits, of the sign of ``pixels``, whose header declares something else."""
+def wavelet(pixels: NDArray[Any], bits: int = 12, **declared: Any) -> Make:
+    """A JPEG 2000 frame of the sign of ``pixels``, whose header declares something else."""
 
     def make(path: Path) -> None:
-        dataset = pydicom.dcmread(io.BytesIO(save(path, pixels, BitsStored=12)))
+        dataset = pydicom.dcmread(io.BytesIO(save(path, pixels, BitsStored=bits)))
         dataset.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
         for keyword, value in declared.items():
             setattr(dataset, keyword, value)
