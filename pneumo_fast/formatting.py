@@ -24,6 +24,10 @@ class HasInterval(Protocol):
         """Upper end."""
 
 
+LARGEST_FIXED = 1e15
+"""From here on a number is written with an exponent."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notation:
     """The characters that numbers are written with."""
@@ -39,6 +43,8 @@ class Notation:
         """A figure with some decimals, halves rounded away from zero, as JavaScript's ``toFixed`` writes it."""
         if value is None:
             return self.none
+        if abs(value) >= LARGEST_FIXED:  # which no figure of ours is, but one in somebody else's file may be
+            return format(value, "+.3g" if signed else ".3g").replace("-", self.minus)
         rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
         plain = rounded.copy_abs() if rounded.is_zero() else rounded
         return format(plain, "+f" if signed else "f").replace("-", self.minus)

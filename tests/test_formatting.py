@@ -25,6 +25,7 @@ MINUS, DASH, SPACE = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
         (-0.0004, 3, "0.000", "0.000"),
         (12.0, 0, "12", "12"),
         (None, 3, DASH, "-"),
+        (-1e308, 3, f"{MINUS}1e+308", "-1e+308"),  # of a tampered file
     ],
 )
 def test_a_number(value: float | None, digits: int, typeset: str, terminal: str) -> None:
