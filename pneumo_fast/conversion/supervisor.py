@@ -1,9 +1,9 @@
 """Keeps a disposable worker process for each thread that runs a task, and survives whatever happens to it.
 
 An executor (threads of this process, or a Dask cluster's) only places tasks; isolation is in here. The worker
-journals the file it is at. If it dies, or stays at one file for longer than allowed, it is replaced and the task
-done again; a file at which that happens twice is rejected and not read any more, so that a poison file can neither
-stop the conversion nor wander from worker to worker.
+journals the file it is at. If it dies, or stays at one file, or at none, for longer than allowed, it is replaced and
+the task done again; a file at which that happens twice is rejected and not read any more, so that a poison file can
+neither stop the conversion nor wander from worker to worker.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pneumo_fast.errors import ConvertError
 
 STRIKES = 2  # a worker can be killed from outside, or the machine stall: one more chance for the file
 LOST_WORKERS = 5  # deaths of workers that were at no file, for instance while writing, before a task gives up
+PATIENCE = 10  # times a file's time limit: how long a worker may be at no file, to start or to write a shard
 POLL_S = 0.25
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 START = "from pneumo_fast.conversion.child import main; main({parent})"
@@ -86,6 +87,7 @@ class Worker:
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
             raise ConvertError("a worker process has no pipes")
+        JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())  # it was idle until now
         try:
             pickle.dump((task, condemned), stdin)
             stdin.flush()
@@ -93,8 +95,10 @@ class Worker:
             raise self._lost() from None
         while not select.select([stdout], [], [], POLL_S)[0]:
             position, since = JOURNAL.unpack_from(self._journal)
-            if position != NO_FILE and time.monotonic() - since > timeout_s:
-                raise WorkerLostError(position, "timeout", f"reading took longer than {timeout_s:g} s")
+            allowed = timeout_s if position != NO_FILE else PATIENCE * timeout_s
+            if time.monotonic() - since > allowed:
+                what = "reading" if position != NO_FILE else "what is done between files"
+                raise WorkerLostError(position, "timeout", f"{what} took longer than {allowed:g} s")
         line = stdout.readline()
         if not line:
             raise self._lost()
