@@ -253,7 +253,7 @@ class Session:
         except OSError as error:
             raise TrainingError(
                 f"run {self.config.out} cannot be written after epoch {len(self.trained.history)} ({error.strerror}): "
-                "make room or allow writing, then go on with --resume; the checkpoint before, if any, is kept"
+                "make room or allow writing, then resume with --resume; the checkpoint before, if any, is kept"
             ) from error
 
     def restore(self, checkpoint: Resumable) -> None:
