@@ -2,8 +2,9 @@
 
 ``import pneumo_fast as pf`` gives the whole public API, which ``docs/python.md`` shows. Each stage is a function of
 one frozen dataclass of options: :func:`convert` writes a dataset, :func:`train` a run folder, and :func:`evaluate`,
-:func:`explain` and :func:`report` judge the run. :class:`Loader` feeds a training loop of your own. The command line
-(``pneumo-fast --help``) makes the same calls. Every error that a person can cause is a :class:`PneumoError`.
+:func:`explain` and :func:`report` judge the run. :func:`export_model` writes its model for other tools, and
+:class:`Loader` feeds a training loop of your own. The command line (``pneumo-fast --help``) makes the same calls. Every
+error that a person can cause is a :class:`PneumoError`.
 
 A name is imported when it is first used (PEP 562): options and errors load neither NumPy nor PyTorch.
 Not for clinical use.
@@ -23,7 +24,7 @@ _NAMES = {
     "dataset.verify": ("verify",),
     "errors": (
         "ConfigError", "ConvertError", "DatasetError", "DeviceError", "LabelError", "PneumoError", "RejectedImageError",
-        "RunError", "TrainingError", "TrainingStoppedError",
+        "ExportError", "RunError", "TrainingError", "TrainingStoppedError",
     ),
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.evaluate": ("evaluate",),
@@ -32,6 +33,8 @@ _NAMES = {
     "explanation.explain": ("explain",),
     "explanation.options": ("ExplainConfig",),
     "explanation.results": ("Explanation",),
+    "export.export": ("ExportSummary", "export_model"),
+    "export.options": ("ExportConfig",),
     "loading.augment": ("Augmentation",),
     "loading.loader": ("Loader",),
     "loading.options": ("LoadConfig", "ShowConfig"),
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from pneumo_fast.errors import ConvertError as ConvertError
     from pneumo_fast.errors import DatasetError as DatasetError
     from pneumo_fast.errors import DeviceError as DeviceError
+    from pneumo_fast.errors import ExportError as ExportError
     from pneumo_fast.errors import LabelError as LabelError
     from pneumo_fast.errors import PneumoError as PneumoError
     from pneumo_fast.errors import RejectedImageError as RejectedImageError
@@ -79,6 +83,9 @@ if TYPE_CHECKING:
     from pneumo_fast.explanation.explain import explain as explain
     from pneumo_fast.explanation.options import ExplainConfig as ExplainConfig
     from pneumo_fast.explanation.results import Explanation as Explanation
+    from pneumo_fast.export.export import ExportSummary as ExportSummary
+    from pneumo_fast.export.export import export_model as export_model
+    from pneumo_fast.export.options import ExportConfig as ExportConfig
     from pneumo_fast.loading.augment import Augmentation as Augmentation
     from pneumo_fast.loading.batches import Rank as Rank
     from pneumo_fast.loading.loader import Loader as Loader

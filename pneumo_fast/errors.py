@@ -9,6 +9,7 @@
     ├── ConvertError            a conversion cannot start or cannot go on
     ├── DatasetError            a dataset folder is missing, damaged or of another version
     ├── DeviceError             a device or a library for it is asked for and not there
+    ├── ExportError             a model cannot be exported, or does not agree with PyTorch afterwards
     ├── RunError                a run folder or checkpoint is missing, damaged or does not fit
     └── TrainingError           training went wrong, for instance a loss that is no number
         └── TrainingStoppedError    a signal asked for it, and the state is saved (exit code 128 + its number)
@@ -68,6 +69,10 @@ class DatasetError(PneumoError):
 
 class DeviceError(PneumoError):
     """A device, or a library for it, is asked for and not there."""
+
+
+class ExportError(PneumoError):
+    """A model cannot be exported, or the exported one does not agree with PyTorch; nothing was written."""
 
 
 class RunError(PneumoError):

@@ -29,6 +29,7 @@ OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
 EngineName = Literal["auto", "dali", "fused", "resident"]
 Strength = Literal["light", "strong"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
+ExportFormat = Literal["onnx", "torch"]
 ScheduleName = Literal["none", "cosine", "onecycle"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}

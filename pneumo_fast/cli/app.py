@@ -99,5 +99,5 @@ def _common(
         raise typer.Exit(UsageError.exit_code)
 
 
-for name in ("convert", "train", "evaluate", "explain", "report", "verify", "show", "ids", "phantom"):
+for name in ("convert", "train", "evaluate", "explain", "report", "export", "verify", "show", "ids", "phantom"):
     app.command(cls=Command)(getattr(commands, name))

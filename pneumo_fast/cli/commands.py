@@ -15,6 +15,7 @@ from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.reporting.options import ReportConfig
@@ -129,6 +130,16 @@ def report(make: Callable[..., ReportConfig]) -> None:
 
     display.set_up_logging()
     display.show_report(tell(make()))
+
+
+@with_options(ExportConfig)
+def export(make: Callable[..., ExportConfig]) -> None:
+    """Write a run's best checkpoint as an ONNX or torch.export file, checked against PyTorch."""
+    from pneumo_fast.cli import display, results
+    from pneumo_fast.export.export import export_model
+
+    display.set_up_logging()
+    results.show_export(export_model(make()))
 
 
 def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> None:

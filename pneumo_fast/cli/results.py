@@ -9,6 +9,7 @@ from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.evaluation.verdict import reach_verdict
 from pneumo_fast.explanation.results import Explanation
+from pneumo_fast.export.export import ExportSummary
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.intervals import Estimate
@@ -115,6 +116,22 @@ def show_explanation(explanation: Explanation) -> None:
         out.print(note)
     out.print(f"{len(explanation.images)} images drawn; written to {explanation.folder}", soft_wrap=True)
     next_command("report", explanation.folder.parent)
+    out.print(NOT_CLINICAL, style="dim")
+
+
+def show_export(summary: ExportSummary) -> None:
+    """What was written, and how far it is from PyTorch."""
+    size = summary.size
+    rows = {
+        "Input": f"image, float32 (N, 1, {size}, {size}), in [0, 1]; normalized inside",
+        "Outputs": f"{', '.join(summary.outputs)}, each float32 (N,)",
+        "Checked": f"{summary.runtime} against PyTorch, on {summary.checked_on}: largest difference "
+        f"{summary.difference:.1e}",
+    }
+    out.print(facts(rows.items()))
+    for note in summary.notes:
+        out.print(note)
+    out.print(f"Written to {summary.path} ({summary.size_bytes / 1e6:.1f} MB)", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")
 
 

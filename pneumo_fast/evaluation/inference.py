@@ -96,6 +96,41 @@ def best_of(run: Path) -> Trained:
     return load_trained(run / BEST)
 
 
+def identify(run: Path, checkpoint: Trained) -> RunIdentity:
+    """Which checkpoint a run's best one is, by its checksum among others."""
+    with open_regular(run / BEST) as file:
+        sha256 = sha256_of(file)
+    return RunIdentity(
+        path=path_text(run),
+        checkpoint=BEST,
+        sha256=sha256,
+        arch=checkpoint.arch,
+        epoch=checkpoint.epoch,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        dataset_identity=checkpoint.dataset_identity,
+    )
+
+
+def load_model(run: Path, checkpoint: Trained) -> nn.Module:
+    """A run's best checkpoint as a model in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    RunError
+        If the weights do not fit the model.
+    """
+    try:
+        model = build_model(checkpoint.arch)
+        model.load_state_dict(checkpoint.model)
+    except (ConfigError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"checkpoint {run / BEST} does not fit model {checkpoint.arch!r} ({reason}): train again"
+        ) from error
+    return model.eval()
+
+
 def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     """Open a run's best checkpoint and a dataset, by default the run's own.
 
@@ -113,25 +148,16 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     if dataset is None and (missing := [path for path in paths if not path.is_dir()]):
         raise RunError(f"run {run} was trained on {missing[0]}, which is not there: say where with --dataset")
     opened = _fold_of(checkpoint, open_datasets(paths))
-    with open_regular(run / BEST) as file:
-        sha256 = sha256_of(file)
+    identity = identify(run, checkpoint)
     place = resolve_device(device)
+    _check_size(checkpoint, opened, run)
     return Judged(
         run=run,
         checkpoint=checkpoint,
         dataset=opened,
-        model=_load_model(checkpoint, opened, run).to(place),
+        model=load_model(run, checkpoint).to(place),
         device=place,
-        run_identity=RunIdentity(
-            path=path_text(run),
-            checkpoint=BEST,
-            sha256=sha256,
-            arch=checkpoint.arch,
-            epoch=checkpoint.epoch,
-            mean=checkpoint.mean,
-            std=checkpoint.std,
-            dataset_identity=checkpoint.dataset_identity,
-        ),
+        run_identity=identity,
         dataset_identity=DatasetIdentity(
             path=path_text(opened.path),
             identity=opened.identity,
@@ -198,19 +224,9 @@ def _fold_of(checkpoint: Trained, dataset: Dataset) -> Dataset:
     return select_fold(dataset, folds, fold, checkpoint.settings["seed"])
 
 
-def _load_model(checkpoint: Trained, dataset: Dataset, run: Path) -> nn.Module:
-    """The checkpoint's model, ready to judge images of the dataset's size."""
+def _check_size(checkpoint: Trained, dataset: Dataset, run: Path) -> None:
     if dataset.size != checkpoint.size:
         raise RunError(
             f"run {run} was trained on {checkpoint.size} x {checkpoint.size} images, dataset {dataset.path} has "
             f"{dataset.size} x {dataset.size}: convert with --size {checkpoint.size}"
         )
-    try:
-        model = build_model(checkpoint.arch)
-        model.load_state_dict(checkpoint.model)
-    except (ConfigError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"checkpoint {run / BEST} does not fit model {checkpoint.arch!r} ({reason}): train again"
-        ) from error
-    return model.eval()

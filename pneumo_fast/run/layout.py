@@ -15,12 +15,15 @@
     RUN/explain/                what ``explain`` wrote: ``explain.json`` and the images
     RUN/report.html             what ``report`` wrote
     RUN/model_card.md
+    RUN/model.onnx              what ``export`` wrote, or model.pt2
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+from pneumo_fast.vocabulary import ExportFormat
 
 BEST: Final = "best.pt"
 LAST: Final = "last.pt"
@@ -61,10 +64,12 @@ EXPLAINED: Final = (EXPLANATION, "[TF][PN]-*.png")
 
 REPORT: Final = "report.html"
 MODEL_CARD: Final = "model_card.md"
+EXPORTED: Final[dict[ExportFormat, str]] = {"onnx": "model.onnx", "torch": "model.pt2"}
+"""The exported model, by its format."""
 
-JUDGED: Final = (REPORT, MODEL_CARD, OPERATING)
+JUDGED: Final = (REPORT, MODEL_CARD, OPERATING, *EXPORTED.values())
 JUDGED_FOLDERS: Final = (EVAL, EXPLAIN)
-"""What evaluate, explain and report write."""
+"""What evaluate, explain, report and export write."""
 
 WRITTEN: Final = (
     LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE,

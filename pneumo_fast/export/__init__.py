@@ -1,0 +1,1 @@
+"""Trained models as files that run without this package: ONNX and PyTorch's own export format."""
