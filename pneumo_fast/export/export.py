@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +120,7 @@ def images_to_check(member: Member) -> tuple[Images, str]:
     return np.resize(stored[:, None], (max(BATCHES), 1, size, size)), f"{len(rows)} images of the run's dataset"
 
 
-def largest_difference(model: Exported, run: Run, images: Images) -> float:
+def largest_difference(model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], run: Run, images: Images) -> float:
     """Largest difference between PyTorch and a runtime over all batch sizes, as :data:`TOLERANCE` counts it."""
     found = []
     for count in BATCHES:
@@ -137,9 +137,8 @@ def largest_difference(model: Exported, run: Run, images: Images) -> float:
 def _notes(members: Sequence[Member]) -> tuple[str, ...]:
     without = [str(member.run) for member in members if member.operating is None]
     if without:
-        which = f"run {without[0]} was" if len(without) == 1 else f"runs {', '.join(without)} were"
-        advice = "run pneumo-fast evaluate, then export again"
-        return (f"No calibrated probability: {which} not evaluated on the run's own data; {advice}.",)
+        reason = f"not evaluated on the data they were trained on: {', '.join(without)}"
+        return (f"No calibrated probability, since {reason}. Run pneumo-fast evaluate, then export again.",)
     if len(members) > 1:
         return ("The calibrated probability averages what was fitted to each run; none is fitted to the average.",)
     return ()

@@ -11,6 +11,7 @@ import pytest
 from pneumo_fast.conversion import convert as convert_module
 from pneumo_fast.evaluation import evaluate as evaluate_module
 from pneumo_fast.explanation import explain as explain_module
+from pneumo_fast.export import export as export_module
 from pneumo_fast.loading import preview as show_module
 from pneumo_fast.phantoms import make as phantom_module
 from pneumo_fast.phantoms.make import PhantomSet
@@ -41,6 +42,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
             (evaluate_module, "evaluate"),
             (explain_module, "explain"),
             (report_module, "report"),
+            (export_module, "export_model"),
             (show_module, "show"),
             (phantom_module, "make_phantoms"),
         ):

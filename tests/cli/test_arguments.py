@@ -19,6 +19,7 @@ from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.reporting.options import ReportConfig
@@ -36,6 +37,7 @@ Run = Callable[..., Any]
         (["evaluate"], EvaluateConfig()),
         (["explain"], ExplainConfig()),
         (["report"], ReportConfig()),
+        (["export"], ExportConfig()),
         (["show"], ShowConfig()),
         (["phantom", "o"], PhantomConfig(out=Path("o"))),
     ],
@@ -163,6 +165,7 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
         (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
         (["explain", "r"], EXPLAIN_OPTIONS, ExplainConfig(), {"ids"}),
+        (["export", "r"], {"--format": "torch", "--out": "o.pt2"}, ExportConfig(), set()),
         (["show", "d"], SHOW_OPTIONS, ShowConfig(), set()),
     ],
 )
@@ -190,6 +193,7 @@ def test_lists(config_of: Run) -> None:
     labels = config_of("convert", "i", "l", "--positive", "a", "--positive", "b", "--negative", "c", "--ignore", "-1")
     assert (labels.positive, labels.negative, labels.ignore) == (("a", "b"), ("c",), ("-1",))
     assert (convert.views, convert.modalities, convert.body_parts) == (("AP", "LL"), ("CT",), ("HAND",))
+    assert config_of("export", "a", "b", "-o", "c.onnx").runs == (Path("a"), Path("b"))
     train = config_of("train", "a", "b", "--share", "1", "--share", "3")
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
 

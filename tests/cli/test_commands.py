@@ -96,6 +96,7 @@ def test_from_radiographs_to_metrics(
     assert run_cli("evaluate", "run").code == 0
     assert run_cli("explain", "run", "--count", "1").code == 0
     assert run_cli("report", "run").code == 0
+    assert run_cli("export", "run").code == 0
     assert Path("run/report.html").exists()
     assert len(pd.read_csv("data/index.csv")) == images
     assert len(Path("run/history.jsonl").read_text().splitlines()) == 2

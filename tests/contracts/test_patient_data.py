@@ -217,9 +217,11 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     asked = original_of_the_first(tmp_path / "dataset", hospital, split="val")
     run(tmp_path / "said", "explain", tmp_path / "run", "--id", asked, "--device", "cpu", "--resamples", "100")
     run(tmp_path / "said", "report", tmp_path / "run")
+    for name in ("onnx", "torch"):
+        run(tmp_path / "said", "export", tmp_path / "run", "--format", name)
 
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"best.pt", "eval", "explain", "report.html", "model_card.md"} <= written
+    assert {"best.pt", "eval", "explain", "report.html", "model_card.md", "model.onnx", "model.pt2"} <= written
     assert not leaks(tmp_path)
 
 
