@@ -30,7 +30,8 @@ OUTPUTS = ("logit", "probability", "calibrated_probability")
 
 def stored(run: Path) -> Images:
     """The images that evaluate judged, as they are stored."""
-    return np.load(run.parent / "dataset" / "val-00000.npy").astype(np.float32)[:, None]
+    images: Images = np.load(run.parent / "dataset" / "val-00000.npy").astype(np.float32)[:, None]
+    return images
 
 
 def predictions(run: Path) -> list[Any]:
@@ -181,7 +182,8 @@ def test_random_images_where_the_dataset_is_not_there(run: Path) -> None:
     (images, said), (again, _) = (images_to_check(open_members([run])[0]) for _ in range(2))
     assert said.startswith("random images")
     assert np.array_equal(images, again)
-    assert (images.shape, images.dtype) == ((16, 1, 32, 32), np.float32)
+    assert images.shape == (16, 1, 32, 32)
+    assert images.dtype == np.float32
     assert 0 <= images.min() < images.max() <= 1
 
 
