@@ -252,7 +252,7 @@ def test_a_runtime_that_disagrees_leaves_what_was_there(
 def test_a_missing_package_names_the_extra(run: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        ExportError, match=rf"needs {package}, which is not installed: pip install 'pneumo-fast\[export"
+        ExportError, match=rf"needs {package}, which is not installed: pip install onnx onnxscript onnxruntime, or"
     ):
         export_model(ExportConfig(runs=(run,)))
     formats.check_installed("torch")
