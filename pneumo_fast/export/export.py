@@ -14,11 +14,11 @@ import torch
 
 from pneumo_fast.dataset.selection import open_datasets
 from pneumo_fast.errors import DatasetError, ExportError, RunError
+from pneumo_fast.evaluation.ensemble import Ensemble, Member, open_members, output_names
 from pneumo_fast.evaluation.inference import named_datasets
 from pneumo_fast.export import formats
 from pneumo_fast.export.formats import Images, Run
 from pneumo_fast.export.metadata import describe
-from pneumo_fast.export.model import Exported, Member, open_members, output_names
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.files import atomic_file
 from pneumo_fast.loading.reader import ShardReader
@@ -64,16 +64,17 @@ def export_model(config: ExportConfig) -> ExportSummary:
     Raises
     ------
     RunError
-        If a run is missing, damaged or of another release, or the file cannot be written.
+        If a run is missing, damaged or of another release, the runs take images of different sizes, or the file cannot
+        be written.
     ExportError
-        If a package is not installed, the runs take images of different sizes, the model cannot be exported, or the
-        exported one gives other values than PyTorch.
+        If a package is not installed, the model cannot be exported, or the exported one gives other values than
+        PyTorch.
     """
     formats.check_installed(config.format)
     members = open_members(config.runs)
     images, checked_on = images_to_check(members[0])
     _log.info("exporting %s to %s", ", ".join(str(run) for run in config.runs), config.file)
-    outputs, model = output_names(members), Exported(members).eval()
+    outputs, model = output_names(members), Ensemble(members).eval()
     with writing(config.file), atomic_file(config.file) as file:
         program = formats.trace(model, members[0].size)
         file.write(formats.serialize(config.format, program, outputs, describe(members)))

@@ -46,8 +46,8 @@ def check_installed(name: ExportFormat) -> None:
             import_module(package)
         except ImportError as error:
             raise ExportError(
-                f"--format {name} needs {package}, which is not installed: pip install {' '.join(NEEDED[name])}, or use "
-                "--format torch"
+                f"--format {name} needs {package}, which is not installed: pip install {' '.join(NEEDED[name])}, "
+                "or use --format torch"
             ) from error
 
 

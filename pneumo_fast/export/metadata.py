@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pneumo_fast import __version__
-from pneumo_fast.export.model import Member, output_names
+from pneumo_fast.evaluation.ensemble import Member, output_names
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
 ONE_RUN = "sigmoid of (logit - shift) / temperature"

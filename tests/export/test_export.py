@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from pneumo_fast.errors import ConfigError, ExportError, RunError
+from pneumo_fast.evaluation.ensemble import open_members
 from pneumo_fast.export import formats
 from pneumo_fast.export.export import BATCHES, ExportSummary, export_model, images_to_check, largest_difference
 from pneumo_fast.export.formats import Images
-from pneumo_fast.export.model import open_members
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.vocabulary import NOT_CLINICAL, ExportFormat
@@ -170,7 +170,7 @@ def test_one_run_without_calibration_leaves_it_out_of_the_mean(run: Path, other:
 
 def test_runs_of_different_sizes(run: Path, judged: Path) -> None:
     change(run, size=64)
-    with pytest.raises(ExportError, match=r"64 x 64 images, .* on 32 x 32: one model takes images of one size"):
+    with pytest.raises(RunError, match=r"64 x 64 images, .* on 32 x 32: one model takes images of one size"):
         open_members([judged, run])
 
 

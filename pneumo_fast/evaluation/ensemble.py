@@ -1,4 +1,4 @@
-"""The model to export: runs with their normalization and calibration, as one graph from images to probabilities."""
+"""One run or several as one model, from images to probabilities: the logits of several are averaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pneumo_fast.errors import ExportError
+from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.inference import RunIdentity, best_of, identify, load_model
 from pneumo_fast.evaluation.operating_points import Operating
@@ -18,7 +18,7 @@ from pneumo_fast.metrics.calibration import Calibration
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One run of an exported model."""
+    """One run of an ensemble."""
 
     run: Path
     model: nn.Module
@@ -35,16 +35,15 @@ def open_members(runs: Sequence[Path]) -> tuple[Member, ...]:
     Raises
     ------
     RunError
-        If a run or a file of it is missing, damaged or of another release.
-    ExportError
-        If the runs were trained on images of different sizes.
+        If a run or a file of it is missing, damaged or of another release, or the runs were trained on images of
+        different sizes.
     """
     members = tuple(_open(run) for run in runs)
     for other in members[1:]:
         if other.size != members[0].size:
-            raise ExportError(
+            raise RunError(
                 f"run {other.run} was trained on {other.size} x {other.size} images, {members[0].run} on "
-                f"{members[0].size} x {members[0].size}: one model takes images of one size; export them one by one"
+                f"{members[0].size} x {members[0].size}: one model takes images of one size; give them one by one"
             )
     return members
 
@@ -61,7 +60,7 @@ def _open(run: Path) -> Member:
     )
 
 
-class Exported(nn.Module):
+class Ensemble(nn.Module):
     """Images in [0, 1] to logit, probability and, where every run has a calibration, calibrated probability.
 
     Each run normalizes with its own mean and standard deviation. The logit of several runs is the mean of theirs. Their
@@ -82,8 +81,15 @@ class Exported(nn.Module):
         ----------
         image : Tensor of float32, shape (N, 1, size, size), in [0, 1]
         """
+        return self.combine(self.logits(image))
+
+    def logits(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The logit of each run, float32, shape (N,), of images as :meth:`forward` takes them."""
         normalized = [(image - mean) / std for mean, std in self._normalization]
-        logits = [model(each).squeeze(1) for model, each in zip(self.models, normalized, strict=True)]
+        return [model(each).squeeze(1) for model, each in zip(self.models, normalized, strict=True)]
+
+    def combine(self, logits: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Outputs, in the order of :func:`output_names`, from the logit of each run."""
         logit = _mean(logits)
         if not self._calibrations:
             return logit, logit.sigmoid()
