@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pneumo_fast.conversion.supervisor import Outcome, WorkerPool
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.errors import ConvertError
+from pneumo_fast.extras import DASK
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def dask_workers(address: str) -> Iterator[Submit]:
     try:
         from distributed import Client, KilledWorker  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise ConvertError("--scheduler needs Dask: pip install distributed") from error
+        raise ConvertError(f"--scheduler needs Dask: {DASK.command}") from error
     try:
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:

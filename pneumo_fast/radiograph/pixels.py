@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.extras import DECODERS
 from pneumo_fast.radiograph.codestream import (
     ITEM,
     JPEG_2000,
@@ -48,8 +49,6 @@ _SYNTAXES: Final[dict[Kind, UID]] = {
     "jpeg_ls": uid.JPEGLSNearLossless, "jpeg_2000": uid.JPEG2000,
 }  # fmt: skip
 """The most general transfer syntax of each kind of codestream."""
-DECODERS: Final = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle python-gdcm"
-"""Packages of the extra ``decoders``."""
 BEGIN_BYTES: Final = 1024  # of pixel data: offset table, boxes and head of a codestream
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
 
@@ -182,11 +181,10 @@ def _decode_by_plugin(
     header["PixelData"].VR = "OB"
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
         header.pop(keyword, None)
-    lossy_12_bit = syntax == uid.JPEGExtended12Bit and frame_bits > 8
-    able = ("pylibjpeg",) if lossy_12_bit else PLUGINS.get(syntax, ())
-    installed = [name for name in able if name in get_decoder(syntax).available_plugins]
+    able = _able(syntax, frame_bits)
+    installed = _installed(syntax, able)
     if not installed:
-        raise RejectedImageError("needs_decoders", f"{syntax.name}: pip install {DECODERS}")
+        raise RejectedImageError("needs_decoders", f"{syntax.name}: {DECODERS.command}")
     failures = []
     for plugin in installed:
         try:
@@ -195,6 +193,39 @@ def _decode_by_plugin(
             failures.append(error)
     hint = "" if set(able) <= {*installed, "pillow"} else "; the extra decoders may be able to"
     raise RejectedImageError("corrupt", f"{' and '.join(installed)} cannot decode the frame{hint}") from failures[-1]
+
+
+def _able(syntax: UID, frame_bits: int) -> tuple[str, ...]:
+    """pydicom's plugins for such a frame, the fastest first."""
+    lossy_12_bit = syntax == uid.JPEGExtended12Bit and frame_bits > 8
+    return ("pylibjpeg",) if lossy_12_bit else PLUGINS.get(syntax, ())
+
+
+def _installed(syntax: UID, able: tuple[str, ...]) -> list[str]:
+    return [name for name in able if name in get_decoder(syntax).available_plugins]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoders:
+    """What decodes a transfer syntax on this machine."""
+
+    syntax: str
+    """Its keyword in pydicom."""
+    uid: str
+    bits: int | None
+    """Bits of a sample, where they decide; else None."""
+    plugins: list[str]
+    """The fastest first; one that fails passes the frame on to the next. Empty where such files are rejected."""
+
+
+def installed_decoders() -> list[Decoders]:
+    """What decodes each transfer syntax on this machine."""
+    plain = [Decoders(syntax.keyword, syntax, None, ["pydicom"]) for syntax in uid.UncompressedTransferSyntaxes]
+    frames = [(syntax, bits) for syntax in PLUGINS for bits in ((8, 12) if syntax == uid.JPEGExtended12Bit else (0,))]
+    return plain + [
+        Decoders(syntax.keyword, syntax, bits or None, _installed(syntax, _able(syntax, bits)))
+        for syntax, bits in frames
+    ]
 
 
 def _pixels(header: Dataset, form: PixelFormat, plugin: str) -> Stored:

@@ -65,6 +65,6 @@ def test_every_command_works_without_it(tmp_path: Path) -> None:
     )
     codes = [line for line in ended.stdout.splitlines() if line.startswith("ended with")]
     assert codes == ["ended with 0"] * 4 + ["ended with 1"], ended.stderr
-    assert "install the package nvidia-dali-cuda120" in ended.stderr
+    assert "pip install nvidia-dali-cuda120" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "other").exists()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from pneumo_fast.errors import DatasetError, DeviceError
+from pneumo_fast.extras import DALI
 from pneumo_fast.loading.augment import Draws, noise_field
 from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
 from pneumo_fast.loading.engines.ring import Position, Ring, Slot, make_slots, nvtx_range
@@ -24,8 +25,8 @@ try:
     from nvidia.dali import math as dali_math
 except ImportError as error:
     raise DeviceError(
-        f"NVIDIA DALI cannot be imported ({error}): install the package nvidia-dali-cuda120 (it runs without a GPU "
-        "too), or give --loader fused or resident"
+        f"NVIDIA DALI cannot be imported ({error}): {DALI.command} (it runs without a GPU too), or give --loader "
+        "fused or resident"
     ) from error
 
 DALI_DEPTH = 2  # batches in flight inside DALI; more did not help

@@ -1,0 +1,39 @@
+"""Optional parts: which packages bring each, and what is lost without it; said alike wherever one is missing."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Extra(NamedTuple):
+    """Packages that are installed together."""
+
+    name: str
+    """That of the extra in ``pyproject.toml``, where it is one."""
+    modules: dict[str, str]
+    """What is imported, by the package that brings it."""
+    without: str
+    """What it costs where they are missing."""
+
+    @property
+    def command(self) -> str:
+        """What brings them."""
+        return f"pip install {' '.join(self.modules)}"
+
+
+DECODERS: Final = Extra(
+    "decoders",
+    {
+        "pylibjpeg": "pylibjpeg", "pylibjpeg-libjpeg": "libjpeg", "pylibjpeg-openjpeg": "openjpeg",
+        "pylibjpeg-rle": "rle", "python-gdcm": "gdcm",
+    },
+    "JPEG Lossless, JPEG-LS, HTJ2K and 12-bit JPEG are rejected; JPEG 2000 and RLE take longer",
+)  # fmt: skip
+FAST: Final = Extra("fast", {"numba": "numba"}, "loading on a CPU has about a quarter of its speed")
+DASK: Final = Extra("dask", {"distributed": "distributed"}, "convert --scheduler is refused")
+TENSORBOARD: Final = Extra("tensorboard", {"tensorboard": "tensorboard"}, "train --tensorboard is refused")
+DALI: Final = Extra(
+    "DALI", {"nvidia-dali-cuda120": "nvidia.dali"}, "for a GPU, batches are made on the CPU and copied"
+)  # fmt: skip
+"""No extra but a dependency, on Linux on x86-64; elsewhere there is none."""
+EXTRAS: Final = (DALI, DECODERS, FAST, DASK, TENSORBOARD)
