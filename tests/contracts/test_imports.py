@@ -11,10 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "pneumo_fast"
-GROUND = ("configuration", "devices", "errors", "files", "formatting", "progress", "records", "vocabulary")
+GROUND = ("configuration", "devices", "errors", "extras", "files", "formatting", "progress", "records", "vocabulary")
 PACKAGES = (
     "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",
-    "explanation", "export", "reporting", "cli",
+    "explanation", "export", "reporting", "doctor", "cli",
 )  # fmt: skip
 """From the lowest to the highest: each imports only those before it, and the modules of the ground."""
 FLOORS = 9
