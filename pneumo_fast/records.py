@@ -128,6 +128,22 @@ def plain(record: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", msgspec.to_builtins(record, enc_hook=path_text))
 
 
+def json_line(record: Any) -> str:
+    """A record as one line of JSON in ASCII that any reader takes: what is no finite number becomes ``null``."""
+    return json.dumps(_portable(msgspec.to_builtins(record, enc_hook=path_text)), allow_nan=False)
+
+
+def _portable(value: Any) -> Any:
+    """JSON values without NaN, infinities and what is no Unicode text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_portable(key): _portable(item) for key, item in value.items()}
+    return [_portable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def path_text(path: Path) -> str:
     """A path as text that JSON can hold."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -16,14 +16,13 @@ import typer
 
 from pneumo_fast import __version__
 from pneumo_fast.cli import commands
-from pneumo_fast.cli.arguments import Command
+from pneumo_fast.cli.arguments import Command, with_output
 from pneumo_fast.errors import PneumoError
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
 app = typer.Typer(
     name="pneumo-fast",
     help=f"From a folder of chest radiographs and a label table to a judged pneumonia classifier. {NOT_CLINICAL}",
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,7 +45,7 @@ def main() -> None:
     except (PneumoError, OSError, UsageError) as error:
         if "--debug" in sys.argv:
             raise
-        from pneumo_fast.cli.display import show_error
+        from pneumo_fast.cli.console import show_error
 
         show_error(_usage(error) if isinstance(error, UsageError) else _line(error))
         raise SystemExit(getattr(error, "exit_code", 1)) from None
@@ -99,5 +98,8 @@ def _common(
         raise typer.Exit(UsageError.exit_code)
 
 
-for name in ("convert", "train", "evaluate", "explain", "report", "export", "verify", "show", "ids", "phantom"):
-    app.command(cls=Command)(getattr(commands, name))
+COMMANDS = (
+    "convert", "train", "evaluate", "explain", "report", "export", "verify", "show", "ids", "phantom", "doctor",
+)  # fmt: skip
+for name in COMMANDS:
+    app.command(cls=Command)(with_output(getattr(commands, name)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import MISSING
 from functools import partial
 from inspect import Parameter, Signature, signature
@@ -14,7 +16,7 @@ from typer.core import TyperCommand
 from pneumo_fast.configuration import Field, options_of
 from pneumo_fast.errors import ConfigError
 
-Function = Callable[..., None]
+Function = Callable[..., Any]
 
 
 class Command(TyperCommand):
@@ -65,9 +67,9 @@ def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Fu
     place = 1 + [field.name for field in fields].index(after) if after else 0
 
     def decorate(command: Function) -> Function:
-        def run(**given: Any) -> None:
+        def run(**given: Any) -> Any:
             values = {field.name: read(field, given.pop(field.name)) for field in fields}
-            command(partial(config, **values), **given)
+            return command(partial(config, **values), **given)
 
         made = [_parameter(field) for field in fields]
         own = list(signature(command, eval_str=True).parameters.values())[1:]
@@ -77,6 +79,46 @@ def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Fu
         return run
 
     return decorate
+
+
+def with_output(command: Function) -> Function:
+    """Let a command take ``--quiet`` and ``--json``.
+
+    Parameters
+    ----------
+    command : callable
+        What it returns is its result: what ``--json`` writes, a dataclass or a dictionary. If that has an
+        ``exit_code``, as errors have, the command ends with it.
+    """
+
+    def run(*, quiet: bool, json: bool, **given: Any) -> None:
+        stdout = sys.stdout
+        with ExitStack() as stack:
+            if json:
+                stack.enter_context(redirect_stdout(sys.stderr))
+            from pneumo_fast.cli import console  # noqa: PLC0415  # for --help; and when it is known where it writes
+
+            if quiet:
+                stack.enter_context(console.quieted(results=json))
+            result = command(**given)
+        if json and console.SPEAKS:
+            from pneumo_fast.records import json_line  # noqa: PLC0415  # for --help
+
+            typer.echo(json_line(result), stdout)
+        if code := getattr(result, "exit_code", 0):
+            raise typer.Exit(code)
+
+    own = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in signature(command, eval_str=True).parameters.values()]
+    both = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option(*names, help=said)])
+        for name, names, said in (
+            ("quiet", ("--quiet", "-q"), "Show warnings, errors and the result alone."),
+            ("json", ("--json",), "Write the result as a JSON object; all else goes to standard error."),
+        )
+    ]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = Signature([*own, *both])  # type: ignore[attr-defined]  # where typer looks
+    return run
 
 
 def _parameter(field: Field) -> Parameter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,16 +24,21 @@ from pneumo_fast.training.options import TrainConfig
 
 
 @with_options(ConvertConfig)
-def convert(make: Callable[..., ConvertConfig]) -> None:
-    """Convert a folder of DICOM files and a label table into a dataset."""
+def convert(make: Callable[..., ConvertConfig]) -> Any:
+    """Convert a folder of DICOM files and a label table into a dataset.
+
+    Example: pneumo-fast convert images labels.csv dataset --val-fraction 0.2
+    """
     from pneumo_fast.cli import display
     from pneumo_fast.conversion.convert import convert as run
+    from pneumo_fast.records import plain
 
     display.set_up_logging()
     config = make()
     with display.progress("converting") as on_progress:
         summary = run(config, on_progress)
     display.show_conversion(summary, config.out)
+    return {"folder": config.out, **plain(summary)}
 
 
 @with_options(TrainConfig, after="out")
@@ -43,8 +49,11 @@ def train(
         Path | None,
         typer.Option(help="A run's config.json: its options, where none is given here.", rich_help_panel="Run"),
     ] = None,
-) -> None:
-    """Train a 1-channel classifier, ResNet-18 by default, on a dataset."""
+) -> Any:
+    """Train a 1-channel classifier, ResNet-18 by default, on a dataset.
+
+    Example: pneumo-fast train dataset --out run --epochs 20 --augment light
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler writes across the progress bar
     from pneumo_fast.cli import display
     from pneumo_fast.training.train import train as run
@@ -54,6 +63,7 @@ def train(
     with display.training_display() as (on_epoch, on_progress):
         summary = run(make(**options), on_epoch, on_progress, on_start=display.show_plan)
     display.show_training(summary)
+    return summary
 
 
 def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
@@ -87,11 +97,15 @@ def evaluate(
         list[Path] | None,
         typer.Argument(help="Run folder; two runs are compared on the same images.", show_default="run"),
     ] = None,
-) -> None:
-    """Evaluate a run's best checkpoint, or compare two; write RUN/eval/DATA-SPLIT."""
+) -> Any:
+    """Evaluate a run's best checkpoint, or compare two; write RUN/eval/DATA-SPLIT.
+
+    Example: pneumo-fast evaluate run --json | jq .ranking.auroc.value
+    """
     from pneumo_fast.cli import display, results
     from pneumo_fast.evaluation.compare import check_comparable, compare
     from pneumo_fast.evaluation.evaluate import evaluate as judge
+    from pneumo_fast.evaluation.results import to_json
 
     display.set_up_logging()
     folders = runs or [Path("run")]
@@ -105,13 +119,20 @@ def evaluate(
         with display.progress("evaluating") as on_progress:
             evaluations.append(judge(config, on_progress))
         results.show_evaluation(evaluations[-1])
-    if len(evaluations) == 2:
-        results.show_comparison(compare(*evaluations, resamples=config.resamples, seed=config.seed))
+    found = [{"folder": evaluation.folder, **to_json(evaluation)} for evaluation in evaluations]
+    if len(evaluations) == 1:
+        return found[0]
+    comparison = compare(*evaluations, resamples=config.resamples, seed=config.seed)
+    results.show_comparison(comparison)
+    return {"evaluations": found, "comparison": comparison}
 
 
 @with_options(ExplainConfig)
-def explain(make: Callable[..., ExplainConfig]) -> None:
-    """Draw Grad-CAM and play the pointing game; write RUN/explain."""
+def explain(make: Callable[..., ExplainConfig]) -> Any:
+    """Draw Grad-CAM and play the pointing game; write RUN/explain.
+
+    Example: pneumo-fast explain run --method gradcam++ --count 4
+    """
     from pneumo_fast.cli import display, results
     from pneumo_fast.explanation.explain import explain as look
 
@@ -120,65 +141,118 @@ def explain(make: Callable[..., ExplainConfig]) -> None:
     with display.progress("explaining") as on_progress:
         explanation = look(config, on_progress)
     results.show_explanation(explanation)
+    return explanation
 
 
 @with_options(ReportConfig)
-def report(make: Callable[..., ReportConfig]) -> None:
-    """Write a run's report.html and model_card.md from its evaluation and explanation."""
+def report(make: Callable[..., ReportConfig]) -> Any:
+    """Write a run's report.html and model_card.md from its evaluation and explanation.
+
+    Example: pneumo-fast report run
+    """
     from pneumo_fast.cli import display
     from pneumo_fast.reporting.report import report as tell
 
     display.set_up_logging()
-    display.show_report(tell(make()))
+    summary = tell(make())
+    display.show_report(summary)
+    return summary
 
 
 @with_options(ExportConfig)
-def export(make: Callable[..., ExportConfig]) -> None:
-    """Write a run's best checkpoint as an ONNX or torch.export file, checked against PyTorch."""
+def export(make: Callable[..., ExportConfig]) -> Any:
+    """Write a run's best checkpoint as an ONNX or torch.export file, checked against PyTorch.
+
+    Example: pneumo-fast export run --out model.onnx
+    """
     from pneumo_fast.cli import display, results
     from pneumo_fast.export.export import export_model
 
     display.set_up_logging()
-    results.show_export(export_model(make()))
+    exported = export_model(make())
+    results.show_export(exported)
+    return exported
 
 
-def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> None:
-    """Check every byte of a dataset; list what is damaged."""
+def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> Any:
+    """Check every byte of a dataset; list what is damaged.
+
+    Example: pneumo-fast verify dataset --json | jq '.problems | length'
+    """
     from pneumo_fast.cli import display
     from pneumo_fast.dataset.verify import verify as check
 
     with display.progress("verifying") as on_progress:
         problems = check(dataset, on_progress)
     display.show_verification(dataset, problems)
-    if problems:
-        raise typer.Exit(1)
+    return Verification(dataset=dataset, problems=problems)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What ``verify`` found."""
+
+    dataset: Path
+    problems: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """1 for a damaged dataset."""
+        return 1 if self.problems else 0
 
 
 @with_options(ShowConfig)
-def show(make: Callable[..., ShowConfig]) -> None:
-    """Draw a contact sheet of images, as stored and as augmented, with their boxes."""
+def show(make: Callable[..., ShowConfig]) -> Any:
+    """Draw a contact sheet of images, as stored and as augmented, with their boxes.
+
+    Example: pneumo-fast show dataset --out contact.png --augment strong
+    """
     from pneumo_fast.cli import display
     from pneumo_fast.loading.preview import show as draw
+    from pneumo_fast.records import plain
 
     config = make()
-    display.show_contact_sheet(config.out, draw(config))
+    summary = draw(config)
+    display.show_contact_sheet(config.out, summary)
+    return {"out": config.out, **plain(summary)}
 
 
 @with_options(IdsConfig)
-def ids(make: Callable[..., IdsConfig]) -> None:
-    """Look up which ids a dataset's pseudonyms stand for; needs the hash key and the label table."""
+def ids(make: Callable[..., IdsConfig]) -> Any:
+    """Look up which ids a dataset's pseudonyms stand for; needs the hash key and the label table.
+
+    Example: pneumo-fast ids dataset labels.csv --out ids.csv
+    """
     from pneumo_fast.cli import display
     from pneumo_fast.conversion.lookup import look_up_ids
 
-    display.show_ids(look_up_ids(make()))
+    summary = look_up_ids(make())
+    display.show_ids(summary)
+    return summary
 
 
 @with_options(PhantomConfig)
-def phantom(make: Callable[..., PhantomConfig]) -> None:
-    """Make synthetic radiographs as DICOM files, with tables like RSNA's."""
+def phantom(make: Callable[..., PhantomConfig]) -> Any:
+    """Make synthetic radiographs as DICOM files, with tables like RSNA's.
+
+    Example: pneumo-fast phantom phantoms --count 400
+    """
     from pneumo_fast.cli import display
     from pneumo_fast.phantoms.make import make_phantoms
 
     config = make()
     with display.progress("drawing") as on_progress:
-        make_phantoms(config, on_progress)
+        return make_phantoms(config, on_progress)
+
+
+def doctor() -> Any:
+    """Say what this machine has, and what each missing part costs and what brings it.
+
+    Example: pneumo-fast doctor --json
+    """
+    from pneumo_fast.cli import machine
+    from pneumo_fast.doctor.machine import examine_machine
+
+    found = examine_machine()
+    machine.show_machine(found)
+    return found

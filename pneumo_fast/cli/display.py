@@ -1,25 +1,20 @@
-"""What people see in the terminal: progress bars, tables and one-line errors.
-
-Only this module and :mod:`pneumo_fast.cli.results` import rich.
-"""
+"""What people see in the terminal: progress bars, messages and tables."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from pneumo_fast.cli.console import err, info, out
 from pneumo_fast.formatting import TERMINAL, harmless
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
@@ -37,14 +32,6 @@ if TYPE_CHECKING:
     from pneumo_fast.training.train import TrainSummary
 
 
-class Terminal(Console):
-    """Writes texts from outside as they are: no markup, and no control characters."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Make a text of what is printed, or of a table's cell."""
-        return super().render_str(harmless(text), **options)
-
-
 class PlainFormatter(logging.Formatter):
     """A message without control characters."""
 
@@ -52,10 +39,6 @@ class PlainFormatter(logging.Formatter):
         """Write a record."""
         return harmless(super().format(record))
 
-
-# Of several processes that train together the first speaks; errors are everyone's.
-out = Terminal(highlight=False, markup=False, quiet=os.environ.get("RANK", "0") != "0")
-err = Terminal(stderr=True, highlight=False, markup=False)
 
 EPOCH_COLUMNS = {
     "epoch": ("", "epoch"),
@@ -72,21 +55,16 @@ def set_up_logging() -> None:
     """Show the package's messages on standard error; on a terminal above the bar, for which its console makes room."""
     handler: logging.Handler
     if err.is_terminal:
-        shared = out.is_terminal and not out.quiet
-        handler = RichHandler(console=out if shared else err, show_time=False, show_path=False, markup=False)
+        shared = info.is_terminal and not info.quiet
+        handler = RichHandler(console=info if shared else err, show_time=False, show_path=False, markup=False)
         handler.setFormatter(PlainFormatter("%(message)s"))
     else:  # a line for each message, however long
         handler = logging.StreamHandler(err.file)
         handler.setFormatter(PlainFormatter("%(levelname)s %(message)s"))
     package = logging.getLogger("pneumo_fast")
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.WARNING if info.quiet else logging.INFO)
     package.handlers = [handler]
     package.propagate = False
-
-
-def show_error(message: str) -> None:
-    """One line on standard error, however long."""
-    err.print(f"error: {' '.join(message.split())}", style="bold red", soft_wrap=True)
 
 
 def _bar() -> Progress:
@@ -96,7 +74,8 @@ def _bar() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=out,
+        console=info,
+        disable=info.quiet,
     )
 
 
@@ -138,11 +117,11 @@ def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgre
         nonlocal lines
         if not lines:
             for heading in zip(*EPOCH_COLUMNS.values(), strict=True):
-                out.print(_epoch_line(heading), style="bold")
+                info.print(_epoch_line(heading), style="bold")
         lines += 1
-        out.print(_epoch_line(format(record[name], EPOCH_FORMATS.get(name, ".3f")) for name in EPOCH_COLUMNS))
+        info.print(_epoch_line(format(record[name], EPOCH_FORMATS.get(name, ".3f")) for name in EPOCH_COLUMNS))
 
-    if not out.is_terminal:
+    if not info.is_terminal:
         yield on_epoch, silent
         return
     with progress("training") as on_progress:
@@ -171,7 +150,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
 
 def next_command(*words: object) -> None:
     """What to type next, quoted for a shell."""
-    out.print(f"Next: {shlex.join(['pneumo-fast', *map(str, words)])}", soft_wrap=True)
+    info.print(f"Next: {shlex.join(['pneumo-fast', *map(str, words)])}", soft_wrap=True)
 
 
 def show_conversion(summary: ConvertSummary, folder: Path) -> None:
@@ -277,7 +256,7 @@ def show_plan(plan: TrainPlan) -> None:
         "Device": f"{found.device}{processes}, {amp}, batches by the {found.loader} engine",
         "Writes to": str(config.out),
     }
-    out.print(facts(rows.items()))
+    info.print(facts(rows.items()))
 
 
 def show_training(summary: TrainSummary) -> None:

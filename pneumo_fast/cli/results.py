@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from pneumo_fast.cli.display import facts, grid, next_command, out
+from pneumo_fast.cli.console import out
+from pneumo_fast.cli.display import facts, grid, next_command
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.evaluation.verdict import reach_verdict

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pneumo_fast.cli import console as console_module
 from pneumo_fast.cli import display
 from pneumo_fast.formatting import harmless
 from pneumo_fast.progress import OnProgress
@@ -24,7 +25,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, act: Callable[.
     """What a training display writes while ``act`` is given its two functions."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=is_terminal, width=80, height=24, highlight=False)
-    monkeypatch.setattr(display, "out", console)
+    monkeypatch.setattr(display, "info", console)
     with display.training_display() as (on_epoch, on_progress):
         act(on_epoch, on_progress)
     return file.getvalue()
@@ -78,7 +79,7 @@ def test_the_rate_after_a_resume_leaves_out_what_was_done_before(monkeypatch: py
     clock = iter(range(1000))
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, get_time=lambda: float(next(clock)))
-    monkeypatch.setattr(display, "out", console)
+    monkeypatch.setattr(display, "info", console)
     rates: list[str] = []
     bar = display._bar()
     update = display._updater(bar, bar.add_task("training", total=None, rate=""), lambda: None)
@@ -130,7 +131,7 @@ def test_a_message_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch, package
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_what_comes_from_outside_has_no_effect(text: str, is_terminal: bool) -> None:
     file = io.StringIO()
-    console = display.Terminal(file=file, force_terminal=is_terminal, width=200, highlight=False, markup=False)
+    console = console_module.Terminal(file=file, force_terminal=is_terminal, width=200, highlight=False, markup=False)
     table = display.grid(text)
     table.add_row(text)
     console.print(text)

@@ -1,0 +1,48 @@
+"""What people see of their machine in the terminal."""
+
+from __future__ import annotations
+
+from pneumo_fast.cli.console import out
+from pneumo_fast.cli.display import facts, grid
+from pneumo_fast.doctor.machine import Machine
+from pneumo_fast.doctor.parts import Part
+
+
+def show_machine(machine: Machine) -> None:
+    """What is there, what decodes each transfer syntax, and what is missing."""
+    out.print(facts(_hardware(machine)))
+    out.print()
+    out.print(facts((part.name, _versions(part)) for part in machine.parts))
+    table = grid("transfer syntax", "decoders, the first that can")
+    table.columns[1].justify = "left"
+    for known in machine.decoders:
+        bits = f", {known.bits} bits" if known.bits else ""
+        table.add_row(known.syntax + bits, ", ".join(known.plugins) or "none: such files are rejected")
+    out.print(table)
+    for part in machine.parts:
+        if part.cost:
+            out.print(f"Without {part.name}: {part.cost}", soft_wrap=True)
+            out.print(f"    {part.remedy}", soft_wrap=True)
+
+
+def _hardware(machine: Machine) -> list[tuple[str, str]]:
+    rows = [
+        ("pneumo-fast", f"{machine.pneumo_fast}; Python {machine.python}; {machine.system}"),
+        ("CPU", f"{machine.cores} cores, memory {_gb(machine.free_memory_bytes)} of {_gb(machine.memory_bytes)} free"),
+        ("Disk", f"{_gb(machine.free_disk_bytes)} free here"),
+        ("CUDA", f"PyTorch is built for {machine.cuda or 'none'}"),
+    ]
+    for gpu in machine.gpus:
+        memory = f"memory {_gb(gpu.free_memory_bytes)} of {_gb(gpu.memory_bytes)} free"
+        rows.append(("GPU", f"{gpu.name}, {memory}, compute capability {gpu.compute_capability}"))
+    return [*rows, ("Device", f"{machine.device or 'none'} (--device auto)")]
+
+
+def _versions(part: Part) -> str:
+    if part.fault:
+        return f"does not work: {part.fault}"
+    return ", ".join(f"{package} {version or 'missing'}" for package, version in part.versions.items())
+
+
+def _gb(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e9:.1f} GB"
