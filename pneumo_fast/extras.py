@@ -31,9 +31,13 @@ DECODERS: Final = Extra(
 )  # fmt: skip
 FAST: Final = Extra("fast", {"numba": "numba"}, "loading on a CPU has about a quarter of its speed")
 DASK: Final = Extra("dask", {"distributed": "distributed"}, "convert --scheduler is refused")
+ONNX: Final = Extra(
+    "export", {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+    "export writes --format torch alone",
+)  # fmt: skip
 TENSORBOARD: Final = Extra("tensorboard", {"tensorboard": "tensorboard"}, "train --tensorboard is refused")
 DALI: Final = Extra(
     "DALI", {"nvidia-dali-cuda120": "nvidia.dali"}, "for a GPU, batches are made on the CPU and copied"
 )  # fmt: skip
 """No extra but a dependency, on Linux on x86-64; elsewhere there is none."""
-EXTRAS: Final = (DALI, DECODERS, FAST, DASK, TENSORBOARD)
+EXTRAS: Final = (DALI, DECODERS, FAST, DASK, ONNX, TENSORBOARD)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import MISSING
 from functools import partial
 from inspect import Parameter, Signature, signature
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
@@ -81,6 +81,12 @@ def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Fu
     return decorate
 
 
+OUTPUT: Final = {
+    "quiet": typer.Option("--quiet", "-q", help="Show warnings, errors and the result alone."),
+    "json": typer.Option("--json", help="Write the result as a JSON object; all else goes to standard error."),
+}
+
+
 def with_output(command: Function) -> Function:
     """Let a command take ``--quiet`` and ``--json``.
 
@@ -110,11 +116,8 @@ def with_output(command: Function) -> Function:
 
     own = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in signature(command, eval_str=True).parameters.values()]
     both = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, typer.Option(*names, help=said)])
-        for name, names, said in (
-            ("quiet", ("--quiet", "-q"), "Show warnings, errors and the result alone."),
-            ("json", ("--json",), "Write the result as a JSON object; all else goes to standard error."),
-        )
+        Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+        for name, option in OUTPUT.items()
     ]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = Signature([*own, *both])  # type: ignore[attr-defined]  # where typer looks

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pneumo_fast.errors import ExportError
+from pneumo_fast.extras import ONNX
 from pneumo_fast.vocabulary import ExportFormat
 
 Images = NDArray[np.float32]
@@ -28,7 +29,6 @@ BATCH: Final = "batch"
 METADATA: Final = "pneumo_fast.json"
 """The extra file of a ``.pt2`` that holds the metadata."""
 RUNTIMES: Final[dict[ExportFormat, str]] = {"onnx": "onnxruntime", "torch": "torch.export"}
-NEEDED: Final[dict[ExportFormat, tuple[str, ...]]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
 LARGEST_ONNX: Final = 2**31 - 2**24
 """Bytes of weights; a protocol buffer holds less than 2 GiB, the graph included."""
 
@@ -41,13 +41,12 @@ def check_installed(name: ExportFormat) -> None:
     ExportError
         If one is not installed.
     """
-    for package in NEEDED[name]:
+    for package in ONNX.modules if name == "onnx" else ():
         try:
             import_module(package)
         except ImportError as error:
             raise ExportError(
-                f"--format {name} needs {package}, which is not installed: pip install {' '.join(NEEDED[name])}, "
-                "or use --format torch"
+                f"--format {name} needs {package}, which is not installed: {ONNX.command}, or use --format torch"
             ) from error
 
 

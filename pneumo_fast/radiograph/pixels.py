@@ -196,7 +196,7 @@ def _decode_by_plugin(
 
 
 def _able(syntax: UID, frame_bits: int) -> tuple[str, ...]:
-    """pydicom's plugins for such a frame, the fastest first."""
+    """The plugins for such a frame, the fastest first."""
     lossy_12_bit = syntax == uid.JPEGExtended12Bit and frame_bits > 8
     return ("pylibjpeg",) if lossy_12_bit else PLUGINS.get(syntax, ())
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from pneumo_fast import extras
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.extras import TENSORBOARD
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
@@ -66,7 +66,7 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise ConfigError(f"tensorboard is not installed: {TENSORBOARD.command}") from error
+        raise ConfigError(f"tensorboard is not installed: {extras.TENSORBOARD.command}") from error
     return SummaryWriter
 
 
