@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pneumo_fast import records
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.records import Fault, path_text, plain, read
+from pneumo_fast.records import Fault, json_line, path_text, plain, read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,3 +114,23 @@ def test_no_value_is_a_traceback(key: str, value: Any) -> None:
 
 def test_a_path_of_any_bytes_is_text() -> None:
     assert path_text(Path("/a/\udcff")) == "/a/\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [float("nan"), {"b": float("-inf")}], "c": 1.5}, '{"a": [null, {"b": null}], "c": 1.5}'),
+        (Figure(value=None, note="\n\x9b\udcff"), '{"value": null, "note": "\\n\\u009b?"}'),
+        ({"p": Path("/a/\udcff"), "n": (1, True)}, '{"p": "/a/\\ufffd", "n": [1, true]}'),
+    ],
+)
+def test_a_line_of_json_is_valid_whatever_is_in_it(value: Any, text: str) -> None:
+    assert json_line(value) == text
+
+
+@given(JSON)
+def test_a_line_of_json_can_be_read(value: Any) -> None:
+    line = json_line({"value": value})
+    assert line.isascii()
+    assert "\n" not in line
+    read(line, dict)

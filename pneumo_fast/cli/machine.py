@@ -6,6 +6,7 @@ from pneumo_fast.cli.console import out
 from pneumo_fast.cli.display import facts, grid
 from pneumo_fast.doctor.machine import Machine
 from pneumo_fast.doctor.parts import Part
+from pneumo_fast.vocabulary import counted
 
 
 def show_machine(machine: Machine) -> None:
@@ -28,12 +29,12 @@ def show_machine(machine: Machine) -> None:
 def _hardware(machine: Machine) -> list[tuple[str, str]]:
     rows = [
         ("pneumo-fast", f"{machine.pneumo_fast}; Python {machine.python}; {machine.system}"),
-        ("CPU", f"{machine.cores} cores, memory {_gb(machine.free_memory_bytes)} of {_gb(machine.memory_bytes)} free"),
+        ("CPU", f"{counted(machine.cores, 'core')}, {_memory(machine.free_memory_bytes, machine.memory_bytes)}"),
         ("Disk", f"{_gb(machine.free_disk_bytes)} free here"),
         ("CUDA", f"PyTorch is built for {machine.cuda or 'none'}"),
     ]
     for gpu in machine.gpus:
-        memory = f"memory {_gb(gpu.free_memory_bytes)} of {_gb(gpu.memory_bytes)} free"
+        memory = _memory(gpu.free_memory_bytes, gpu.memory_bytes)
         rows.append(("GPU", f"{gpu.name}, {memory}, compute capability {gpu.compute_capability}"))
     return [*rows, ("Device", f"{machine.device or 'none'} (--device auto)")]
 
@@ -44,5 +45,11 @@ def _versions(part: Part) -> str:
     return ", ".join(f"{package} {version or 'missing'}" for package, version in part.versions.items())
 
 
-def _gb(size: int | None) -> str:
-    return "unknown" if size is None else f"{size / 1e9:.1f} GB"
+def _memory(free: int | None, whole: int | None) -> str:
+    if whole is None:
+        return "memory unknown"
+    return f"{_gb(whole)} of memory, " + ("free memory unknown" if free is None else f"{_gb(free)} free")
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -133,7 +133,7 @@ def hospital(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def run(folder: Path, *arguments: str | Path, expect: int = 0) -> None:
     """Run a command and keep what it prints in a folder, as one more output."""
     done = subprocess.run(
-        [sys.executable, "-m", "pneumo_fast", *map(str, arguments)],
+        [sys.executable, "-m", "pneumo_fast", *map(str, arguments), "--json"],
         env=os.environ | {"COLUMNS": "300", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         check=False,

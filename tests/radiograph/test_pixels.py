@@ -1,0 +1,65 @@
+"""Which decoder takes which transfer syntax."""
+
+from __future__ import annotations
+
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.data import get_testdata_file
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.extras import DECODERS
+from pneumo_fast.radiograph import pixels
+from pneumo_fast.radiograph.header import PixelFormat
+from pneumo_fast.radiograph.pixels import decode, installed_decoders
+
+COMPRESSED = [syntax for syntax in pixels.PLUGINS if syntax != uid.JPEGExtended12Bit]
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *plugins: str) -> None:
+    """Let these be all that is installed."""
+    monkeypatch.setattr(Decoder, "available_plugins", property(lambda _decoder: plugins))
+
+
+def plugins_of(syntax: str, bits: int | None = None) -> list[str]:
+    (found,) = [known for known in installed_decoders() if (known.uid, known.bits) == (syntax, bits)]
+    return found.plugins
+
+
+def test_every_transfer_syntax_that_is_read_is_listed() -> None:
+    listed = {known.uid for known in installed_decoders()}
+    assert listed == {*pixels.PLUGINS, *uid.UncompressedTransferSyntaxes}
+    assert all(get_decoder(uid.UID(syntax)) for syntax in listed)
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)
+def test_order_is_that_of_decoding(syntax: uid.UID, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "gdcm", "pillow", "pydicom", "pylibjpeg")
+    assert tuple(plugins_of(syntax)) == pixels.PLUGINS[syntax]
+    monkeypatch.setitem(pixels.PLUGINS, syntax, ("pillow", "gdcm"))
+    assert plugins_of(syntax) == ["pillow", "gdcm"]
+
+
+def test_a_lossy_jpeg_of_12_bits_has_its_own_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "pillow", "pylibjpeg")
+    assert plugins_of(uid.JPEGExtended12Bit, 8) == ["pillow", "pylibjpeg"]
+    assert plugins_of(uid.JPEGExtended12Bit, 12) == ["pylibjpeg"]
+
+
+def test_what_the_decoders_are_said_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "pillow", "pydicom")
+    rejected = {known.syntax for known in installed_decoders() if not known.plugins}
+    kinds = {"JPEGLossless": "JPEG Lossless", "JPEGLS": "JPEG-LS", "HTJ2K": "HTJ2K", "JPEGExtended12Bit": "12-bit JPEG"}
+    assert all(name.startswith(tuple(kinds)) for name in rejected)
+    said = DECODERS.without.split(" are rejected")[0]
+    assert all(word in said for word in kinds.values())
+    assert all(any(name.startswith(kind) for name in rejected) for kind in kinds)
+
+
+def test_a_syntax_without_a_decoder_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch)
+    assert plugins_of(uid.RLELossless) == []
+    header = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
+    with pytest.raises(RejectedImageError, match=rf"needs_decoders: RLE Lossless: {DECODERS.command}$"):
+        decode(header, PixelFormat.of(header))
