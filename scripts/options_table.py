@@ -27,44 +27,7 @@ HEAD = """# Options
 Every option of every command, as `scripts/options_table.py` writes them from the fields of the configurations. From
 Python a field has the option's name with underscores, or the one in brackets.
 
-## For every command
-
-| option | meaning |
-| --- | --- |
-| `--help`, `-h` | Options with their defaults, and an example. |
-| `--quiet`, `-q` | Warnings, errors and the result alone: no progress, plan or next command. |
-| `--json` | The result as one JSON object, in one line of standard output; all else goes to standard error, or nowhere with `--quiet`. |
-| `--debug` | The traceback of an error. |
-
-`pneumo-fast --version` shows the version. `pneumo-fast --install-completion` lets bash, zsh, fish or PowerShell complete commands,
-options and their values, from the next shell on; `--show-completion` shows the script that it installs.
-
-What `--json` writes, in ASCII; a number that is not defined is `null`. Ids are those of the dataset, so pseudonyms unless it was
-made with `--keep-ids`.
-
-| command | object |
-| --- | --- |
-| `convert` | `folder`, `manifest` ([as in manifest.json](format.md)), `seconds`, `images`, `converted` (of these, now) |
-| `train` | `run`, `epochs`, `best_epoch`, `best`, `monitor`, `history` (one object per epoch) |
-| `evaluate` | `folder` and what is in [metrics.json](metrics.md); of two runs `evaluations`, a list of both, and `comparison` |
-| `explain` | `folder` and what is in [explain.json](explaining.md) |
-| `report` | `page`, `card`, `size_bytes`, `remarks` |
-| `export` | `path`, `size_bytes`, `size`, `outputs`, `runtime`, `checked_on`, `difference`, `notes` |
-| `verify` | `dataset`, `problems` (a list of lines, empty for a sound dataset) |
-| `show` | `out`, `images`, `boxes`, `versions` |
-| `ids` | `out`, `found` and `unknown` (counts by kind) |
-| `phantom` | `images`, `labels`, `class_info`, `mappings` (paths) |
-| `doctor` | versions, `cores`, memory and disk in bytes, `cuda`, `device`, `gpus`, `decoders` and `parts`, with `cost` and `remedy` of each that is missing |
-
-## Exit codes
-
-| code | meaning |
-| --- | --- |
-| `0` | Done. |
-| `1` | An input, a dataset, a run or this machine does not allow it; one line on standard error says why. `verify`: the dataset is damaged. |
-| `2` | The command line is wrong: an unknown option, or a value that cannot work. |
-| `130` | Interrupted (Ctrl-C); `--resume` continues `convert` and `train`. |
-| `143` | Terminated (SIGTERM), in the same way. |
+Every command also takes `--quiet` and `--json` ([shell.md](shell.md)).
 """
 
 

@@ -31,7 +31,7 @@ from pneumo_fast.reporting.report import ReportSummary
 from pneumo_fast.training.train import TrainSummary
 
 Run = Callable[..., Any]
-OPTIONS = (Path(__file__).resolve().parents[2] / "docs" / "options.md").read_text()
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "shell.md").read_text()
 GROUP: Any = get_command(app)
 SMALL = ["--resamples", "100", "--device", "cpu"]
 
@@ -51,7 +51,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 def documented(name: str) -> set[str]:
     """The keys that the document lists for a command."""
-    (row,) = re.findall(rf"(?m)^\| `{name}` \| (.*)$", OPTIONS.split("## Exit codes")[0])
+    (row,) = re.findall(rf"(?m)^\| `{name}` \| (.*)$", DOCUMENT.split("## Exit codes")[0])
     return set(re.findall(r"`(\w+)`", row))
 
 
@@ -262,7 +262,7 @@ def test_completion_is_installed(tmp_path: Path) -> None:
 
 
 def test_the_document_lists_every_exit_code() -> None:
-    table = OPTIONS.split("## Exit codes")[1].split("\n## ")[0]
+    table = DOCUMENT.split("## Exit codes")[1].split("\n## ")[0]
     listed = {int(code) for code in re.findall(r"(?m)^\| `(\d+)` \|", table)}
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     assert listed == {0, 1, UsageError.exit_code, *STOPPED, *(getattr(one, "exit_code", 1) for one in classes)}
