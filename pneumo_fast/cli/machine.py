@@ -14,7 +14,7 @@ def show_machine(machine: Machine) -> None:
     out.print(facts(_hardware(machine)))
     out.print()
     out.print(facts((part.name, _versions(part)) for part in machine.parts))
-    table = grid("transfer syntax", "decoders, the first that can")
+    table = grid("transfer syntax", "decoders, in order")
     table.columns[1].justify = "left"
     for known in machine.decoders:
         bits = f", {known.bits} bits" if known.bits else ""

@@ -60,6 +60,6 @@ def test_what_the_decoders_are_said_to_bring(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_syntax_without_a_decoder_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
     assert plugins_of(uid.RLELossless) == []
-    header = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
+    header = pydicom.dcmread(str(get_testdata_file("MR_small_RLE.dcm")))
     with pytest.raises(RejectedImageError, match=rf"needs_decoders: RLE Lossless: {DECODERS.command}$"):
         decode(header, PixelFormat.of(header))
