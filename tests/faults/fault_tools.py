@@ -30,13 +30,25 @@ class Site:
     phantoms: PhantomSet
     arguments: tuple[str, ...] = ("--size", "64", "--shard-size", "4", "--workers", "2")
     environment: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+    """What the command line is given to, if it is not run as it is."""
 
     def start(self, out: str, *more: str) -> subprocess.Popen[str]:
         """Begin to convert into a folder of the site, in a process group of its own."""
         inputs = [str(self.phantoms.images), str(self.phantoms.labels), str(self.folder / out)]
         own = {MARK: str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config"), "COLUMNS": "200"}
         return subprocess.Popen(
-            [sys.executable, "-m", "pneumo_fast", "convert", *inputs, "--keep-ids", *self.arguments, *more],
+            [
+                *self.wrapper,
+                sys.executable,
+                "-m",
+                "pneumo_fast",
+                "convert",
+                *inputs,
+                "--keep-ids",
+                *self.arguments,
+                *more,
+            ],
             env=os.environ | own | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import ConvertError
-from tests.faults.fault_tools import Site, wait_for
+from tests.faults.fault_tools import Site, poisonous, wait_for
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle"])
@@ -90,36 +91,106 @@ def test_a_clock_that_is_turned_back(site: Site, tmp_path: Path, monkeypatch: py
     assert sum(sum(counts.values()) for counts in convert(config).manifest.counts.values()) == 160
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be taken by root alone")
-def test_a_user_who_may_not_write_or_read(site: Site, tmp_path: Path) -> None:
+GROUPS = {
+    "v1": (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+    "v2": (Path("/sys/fs/cgroup"), "memory.max"),
+}
+"""Where control groups of memory are made, and the file that limits one."""
+ENOUGH_BYTES = 600 << 20
+"""For a conversion and its two workers."""
+
+
+@pytest.fixture(params=sorted(GROUPS))
+def memory_group(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A control group whose processes together may take no more than :data:`ENOUGH_BYTES`."""
+    parent, limit = GROUPS[request.param]
+    group = parent / f"pneumo-fast-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory group of {request.param} can be made ({error.strerror})")
+    try:
+        with (group / limit).open("r+") as file:  # which makes no file where there is none
+            file.write(str(ENOUGH_BYTES))
+        yield group
+    except FileNotFoundError:
+        pytest.skip(f"control groups of {request.param} limit no memory here")
+    finally:
+        group.rmdir()
+
+
+def test_the_kernel_kills_a_worker_that_fills_its_memory_group(
+    memory_group: Path, site: Site, request: pytest.FixtureRequest
+) -> None:
+    """As in a container or a batch job: the worker goes, its file is rejected, all others are stored."""
+    out = request.node.name
+    glutton = sorted(site.phantoms.images.iterdir())[50]
+    join = ("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(memory_group))
+    hooked = replace(
+        site,
+        wrapper=join,
+        arguments=(*site.arguments, "--max-rejects", "1"),
+        environment=poisonous({glutton.stem: "fill"}, site.folder / "filled.log"),
+    )
+    hooked.convert(out)
+    site.assert_clean(out)
+    (reject,) = pd.read_csv(site.folder / out / "rejects.csv").to_dict("records")
+    assert reject == {"path": glutton.name, "reason": "crashed", "detail": "the decoder crashed (SIGKILL)"}
+    assert len(pd.read_csv(site.folder / out / "index.csv")) == 159
+    assert verify(site.folder / out) == []
+
+
+NOBODY = "65534"
+AS_NOBODY = 'mount --bind "$0" "$1" && cd "$1" && shift && exec setpriv --reuid {0} --regid {0} --clear-groups "$@"'
+"""In a name space of its own, so that the mount ends with the command."""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def as_nobody(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as another user, for whom the interpreter is brought out of root's home and home is ``folder``."""
+    python = folder / "python"
+    python.mkdir(exist_ok=True)
+    program = python / Path(sys.executable).resolve().relative_to(sys.base_prefix)
+    command = ["unshare", "--mount", "sh", "-c", AS_NOBODY.format(NOBODY), sys.base_prefix, str(python), str(program)]
+    places = [place for place in sys.path if place and not place.startswith(sys.base_prefix)]
+    own = {"PYTHONPATH": os.pathsep.join(places), "HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "theirs")}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=os.environ | own)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a command as another user")
+def test_a_user_who_may_not_write_or_read(site: Site, open_folder: Path) -> None:
     """One line for a folder that may not be written; a file that may not be read is a rejection."""
-    images = Path(shutil.copytree(site.phantoms.images, tmp_path / "images"))
-    min(images.iterdir()).chmod(0)
-    for folder in (tmp_path, *tmp_path.parents):
-        if not folder.stat().st_mode & 0o001:
-            pytest.skip("the temporary folder is closed to other users")
-    command = [sys.executable, "-m", "pneumo_fast", "convert", str(images), str(site.phantoms.labels)]
-    options = ["--size", "32", "--workers", "1", "--keep-ids", "--max-rejects", "1"]
-    open_to_all = tmp_path / "open"
-    open_to_all.mkdir()
-    open_to_all.chmod(0o777)
+    images = Path(shutil.copytree(site.phantoms.images, open_folder / "images"))
+    labels = shutil.copy(site.phantoms.labels, open_folder)
+    unreadable = min(images.iterdir())
+    unreadable.chmod(0)
+    (open_folder / "theirs").mkdir()
+    (open_folder / "theirs").chmod(0o777)
+    (open_folder / "closed").mkdir()
+    if (probe := as_nobody(open_folder, "-c", "import pandas, pneumo_fast")).returncode:
+        pytest.skip(f"the checkout or the interpreter is closed to other users: {probe.stderr[-200:]}")
 
-    def run(out: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, str(out), *options], capture_output=True, text=True, check=False, user=65534, group=65534,
-            extra_groups=[], env=os.environ | {"XDG_CONFIG_HOME": str(open_to_all), "HOME": str(open_to_all)},
-        )  # fmt: skip
+    def convert_into(folder: str) -> subprocess.CompletedProcess[str]:
+        inputs = ("-m", "pneumo_fast", "convert", str(images), str(labels), str(open_folder / folder / "out"))
+        return as_nobody(open_folder, *inputs, "--size", "32", "--workers", "1", "--keep-ids", "--max-rejects", "1")
 
-    ended = run(open_to_all / "out")
-    if "No module named" in ended.stderr or "Permission denied: '/root" in ended.stderr:
-        pytest.skip("the interpreter is closed to other users")
+    ended = convert_into("theirs")
     assert ended.returncode == 0, ended.stderr
-    assert list(pd.read_csv(open_to_all / "out" / "rejects.csv")["reason"]) == ["not_readable"]
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o755)
-    ended = run(closed / "out")
+    rejects = pd.read_csv(open_folder / "theirs" / "out" / "rejects.csv")
+    assert rejects[["path", "reason"]].to_numpy().tolist() == [[unreadable.name, "not_readable"]]
+    ended = convert_into("closed")
     assert ended.returncode == 1
-    assert [line for line in ended.stderr.splitlines() if line.startswith("error: ")] == ended.stderr.splitlines()[-1:]
+    (line,) = (line for line in ended.stderr.splitlines() if "--keep-ids" not in line)
+    assert line.startswith("error: ")
+    assert "Permission denied" in line
+    assert not list((open_folder / "closed").iterdir())
 
 
 def test_ten_thousand_empty_files(tmp_path: Path) -> None:

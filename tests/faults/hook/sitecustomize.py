@@ -35,7 +35,15 @@ def _allocate() -> None:
         hoard.append(np.empty(1 << 28, dtype=np.uint8))
 
 
-POISONS = {"segfault": _segfault, "sleep": _sleep, "spin": _spin, "allocate": _allocate}
+def _fill() -> None:
+    import numpy as np  # noqa: PLC0415  # in worker processes alone
+
+    hoard = []
+    while True:
+        hoard.append(np.ones(1 << 26, dtype=np.uint8))  # pages that are really there, unlike those of empty()
+
+
+POISONS = {"segfault": _segfault, "sleep": _sleep, "spin": _spin, "allocate": _allocate, "fill": _fill}
 
 
 def _install(settings: dict[str, Any]) -> None:
