@@ -36,6 +36,8 @@ SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
 """What people call each split."""
 IMAGE_IDS: Final[dict[Ids, str]] = {"pseudonyms": "pseudonyms", "kept": "as in the label table"}
 """What image ids are."""
+LARGEST_SIZE: Final = 4096
+"""Pixels: most height and width of a stored image."""
 NOT_CLINICAL: Final = "Research software: not for clinical use."
 
 

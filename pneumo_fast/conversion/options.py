@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.vocabulary import BodyPart, Decode, Dtype, Layout, Match, Modality, View, Window
+from pneumo_fast.vocabulary import LARGEST_SIZE, BodyPart, Decode, Dtype, Layout, Match, Modality, View, Window
 
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
@@ -76,7 +76,7 @@ class ConvertConfig:
     test_fraction: Annotated[float, Option("Share of the images for a test split.", least=0, below=1)] = 0.0
     seed: Annotated[int, Option("Chooses the split and the order of storage.")] = 0
     size: Annotated[int, Option(
-        "Height and width of the stored images, in pixels.", least=16, most=4096, unit="pixels", group="Images",
+        "Height and width of the stored images, in pixels.", least=16, most=LARGEST_SIZE, unit="pixels", group="Images",
     )] = 224
     dtype: Annotated[Dtype, Option("Stored data type.", "`float16` in [0, 1], or `uint8` in 0..255.")] = "float16"
     layout: Annotated[Layout, Option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import open_regular, read_regular, sha256_of, write_atomic
 from pneumo_fast.records import LARGEST_BYTES, Fault, Head, build, parse_file
 from pneumo_fast.vocabulary import SPLITS
+
+LARGEST_TABLE: Final = 1 << 32
+"""Bytes; the index of ten million images has 1.5 GB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +148,7 @@ def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
 
 def _read_table(folder: Path, manifest: Manifest, name: str, types: dict[str, type]) -> pd.DataFrame:
     try:
-        with open_regular(folder / name) as file:
+        with open_regular(folder / name, LARGEST_TABLE) as file:
             # hashed piece by piece first: a file that is not ours may be of any size
             if sha256_of(file) != manifest.tables.get(name):
                 raise DatasetError(

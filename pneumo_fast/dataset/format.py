@@ -10,7 +10,7 @@ from typing import Any, Final
 from pneumo_fast.dataset.npy import SCALES
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.records import Fault, Head, build, parse
-from pneumo_fast.vocabulary import Dtype, Ids, Layout
+from pneumo_fast.vocabulary import LARGEST_SIZE, Dtype, Ids, Layout
 
 FORMAT: Final = "pneumo-fast dataset"
 FORMAT_VERSION: Final = 2
@@ -99,8 +99,10 @@ class Manifest:
         height, width = self.image_shape
         if self.scale != SCALES[self.dtype]:
             raise DatasetError(f"dtype {self.dtype!r} with scale {self.scale!r}: expected one of {SCALES}")
-        if height != width or height < 1:
-            raise DatasetError(f"image_shape {self.image_shape!r}: expected two equal whole numbers")
+        if height != width or not 1 <= height <= LARGEST_SIZE:
+            raise DatasetError(
+                f"image_shape {self.image_shape!r}: expected two equal whole numbers up to {LARGEST_SIZE}"
+            )
         if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
             raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
         for shard in self.shards:

@@ -40,7 +40,9 @@ class FileCheck:
 def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
     """Check manifest, tables, shapes, ranges, checksums, counts and statistics.
 
-    Reading and hashing release Python's lock, so one thread per core does.
+    Reading and hashing release Python's lock, so one thread per core does. Each holds one image, of no more than
+    4096 x 4096 pixels, and of what no row of the index describes nothing is read: whatever a dataset claims, it takes
+    the memory of its tables and of these images.
 
     Parameters
     ----------
@@ -94,9 +96,12 @@ def _check_content(dataset: Dataset, name: str, rows: pd.DataFrame, file: Buffer
     if shape != expected or dtype != dataset.dtype or size - offset != math.prod(shape) * dtype.itemsize:
         problem = f"{name}: {dtype} {shape}, {size} bytes; {dataset.dtype} {expected} expected"
         return FileCheck(problems=(problem,))
+    count = 1 if listed is None else listed.rows
+    if len(rows) != count or sorted(rows["row"]) != list(range(count)):  # before a file of any length is read
+        return FileCheck(problems=(f"{name}: {count:,} images, the index lists {len(rows):,}",))
     file.seek(0)
     digest = hashlib.sha256(file.read(offset))
-    images = [_read_image(file, dataset, digest) for _ in range(1 if listed is None else listed.rows)]
+    images = [_read_image(file, dataset, digest) for _ in range(count)]
     problems = [] if listed is None else _check_listed(listed, size, digest.hexdigest(), rows)
     problems += _check_images(name, [image.hash for image in images], rows)
     if not all(image.in_range for image in images):
@@ -141,8 +146,6 @@ def _check_listed(listed: ShardInfo, size: int, sha256: str, rows: pd.DataFrame)
 
 def _check_images(name: str, hashes: list[str], rows: pd.DataFrame) -> list[str]:
     """Compare each image with its hash in the index."""
-    if sorted(rows["row"]) != list(range(len(hashes))):
-        return [f"{name}: {len(hashes)} images, the index lists {len(rows)}"]
     wrong = np.array(hashes)[rows["row"].to_numpy()] != rows["pixel_hash"].to_numpy(dtype=str)
     return [f"{name}: the pixels of {wrong.sum()} images are not those that were written"] if wrong.any() else []
 

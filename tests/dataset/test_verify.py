@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pneumo_fast.dataset.folder import Dataset, write_table
@@ -120,16 +124,83 @@ def test_what_the_manifest_says_of_a_shard_is_checked(
     assert found.endswith(problem)
 
 
-def test_a_shard_takes_the_memory_of_few_images(own_dataset: Path) -> None:
-    name, rows = "val-00000.npy", 8192
-    size = Dataset.open(own_dataset).size
-    write_array(own_dataset / name, np.zeros((rows, size, size), np.float16))
-    shards = json.loads((own_dataset / "manifest.json").read_text())["shards"]
-    rewrite_manifest(own_dataset, shards=[s | ({"rows": rows} if s["name"] == name else {}) for s in shards])
+@contextmanager
+def taking_at_most(most_bytes: int) -> Iterator[None]:
     tracemalloc.start()
     try:
-        problems = verify(own_dataset)
-        assert tracemalloc.get_traced_memory()[1] < 2 * rows * size**2 / 2  # bytes: half of the file
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most_bytes
     finally:
         tracemalloc.stop()
-    assert any(f"{rows} images, the index lists" in problem for problem in problems)
+
+
+def rewrite_shard(folder: Path, name: str, **values: object) -> None:
+    shards = json.loads((folder / "manifest.json").read_text())["shards"]
+    rewrite_manifest(folder, shards=[shard | (values if shard["name"] == name else {}) for shard in shards])
+
+
+def test_a_shard_takes_the_memory_of_few_images(own_dataset: Path) -> None:
+    name, rows = "val-00000.npy", 8192
+    dataset = Dataset.open(own_dataset)
+    write_array(own_dataset / name, np.zeros((rows, dataset.size, dataset.size), np.float16))
+    rewrite_shard(own_dataset, name, rows=rows)
+    index = dataset.index
+    row = index[index["shard"] == name].head(1)
+    index = pd.concat([index[index["shard"] != name], row.loc[row.index.repeat(rows)].assign(row=range(rows))])
+    rewrite_manifest(
+        own_dataset, tables=dataset.manifest.tables | {"index.csv": write_table(own_dataset, "index.csv", index)}
+    )
+    with taking_at_most(2 * rows * dataset.size**2 * 3 // 4):  # bytes: three quarters of the file
+        problems = verify(own_dataset)
+    assert f"{name}: the pixels of {rows} images are not those that were written" in problems
+
+
+def lay_out(path: Path, shape: tuple[int, ...]) -> None:
+    """A sparse file: any size, and no room taken on the disk."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + 2 * math.prod(shape))
+
+
+def claim_many_images(folder: Path) -> None:
+    rows = 1 << 22
+    size = Dataset.open(folder).size
+    lay_out(folder / "val-00000.npy", (rows, size, size))
+    rewrite_shard(folder, "val-00000.npy", rows=rows)
+
+
+def claim_a_large_image(folder: Path) -> None:
+    for shard in Dataset.open(folder).manifest.shards:
+        lay_out(folder / shard.name, (shard.rows, 1 << 14, 1 << 14))
+    rewrite_manifest(folder, image_shape=[1 << 14, 1 << 14])
+
+
+def lay_out_a_table(folder: Path) -> None:
+    with (folder / "index.csv").open("r+b") as file:
+        file.truncate((1 << 32) + 1)
+
+
+def lead_to_a_device(folder: Path) -> None:
+    (folder / "val-00000.npy").unlink()
+    (folder / "val-00000.npy").symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("forge", "problem"),
+    [
+        (claim_many_images, r"val-00000\.npy: 4,194,304 images, the index lists \d+"),
+        (claim_a_large_image, r"image_shape \(16384, 16384\): expected two equal whole numbers up to 4096"),
+        (lay_out_a_table, r"index\.csv cannot be read \(4,294,967,297 bytes, at most 4,294,967,296 expected\)"),
+        (lead_to_a_device, r"val-00000\.npy: cannot be read \(not a regular file\)"),
+    ],
+)
+def test_what_a_forged_dataset_claims_fills_no_memory(
+    own_dataset: Path, forge: Callable[[Path], None], problem: str
+) -> None:
+    forge(own_dataset)
+    with taking_at_most(1 << 24):
+        try:
+            (found,) = verify(own_dataset)
+        except DatasetError as error:
+            found = str(error)
+    assert re.search(problem, found)
