@@ -42,7 +42,7 @@ def main() -> None:
         signal.signal(number, _stop)
     try:
         code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
-    except (PneumoError, OSError, UsageError) as error:
+    except (PneumoError, OSError, MemoryError, UsageError) as error:
         if "--debug" in sys.argv:
             raise
         from pneumo_fast.cli.console import show_error
@@ -69,6 +69,8 @@ def _open_closed_streams() -> None:
 
 def _line(error: Exception) -> str:
     """What went wrong; of a full disk or the like at least where, as far as is known."""
+    if isinstance(error, MemoryError):
+        return "out of memory: free some, or use a machine with more; what was written before stands"
     if not isinstance(error, OSError):
         return str(error)
     return f"{error.filename or 'a file or the output'}: {error.strerror or error}"

@@ -93,6 +93,7 @@ def test_an_error_is_one_line(run_cli: Run, arguments: list[str], code: int, wor
     ("error", "line"),
     [
         (OSError(28, "No space left on device", "x"), "x: No space left on device"),
+        (MemoryError(), "out of memory: free some, or use a machine with more; what was written before stands"),
         (ConvertError("one\n two [bold]three[/]"), "one two [bold]three[/]"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -202,6 +203,21 @@ def write_hostile_images(world: World, rng: random.Random) -> Command:
     return (*CONVERT, "--max-rejects", "1.0", "--dtype", rng.choice(("float16", "uint8")))
 
 
+def forge_table(world: World, rng: random.Random) -> Command:
+    """A cell of a table, whose checksum the manifest is given anew."""
+    folder, name = world.folder / "dataset", rng.choice(("index.csv", "index.csv", "boxes.csv"))
+    lines = (folder / name).read_text().splitlines()
+    row = rng.randrange(len(lines))
+    cells = lines[row].split(",")
+    cells[rng.randrange(len(cells))] = str(odd_value(rng))
+    lines[row] = ",".join(cells)
+    (folder / name).write_text("\n".join(lines) + "\n")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tables"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return rng.choice(READERS["dataset/index.csv"])
+
+
 def overwrite_what_is_not_ours(_world: World, rng: random.Random) -> Command:
     """Folders whose files have our names."""
     train = ("train", "dataset", "--out", "theirs", "--overwrite", "--device", "cpu")
@@ -233,6 +249,6 @@ HOSTILE: Final[dict[str, tuple[Any, ...]]] = {
 }
 """Attributes of an image, and what may stand in them."""
 ATTACKS: Final[tuple[Callable[[World, random.Random], Command], ...]] = (
-    tamper_json, tamper_checkpoint, spoil_text, spoil_bytes, put_special_file, write_hostile_images,
+    tamper_json, tamper_checkpoint, spoil_text, spoil_bytes, forge_table, put_special_file, write_hostile_images,
     overwrite_what_is_not_ours, name_with_markup,
 )  # fmt: skip

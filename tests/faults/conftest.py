@@ -22,8 +22,11 @@ def chosen(config: pytest.Config, name: str) -> int:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moment" in metafunc.fixturenames:
         metafunc.parametrize("moment", range(chosen(metafunc.config, "--moments")))
+    attacks = range(chosen(metafunc.config, "--attacks"))
     if "attack" in metafunc.fixturenames:
-        metafunc.parametrize("attack", range(chosen(metafunc.config, "--attacks")))
+        metafunc.parametrize("attack", [number for number in attacks if number % 5])
+    if "interruption" in metafunc.fixturenames:
+        metafunc.parametrize("interruption", attacks[::5])
 
 
 @pytest.fixture(scope="session")

@@ -96,10 +96,14 @@ class Site:
         }
 
 
+def on_path() -> str:
+    """PYTHONPATH with what makes processes faulty."""
+    return os.pathsep.join(filter(None, (str(HOOK), *sys.path, os.environ.get("PYTHONPATH"))))
+
+
 def poisonous(poison: dict[str, str], log: Path) -> dict[str, str]:
     """Environment in which reading the images named does what is named to the worker, and reads are logged."""
-    path = os.pathsep.join(filter(None, (str(HOOK), os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path, "PNEUMO_FAST_POISON": json.dumps({"poison": poison, "log": str(log)})}
+    return {"PYTHONPATH": on_path(), "PNEUMO_FAST_POISON": json.dumps({"poison": poison, "log": str(log)})}
 
 
 def make_site(folder: Path, count: int) -> Site:

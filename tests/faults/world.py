@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
@@ -64,13 +65,14 @@ class World:
         shutil.copytree(self.folder, folder)
         return World(folder)
 
-    def run(self, *arguments: str) -> Ended:
-        """Run a command of pneumo-fast in this world's folder."""
+    def run(self, *arguments: str, disturbed: AbstractContextManager[None] | None = None) -> Ended:
+        """Run a command of pneumo-fast in this world's folder, while something disturbs it."""
         out, err, raised, code = io.StringIO(), io.StringIO(), "", 0
         argv, sys.argv = sys.argv, ["pneumo-fast", *arguments]
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with (
             contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _bounded(),
+            disturbed or contextlib.nullcontext(),
         ):  # fmt: skip
             try:
                 app.main()

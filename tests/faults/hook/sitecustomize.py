@@ -1,15 +1,19 @@
-"""Put on PYTHONPATH, makes chosen files poisonous in worker processes; Python imports a module of this name at start.
+"""Put on PYTHONPATH, makes processes faulty; Python imports a module of this name at start.
 
-``PNEUMO_FAST_POISON`` is JSON: image ids with what reading them does, and a file to log every read in.
+``PNEUMO_FAST_POISON`` is JSON, for worker processes: image ids with what reading them does, and a file to log every
+read in. ``PNEUMO_FAST_STOP`` is JSON, for all others: a signal that comes at a step in the working directory, counted
+from 1, or a while later.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -61,5 +65,24 @@ def _install(settings: dict[str, Any]) -> None:
     module.read_radiograph = read_or_worse
 
 
-if "PNEUMO_FAST_POISON" in os.environ and any("pneumo_fast.conversion.child" in argument for argument in sys.orig_argv):
+STEPS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"}
+
+
+def _stop_at(step: int, after_s: float, number: int) -> None:
+    here, steps = str(Path.cwd()), itertools.count(1)
+
+    def stop(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in STEPS or not isinstance(arguments[0], str | Path):
+            return
+        if not os.path.join(here, arguments[0]).startswith(here) or next(steps) != step:  # noqa: PTH118  # it counts
+            return
+        threading.Timer(after_s, os.kill, (os.getpid(), number)).start() if after_s else os.kill(os.getpid(), number)
+
+    sys.addaudithook(stop)
+
+
+_in_worker = any("pneumo_fast.conversion.child" in argument for argument in sys.orig_argv)
+if "PNEUMO_FAST_STOP" in os.environ and not _in_worker:
+    _stop_at(*json.loads(os.environ["PNEUMO_FAST_STOP"]).values())
+if "PNEUMO_FAST_POISON" in os.environ and _in_worker:
     _install(json.loads(os.environ["PNEUMO_FAST_POISON"]))
