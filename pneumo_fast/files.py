@@ -166,7 +166,7 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
     folder : Path
         It need not be there.
     ours : sequence of str
-        Patterns of the file names that go with the former folder; other people's files are moved into the new one.
+        Patterns of the file names that go with the former folder; other people's files stay.
 
     Raises
     ------
@@ -174,20 +174,35 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
         If a file stands under that name, the disk is full or the folder above may not be written.
     """
     new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    _clear(new, folder, ours)  # of a process that was killed
     new.mkdir(parents=True)
     try:
         yield new
         if folder.is_dir():
+            for path in _foreign(folder, ours):
+                with suppress(OSError):  # it is a folder, or the file system has no links: moved when the other goes
+                    os.link(path, new / path.name, follow_symlinks=False)
             _exchange(new, folder)
-            for path in new.iterdir():
-                if not any(path.match(pattern) for pattern in ours):
-                    path.rename(folder / path.name)
         else:
             new.rename(folder)
         sync_folder(folder.parent)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        _clear(new, folder, ours)
+
+
+def _foreign(folder: Path, ours: Sequence[str]) -> list[Path]:
+    """What other people have put into a folder, if it is there."""
+    patterns = (*ours, ".*.partial")
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in inside if not any(path.match(pattern) for pattern in patterns)]
+
+
+def _clear(new: Path, folder: Path, ours: Sequence[str]) -> None:
+    """Remove what is not, or no longer, in the folder's place, but move into that what other people put there."""
+    for path in _foreign(new, ours):
+        if not os.path.lexists(folder / path.name):
+            path.rename(folder / path.name)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> None:

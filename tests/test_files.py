@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from pneumo_fast import files
 from pneumo_fast.files import (
     atomic_file,
     locked,
@@ -189,4 +191,36 @@ def test_a_folder_that_is_not_finished_takes_no_place(tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         fail_half_way()
     assert (tmp_path / "x" / "a.txt").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_not_ours_outlives_an_end_just_after_the_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool
+) -> None:
+    folder = tmp_path / "x"
+    (folder / "theirs").mkdir(parents=True)
+    for name in ("mine.png", "theirs/deep.png"):
+        (folder / name).write_text("somebody's")
+    exchange = files._exchange
+
+    def end(one: Path, other: Path) -> NoReturn:
+        exchange(one, other)
+        raise SystemExit
+
+    def replace() -> None:
+        with replaced_folder(folder, ["*.txt"]) as new:
+            (new / "a.txt").touch()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_exchange", end)
+        if killed:  # then nothing is tidied up
+            patched.setattr(files, "_clear", lambda *_: None)
+        with pytest.raises(SystemExit):
+            replace()
+    assert (folder / "mine.png").read_text() == "somebody's"
+    replace()
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
+        "a.txt", "mine.png", "theirs", "theirs/deep.png",
+    ]  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
