@@ -2,9 +2,9 @@
 
 ``import pneumo_fast as pf`` gives the whole public API, which ``docs/python.md`` shows. Each stage is a function of
 one frozen dataclass of options: :func:`convert` writes a dataset, :func:`train` a run folder, and :func:`evaluate`,
-:func:`explain` and :func:`report` judge the run. :func:`export_model` writes its model for other tools, and
-:class:`Loader` feeds a training loop of your own. The command line (``pneumo-fast --help``) makes the same calls. Every
-error that a person can cause is a :class:`PneumoError`.
+:func:`explain` and :func:`report` judge the run. :func:`predict` scores new files by it, :func:`export_model` writes
+its model for other tools, and :class:`Loader` feeds a training loop of your own. The command line
+(``pneumo-fast --help``) makes the same calls. Every error that a person can cause is a :class:`PneumoError`.
 
 A name is imported when it is first used (PEP 562): options and errors load neither NumPy nor PyTorch.
 Not for clinical use.
@@ -24,7 +24,7 @@ _NAMES = {
     "dataset.verify": ("verify",),
     "errors": (
         "ConfigError", "ConvertError", "DatasetError", "DeviceError", "LabelError", "PneumoError", "RejectedImageError",
-        "ExportError", "RunError", "TrainingError", "TrainingStoppedError",
+        "ExportError", "PredictError", "RunError", "TrainingError", "TrainingStoppedError",
     ),
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.evaluate": ("evaluate",),
@@ -43,6 +43,9 @@ _NAMES = {
     "phantoms.make": ("PhantomSet", "make_phantoms"),
     "phantoms.options": ("PhantomConfig",),
     "radiograph.read": ("Radiograph", "read_radiograph"),
+    "prediction.options": ("PredictConfig",),
+    "prediction.predict": ("PredictSummary", "predict"),
+    "prediction.predictor": ("Predictor", "load"),
     "reporting.options": ("ReportConfig",),
     "reporting.report": ("ReportSummary", "report"),
     "run.model": ("build_model",),
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from pneumo_fast.errors import ExportError as ExportError
     from pneumo_fast.errors import LabelError as LabelError
     from pneumo_fast.errors import PneumoError as PneumoError
+    from pneumo_fast.errors import PredictError as PredictError
     from pneumo_fast.errors import RejectedImageError as RejectedImageError
     from pneumo_fast.errors import RunError as RunError
     from pneumo_fast.errors import TrainingError as TrainingError
@@ -96,6 +100,11 @@ if TYPE_CHECKING:
     from pneumo_fast.phantoms.make import PhantomSet as PhantomSet
     from pneumo_fast.phantoms.make import make_phantoms as make_phantoms
     from pneumo_fast.phantoms.options import PhantomConfig as PhantomConfig
+    from pneumo_fast.prediction.options import PredictConfig as PredictConfig
+    from pneumo_fast.prediction.predict import PredictSummary as PredictSummary
+    from pneumo_fast.prediction.predict import predict as predict
+    from pneumo_fast.prediction.predictor import Predictor as Predictor
+    from pneumo_fast.prediction.predictor import load as load
     from pneumo_fast.radiograph.read import Radiograph as Radiograph
     from pneumo_fast.radiograph.read import read_radiograph as read_radiograph
     from pneumo_fast.reporting.options import ReportConfig as ReportConfig

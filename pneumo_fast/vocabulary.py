@@ -22,8 +22,17 @@ Modality = Literal[
     "PT", "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SEG", "SM", "TG", "US", "XA", "XC",
 ]  # fmt: skip
 """Defined terms of Modality whose objects have pixels (PS3.3 C.7.3.1.1.1)."""
+WANTED_MODALITIES: Final[tuple[Modality, ...]] = ("CR", "DX", "RG")
+WANTED_VIEWS: Final[tuple[View, ...]] = ("AP", "PA", "LLD", "RLD", "LLO", "RLO", "OBLIQUE")
+"""All but the laterals."""
+WANTED_BODY_PARTS: Final[tuple[BodyPart, ...]] = ("CHEST", "THORAX")
+"""What is taken, with the two above, where nobody says otherwise."""
+WarningKind = Literal["modality", "view", "body_part", "age", "aspect", "intensity", "burned_in"]
+"""In what an image can be unlike those that a model was trained on; the last: text may be burned into its pixels."""
 Match = Literal["filename", "path", "AccessionNumber", "SOPInstanceUID", "StudyInstanceUID"]
 """What a file and a row of the label table have in common."""
+IdSource = Literal["filename", "AccessionNumber", "SOPInstanceUID", "StudyInstanceUID"]
+"""What the id of a file that is scored is."""
 Split = Literal["train", "val", "test"]
 OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
 EngineName = Literal["auto", "dali", "fused", "resident"]

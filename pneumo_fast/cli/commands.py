@@ -19,6 +19,7 @@ from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.training.options import TrainConfig
 
@@ -172,6 +173,25 @@ def export(make: Callable[..., ExportConfig]) -> Any:
     exported = export_model(make())
     results.show_export(exported)
     return exported
+
+
+@with_options(PredictConfig)
+def predict(make: Callable[..., PredictConfig]) -> Any:
+    """Score new DICOM files by a run, or by the mean of several; write a table of probabilities.
+
+    Example: pneumo-fast predict run images --out predictions --threshold 0.3
+    """
+    from pneumo_fast.cli import display, results
+    from pneumo_fast.prediction.folder import SUMMARY
+    from pneumo_fast.prediction.predict import predict as score
+    from pneumo_fast.records import parse_file
+
+    display.set_up_logging()
+    config = make()
+    with display.progress("predicting") as on_progress:
+        summary = score(config, on_progress)
+    results.show_prediction(summary, config)
+    return {"folder": config.out, **parse_file(config.out / SUMMARY)}
 
 
 def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> Any:

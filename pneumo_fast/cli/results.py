@@ -16,6 +16,10 @@ from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.predict import PredictSummary
+from pneumo_fast.prediction.table import class_at
+from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
 _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
@@ -133,6 +137,33 @@ def show_export(summary: ExportSummary) -> None:
     for note in summary.notes:
         out.print(note)
     out.print(f"Written to {summary.path} ({summary.size_bytes / 1e6:.1f} MB)", soft_wrap=True)
+    out.print(NOT_CLINICAL, style="dim")
+
+
+def show_prediction(summary: PredictSummary, config: PredictConfig) -> None:
+    """How many files were scored, what was found, and where the table is."""
+    counts, point = summary.counts, summary.model.operating_point
+    table = grid("files", "count")
+    table.add_row("scored", f"{counts.scored:,}")
+    names = {class_at(threshold): f"positive at {threshold:g}" for threshold in config.thresholds}
+    if point:
+        names["class"] = f"positive at the run's operating threshold, {_number(point.threshold)} ({point.name})"
+    for name, count in counts.positives.items():
+        table.add_row(f"  {names[name]}", f"{count:,}")
+    for kind, count in sorted(counts.warnings.items()):
+        table.add_row(f"  warning: {kind}", f"{count:,}")
+    for reason, count in sorted(counts.rejects.items()):
+        table.add_row(f"{'skipped' if reason in SKIPPED else 'rejected'}: {reason}", f"{count:,}")
+    out.print(table)
+    if judged := summary.judgement:
+        out.print(f"{judged.n:,} of them have a label, {judged.positives:,} positive")
+        out.print(", ".join(f"{metric.label} {_estimate(getattr(judged.ranking, metric.key))}" for metric in RANKING))
+        out.print(_threshold_table(judged.thresholds))
+    for note in summary.notes:
+        out.print(note)
+    if summary.now:
+        out.print(f"{summary.now:,} files in {summary.seconds:.1f} s: {summary.now / summary.seconds:,.0f} files/s")
+    out.print(f"Written to {summary.out / 'predictions.csv'}", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")
 
 

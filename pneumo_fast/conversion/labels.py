@@ -102,14 +102,14 @@ def read_labels(
     LabelError
         If a table cannot be used; the message names row and column.
     """
-    table, id_source = _read_csv(path), id_column
+    table, id_source = read_csv(path), id_column
     if path_column:
-        _require_columns(path, table, [path_column])
+        require_columns(path, table, [path_column])
         below = _paths_below(path, table, path_column, images)
         if id_column == path_column or id_column not in table.columns:
             id_source = path_column
             table[id_column] = below.str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
-    _require_columns(path, table, [id_column, label.column, *([group_column] if group_column else [])])
+    require_columns(path, table, [id_column, label.column, *([group_column] if group_column else [])])
     if group_column and groups:
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
     _check_ids(path, table[id_column], id_source)
@@ -139,7 +139,7 @@ def read_labels(
     return LabelTable(images=rows, boxes=_boxes(path, table, binary, id_column), group_source=source, ignored=ignored)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> pd.DataFrame:
     """Read every cell as text; rows are numbered as lines of the file, the header being line 1."""
     if path.is_dir():
         raise LabelError(
@@ -175,7 +175,8 @@ def _delimiter(path: Path, header: str) -> str:
     return found[0]
 
 
-def _require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
+def require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
+    """Refuse a table that lacks a column; LabelError tells which ones it has."""
     for name in names:
         if name not in table.columns:
             there = [str(column) for column in table.columns]
@@ -263,8 +264,8 @@ def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: st
 
 
 def _read_classes(path: Path, id_column: str) -> dict[str, str]:
-    table = _read_csv(path)
-    _require_columns(path, table, [id_column, "class"])
+    table = read_csv(path)
+    require_columns(path, table, [id_column, "class"])
     _check_agreement(path, table[id_column], table["class"], "class")
     return dict(zip(table[id_column], table["class"], strict=True))
 

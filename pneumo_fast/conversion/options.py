@@ -9,7 +9,20 @@ from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Option, check
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.vocabulary import LARGEST_SIZE, BodyPart, Decode, Dtype, Layout, Match, Modality, View, Window
+from pneumo_fast.vocabulary import (
+    LARGEST_SIZE,
+    WANTED_BODY_PARTS,
+    WANTED_MODALITIES,
+    WANTED_VIEWS,
+    BodyPart,
+    Decode,
+    Dtype,
+    Layout,
+    Match,
+    Modality,
+    View,
+    Window,
+)
 
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
@@ -61,14 +74,14 @@ class ConvertConfig:
     modalities: Annotated[tuple[Modality, ...], Option(
         "Modality to take; may be repeated.", "Files that state none, or OT, are taken and counted.",
         name="modality", group="Selection",
-    )] = ("CR", "DX", "RG")
+    )] = WANTED_MODALITIES
     views: Annotated[tuple[View, ...], Option(
         "View to take; may be repeated.", "Files that state none are taken and counted.",
         name="view", default="all but LL, RL, LATERAL",
-    )] = ("AP", "PA", "LLD", "RLD", "LLO", "RLO", "OBLIQUE")
+    )] = WANTED_VIEWS
     body_parts: Annotated[tuple[BodyPart, ...], Option(
         "Body part to take; may be repeated.", "Files that state none are taken and counted.", name="body-part"
-    )] = ("CHEST", "THORAX")
+    )] = WANTED_BODY_PARTS
     ungrouped: Annotated[Literal["keep", "drop"], Option(
         "What to do with images that have no group.", group="Split"
     )] = "keep"

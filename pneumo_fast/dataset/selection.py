@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,7 @@ def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
         ids="kept" if all(dataset.manifest.ids == "kept" for dataset in datasets) else "pseudonyms",
         mean=mean,
         std=math.sqrt(square - mean**2),
+        preprocessing=_joint_preprocessing([dataset.manifest for dataset in datasets]),
         counts=label_counts(index),
         shards=tuple(
             replace(shard, name=f"{dataset.path.absolute()}/{shard.name}")
@@ -82,6 +84,12 @@ def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
             for shard in dataset.manifest.shards
         ),
     )
+
+
+def _joint_preprocessing(manifests: list[Manifest]) -> dict[str, Any]:
+    """That of all datasets; nothing where they differ."""
+    first = manifests[0].preprocessing
+    return first if all(manifest.preprocessing == first for manifest in manifests) else {}
 
 
 def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:

@@ -14,6 +14,7 @@ from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.inference import RunIdentity, best_of, identify, load_model
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.metrics.calibration import Calibration
+from pneumo_fast.run.model_input import ModelInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,8 @@ class Member:
     model: nn.Module
     size: int
     """Image height and width in pixels."""
+    input: ModelInput | None
+    """How files become such images; None where the checkpoint does not say."""
     identity: RunIdentity
     operating: Operating | None
     """Its calibration and thresholds; None where it was not evaluated on its own data."""
@@ -55,6 +58,7 @@ def _open(run: Path) -> Member:
         run=run,
         model=load_model(run, checkpoint),
         size=checkpoint.size,
+        input=checkpoint.input,
         identity=identity,
         operating=points.load(run, identity.sha256),
     )

@@ -21,8 +21,9 @@ import torch
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import open_regular, write_atomic
 from pneumo_fast.metrics.catalogue import MONITORED
-from pneumo_fast.records import Fault, build
+from pneumo_fast.records import Fault, build, plain
 from pneumo_fast.run.layout import CHECKPOINT_FORMAT, FORMER_FORMAT, LAST, PREVIOUS
+from pneumo_fast.run.model_input import ModelInput
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Trained:
     """Mean the images were normalized with, in [0, 1]."""
     std: float
     """Standard deviation the images were normalized with, in [0, 1]."""
+    input: ModelInput | None = None
+    """How files become such images; None where the dataset did not say, or an earlier release wrote the checkpoint."""
     pos_weight: float
     """Weight of a positive image in the loss."""
     prior_shift: float | None = None
@@ -102,6 +105,7 @@ def save_checkpoint(checkpoint: Trained | Resumable, path: Path) -> None:
     """Write a checkpoint atomically; the one that was there before stays beside it, if it is ``last.pt``."""
     trained = checkpoint.trained if isinstance(checkpoint, Resumable) else checkpoint
     content = {f.name: getattr(trained, f.name) for f in fields(trained)}
+    content["input"] = trained.input and plain(trained.input)
     if isinstance(checkpoint, Resumable):
         content |= {name: getattr(checkpoint, name) for name in STATES}
     buffer = io.BytesIO()

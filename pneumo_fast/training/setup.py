@@ -22,6 +22,7 @@ from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.samplers import Part, parts_by_share
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model
+from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import TrainConfig
@@ -207,8 +208,9 @@ def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings
     """What there is before the first step; the weights come with the first checkpoint."""
     return Trained(
         arch=config.model, size=dataset.size, mean=dataset.mean, std=dataset.std, pos_weight=pos_weight,
-        prior_shift=choose_prior_shift(dataset, config, pos_weight), dataset_identity=dataset.identity, epoch=0,
-        best=math.nan, best_epoch=0, monitor=config.monitor, history=[], settings=settings, model={},
+        prior_shift=choose_prior_shift(dataset, config, pos_weight), dataset_identity=dataset.identity,
+        input=ModelInput.of(dataset), epoch=0, best=math.nan, best_epoch=0, monitor=config.monitor, history=[],
+        settings=settings, model={},
     )  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""Which files are to be scored, and what each one's id is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumo_fast.conversion.labels import read_csv, require_columns
+from pneumo_fast.conversion.matching import read_identities
+from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.plan import find_files
+from pneumo_fast.errors import PredictError
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.run.model_input import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to score."""
+
+    folder: str
+    """What the path starts from: a folder that was given, the folder of a CSV, or that of the file itself."""
+    path: str
+    """Relative to the folder, or absolute."""
+
+    @property
+    def full(self) -> str:
+        """The path from the working directory, or absolute."""
+        return os.path.normpath(os.path.join(self.folder, self.path))  # noqa: PTH118  # ten times as fast
+
+
+def find(config: PredictConfig) -> tuple[list[File], int]:
+    """The files to score, each once, in order of their paths; and how often one was given again.
+
+    A file that a CSV names need not be there: it is rejected when it is read.
+
+    Raises
+    ------
+    PredictError
+        If a path is not there, or there is no file at all.
+    LabelError
+        If a CSV cannot be read or has no such column.
+    """
+    found: dict[str, File] = {}
+    given = 0
+    for path in config.paths:
+        for file in _below(path, config):
+            found.setdefault(os.path.abspath(file.full), file)  # noqa: PTH100  # as above
+            given += 1
+    if not found:
+        raise PredictError(f"no file is in {', '.join(map(str, config.paths))}: give the folder that holds the images")
+    return [found[path] for path in sorted(found)], given - len(found)
+
+
+def _below(path: Path, config: PredictConfig) -> Iterator[File]:
+    if path.is_dir():
+        yield from (File(str(path), name) for name in find_files(path, config.out))
+    elif not path.exists():
+        raise PredictError(f"{path} is not there: give files, folders, or a CSV with a column of paths")
+    elif path.suffix.lower() == ".csv":
+        table = read_csv(path)
+        require_columns(path, table, [config.path_column])
+        yield from (File(str(path.parent), name) for name in table[config.path_column] if name)
+    else:
+        yield File(str(path.parent), path.name)
+
+
+def identify(files: Sequence[File], config: PredictConfig, preprocessing: Preprocessing) -> list[str]:
+    """The id of each file; ``""`` where it has no such attribute."""
+    if config.match == "filename":
+        names = [file.path.rpartition(os.sep)[2] for file in files]
+        return [name.rpartition(".")[0] or name for name in names]
+    options = ConvertConfig(
+        images=Path.cwd(),
+        labels=Path(),
+        match=config.match,
+        workers=config.workers,
+        max_pixels=preprocessing.max_pixels,
+    )
+    return [identity.value for identity in read_identities([file.full for file in files], options)]

@@ -1,0 +1,126 @@
+"""The folder that ``predict`` writes, and who may write into it.
+
+::
+
+    OUT/predictions.csv     one row per file, in order of the paths
+    OUT/predictions.json    the model, the options and the counts; written last
+    OUT/explain/*.png       overlays, named by the row's number from 0
+    OUT/.predict/           while it is not finished: the parts that are done, and what decides them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pneumo_fast.configuration import settings
+from pneumo_fast.errors import PredictError
+from pneumo_fast.files import LOCK, sweep_partials, write_atomic
+from pneumo_fast.prediction.files import File
+from pneumo_fast.prediction.model import Model
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.records import Fault, Head, build, parse_file
+
+FORMAT: Final = "pneumo-fast predictions"
+FORMAT_VERSION: Final = 1
+TABLE: Final = "predictions.csv"
+SUMMARY: Final = "predictions.json"
+OVERLAYS: Final = "explain"
+WORK: Final = ".predict"
+READING: Final = "reading"
+"""Folder in it that the worker processes write into."""
+ARGUMENTS: Final = "arguments.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arguments:
+    """What decides every row."""
+
+    options: dict[str, Any]
+    runs: list[str]
+    """SHA-256 of each run's checkpoint."""
+    calibrations: str
+    """Digest of what was fitted to them."""
+    files: str
+    """Keyed hash of the paths."""
+
+    @classmethod
+    def of(cls, config: PredictConfig, model: Model, files: list[File], key: bytes) -> Arguments:
+        """Work them out."""
+        paths = hmac.new(key, digestmod=hashlib.sha256)
+        for file in files:
+            paths.update(file.full.encode("utf-8", "surrogateescape") + b"\0")
+        return cls(
+            options=json.loads(json.dumps(settings(config))),  # as it will be read
+            runs=[member.identity.sha256 for member in model.members],
+            calibrations=hashlib.sha256(repr([member.operating for member in model.members]).encode()).hexdigest(),
+            files=paths.hexdigest(),
+        )
+
+    def differences(self, other: Arguments) -> list[str]:
+        """What differs, in words."""
+        names = sorted(self.options.keys() | other.options.keys())
+        found = [name.replace("_", "-") for name in names if self.options.get(name) != other.options.get(name)]
+        found += ["the runs"] if (self.runs, self.calibrations) != (other.runs, other.calibrations) else []
+        return found + (["the files or the hash key"] if self.files != other.files else [])
+
+
+def claim(config: PredictConfig, arguments: Arguments) -> None:
+    """Make the folder ready to be written; other people's files in it are left alone.
+
+    Raises
+    ------
+    PredictError
+        If it is taken, or holds predictions of other arguments that cannot be resumed with these.
+    """
+    out, work = config.out, config.out / WORK
+    finished, begun = _is_finished(out), (work / ARGUMENTS).exists()
+    if (finished or begun) and not (config.overwrite or config.resume):
+        state = "predictions" if finished else "unfinished predictions (--resume resumes them)"
+        raise PredictError(f"{out} holds {state}: give --overwrite to replace them, or name another folder with --out")
+    if not (finished or begun) and out.is_dir() and any(path.name not in {LOCK, WORK} for path in out.iterdir()):
+        raise PredictError(f"{out} holds files that are no predictions: name an empty or a new folder with --out")
+    if begun and config.resume:
+        _check_resumed(work / ARGUMENTS, arguments, out)
+        sweep_partials(work)
+        return
+    if finished and config.resume:
+        raise PredictError(f"{out} is finished: there is nothing to resume; --overwrite replaces it")
+    work.mkdir(exist_ok=True)
+    _remove(out)
+    write_atomic(work / ARGUMENTS, json.dumps(asdict(arguments)))
+
+
+def _check_resumed(path: Path, arguments: Arguments, out: Path) -> None:
+    try:
+        before = build(parse_file(path), Arguments)
+    except (OSError, Fault) as error:
+        raise PredictError(f"{out} cannot be resumed ({error}): give --overwrite to replace it") from error
+    if different := arguments.differences(before):
+        raise PredictError(
+            f"{out} was begun with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
+            "give --overwrite"
+        )
+
+
+def _is_finished(out: Path) -> bool:
+    try:
+        return bool(build(parse_file(out / SUMMARY), Head).format == FORMAT)
+    except (OSError, Fault):
+        return False
+
+
+def _remove(out: Path) -> None:
+    """Remove what ``predict`` has written and nothing else."""
+    for path in (out / SUMMARY, out / TABLE, *(out / OVERLAYS).glob("[0-9]*.png")):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or holds other people's files
+        (out / OVERLAYS).rmdir()
+    for path in (out / WORK).iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,122 @@
+"""Options of ``predict``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pneumo_fast.configuration import Option, check
+from pneumo_fast.conversion.options import COUNT_OR_SHARE, DIGEST, HashKey, LabelRule
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize, Resamples
+from pneumo_fast.run.layout import BEST, CONFIG
+from pneumo_fast.vocabulary import BodyPart, IdSource, Modality, View, WarningKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig:
+    """Which files to score, by which model."""
+
+    # fmt: off
+    inputs: Annotated[tuple[Path, ...], Option(
+        "Run folders, then what to score: files, folders, or a CSV with a column of paths.",
+        "Folders are searched at any depth. The logits of several runs are averaged. Paths in a CSV start from its "
+        "folder.",
+        positional=True, recorded=DIGEST,
+    )] = ()
+    out: Annotated[Path, Option("Folder to write.", aliases=("-o",), decides=False)] = Path("predictions")
+    thresholds: Annotated[tuple[float, ...], Option(
+        "Probability that makes an image positive; may be repeated.",
+        name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
+    )] = (0.5, 0.25)
+    explain: Annotated[bool, Option("Draw Grad-CAM over every image that is scored.")] = False
+    path_column: Annotated[str, Option("Column of a CSV that names the files.")] = "path"
+    modalities: Annotated[tuple[Modality, ...], Option(
+        "Modality to take; may be repeated.", name="modality", default="the run's", group="Selection",
+    )] = ()
+    views: Annotated[tuple[View, ...], Option(
+        "View to take; may be repeated.", name="view", default="the run's"
+    )] = ()
+    body_parts: Annotated[tuple[BodyPart, ...], Option(
+        "Body part to take; may be repeated.", name="body-part", default="the run's"
+    )] = ()
+    refuse: Annotated[tuple[WarningKind, ...], Option(
+        "Kind of warning to reject a file for; may be repeated.",
+        "A warning says that an image lies outside of those that the model was trained on.",
+        default="none",
+    )] = ()
+    labels: Annotated[Path | None, Option(
+        "Label table (CSV), to judge the scores.", decides=False, group="Labels"
+    )] = None
+    match: Annotated[IdSource, Option(
+        "What an image's id is: its file's name without ending, or an attribute."
+    )] = "filename"
+    id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
+    label_column: Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")] = "Target"
+    positive: Annotated[tuple[str, ...], Option("Label that is positive; may be repeated.", default="1")] = ()
+    negative: Annotated[tuple[str, ...], Option("Label that is negative; may be repeated.", default="0")] = ()
+    ignore: Annotated[tuple[str, ...], Option(
+        "Label whose rows are left out; may be repeated.", default="none"
+    )] = ()
+    group_column: Annotated[str | None, Option("Column with the patient.")] = None
+    resamples: Resamples = 2000
+    device: Annotated[str, Option("auto, cpu, cuda or cuda:N.", decides=False, group="Work")] = "auto"
+    batch_size: BatchSize = 64
+    workers: Annotated[int | None, Option(
+        "Worker processes that read files.", least=1, default="one per core", decides=False, aliases=("--num-workers",)
+    )] = None
+    max_rejects: Annotated[int | float, Option(
+        "Rejected files allowed: a count, or a share as 0.01 or 1%.",
+        "Files of other kinds than are wanted do not count.",
+        least=0, range=COUNT_OR_SHARE, default="100%", decides=False,
+    )] = 1.0
+    timeout_s: Annotated[float, Option(
+        "Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False
+    )] = 10.0
+    resume: Annotated[bool, Option(
+        "Resume what was interrupted.", "Starts where there is nothing.", decides=False
+    )] = False
+    overwrite: Annotated[bool, Option("Replace the predictions in OUT.", decides=False)] = False
+    keep_ids: Annotated[bool, Option("Write ids and paths as they are, not pseudonyms.", group="Privacy")] = False
+    hash_key: HashKey = None
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
+        check(self)
+        _ = self.label_rule
+        if not self.runs:
+            given = f"{self.inputs[0]} is not one" if self.inputs else "nothing is given"
+            raise ConfigError(f"a run folder, and then what to score, expected; {given}")
+        if not self.paths:
+            raise ConfigError(f"nothing to score is given after {self.runs[-1]}: name files, folders or a CSV")
+        for value in (*self.runs, *self.thresholds):
+            if (*self.runs, *self.thresholds).count(value) > 1:
+                raise ConfigError(f"{value} is given more than once: give each run and threshold once")
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite exclude each other: give one of them")
+        if isinstance(self.max_rejects, float) and self.max_rejects > 1:
+            raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The run folders: what is given before the first path that is none."""
+        found = [is_run(path) for path in self.inputs]
+        return self.inputs[: found.index(False) if False in found else len(found)]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What is to be scored."""
+        return self.inputs[len(self.runs) :]
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """Which cells of the label column mean what."""
+        return LabelRule(column=self.label_column, positive=self.positive, negative=self.negative, ignore=self.ignore)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run folder."""
+    return any((path / name).is_file() for name in (BEST, CONFIG))

@@ -1,0 +1,58 @@
+"""In what an image lies outside of those that a model was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pneumo_fast.dataset.npy import Images, sums
+from pneumo_fast.run.model_input import ModelInput
+from pneumo_fast.vocabulary import WANTED_BODY_PARTS, WANTED_MODALITIES, WarningKind
+
+BRIGHTNESS: Final = 1.0
+"""Standard deviations of the training pixels by which an image's mean may differ from theirs."""
+CONTRAST: Final = 0.25
+"""Share of it that an image's own standard deviation must reach."""
+UNKNOWN: Final = "unknown"
+
+
+def find_warnings(
+    row: Mapping[str, Any], stored: Images, trained: ModelInput, mean: float, std: float
+) -> dict[WarningKind, str]:
+    """Kinds of warnings about an image, each with the value found.
+
+    Parameters
+    ----------
+    row : mapping
+        Its row of a conversion's record.
+    stored : ndarray of float16 or uint8, shape (size, size)
+    trained : ModelInput
+        What was seen in training.
+    mean, std : float
+        Of the training pixels, in [0, 1].
+    """
+    return dict(_warnings(row, stored, trained, mean, std))
+
+
+def _warnings(
+    row: Mapping[str, Any], stored: Images, trained: ModelInput, mean: float, std: float
+) -> Iterator[tuple[WarningKind, str]]:
+    if row["modality"] not in {"", "OT", *WANTED_MODALITIES}:
+        yield "modality", row["modality"]
+    if row["view"] not in trained.views:
+        yield "view", row["view"] or UNKNOWN
+    if row["body_part"] not in {"", *WANTED_BODY_PARTS}:
+        yield "body_part", row["body_part"]
+    if row["age"] and trained.ages and not trained.ages[0] <= int(row["age"]) <= trained.ages[1]:
+        yield "age", row["age"]
+    aspect = row["height"] / max(row["width"], 1)
+    if not trained.aspects[0] <= aspect <= trained.aspects[1]:
+        yield "aspect", f"{aspect:.3f}"
+    total, square = sums(stored)
+    pixels = max(stored.size - row["padding_pixels"], 1)
+    level, spread = total / pixels, math.sqrt(max(square / pixels - (total / pixels) ** 2, 0.0))
+    if abs(level - mean) > BRIGHTNESS * std or spread < CONTRAST * std:
+        yield "intensity", f"{level:.3f}+-{spread:.3f}"
+    if row["burned_in"] == "YES":
+        yield "burned_in", "YES"

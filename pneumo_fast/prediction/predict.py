@@ -1,0 +1,243 @@
+"""Scores new files and writes one table of them.
+
+Each part of the files becomes a part of the table in ``OUT/.predict``; at the end they are joined. Memory does not
+grow with the number of files, but for their paths.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from pneumo_fast import __version__
+from pneumo_fast.conversion.task import Task
+from pneumo_fast.dataset.pseudonyms import load_key
+from pneumo_fast.errors import PredictError
+from pneumo_fast.files import atomic_file, locked, open_regular, write_atomic
+from pneumo_fast.prediction.files import find
+from pneumo_fast.prediction.folder import (
+    FORMAT,
+    FORMAT_VERSION,
+    OVERLAYS,
+    READING,
+    SUMMARY,
+    TABLE,
+    WORK,
+    Arguments,
+    claim,
+)
+from pneumo_fast.prediction.judging import Judgement, Judging, read_table
+from pneumo_fast.prediction.model import Model, open_model
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.scoring import Scoring
+from pneumo_fast.prediction.table import columns
+from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.records import plain
+from pneumo_fast.vocabulary import NOT_CLINICAL, counted
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class Counts:
+    """What is in a table."""
+
+    files: int = 0
+    scored: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    """Files by the reason why they were not scored."""
+    warnings: Counter[str] = field(default_factory=Counter)
+    """Scored images by the kind of warning."""
+    positives: Counter[str] = field(default_factory=Counter)
+    """Scored images that are positive, by the column that says so."""
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Count the rows of a part."""
+        scored = table[table["reject"] == ""]
+        self.files += len(table)
+        self.scored += len(scored)
+        self.rejects.update(reason for reason in table["reject"] if reason)
+        self.warnings.update(word.partition("=")[0] for words in scored["warnings"] for word in words.split())
+        for name in (name for name in table.columns if name.startswith("class")):
+            self.positives[name] += int((scored[name] == "1").sum())
+
+    @property
+    def faults(self) -> int:
+        """Files that were rejected for a fault, and not skipped as other objects than are wanted."""
+        return sum(count for reason, count in self.rejects.items() if reason not in SKIPPED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictSummary:
+    """What was predicted."""
+
+    out: Path
+    counts: Counts
+    seconds: float
+    now: int
+    """Files that were read now; fewer than all when resuming."""
+    model: Model
+    judgement: Judgement | None
+    """How the scores fit the labels; None where none are given, or no scored image has one."""
+    notes: tuple[str, ...]
+    """What a reader has to know, one sentence each."""
+
+
+def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictSummary:
+    """Score files by the best checkpoint of a run, or by the mean logit of several, and write a table of them.
+
+    A file becomes the image that it would be in the dataset that the model was trained on, through the same code;
+    files of other kinds are skipped as there.
+
+    Parameters
+    ----------
+    on_progress : callable, optional
+        Called as (files done, files) after each part.
+
+    Raises
+    ------
+    RunError
+        If a run is missing or damaged, or takes other images than the others.
+    PredictError
+        If there is nothing to score, too many files were rejected, or the folder is taken or cannot be written.
+    LabelError
+        If a table cannot be used.
+    ConvertError
+        If worker processes keep dying.
+    """
+    begin = time.perf_counter()
+    model = open_model(config.runs, config.device)
+    key = load_key(config.hash_key, make=True)
+    judging = read_table(config, key)
+    files, repeated = find(config)
+    arguments = Arguments.of(config, model, files, key)
+    if config.keep_ids:
+        _log.warning("ids and paths are written AS THEY ARE (--keep-ids): they must not name a patient")
+    with _writing(config.out), locked(config.out):
+        claim(config, arguments)
+
+        def save(name: str, png: bytes) -> None:
+            (config.out / OVERLAYS).mkdir(exist_ok=True)
+            write_atomic(config.out / OVERLAYS / name, png, sync=False)
+
+        scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save)
+        now = _score(scoring, config, on_progress)
+        counts = _join(scoring, config, judging)
+        judgement = judging.judge(config) if judging else None
+        notes = tuple(_notes(config, model, repeated, judgement))
+        _write_summary(config, model, counts, judgement, notes)
+        shutil.rmtree(config.out / WORK)
+    return PredictSummary(
+        out=config.out, counts=counts, seconds=time.perf_counter() - begin, now=now, model=model, judgement=judgement,
+        notes=notes,
+    )  # fmt: skip
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise PredictError(f"{out}: another process writes there: wait for its end, or name another folder") from error
+    except OSError as error:
+        raise PredictError(
+            f"{out} cannot be written ({error.strerror or error}): fix that, then resume with --resume"
+        ) from error
+
+
+def _part(config: PredictConfig, task: Task) -> Path:
+    return config.out / WORK / f"{task.name}.csv"
+
+
+def _read_part(path: Path) -> pd.DataFrame:
+    with open_regular(path) as file:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def _score(scoring: Scoring, config: PredictConfig, on_progress: OnProgress) -> int:
+    """Write the parts that are not done yet; stop as soon as too much is rejected. Returns how many files were read."""
+    total, counts = len(scoring.files), Counts()
+    limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
+    left = []
+    for task in scoring.tasks:
+        if (path := _part(config, task)).exists():
+            counts.add(_read_part(path))
+        else:
+            left.append(task)
+    before = counts.files
+    _check_rejects(counts, limit, config)
+    for task, table in scoring.tables(left):
+        write_atomic(_part(config, task), table.to_csv(index=False, lineterminator="\n"), sync=False)
+        counts.add(table)
+        on_progress(counts.files, total)
+        _check_rejects(counts, limit, config)
+    return counts.files - before
+
+
+def _check_rejects(counts: Counts, limit: int, config: PredictConfig) -> None:
+    if counts.faults > limit:
+        told = ", ".join(f"{reason} {count}" for reason, count in counts.rejects.most_common() if reason not in SKIPPED)
+        raise PredictError(
+            f"{counts.faults} of the first {counts.files} files were rejected, {limit} are allowed ({told}): fix them, "
+            f"or raise --max-rejects and resume with --resume; {config.out / WORK} says which"
+        )
+
+
+def _join(scoring: Scoring, config: PredictConfig, judging: Judging | None) -> Counts:
+    """Join the parts into the table, and count."""
+    counts = Counts()
+    with atomic_file(config.out / TABLE) as out:
+        out.write((",".join(columns(scoring.model, config)) + "\n").encode())
+        for task in scoring.tasks:
+            table = _read_part(_part(config, task))
+            out.write(table.to_csv(index=False, header=False, lineterminator="\n").encode())
+            counts.add(table)
+            if judging:
+                judging.add(table[table["reject"] == ""])
+    return counts
+
+
+def _notes(config: PredictConfig, model: Model, repeated: int, judgement: Judgement | None) -> Iterator[str]:
+    if repeated:
+        yield f"{counted(repeated, 'path')} named a file again: each file is scored once."
+    if not model.calibrated:
+        yield "No calibrated probability: not every run was evaluated on the data it was trained on."
+    if len(model.members) > 1:
+        yield "No operating threshold: none was chosen for the mean of several runs."
+    if config.labels and judgement is None:
+        yield "No scored image has a label: see --match, --id-column and --label-column."
+    if judgement:
+        yield "Whether some of these images, or their patients, were trained on was not looked at."
+
+
+def _write_summary(
+    config: PredictConfig, model: Model, counts: Counts, judgement: Judgement | None, notes: tuple[str, ...]
+) -> None:
+    point = model.operating_point
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created_by": f"pneumo-fast {__version__}",
+        "notice": NOT_CLINICAL,
+        "ids": "kept" if config.keep_ids else "pseudonyms",
+        "runs": [plain(member.identity) for member in model.members],
+        "input": {"size": model.size, **plain(model.input)},
+        "operating_point": plain(point) if point else None,
+        "thresholds": list(config.thresholds),
+        "refuse": list(config.refuse),
+        "counts": plain(counts),
+        "judgement": plain(judgement) if judgement else None,
+        "notes": list(notes),
+    }
+    write_atomic(config.out / SUMMARY, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

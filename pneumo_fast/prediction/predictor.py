@@ -1,0 +1,85 @@
+"""A trained model for Python: ``pf.load("run").predict(paths)``."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pneumo_fast.prediction.files import find
+from pneumo_fast.prediction.model import Model, open_model
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.scoring import Scoring
+
+AnyPath = str | PathLike[str]
+
+
+class Predictor:
+    """One run or several, opened to score files; made by :func:`load`."""
+
+    def __init__(self, runs: tuple[Path, ...], model: Model) -> None:
+        self._runs, self.model = runs, model
+
+    def predict(self, paths: AnyPath | Iterable[AnyPath], **options: Any) -> pd.DataFrame:
+        """Score files, folders, or the files of a CSV.
+
+        Parameters
+        ----------
+        paths : path or iterable of paths
+        **options
+            Options of :class:`PredictConfig`, for instance ``thresholds=(0.3,)``.
+
+        Returns
+        -------
+        DataFrame
+            One row per file with the columns of ``predictions.csv``, ids and paths as they are; numbers are floats,
+            classes 0, 1 or missing.
+
+        Raises
+        ------
+        PredictError
+            If there is no file.
+        """
+        given = [paths] if isinstance(paths, str | PathLike) else list(paths)
+        config = PredictConfig(inputs=(*self._runs, *map(Path, given)), keep_ids=True, **options)
+        files, _ = find(config)
+        with tempfile.TemporaryDirectory(prefix="pneumo-fast-") as work:
+            scoring = Scoring.of(self.model, config, files, Path(work), secrets.token_bytes(32), lambda *_: None)
+            tables = [table for _, table in scoring.tables(scoring.tasks)]
+        return _typed(pd.concat(tables, ignore_index=True))
+
+
+def load(*runs: AnyPath, device: str = "auto") -> Predictor:
+    """Open the best checkpoint of a run, or of several whose logits are averaged, to score files.
+
+    Parameters
+    ----------
+    *runs : path
+        Run folders.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    RunError
+        If a run is missing or damaged, or takes other images than the others.
+    DeviceError
+        If the device is not there.
+    """
+    folders = tuple(map(Path, runs))
+    return Predictor(folders, open_model(folders, device))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as numbers; missing where a file was rejected."""
+    for name in table.columns:
+        if name in {"logit", "spread", "probability", "calibrated_probability"}:
+            table[name] = pd.to_numeric(table[name])
+        elif name.startswith("class"):
+            table[name] = pd.to_numeric(table[name]).astype("Int64")
+    return table

@@ -1,0 +1,89 @@
+"""Files through a model: read by worker processes, and scored part by part meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pneumo_fast.conversion.plan import printable
+from pneumo_fast.conversion.task import Record, Task
+from pneumo_fast.dataset.npy import Images
+from pneumo_fast.dataset.pseudonyms import pseudonym
+from pneumo_fast.prediction.files import File, identify
+from pneumo_fast.prediction.model import Model
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.overlays import Overlays
+from pneumo_fast.prediction.reading import cut, prepare, read
+from pneumo_fast.prediction.table import columns, score_part, to_table
+from pneumo_fast.radiograph.selection import Selection
+
+Save = Callable[[str, bytes], None]
+"""Takes the name of an overlay, and the PNG."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """Files to score, cut into parts that become tables one by one."""
+
+    model: Model
+    config: PredictConfig
+    files: Sequence[File]
+    ids: Sequence[str]
+    """Of the files, as they are."""
+    tasks: Sequence[Task]
+    """The parts."""
+    key: bytes = field(repr=False)
+    save: Save
+    """What becomes of an overlay."""
+
+    @classmethod
+    def of(
+        cls, model: Model, config: PredictConfig, files: Sequence[File], work: Path, key: bytes, save: Save
+    ) -> Scoring:
+        """Plan the work; the folder ``work`` is that of the worker processes."""
+        known = model.input.preprocessing
+        selection = Selection(
+            modalities=config.modalities or known.modalities,
+            views=config.views or known.views,
+            body_parts=config.body_parts or known.body_parts,
+        )
+        prepare(work)
+        return cls(
+            model=model, config=config, files=files, ids=identify(files, config, known),
+            tasks=cut(files, model, selection, work.absolute(), key), key=key, save=save,
+        )  # fmt: skip
+
+    def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
+        """The table of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
+        workers = self.config.workers or len(os.sched_getaffinity(0))
+        overlays = Overlays(self.model) if self.config.explain else None
+        names = columns(self.model, self.config)
+        for task, record, stored in read(tasks, workers, self.config.timeout_s):
+            cells, kept = score_part(self.model, record, stored, self.config)
+            if overlays:
+                self._draw(overlays, record, stored, cells, kept)
+            numbers = [int(source.image_id) for source in task.sources]
+            yield task, to_table([self._named(number) | cells[number] for number in numbers], names)
+
+    def _named(self, number: int) -> dict[str, str]:
+        """Id and path of a file, as they are to be written."""
+        image_id, file = self.ids[number], self.files[number]
+        if self.config.keep_ids:
+            return {"image_id": printable(image_id), "path": printable(file.full)}
+        path = pseudonym(self.key, "path", printable(file.path))
+        return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
+
+    def _draw(
+        self, overlays: Overlays, record: Record, stored: Images, cells: dict[int, dict[str, Any]], kept: Sequence[int]
+    ) -> None:
+        for place in kept:
+            number = int(record.images[place]["image_id"])
+            name = f"{number:07d}.png"
+            title = f"probability {cells[number]['probability']:.3f}"
+            self.save(name, overlays.draw(stored[place], title, self._named(number)["image_id"]))
+            cells[number]["overlay"] = name

@@ -1,0 +1,88 @@
+"""One row per file: what the model says of it and in what it is unlike training images, or why it was rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from pneumo_fast.conversion.task import Record
+from pneumo_fast.dataset.npy import Images
+from pneumo_fast.metrics.scored import call_positive
+from pneumo_fast.prediction.model import Model, Scores
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.outside import find_warnings
+
+REFUSED: Final = "refused"
+"""The reason of a file that was rejected for a warning."""
+
+
+def columns(model: Model, config: PredictConfig) -> list[str]:
+    """Columns of ``predictions.csv``, in their order; ``docs/predicting.md`` says what they mean."""
+    return [
+        "image_id", "path", "logit", *(["spread"] if len(model.members) > 1 else []), "probability",
+        *(["calibrated_probability"] if model.calibrated else []), *(["class"] if model.operating_point else []),
+        *(class_at(threshold) for threshold in config.thresholds), "warnings", "reject", "detail",
+        *(["overlay"] if config.explain else []),
+    ]  # fmt: skip
+
+
+def class_at(threshold: float) -> str:
+    """Name of the column that says whether an image is positive at a threshold."""
+    return f"class_at_{threshold}"
+
+
+def score_part(
+    model: Model, record: Record, stored: Images, config: PredictConfig
+) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    """Cells of each file of a part, by its number; and which rows of ``stored`` were scored.
+
+    Parameters
+    ----------
+    record : Record
+        In which the files' ids and shown paths are their numbers.
+    stored : ndarray of float16 or uint8, shape (n, size, size)
+    """
+    first = model.members[0].identity
+    cells: dict[int, dict[str, Any]] = {
+        int(reject["path"]): {"reject": reject["reason"], "detail": reject["detail"]} for reject in record.rejects
+    }
+    kept, numbers = [], []
+    for place, (row, image) in enumerate(zip(record.images, stored, strict=True)):
+        found = find_warnings(row, image, model.input, first.mean, first.std)
+        cells[int(row["image_id"])] = {"warnings": " ".join(f"{kind}={value}" for kind, value in found.items())}
+        if refused := [kind for kind in found if kind in config.refuse]:
+            cells[int(row["image_id"])] |= {"reject": REFUSED, "detail": f"warning of {' and '.join(refused)}"}
+        else:
+            kept.append(place)
+            numbers.append(int(row["image_id"]))
+    scores = model.score(stored[kept], config.batch_size)
+    for number, values in zip(numbers, _cells(model, scores, config), strict=True):
+        cells[number] |= values
+    return cells, kept
+
+
+def _cells(model: Model, scores: Scores, config: PredictConfig) -> list[dict[str, Any]]:
+    """What is written of each scored image."""
+    table: dict[str, Any] = {
+        "logit": [f"{logit:.9g}" for logit in scores.logit.tolist()],
+        "spread": scores.spread,
+        "probability": scores.probability,
+    }
+    if scores.calibrated is not None:
+        table["calibrated_probability"] = scores.calibrated
+    if point := model.operating_point:
+        table["class"] = call_positive(scores.probability, point.threshold).astype(int)
+    for threshold in config.thresholds:
+        table[class_at(threshold)] = call_positive(scores.probability, threshold).astype(int)
+    return [
+        dict(zip(table, values, strict=True))
+        for values in zip(*(np.asarray(column).tolist() for column in table.values()), strict=True)
+    ]
+
+
+def to_table(rows: Sequence[dict[str, Any]], names: list[str]) -> pd.DataFrame:
+    """A table of text, where what a row does not have is empty."""
+    return pd.DataFrame([{name: str(row.get(name, "")) for name in names} for row in rows], columns=names, dtype=str)
