@@ -13,13 +13,15 @@ from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.training.options import TrainConfig
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 COMMANDS: dict[str, type[Any]] = {
     "convert": ConvertConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig,
-    "report": ReportConfig, "export": ExportConfig, "show": ShowConfig, "ids": IdsConfig, "phantom": PhantomConfig,
+    "report": ReportConfig, "predict": PredictConfig, "export": ExportConfig,
+    "show": ShowConfig, "ids": IdsConfig, "phantom": PhantomConfig,
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path", bool: "a flag"}
 HEAD = """# Options

@@ -127,7 +127,7 @@ def _input_of(member: Member) -> ModelInput:
             found = ModelInput.of(dataset) if dataset.identity == member.identity.dataset_identity else None
     except DatasetError as error:
         raise RunError(
-            f"run {run} does not say how files become its images, and its dataset cannot ({error})"
+            f"run {run} does not say how files become its images, and neither does its dataset ({error}): train again"
         ) from error
     if found is None:
         raise RunError(f"run {run} does not say how files become its images: train again on one converted dataset")

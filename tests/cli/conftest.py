@@ -15,6 +15,7 @@ from pneumo_fast.export import export as export_module
 from pneumo_fast.loading import preview as show_module
 from pneumo_fast.phantoms import make as phantom_module
 from pneumo_fast.phantoms.make import PhantomSet
+from pneumo_fast.prediction import predict as predict_module
 from pneumo_fast.reporting import report as report_module
 from pneumo_fast.training import train as train_module
 
@@ -42,6 +43,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
             (evaluate_module, "evaluate"),
             (explain_module, "explain"),
             (report_module, "report"),
+            (predict_module, "predict"),
             (export_module, "export_model"),
             (show_module, "show"),
             (phantom_module, "make_phantoms"),

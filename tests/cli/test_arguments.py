@@ -186,6 +186,43 @@ def test_overwrite_reaches_its_field(config_of: Run) -> None:
     assert config_of("train", "--overwrite").overwrite
 
 
+def test_runs_stand_before_what_is_scored(config_of: Run, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.pt").touch()
+    config = config_of(
+        "predict", tmp_path / "a", tmp_path / "b", "export", "x.dcm", "--refuse", "view", "--max-rejects", "5"
+    )
+    assert config.runs == (tmp_path / "a", tmp_path / "b")
+    assert config.paths == (Path("export"), Path("x.dcm"))
+    assert (config.refuse, config.max_rejects, config.thresholds) == (("view",), 5, (0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "a run folder, and then what to score, expected; nothing is given"),
+        (["export"], "a run folder, and then what to score, expected; export is not one"),
+        (["run"], "nothing to score is given after run: name files, folders or a CSV"),
+        (["run", "run", "export"], "run is given more than once"),
+        (["run", "export", "--threshold", "0.5", "--threshold", "0.5"], "0.5 is given more than once"),
+        (["run", "export", "--resume", "--overwrite"], "resume and overwrite exclude each other"),
+        (["run", "export", "--max-rejects", "1.5"], "max-rejects 1.5: a count of at least 0, or a share"),
+        (["run", "export", "--refuse", "colour"], "'colour'"),
+        (["run", "export", "--positive", "1", "--negative", "1"], "is both positive and negative"),
+    ],
+)
+def test_what_predict_cannot_do(
+    given: list[str], message: str, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/best.pt").touch()
+    result = run_cli("predict", *given)
+    assert result.code == 2
+    assert message in result.err
+
+
 def test_lists(config_of: Run) -> None:
     assert config_of("evaluate", "--threshold", "0.1", "--threshold", "0.9").thresholds == (0.1, 0.9)
     assert config_of("explain", "--id", "a", "--id", "b").ids == ("a", "b")

@@ -220,6 +220,11 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     for name in ("onnx", "torch"):
         run(tmp_path / "said", "export", tmp_path / "run", "--format", name)
 
+    predict = ["--out", tmp_path / "predictions", "--explain", "--device", "cpu", "--batch-size", "4"]
+    table = ["--labels", hospital.labels, "--group-column", "mrn", "--resamples", "100"]
+    run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table)
+
+    assert len(list((tmp_path / "predictions" / "explain").iterdir())) > 10
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.pt", "eval", "explain", "report.html", "model_card.md", "model.onnx", "model.pt2"} <= written
     assert not leaks(tmp_path)

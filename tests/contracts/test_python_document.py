@@ -60,6 +60,8 @@ def test_run(names: dict[str, Any]) -> None:
     assert 0 <= names["auroc"].low <= names["auroc"].value <= names["auroc"].high <= 1
     assert names["explanation"].images
     assert names["page"] == Path("run") / "report.html"
+    assert names["scored"] == len(names["predicted"]) == 40
+    assert names["predicted"]["probability"].between(0, 1).all()
     assert names["exported"].path == Path("run") / "model.pt2"
     assert names["comparison"].n == len(probabilities)
     assert names["best"](names["images"]).shape == (len(names["images"]), 1)

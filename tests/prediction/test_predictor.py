@@ -1,0 +1,35 @@
+"""Scoring files from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import pneumo_fast as pf
+from pneumo_fast.prediction.options import PredictConfig
+
+
+def test_a_loaded_run_scores_as_the_command_does(judged: Path, some: Path, tmp_path: Path) -> None:
+    (some / "notes.txt").write_text("no DICOM")
+    pf.predict(PredictConfig(inputs=(judged, some), out=tmp_path / "out", keep_ids=True, device="cpu"))
+    written = pd.read_csv(tmp_path / "out" / "predictions.csv")
+
+    table = pf.load(judged, device="cpu").predict(some, workers=1)
+    assert list(table.columns) == list(written.columns)
+    assert table["probability"].to_numpy() == pytest.approx(written["probability"].to_numpy(), nan_ok=True)
+    assert table["class"].isna().sum() == 1
+    assert list(table["path"]) == list(written["path"])
+
+
+def test_paths_may_be_texts(judged: Path, some: Path) -> None:
+    paths = sorted(map(str, some.iterdir()))[:2]
+    table = pf.load(str(judged), device="cpu").predict(paths, thresholds=(0.3,))
+    assert list(table["path"]) == paths
+    assert "class_at_0.3" in table
+
+
+def test_nothing_to_score_is_said(judged: Path, tmp_path: Path) -> None:
+    with pytest.raises(pf.PredictError, match="is not there"):
+        pf.load(judged, device="cpu").predict(tmp_path / "missing")
