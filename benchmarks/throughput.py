@@ -1,4 +1,4 @@
-"""Images per second of convert, load and train, beside the reference approach in the same run.
+"""Images per second of convert, load, train and predict, beside the reference approach in the same run.
 
     python benchmarks/throughput.py                                  makes its own radiographs
     python benchmarks/throughput.py --dicoms DIR --out FILE.json     uses real ones and keeps the raw values
@@ -25,13 +25,14 @@ from benchmarks.convert_stage import convert_stage
 from benchmarks.inputs import convert_dicoms, store_dataset, store_numbered
 from benchmarks.load_stage import load_stage
 from benchmarks.measure import Stage, as_json, report
+from benchmarks.predict_stage import predict_stage
 from benchmarks.scale_stage import SIZES, scale_stage
 from benchmarks.train_stage import train_stage
 from pneumo_fast.errors import PneumoError
 from pneumo_fast.phantoms.make import IMAGES_FOLDER, make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 
-STAGES = ("convert", "load", "train")
+STAGES = ("convert", "load", "train", "predict")
 PHANTOMS, PHANTOM_PX = 16, 1024
 NUMBERED = 2000  # images on which the quality of the shuffle is measured
 
@@ -89,6 +90,9 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
     if name == "convert":
         counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
         return convert_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
+    if name == "predict":
+        counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
+        return predict_stage(_dicoms(work, arguments), work / name, size=arguments.train_size, **counts)
     counts = {"batch_size": arguments.batch_size, "runs": arguments.runs}
     if name == "scale":
         sizes = tuple(arguments.rehearse_scale or SIZES)

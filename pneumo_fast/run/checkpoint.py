@@ -49,8 +49,6 @@ class Trained:
     """Mean the images were normalized with, in [0, 1]."""
     std: float
     """Standard deviation the images were normalized with, in [0, 1]."""
-    input: ModelInput | None = None
-    """How files become such images; None where the dataset did not say, or an earlier release wrote the checkpoint."""
     pos_weight: float
     """Weight of a positive image in the loss."""
     prior_shift: float | None = None
@@ -58,6 +56,8 @@ class Trained:
     where that is not one known number."""
     dataset_identity: str
     """SHA-256 of the training dataset's manifest."""
+    input: ModelInput | None = None
+    """How files become such images; None where the dataset did not say, or an earlier release wrote the checkpoint."""
     epoch: int
     """Finished epochs."""
     best: float

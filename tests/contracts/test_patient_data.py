@@ -220,8 +220,8 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     for name in ("onnx", "torch"):
         run(tmp_path / "said", "export", tmp_path / "run", "--format", name)
 
-    predict = ["--out", tmp_path / "predictions", "--explain", "--device", "cpu", "--batch-size", "4"]
-    table = ["--labels", hospital.labels, "--group-column", "mrn", "--resamples", "100"]
+    predict: list[str | Path] = ["--out", tmp_path / "predictions", "--explain", "--device", "cpu", "--batch-size", "4"]
+    table: list[str | Path] = ["--labels", hospital.labels, "--group-column", "mrn", "--resamples", "100"]
     run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table)
 
     assert len(list((tmp_path / "predictions" / "explain").iterdir())) > 10

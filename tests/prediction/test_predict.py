@@ -15,6 +15,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import LabelError, PneumoError, PredictError, RunError
 from pneumo_fast.evaluation.inference import named_datasets
+from pneumo_fast.files import write_atomic
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.phantoms.make import PhantomSet
 from pneumo_fast.prediction import predict as module
@@ -141,7 +142,7 @@ def test_a_mixed_folder(options: Options, some: Path, tmp_path: Path) -> None:
     expected = {"ct": "other_modality", "lateral": "other_view", "hand": "other_body_part", "notes": "not_dicom"}
     assert found.loc[list(expected), "reject"].to_dict() == expected
     assert (found.loc[list(expected), ["logit", "probability", "class"]] == "").all(axis=None)
-    warned = found.loc["unknown", "warnings"].split()
+    warned = str(found.loc["unknown", "warnings"]).split()
     assert {"view=unknown", "age=119", "burned_in=YES"} <= set(warned)
     assert dict(summary.counts.rejects) == dict.fromkeys(expected.values(), 1)
     assert summary.counts.scored == 21
@@ -191,7 +192,7 @@ def test_what_was_interrupted_is_resumed_to_the_same_bytes(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict(options(out=tmp_path / "whole"))
-    write, written = module.write_atomic, []
+    write, written = write_atomic, []
 
     def stop_at_the_third(path: Path, *rest: Any, **named: Any) -> None:
         written.append(path)
