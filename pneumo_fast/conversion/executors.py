@@ -26,9 +26,9 @@ _remote_lock = threading.Lock()
 
 
 @contextmanager
-def local_workers(count: int) -> Iterator[Submit]:
+def local_workers(count: int, niceness: int = 0) -> Iterator[Submit]:
     """Run tasks in ``count`` worker processes of this machine; none is left when the block ends, however it ends."""
-    pool = WorkerPool()
+    pool = WorkerPool(niceness)
     executor = ThreadPoolExecutor(count, thread_name_prefix="pneumo-fast-convert")
     try:
         yield lambda task, timeout_s: executor.submit(pool.run_task, task, timeout_s)

@@ -57,7 +57,7 @@ class WorkerLostError(Exception):
 class Worker:
     """One child process and the memory it journals in."""
 
-    def __init__(self) -> None:
+    def __init__(self, niceness: int = 0) -> None:
         descriptor = os.memfd_create("pneumo-fast-journal")
         try:
             os.truncate(descriptor, JOURNAL.size)
@@ -71,6 +71,10 @@ class Worker:
                 pass_fds=(descriptor,),
                 env=os.environ | ONE_THREAD,
             )
+            if niceness:
+                own = os.getpriority(os.PRIO_PROCESS, 0)
+                with contextlib.suppress(ProcessLookupError):  # it has ended already, which will be noticed
+                    os.setpriority(os.PRIO_PROCESS, self.process.pid, own + niceness)
         finally:
             os.close(descriptor)
 
@@ -128,9 +132,16 @@ class Worker:
 
 
 class WorkerPool:
-    """The workers of one process: as many as threads run tasks at once, started when first needed."""
+    """The workers of one process: as many as threads run tasks at once, started when first needed.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    niceness : int
+        What is added to the workers' own (nice(2)): the higher, the more another process goes before them.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -177,7 +188,9 @@ class WorkerPool:
         with self._lock:
             if self._stopped:
                 raise ConvertError("the conversion was stopped: resume with --resume")
-            worker = self._idle.pop() if self._idle else Worker()  # under the lock, so that stop() misses none
+            worker = (
+                self._idle.pop() if self._idle else Worker(self._niceness)
+            )  # under the lock, so that stop() misses none
             self._busy.add(worker)
             return worker
 

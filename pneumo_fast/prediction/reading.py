@@ -29,6 +29,9 @@ SMALLEST_PART, LARGEST_PART = 8, 128
 """Files that are read, scored and written together."""
 AHEAD: Final = 2
 """Parts that are read ahead for each worker."""
+NICENESS: Final = 10
+"""Of workers that share the cores with the model: its threads wait for one another, so that one that is kept from its
+core keeps them all."""
 
 
 def cut(files: Sequence[File], model: Model, selection: Selection, work: Path, key: bytes) -> list[Task]:
@@ -58,7 +61,9 @@ def cut(files: Sequence[File], model: Model, selection: Selection, work: Path, k
     ]
 
 
-def read(tasks: Sequence[Task], workers: int, timeout_s: float) -> Iterator[tuple[Task, Record, Images]]:
+def read(
+    tasks: Sequence[Task], workers: int, timeout_s: float, *, niceness: int = 0
+) -> Iterator[tuple[Task, Record, Images]]:
     """Each part with what became of its files and the stored images, in order; its files go when it has been used.
 
     Raises
@@ -71,7 +76,7 @@ def read(tasks: Sequence[Task], workers: int, timeout_s: float) -> Iterator[tupl
     if not tasks:
         return
     left = iter(tasks)
-    with local_workers(min(workers, len(tasks))) as submit:
+    with local_workers(min(workers, len(tasks)), niceness) as submit:
         running: deque[tuple[Task, Future[Outcome]]] = deque()
 
         def start(count: int) -> None:

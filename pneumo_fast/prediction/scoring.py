@@ -18,7 +18,7 @@ from pneumo_fast.prediction.files import File, identify
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.overlays import Overlays
-from pneumo_fast.prediction.reading import cut, prepare, read
+from pneumo_fast.prediction.reading import NICENESS, cut, prepare, read
 from pneumo_fast.prediction.table import columns, score_part, to_table
 from pneumo_fast.radiograph.selection import Selection
 
@@ -63,7 +63,8 @@ class Scoring:
         workers = self.config.workers or len(os.sched_getaffinity(0))
         overlays = Overlays(self.model) if self.config.explain else None
         names = columns(self.model, self.config)
-        for task, record, stored in read(tasks, workers, self.config.timeout_s):
+        niceness = NICENESS if self.model.device.type == "cpu" else 0
+        for task, record, stored in read(tasks, workers, self.config.timeout_s, niceness=niceness):
             cells, kept = score_part(self.model, record, stored, self.config)
             if overlays:
                 self._draw(overlays, record, stored, cells, kept)

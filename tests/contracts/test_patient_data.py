@@ -222,7 +222,7 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
 
     predict: list[str | Path] = ["--out", tmp_path / "predictions", "--explain", "--device", "cpu", "--batch-size", "4"]
     table: list[str | Path] = ["--labels", hospital.labels, "--group-column", "mrn", "--resamples", "100"]
-    run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table)
+    run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table, "--json")
 
     assert len(list((tmp_path / "predictions" / "explain").iterdir())) > 10
     written = {path.name for path in (tmp_path / "run").iterdir()}
