@@ -57,7 +57,7 @@ class Arguments:
         for file in files:
             paths.update(file.full.encode("utf-8", "surrogateescape") + b"\0")
         return cls(
-            options=json.loads(json.dumps(settings(config))),  # as it will be read
+            options=json.loads(json.dumps({**settings(config), "dicom_out": str(config.dicom_out)})),  # as read back
             runs=[member.identity.sha256 for member in model.members],
             calibrations=hashlib.sha256(repr([member.operating for member in model.members]).encode()).hexdigest(),
             files=paths.hexdigest(),

@@ -32,6 +32,11 @@ class PredictConfig:
         name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
     )] = (0.5, 0.25)
     explain: Annotated[bool, Option("Draw Grad-CAM over every image that is scored.")] = False
+    dicom_out: Annotated[Path | None, Option(
+        "Folder for a structured report and an overlay of each image, as DICOM.",
+        "They carry the identity of their source's patient, and go into its study.",
+        default="none written", recorded=DIGEST,
+    )] = None
     path_column: Annotated[str, Option("Column of a CSV that names the files.")] = "path"
     modalities: Annotated[tuple[Modality, ...], Option(
         "Modality to take; may be repeated.", name="modality", default="the run's", group="Selection",

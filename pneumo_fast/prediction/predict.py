@@ -24,6 +24,7 @@ from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PredictError
 from pneumo_fast.files import atomic_file, locked, open_regular, write_atomic
+from pneumo_fast.prediction.dicom_results import check_folder
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.folder import (
     FORMAT,
@@ -120,10 +121,14 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
     model = open_model(config.runs, config.device)
     key = load_key(config.hash_key, make=True)
     judging = read_table(config, key)
+    if config.dicom_out:
+        check_folder(config.dicom_out, resume=config.resume)
     files, repeated = find(config)
     arguments = Arguments.of(config, model, files, key)
     if config.keep_ids:
         _log.warning("ids and paths are written AS THEY ARE (--keep-ids): they must not name a patient")
+    if config.dicom_out:
+        _log.warning("the DICOM objects in %s carry the identity of their source's PATIENT", config.dicom_out)
     with _writing(config.out), locked(config.out):
         claim(config, arguments)
 

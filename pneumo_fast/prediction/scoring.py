@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from pneumo_fast.conversion.plan import printable
-from pneumo_fast.conversion.task import Record, Task
+from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.dataset.pseudonyms import pseudonym
+from pneumo_fast.prediction.dicom_results import DicomResults
 from pneumo_fast.prediction.files import File, identify
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
@@ -21,6 +22,7 @@ from pneumo_fast.prediction.overlays import Overlays
 from pneumo_fast.prediction.reading import NICENESS, cut, prepare, read
 from pneumo_fast.prediction.table import columns, score_part, to_table
 from pneumo_fast.radiograph.selection import Selection
+from pneumo_fast.vocabulary import NOT_CLINICAL
 
 Save = Callable[[str, bytes], None]
 """Takes the name of an overlay, and the PNG."""
@@ -61,13 +63,17 @@ class Scoring:
     def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
         """The table of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
         workers = self.config.workers or len(os.sched_getaffinity(0))
-        overlays = Overlays(self.model) if self.config.explain else None
+        overlays = Overlays(self.model) if self.config.explain or self.config.dicom_out else None
+        results = self._dicom_results()
         names = columns(self.model, self.config)
         niceness = NICENESS if self.model.device.type == "cpu" else 0
         for task, record, stored in read(tasks, workers, self.config.timeout_s, niceness=niceness):
             cells, kept = score_part(self.model, record, stored, self.config)
-            if overlays:
-                self._draw(overlays, record, stored, cells, kept)
+            for place in kept:
+                if overlays is None:
+                    break
+                number = int(record.images[place]["image_id"])
+                cells[number] |= self._show(overlays, results, number, stored[place], cells[number])
             numbers = [int(source.image_id) for source in task.sources]
             yield task, to_table([self._named(number) | cells[number] for number in numbers], names)
 
@@ -79,12 +85,20 @@ class Scoring:
         path = pseudonym(self.key, "path", printable(file.path))
         return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
 
-    def _draw(
-        self, overlays: Overlays, record: Record, stored: Images, cells: dict[int, dict[str, Any]], kept: Sequence[int]
-    ) -> None:
-        for place in kept:
-            number = int(record.images[place]["image_id"])
-            name = f"{number:07d}.png"
-            title = f"probability {cells[number]['probability']:.3f}"
-            self.save(name, overlays.draw(stored[place], title, self._named(number)["image_id"]))
-            cells[number]["overlay"] = name
+    def _dicom_results(self) -> DicomResults | None:
+        if self.config.dicom_out is None:
+            return None
+        return DicomResults(self.config.dicom_out, self.model, self.config.thresholds[0], self.key)
+
+    def _show(
+        self, overlays: Overlays, results: DicomResults | None, number: int, image: Images, scored: dict[str, Any]
+    ) -> dict[str, str]:
+        """Draw one image for the folder of overlays and for the PACS; the cells that tell where."""
+        title, cells = f"probability {scored['probability']:.3f}", {}
+        if self.config.explain:
+            cells["overlay"] = f"{number:07d}.png"
+            self.save(cells["overlay"], overlays.draw(image, title, self._named(number)["image_id"]))
+        if results:
+            path = Path(self.files[number].full)
+            cells["dicom"] = results.write(number, path, scored, overlays.draw(image, title, NOT_CLINICAL))
+        return cells

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.multival import MultiValue
@@ -57,8 +58,11 @@ def parse_header(data: bytes, max_bytes: int = 1 << 31) -> Header:
         Whatever pydicom raises on damaged files.
     """
     plain = parse_plain(data)
-    if plain is not None:
-        return plain
+    return parse_dataset(data, max_bytes) if plain is None else plain
+
+
+def parse_dataset(data: bytes, max_bytes: int = 1 << 31) -> Dataset:
+    """Parse a file's bytes by pydicom, whatever kind they are of; parameters and errors as :func:`parse_header`."""
     _check_inflated(data, max_bytes)
     try:
         return _read_to_pixels(data, force=False)
@@ -69,7 +73,7 @@ def parse_header(data: bytes, max_bytes: int = 1 << 31) -> Header:
     return header
 
 
-def _read_to_pixels(data: bytes, *, force: bool) -> Header:
+def _read_to_pixels(data: bytes, *, force: bool) -> Dataset:
     """Read by pydicom, up to and with the pixel data: what comes after them is often rubbish."""
     begun = False
 
@@ -78,7 +82,7 @@ def _read_to_pixels(data: bytes, *, force: bool) -> Header:
         begun, past = begun or tag == PIXEL_DATA, begun
         return past
 
-    header: Header = read_partial(io.BytesIO(data), stop_when=is_past, force=force)
+    header: Dataset = read_partial(io.BytesIO(data), stop_when=is_past, force=force)
     if begun and "PixelData" not in header:
         raise RejectedImageError("corrupt", "the file ends inside the pixel data")
     return header

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pneumo_fast"
 GROUND = ("configuration", "devices", "errors", "extras", "files", "formatting", "progress", "records", "vocabulary")
 PACKAGES = (
     "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",
-    "explanation", "prediction", "export", "reporting", "doctor", "cli",
+    "explanation", "dicom_out", "prediction", "export", "reporting", "doctor", "cli",
 )  # fmt: skip
 """From the lowest to the highest: each imports only those before it, and the modules of the ground."""
 FLOORS = 9

@@ -222,9 +222,11 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
 
     predict: list[str | Path] = ["--out", tmp_path / "predictions", "--explain", "--device", "cpu", "--batch-size", "4"]
     table: list[str | Path] = ["--labels", hospital.labels, "--group-column", "mrn", "--resamples", "100"]
-    run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table, "--json")
+    objects = tmp_path.parent / f"{tmp_path.name}-objects"  # these alone name the patient
+    run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table, "--dicom-out", objects)
 
     assert len(list((tmp_path / "predictions" / "explain").iterdir())) > 10
+    assert leaks(objects)
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.pt", "eval", "explain", "report.html", "model_card.md", "model.onnx", "model.pt2"} <= written
     assert not leaks(tmp_path)

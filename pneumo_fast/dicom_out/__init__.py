@@ -1,0 +1,1 @@
+"""Predictions as DICOM objects, to lie in a PACS beside the images that they are of."""

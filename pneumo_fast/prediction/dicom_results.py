@@ -1,0 +1,85 @@
+"""Writes what was found in an image as DICOM objects, named by the number of its row."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import pydicom
+
+from pneumo_fast.dicom_out.source import NO_DICOM, quiet, read_source
+from pneumo_fast.errors import PredictError, RejectedImageError
+from pneumo_fast.extras import DICOM_OUT
+from pneumo_fast.files import write_atomic
+from pneumo_fast.prediction.model import Model
+from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
+from pneumo_fast.radiograph.rejection import rejecting
+
+WRITTEN: Final = "written"
+"""What is said of an image whose objects were written."""
+NAMES: Final = ("{:07d}-capture.dcm", "{:07d}-report.dcm")
+
+
+class DicomResults:
+    """A folder of DICOM objects.
+
+    Parameters
+    ----------
+    threshold : float
+        That makes an image positive where the run has no operating threshold.
+    key : bytes
+        The hash key, which the objects' UIDs are derived with.
+    """
+
+    def __init__(self, folder: Path, model: Model, threshold: float, key: bytes) -> None:
+        self._folder, self._model, self._key = folder, model, key
+        point = model.operating_point
+        self._threshold = point.threshold if point else threshold
+        self._most = BYTES_PER_PIXEL * model.input.preprocessing.max_pixels
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, number: int, path: Path, scored: dict[str, Any], png: bytes) -> str:
+        """Write the objects of one image; ``written`` and what was mended in its header, or why there are none."""
+        from pneumo_fast.dicom_out.objects import Finding, make_capture, make_report  # noqa: PLC0415  # an extra
+
+        finding = Finding(
+            probability=float(scored["probability"]),
+            calibrated=float(scored["calibrated_probability"]) if "calibrated_probability" in scored else None,
+            threshold=self._threshold,
+            model=", ".join(sorted({member.identity.arch for member in self._model.members})),
+            checksums=tuple(member.identity.sha256 for member in self._model.members),
+        )
+        try:
+            source = read_source(path, self._most)
+            with quiet(), rejecting(NO_DICOM, "no object can be made"):
+                made = make_capture(source, finding, png, self._key), make_report(source, finding, self._key)
+                files = [_encoded(one) for one in made]
+        except RejectedImageError as error:
+            return error.reason
+        for name, data in zip(NAMES, files, strict=True):
+            write_atomic(self._folder / name.format(number), data, sync=False)
+        return " ".join((WRITTEN, *source.notes))
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Look whether DICOM objects can be made and written.
+
+    Raises
+    ------
+    PredictError
+        If highdicom is not installed, or the folder holds files and nothing is resumed.
+    """
+    if find_spec("highdicom") is None:
+        raise PredictError(f"--dicom-out needs highdicom, which is not installed: {DICOM_OUT.command}")
+    if folder.exists() and not folder.is_dir():
+        raise PredictError(f"{folder} is a file: name a folder with --dicom-out")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise PredictError(f"{folder} holds files: name an empty or a new folder with --dicom-out")
+
+
+def _encoded(dataset: pydicom.Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -1,0 +1,86 @@
+"""DICOM objects of what was scored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.uid import EnhancedSRStorage
+
+from pneumo_fast.errors import PredictError
+from pneumo_fast.prediction import dicom_results
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.predict import predict
+from tests.dicom_out.test_objects import errors_of, needs_validator
+
+Options = Callable[..., PredictConfig]
+
+
+def objects(folder: Path) -> dict[str, pydicom.Dataset]:
+    return {path.name: pydicom.dcmread(path) for path in sorted(folder.iterdir())}
+
+
+def test_each_scored_image_has_a_report_and_a_capture(options: Options, some: Path, tmp_path: Path) -> None:
+    files = sorted(some.iterdir())[:3]
+    (some / "0.txt").write_text("no DICOM")
+    paths = (options().runs[0], *files, some / "0.txt")
+    predict(options(inputs=paths, dicom_out=tmp_path / "results", keep_ids=False))
+
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype=str, keep_default_na=False)
+    made = objects(tmp_path / "results")
+    assert len(made) == 6
+    numbers = [number for number, reject in enumerate(table["reject"]) if not reject]
+    for number, file in zip(numbers, files, strict=True):
+        source = pydicom.dcmread(file)
+        for name in ("capture", "report"):
+            assert made[f"{number:07d}-{name}.dcm"].StudyInstanceUID == source.StudyInstanceUID
+            assert made[f"{number:07d}-{name}.dcm"].PatientID == source.PatientID
+        assert table["dicom"][number].split()[0] == "written"
+
+
+def test_it_is_said_that_they_name_the_patient(
+    options: Options, some: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        predict(options(inputs=(options().runs[0], next(some.iterdir())), dicom_out=tmp_path / "results"))
+    assert "carry the identity of their source's PATIENT" in caplog.text
+
+
+def test_the_same_image_gives_the_same_uids(options: Options, some: Path, tmp_path: Path) -> None:
+    paths = (options().runs[0], next(some.iterdir()))
+    for name in ("one", "two"):
+        predict(options(inputs=paths, dicom_out=tmp_path / name, out=tmp_path / f"out-{name}"))
+    one, two = objects(tmp_path / "one"), objects(tmp_path / "two")
+    assert [made.SOPInstanceUID for made in one.values()] == [made.SOPInstanceUID for made in two.values()]
+
+
+def test_nothing_is_written_among_other_files(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine").write_text("")
+    with pytest.raises(PredictError, match="holds files: name an empty or a new folder with --dicom-out"):
+        predict(options(dicom_out=tmp_path / "results"))
+    with pytest.raises(PredictError, match="is a file: name a folder"):
+        predict(options(dicom_out=tmp_path / "results" / "mine"))
+    monkeypatch.setattr(dicom_results, "find_spec", lambda _name: None)
+    with pytest.raises(PredictError, match="needs highdicom, which is not installed: pip install highdicom"):
+        predict(options(dicom_out=tmp_path / "new"))
+    assert not (tmp_path / "out").exists()
+
+
+@needs_validator
+@pytest.mark.parametrize("sample", ["rsna_sample", "rsna16"])
+def test_real_headers_become_valid_objects(options: Options, tmp_path: Path, shared_data: Path, sample: str) -> None:
+    files = sorted((shared_data / sample / "stage_2_train_images").iterdir())[:4]
+    predict(options(inputs=(options().runs[0], *files), dicom_out=tmp_path / "results"))
+    made = objects(tmp_path / "results")
+    assert len(made) == 8
+    for name, dataset in made.items():
+        assert errors_of(tmp_path / "results" / name) == []
+        if dataset.SOPClassUID == EnhancedSRStorage:
+            assert dataset.PatientAge.endswith("Y")
