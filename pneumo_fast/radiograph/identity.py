@@ -15,13 +15,13 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import open_regular
 from pneumo_fast.radiograph.header import Header, parse_header
-from pneumo_fast.radiograph.rejection import rejecting
+from pneumo_fast.radiograph.rejection import NO_PIXELS, rejecting
 from pneumo_fast.radiograph.selection import Selection
 
 HEAD_BYTES: Final = 1 << 20
 """Most headers end long before; of others the whole file is read."""
-PIXEL_MODULE: Final = 0x00280000
-"""All that is asked for stands before it (PS3.6)."""
+COLUMNS: Final = 0x00280011
+"""The last element that is asked for (PS3.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Identity:
     instance: int
     """Instance Number; 0 where there is none."""
     unwanted: tuple[str, str] | None
-    """Reason and detail, where the selection refuses it."""
+    """Reason and detail, where it is no image, or the selection refuses it."""
 
 
 def read_identity(folder: Path, path: str, attribute: str, selection: Selection, max_bytes: int) -> Identity:
@@ -64,19 +64,19 @@ def _read_head(path: Path, max_bytes: int) -> Header:
     with open_regular(path, max_bytes) as file:
         head, size = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
         if DeflatedExplicitVRLittleEndian.encode() not in head:
-            reached, stop_when = _until_pixels()
+            reached, stop_when = _until_columns()
             header: Header = read_partial(io.BytesIO(head), stop_when=stop_when, force=True)
             if reached or size <= len(head):
                 return header
         return parse_header(head + file.read(), max_bytes)
 
 
-def _until_pixels() -> tuple[list[int], Callable[[int, str | None, int], bool]]:
+def _until_columns() -> tuple[list[int], Callable[[int, str | None, int], bool]]:
     """Where reading has stopped, if it has, and what makes it stop there."""
     reached: list[int] = []
 
     def is_past(tag: int, _vr: str | None, _length: int) -> bool:
-        if tag >= PIXEL_MODULE:
+        if tag > COLUMNS:
             reached.append(tag)
         return bool(reached)
 
@@ -89,6 +89,8 @@ def _whole(header: Header, keyword: str) -> int:
 
 
 def _refusal(header: Header, selection: Selection) -> tuple[str, str] | None:
+    if "Rows" not in header or "Columns" not in header:
+        return NO_PIXELS
     try:
         selection.check(header)
     except RejectedImageError as error:

@@ -34,7 +34,7 @@ from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Header, PixelFormat, 
 from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.pixels import by_frame, decode
-from pneumo_fast.radiograph.rejection import check_size, rejecting
+from pneumo_fast.radiograph.rejection import NO_PIXELS, check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Window
@@ -167,7 +167,7 @@ def _uid_hash(header: Header) -> str:
 def _check(header: Header, max_pixels: int, selection: Selection | None) -> PixelFormat:
     """Refuse what is not one still image, wanted and of sane size, before anything is decoded."""
     if "PixelData" not in header or "Rows" not in header or "Columns" not in header:
-        raise RejectedImageError("not_an_image", "no pixel data")
+        raise RejectedImageError(*NO_PIXELS)
     if selection is not None:
         selection.check(header)
     if (frames := int(header.get("NumberOfFrames") or 1)) > 1:

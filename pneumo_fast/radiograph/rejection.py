@@ -10,6 +10,8 @@ from pneumo_fast.errors import RejectedImageError
 
 SMALLEST_SIDE: Final = 32
 LONGEST_ASPECT: Final = 4.0
+NO_PIXELS: Final = "not_an_image", "no pixel data"
+"""Reason and detail of a DICOM object that shows nothing."""
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from pydicom import Dataset as Header
 from pydicom.dataset import FileMetaDataset
@@ -80,6 +81,20 @@ def test_unwanted_files_of_a_study_do_not_count(export: ConvertConfig) -> None:
     convert(export)
     assert len(index_of(export)) == STUDIES
     assert rejects(export.out) == [("study0/IM0002", "other_view"), ("study1/IM0000", "other_modality")]
+
+
+@pytest.mark.parametrize("modality", ["SR", "PR", "DX"])
+@pytest.mark.parametrize("several", ["reject", "first", "all"])
+def test_an_object_without_pixels_is_no_candidate(export: ConvertConfig, several: Any, modality: str) -> None:
+    """Reports and presentation states often have a lower series number than the radiograph beside them."""
+    report = pydicom.dcmread(export.images / "study0" / "IM0001")
+    report.SeriesNumber, report.Modality, report.ViewPosition = 1, modality, None
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
+        delattr(report, keyword)
+    report.save_as(export.images / "study0" / "IM0000")
+    convert(replace(export, several=several, max_rejects=0))
+    assert "A0" in set(index_of(export)["image_id"])
+    assert rejects(export.out) == [("study0/IM0000", "not_an_image")]
 
 
 @pytest.fixture
