@@ -101,7 +101,7 @@ def assemble(
 def _index(plan: Plan, records: list[Record], key: bytes) -> pd.DataFrame:
     """The rows that workers wrote, with what only the label table knows; groups by pseudonym."""
     index = pd.DataFrame([row for record in records for row in record.images], columns=list(INDEX_TYPES))
-    known = plan.images.set_index("image_id")
+    known = plan.images.drop_duplicates("image_id").set_index("image_id")
     index["label"] = index["image_id"].map(known["label"]).astype(int)
     index["class"] = index["image_id"].map(known["class"])
     index["group"] = index["image_id"].map(known["group"].map(lambda group: pseudonym(key, "group", group)))

@@ -30,6 +30,8 @@ class Matches:
 
     images: pd.DataFrame
     """The rows of the label table that have a file, with ``path``; with several files, as the rule has it."""
+    others: dict[str, list[str]]
+    """By image id: files of the row to take, the first that can be read, where its own cannot."""
     rejects: tuple[dict[str, str], ...]
     """Files of rows that are not taken: path, reason, detail."""
     unmatched: tuple[str, ...]
@@ -104,20 +106,20 @@ def _matches(
         {"path": one.path, "reason": one.unwanted[0], "detail": one.unwanted[1]} for one in unwanted if one.unwanted
     ]
     taken: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
     for image_id, paths in found.items():
         if len(paths) == 1 or config.several == "all":
             taken[image_id] = paths
-            continue
-        left = paths if config.several == "reject" else paths[1:]
-        reason = "ambiguous" if config.several == "reject" else "not_the_first"
-        detail = f"{len(paths)} files match one row" + (": see --several" if config.several == "reject" else "")
-        rejects += [{"path": path, "reason": reason, "detail": detail} for path in left]
-        if config.several == "first":
-            taken[image_id] = paths[:1]
+        elif config.several == "first":
+            taken[image_id], others[image_id] = paths[:1], paths[1:]
+        else:
+            detail = f"{len(paths)} files match one row: see --several"
+            rejects += [{"path": path, "reason": "ambiguous", "detail": detail} for path in paths]
     matched = {*found, *(one.value for one in unwanted)}
     ids = images["image_id"]
     return Matches(
         images=_with_paths(images, taken),
+        others=others,
         rejects=tuple(rejects),
         unmatched=tuple(ids[~ids.isin(list(matched))]),
         files_without_row=without,

@@ -65,9 +65,9 @@ class ConvertConfig:
     )] = "filename"
     several: Annotated[Literal["reject", "first", "all"], Option(
         "What to do with several files of a row.",
-        "`first` by path, or where headers are read by Series Number, Instance Number and path; `all` gives each the "
-        "row's label, an id with its number, and one patient. Where headers are read, files that are not wanted do not "
-        "count.",
+        "`first` by path, or where headers are read by Series Number, Instance Number and path; where that one cannot "
+        "be read, the next. `all` gives each the row's label, an id with its number, and one patient. Where headers "
+        "are read, files that are not wanted do not count.",
     )] = "reject"
     class_info: Annotated[Path | None, Option("RSNA's table of three classes (CSV).", recorded=DIGEST)] = None
     groups: Groups = None

@@ -30,7 +30,8 @@ class Plan:
 
     images: pd.DataFrame
     """``image_id``, ``label``, ``group``, ``class``, ``path`` (relative to the images folder), ``shown_path`` (as
-    it is written if the file is rejected), ``split``, ``task``."""
+    it is written if the file is rejected), ``split``, ``task``. An image with several rows, one after the other, comes
+    from the first of their files that can be read."""
     rejects: tuple[dict[str, str], ...]
     """Files that cannot be matched with one row: path, reason, detail."""
     unmatched: tuple[str, ...]
@@ -68,18 +69,26 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         table = table[table["group"] != ""].reset_index(drop=True)
     if table.empty:
         raise ConvertError(f"none of the {ungrouped} images has a group: give the right groups, or --ungrouped keep")
-    table["shown_path"] = table["path"].map(printable)
+    table["shown_path"] = ""
     table["split"] = assign_splits(
         table, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
     )
     refuse_overlap(table)
+    table = table.iloc[seeded_order(table["image_id"], config.seed, "storage")]
     return Plan(
-        images=cut_into_shards(table.iloc[seeded_order(table["image_id"], config.seed, "storage")], config.shard_size),
+        images=_with_others(cut_into_shards(table, config.shard_size), matches.others),
         rejects=tuple({**reject, "path": printable(reject["path"])} for reject in matches.rejects),
         unmatched=matches.unmatched,
         files_without_row=matches.files_without_row,
         ungrouped=ungrouped,
     )
+
+
+def _with_others(images: pd.DataFrame, others: dict[str, list[str]]) -> pd.DataFrame:
+    """Below each image's row one for each file that may take its place; paths as they will be written."""
+    paths = [[path, *others.get(name, [])] for name, path in zip(images["image_id"], images["path"], strict=True)]
+    spread = images.assign(path=paths).explode("path", ignore_index=True)
+    return spread.assign(shown_path=spread["path"].map(printable))
 
 
 def find_files(folder: Path, out: Path) -> list[str]:

@@ -57,6 +57,7 @@ class Task:
     """Folder that the sources' paths start from."""
     out: Path
     sources: tuple[Source, ...] = field(repr=False)
+    """Of those with one id, which follow each other, the first that can be read is taken."""
     size: int
     dtype: Dtype
     layout: Layout
@@ -121,16 +122,19 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
     OSError
         If the shard cannot be written.
     """
+    images = len({source.image_id for source in task.sources})
     rows: list[dict[str, Any]] = []
     rejects: list[dict[str, str]] = []
     totals: list[tuple[float, float]] = []
     stored: Images = np.empty((task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
-    with ShardWriter(task.out / f"{task.name}.npy", expected=len(task.sources) - len(condemned)) as shard:
+    with ShardWriter(task.out / f"{task.name}.npy", expected=images - len(condemned)) as shard:
         for position, source in enumerate(task.sources):
             at(position)
             try:
                 if position in condemned:
                     raise RejectedImageError(*condemned[position])
+                if rows and rows[-1]["image_id"] == source.image_id:
+                    raise RejectedImageError("not_the_first", "another file of the row was taken")
                 row = _read_image(task, source, stored, len(rows))
             except RejectedImageError as error:
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})

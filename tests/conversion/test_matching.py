@@ -26,7 +26,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import ConfigError, ConvertError, LabelError
 from pneumo_fast.phantoms.dicom_file import write_dicom
-from tests.support.conversions import contents, rejects
+from tests.support.conversions import LAYOUTS, contents, rejects
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 
@@ -118,6 +118,19 @@ def test_the_first_by_series_and_instance_is_taken(two_of_a_study: ConvertConfig
     assert len(index_of(two_of_a_study)) == STUDIES
     left = [("study0/IM0001", "not_the_first"), ("study0/IM0003", "not_the_first")]
     assert rejects(two_of_a_study.out) == left
+
+
+@LAYOUTS
+def test_the_next_is_taken_where_the_first_cannot_be_read(two_of_a_study: ConvertConfig, layout: Any) -> None:
+    first = two_of_a_study.images / "study0" / "IM0002"
+    first.write_bytes(first.read_bytes()[:-400])
+    manifest = convert(replace(two_of_a_study, several="first", layout=layout)).manifest
+    assert rejects(two_of_a_study.out) == [("study0/IM0001", "not_the_first"), ("study0/IM0002", "corrupt")]
+    assert manifest.rejects == {"corrupt": 1, "not_the_first": 1}
+    assert len(index_of(two_of_a_study)) == STUDIES
+    assert verify(two_of_a_study.out) == []
+    with pytest.raises(ConvertError, match=r"1 of 10 files were rejected, 0 are allowed .corrupt 1."):
+        convert(replace(two_of_a_study, several="first", layout=layout, max_rejects=0, overwrite=True))
 
 
 def test_all_become_images_of_one_patient(two_of_a_study: ConvertConfig) -> None:
