@@ -9,6 +9,7 @@ from typing import Any
 
 from pneumo_fast.configuration import arguments_of
 from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import Fault, build
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.reporting.sources import RunFiles, Source
@@ -57,7 +58,9 @@ def _conversion(source: Source, files: RunFiles) -> ConvertConfig | None:
             "class_info": any(group.column == "class" for group in files.metrics.subgroups),
         }
         named = [name for name, there in known.items() if there]
-    given = {"out": source.name, **{name: name.upper() for name in ("images", "labels", *named)}}
+    given: dict[str, Any] = {"out": source.name, **{name: name.upper() for name in ("images", "labels", *named)}}
+    if faults := sum(count for reason, count in source.manifest.rejects.items() if reason not in SKIPPED):
+        given["max_rejects"] = faults  # or it would end before it has written anything
     options = arguments.get("options")
     try:
         return build({**build(options, dict[str, Any]), **given}, ConvertConfig)

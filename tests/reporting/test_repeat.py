@@ -60,8 +60,9 @@ def test_the_commands_typed_in_give_the_options_that_were_kept(whole_run: Path, 
     files = read_run(whole_run)
     convert, train, evaluate, explain, report = (typed(line) for line in commands(files))
     assert convert == ConvertConfig(
-        images=Path("IMAGES"), labels=Path("LABELS"), class_info=Path("CLASS_INFO"), val_fraction=0.2, seed=3
-    )
+        images=Path("IMAGES"), labels=Path("LABELS"), class_info=Path("CLASS_INFO"), val_fraction=0.2, seed=3,
+        max_rejects=13,
+    )  # fmt: skip
     assert train == TrainConfig(epochs=6, lr=3e-4, augment="light", amp=True)
     assert evaluate == EvaluateConfig(resamples=100)
     assert explain == ExplainConfig(count=3, seed=7)
@@ -98,6 +99,20 @@ def test_a_mapping_file_is_asked_for_where_there_was_one(run: Path) -> None:
     judged = json.loads((run / "eval" / "dataset-val" / "metrics.json").read_text())["dataset"]
     change_json(run / "eval" / "dataset-val" / "metrics.json", dataset={**judged, "identity": identity})
     assert "--groups GROUPS" in commands(read_run(run))[0]
+
+
+def test_what_was_skipped_needs_no_option(run: Path) -> None:
+    change_json(run.parent / "dataset" / "manifest.json", rejects={"other_view": 11, "corrupt": 2, "not_the_first": 3})
+    identity = hashlib.sha256((run.parent / "dataset" / "manifest.json").read_bytes()).hexdigest()
+    judged = json.loads((run / "eval" / "dataset-val" / "metrics.json").read_text())["dataset"]
+    change_json(run / "eval" / "dataset-val" / "metrics.json", dataset={**judged, "identity": identity})
+    assert "--max-rejects 2 " in commands(read_run(run))[0] + " "
+
+
+def test_it_is_said_that_a_new_folder_is_needed(run: Path) -> None:
+    summary, page = made(run)
+    assert "These commands, typed in a new folder, repeat the run" in page.words
+    assert "These commands, typed in a new folder, repeat the run" in summary.card.read_text()
 
 
 def test_files_without_options_are_read_and_said_to_be_without(run: Path) -> None:
