@@ -134,7 +134,8 @@ def _parameter(field: Field) -> Parameter:
         kind, default = list[single] | None, None  # type: ignore[valid-type]  # known when it runs
         shown = option.default or ", ".join(str(value) for value in field.default)
     elif _is_text(field):
-        kind, default, shown = str, option.default or str(default), True
+        kind, shown = (str, True) if default is not None else (str | None, option.default)
+        default = None if default is None else option.default or str(default)
     if option.positional:
         info = typer.Argument(help=option.help, show_default=shown)
     else:
@@ -161,7 +162,7 @@ def read(field: Field, given: Any) -> Any:
     """
     if field.is_list:
         return tuple(given or field.default)
-    if not _is_text(field) or given in field.words:
+    if not _is_text(field) or given is None or given in field.words:
         return given
     whole = float not in field.types or (int in field.types and given.isdecimal())
     percent = int in field.types and not whole and given.endswith("%")

@@ -37,7 +37,8 @@ class Order:
             raise ConfigError(f"an epoch has {self.length} images: at least {least} are needed")
         if self.training and self.batch_size > self.length:
             raise ConfigError(
-                f"batch size {self.batch_size} is larger than an epoch of {self.length} images: use at most that many"
+                f"batch size {self.batch_size} is larger than an epoch of {self.length} images: give a --batch-size of "
+                "at most that many"
             )
 
     @property

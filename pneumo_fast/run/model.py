@@ -50,10 +50,7 @@ def build_model(name: str = "resnet18", weights: str = "none", size: int | None 
         If torchvision has no classifier of that name, it does not begin with a 3-channel convolution or has several
         outputs, or the weights cannot be read or do not fit.
     """
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ConfigError(f"torchvision has no classifier called {name!r}: use resnet18, for instance")
-    if name in SEVERAL_OUTPUTS:
-        raise ConfigError(f"model {name!r} has several outputs while it trains: use resnet18, for instance")
+    check_choice(name, weights)
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=1)
     path, first = next(((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if first is None or first.in_channels != 3:
@@ -62,6 +59,19 @@ def build_model(name: str = "resnet18", weights: str = "none", size: int | None 
     if weights != "none":
         _load(model, _pretrained(name) if weights == "default" else _from_file(weights, size), path, weights)
     return model
+
+
+def check_choice(name: str, weights: str) -> None:
+    """Refuse with a ConfigError what :func:`build_model` cannot make, as far as it is known without making it."""
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ConfigError(f"torchvision has no classifier called {name!r}: use resnet18, for instance")
+    if name in SEVERAL_OUTPUTS:
+        raise ConfigError(f"model {name!r} has several outputs while it trains: use resnet18, for instance")
+    if weights not in {"none", "default"} and not Path(weights).is_file():
+        raise ConfigError(
+            f"weights {weights!r}: no such file; give a file of weights, default for torchvision's pretrained ones, or "
+            "none"
+        )
 
 
 def _one_channel(convolution: nn.Conv2d) -> nn.Conv2d:
@@ -89,11 +99,6 @@ def _pretrained(name: str) -> dict[str, Any]:
 
 
 def _from_file(path: str, size: int | None) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"weights {path!r}: no such file; give a file of weights, default for torchvision's pretrained ones, or "
-            "none"
-        )
     state, other = read_weights(Path(path))
     if size and other and other != size:
         logger.warning("weights %s were trained on images of %s pixels, these have %d", path, other, size)

@@ -1,4 +1,4 @@
-"""The largest batch that a GPU's memory has room for (``--batch-size auto``), found by trying."""
+"""How many images are in a batch: by default, or the most that a GPU's memory has room for, found by trying."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.training import distributed
-from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.options import BATCH_SIZE, TrainConfig
 from pneumo_fast.training.setup import TrainingData, make_learner
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,23 @@ def fits_in_memory(step: Callable[[int], object], batch_size: int) -> bool:
     gc.collect()  # here, outside of the handler, nothing of the step is held any more
     torch.cuda.empty_cache()
     return fits
+
+
+def choose_batch_size(
+    config: TrainConfig, data: TrainingData, device: torch.device, rank: Rank, amp_dtype: torch.dtype | None
+) -> int:
+    """Images in a batch of all processes together, where the options give no number.
+
+    Raises
+    ------
+    DeviceError
+        As :func:`find_batch_size`, if the number is ``auto``.
+    """
+    if config.batch_size is not None:
+        return find_batch_size(config, data, device, rank, amp_dtype)
+    if data.epoch_length < BATCH_SIZE and rank.number == 0:
+        logger.info("batch-size %d: as many images as an epoch has, fewer than %d", data.epoch_length, BATCH_SIZE)
+    return min(BATCH_SIZE, data.epoch_length)
 
 
 def find_batch_size(

@@ -12,6 +12,9 @@ from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
 from pneumo_fast.vocabulary import EngineName, Monitor, OrderName, ScheduleName
 
+BATCH_SIZE = 64
+"""Images in a batch, where nothing else is asked for and an epoch has as many."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
@@ -57,12 +60,12 @@ class TrainConfig:
     epochs: Annotated[int, Option(
         "Passes over the training images.", least=1, decides=False, group="Optimization"
     )] = 10
-    batch_size: Annotated[int | Literal["auto"], Option(
+    batch_size: Annotated[int | Literal["auto"] | None, Option(
         "Images in a batch: a number, or auto for the most that fit on the GPU.",
         "`auto` leaves a tenth of the memory free; it is tried at the start, recorded, and kept when resuming. It is "
         "never larger than an epoch, but the largest batch is not always the one that learns best.",
-        least=2, recorded="batch-size",
-    )] = 64
+        least=2, default=f"{BATCH_SIZE}, or an epoch that has fewer", recorded="batch-size",
+    )] = None
     accumulate: Annotated[int, Option(
         "Gradient accumulation: parts of a batch.",
         "To save memory; the step is that of the whole batch, but for BatchNorm.",

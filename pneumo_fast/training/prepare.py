@@ -14,7 +14,7 @@ from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.folder import clear_run, find_run, run_locked, write_config
 from pneumo_fast.run.layout import CURVES
 from pneumo_fast.training import distributed, setup
-from pneumo_fast.training.batch_size import find_batch_size
+from pneumo_fast.training.batch_size import choose_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart, Resolved, make_plan
@@ -49,7 +49,7 @@ def prepare(
             yield session
             return
         if "batch-size" not in trained.settings:
-            trained.settings["batch-size"] = find_batch_size(config, data, device, rank, amp_dtype)
+            trained.settings["batch-size"] = choose_batch_size(config, data, device, rank, amp_dtype)
         batch_size = int(trained.settings["batch-size"])
         with (
             setup.training_loader(config, data, device, rank, batch_size) as images,

@@ -21,11 +21,11 @@ from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.samplers import Part, parts_by_share
 from pneumo_fast.run.checkpoint import Trained
-from pneumo_fast.run.model import build_model
+from pneumo_fast.run.model import build_model, check_choice
 from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
-from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.options import BATCH_SIZE, TrainConfig
 from pneumo_fast.training.plan import Resolved
 
 CHANNELS_LAST_FROM = 128  # pixels; on a CPU 20 % faster at 224 pixels and 9 % slower at 64 (docs/experiments.md)
@@ -98,14 +98,14 @@ def settings_of(
 ) -> dict[str, Any]:
     """The options that shape the result, which must be the same when resuming.
 
-    A batch size that is still to be found is left out.
+    A batch size that is still to be chosen is left out.
     """
     options = dict(sorted(settings(config).items()))
     if config.schedule != "none":
         options["epochs"] = config.epochs  # on which the learning rate of every step depends
     values = {"image size": dataset.size} | {name.replace("_", "-"): value for name, value in options.items()}
     values |= {"dataset": dataset.identity, "pos-weight": pos_weight, "amp-dtype": str(amp_dtype)}
-    if config.batch_size != "auto":
+    if isinstance(config.batch_size, int):
         values["batch-size"] = config.batch_size
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -236,6 +236,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
 
 def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None:
     """Refuse with a ConfigError what cannot work on this device or with so many processes."""
+    check_choice(config.model, config.weights)
     if config.sync_bn and device.type != "cuda":
         raise ConfigError("sync-bn without a GPU: omit it")
     if config.tensorboard:
@@ -243,8 +244,8 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
     if config.batch_size == "auto":
         if device.type != "cuda":
             raise ConfigError("batch-size auto without a GPU: give a number of images")
-    elif config.batch_size < 2 * rank.world_size:
-        raise ConfigError(f"batch-size {config.batch_size} for {rank.world_size} processes: two images each at least")
+    elif (batch_size := config.batch_size or BATCH_SIZE) < 2 * rank.world_size:
+        raise ConfigError(f"batch-size {batch_size} for {rank.world_size} processes: two images each at least")
 
 
 PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
@@ -253,6 +254,7 @@ PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torch
 def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:
     """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
     options = asdict(config) | {"datasets": [path.resolve() for path in config.datasets]}
+    options["batch_size"] = config.batch_size or resolved.batch_size
     return {
         "config": options,
         "resolved": {

@@ -87,7 +87,7 @@ def test_a_batch_that_an_epoch_lacks(batch: int) -> None:
         (10, 1, True, "batch size 1 is too small: use at least 2"),
         (0, 4, False, "0 images: at least 1"),
         (1, 4, True, "1 images: at least 2"),
-        (3, 4, True, "batch size 4 is larger than an epoch of 3 images: use at most that many"),
+        (3, 4, True, "batch size 4 is larger than an epoch of 3 images: give a --batch-size of at most that many"),
     ],
 )
 def test_numbers_that_cannot_work(n: int, batch_size: int, training: bool, message: str) -> None:

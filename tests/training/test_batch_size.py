@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,19 @@ from pneumo_fast.errors import DeviceError, RunError
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import CONFIG, LAST
-from pneumo_fast.training import batch_size, distributed, prepare, setup
-from pneumo_fast.training.batch_size import find_batch_size, fits_in_memory, largest_batch, trial_step
+from pneumo_fast.training import batch_size, distributed, setup
+from pneumo_fast.training.batch_size import (
+    choose_batch_size,
+    find_batch_size,
+    fits_in_memory,
+    largest_batch,
+    trial_step,
+)
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import TrainingData
 from pneumo_fast.training.train import train
+from tests.support.make_dataset import make_dataset
 from tests.support.training import check_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,13 +123,33 @@ def test_a_trial_is_two_whole_steps(config: TrainConfig, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("quick")
+def test_by_default_it_is_no_larger_than_an_epoch(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with caplog.at_level(logging.INFO, "pneumo_fast"):
+        train(replace(config, out=run, batch_size=None, epochs=1))
+    assert "batch-size 21: as many images as an epoch has, fewer than 64" in caplog.messages
+    content = json.loads((run / CONFIG).read_text())
+    assert content["config"]["batch_size"] == content["resolved"]["batch_size"] == 21
+    assert load_trained(run / LAST).settings["batch-size"] == 21
+    assert train(replace(config, out=run, batch_size=21, resume=True)).epochs == 2
+
+
+def test_by_default_it_is_64_where_an_epoch_has_as_many(config: TrainConfig, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", labels={"train": [0, 1] * 40, "val": [0, 1]})
+    data = TrainingData(dataset=Dataset.open(tmp_path / "d"), parts=())
+    assert choose_batch_size(replace(config, batch_size=None), data, CPU, Rank(), None) == 64
+
+
+@pytest.mark.usefixtures("quick")
 def test_what_was_found_is_recorded_and_kept_when_resuming(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(replace(config, out=tmp_path / "plain", batch_size=6))
     run, found = tmp_path / "run", iter([6])
     monkeypatch.setattr(setup, "check_options", lambda *_: None)
-    monkeypatch.setattr(prepare, "find_batch_size", lambda *_: next(found))
+    monkeypatch.setattr(batch_size, "find_batch_size", lambda *_: next(found))
     config = replace(config, out=run, batch_size="auto")
     train(replace(config, epochs=1))
     assert train(replace(config, resume=True)).epochs == 2, "not looked for again"

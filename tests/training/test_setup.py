@@ -70,13 +70,19 @@ def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) ->
         ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
         ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
         ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is not a dataset"),
-        ({"batch_size": 22}, ConfigError, "batch size 22 is larger than an epoch of 21 images: use at most that many"),
+        (
+            {"batch_size": 22},
+            ConfigError,
+            "batch size 22 is larger than an epoch of 21 images: give a --batch-size of at most that many",
+        ),
         ({"folds": 35, "fold": 1}, DatasetError, "35 folds of 34 patients in dataset .*: use fewer --folds"),
         ({"order": "weighted", "balance": "hue"}, ConfigError, "no column 'hue' to balance: the index has image_id"),
         ({"model": "resnet19"}, ConfigError, "torchvision has no classifier called 'resnet19'"),
         ({"model": "alexnet"}, ConfigError, r"'alexnet' does not take images of 32 x 32 pixels \(.*\): convert with"),
         ({"model": "vit_b_16"}, ConfigError, r"'vit_b_16' does not take images of 32 x 32 pixels \(.*\): convert with"),
         ({"weights": "nowhere.pt"}, ConfigError, "weights 'nowhere.pt': no such file"),
+        ({"weights": "imagenet", "batch_size": 22}, ConfigError, "weights 'imagenet': no such file; .* default for"),
+        ({"model": "resnet9", "batch_size": 22}, ConfigError, "torchvision has no classifier called 'resnet9'"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
