@@ -77,8 +77,9 @@ def _line(error: Exception) -> str:
 
 
 def _usage(error: typer.BadParameter) -> str:
+    message = error.format_message().replace(": Value error, ", ": ")  # which pydantic says to typer
     command = error.ctx.command_path if error.ctx else "pneumo-fast"
-    return f"{error.format_message().rstrip('.')}: see {command} --help"
+    return f"{message.rstrip('.')}: see {command} --help"
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

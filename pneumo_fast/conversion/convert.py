@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -29,7 +29,7 @@ from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import locked, sweep_partials
 from pneumo_fast.progress import OnProgress, silent
-from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.radiograph.rejection import REMEDIES, SKIPPED
 from pneumo_fast.radiograph.selection import Selection
 
 logger = logging.getLogger(__name__)
@@ -152,9 +152,15 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
         raise ConvertError(
             f"{rejected} of {total} files were rejected, {limit} are allowed ({told}): see "
             f"{config.out / 'rejects.csv'}{which}; "
-            "fix them, or raise --max-rejects and resume with --resume"
+            f"fix them, or raise --max-rejects and resume with --resume{_remedies(reasons)}"
         )
     return stored
+
+
+def _remedies(reasons: Iterable[str]) -> str:
+    """The options that help against some reasons, to be said behind all else."""
+    helping = [f"{REMEDIES[reason]} for {reason}" for reason in reasons if reason in REMEDIES]
+    return f"; or begin again (--overwrite) with {', '.join(helping)}" if helping else ""
 
 
 def _finished(tasks: list[Task]) -> list[Record]:

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, cast
@@ -32,6 +33,8 @@ SHOWN_CHARACTERS: Final = 3  # of a bad cell, in messages
 LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
 _NO_COLUMN: Final = re.compile(r"^$|^[-+.\d]|[\^,@]|\d{4}")
 """What no name of a column holds: a number at its beginning, a person's name in DICOM's form, a date."""
+_SURPLUS: Final = r"Expected (?P<before>\d+) fields in line (?P<line>\d+), saw (?P<cells>\d+)"
+"""What pandas says of a row with too many cells."""
 _PLAIN_NAME: Final = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
@@ -104,12 +107,13 @@ def read_labels(
     """
     table, id_source = read_csv(path), id_column
     if path_column:
-        require_columns(path, table, [path_column])
+        require_columns(path, table, {path_column: "--path-column"})
         below = _paths_below(path, table, path_column, images)
         if id_column == path_column or id_column not in table.columns:
             id_source = path_column
             table[id_column] = below.str.replace(r"\.[^./]*$", "", regex=True).str.replace("/", "__")
-    require_columns(path, table, [id_column, label.column, *([group_column] if group_column else [])])
+    options = {id_column: "--id-column", label.column: "--label-column"}
+    require_columns(path, table, options | ({group_column: "--group-column"} if group_column else {}))
     if group_column and groups:
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
     _check_ids(path, table[id_column], id_source)
@@ -151,8 +155,15 @@ def read_csv(path: Path) -> pd.DataFrame:
         delimiter = _delimiter(path, text.readline())
         text.seek(0)
         table = pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False, sep=delimiter)
-    except (OSError, ValueError, csv.Error) as error:  # what pandas raises on bad text is a ValueError
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+    except OSError as error:
+        raise LabelError(f"table {path} cannot be read ({error.strerror or type(error).__name__})") from error
+    except (ValueError, csv.Error) as error:  # what pandas raises on bad text is a ValueError
+        reason = str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+        if found := re.fullmatch(_SURPLUS, reason):
+            raise LabelError(
+                f"table {path}, line {found['line']}: {found['cells']} cells, but the lines above it have "
+                f"{found['before']}; each row must have as many"
+            ) from error
         raise LabelError(
             f"table {path} cannot be read ({reason}): it must be CSV in UTF-8, or in UTF-16 with its mark"
         ) from error
@@ -175,25 +186,29 @@ def _delimiter(path: Path, header: str) -> str:
     return found[0]
 
 
-def require_columns(path: Path, table: pd.DataFrame, names: list[str]) -> None:
-    """Refuse a table that lacks a column; LabelError tells which ones it has."""
-    for name in names:
+def require_columns(path: Path, table: pd.DataFrame, names: Mapping[str, str]) -> None:
+    """Refuse a table that lacks a column, each with the option that names it; LabelError tells which ones it has."""
+    for name, option in names.items():
         if name not in table.columns:
             there = [str(column) for column in table.columns]
             if any(map(_NO_COLUMN.search, there)):  # a row of data, which may name a patient, is not quoted
                 raise LabelError(
                     f"table {path} has no column {name!r}, and its first line seems to be no header: put one before it"
                 )
+            found = f"its columns are {', '.join(there)}"
+            if len(there) == 1:
+                found = f"its one column is {there[0]}, since no comma, semicolon or tab divides its header"
             raise LabelError(
-                f"table {path} has no column {name!r}: its columns are {', '.join(there)}; name the right one"
+                f"table {path} has no column {name!r}: {found}; "
+                + (f"name the right one with {option}" if option else "give a table that has it")
             )
 
 
-def _fail(path: Path, row: int, column: str, value: object, expected: str) -> NoReturn:
+def _fail(path: Path, row: int, column: str, value: object, expected: str, remedy: str = "") -> NoReturn:
     """Raise for one cell."""
     text = str(value)  # a long one may name a patient, so only its length is told
     shown = repr(text) if len(text) <= SHOWN_CHARACTERS else f"a text of {len(text)} characters"
-    raise LabelError(f"table {path}, line {row}, column {column!r}: {shown} found, {expected} expected")
+    raise LabelError(f"table {path}, line {row}, column {column!r}: {shown} found, {expected} expected{remedy}")
 
 
 def _first(bad: pd.Series[bool]) -> int:
@@ -207,7 +222,7 @@ def _check_ids(path: Path, ids: pd.Series[str], column: str) -> None:
     plain = ids.str.fullmatch(_PLAIN_NAME) & ~ids.isin([".", ".."]) & short
     if not plain.all():
         row = _first(~plain)
-        _fail(path, row, column, ids[row], f"a plain file name (no path, 1 to {LONGEST_ID} bytes)")
+        _fail(path, row, column, ids[row], f"an id of 1 to {LONGEST_ID} bytes without / and \\")
 
 
 def _paths_below(path: Path, table: pd.DataFrame, column: str, images: Path | None) -> pd.Series[str]:
@@ -228,7 +243,14 @@ def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:
     label = cells.map({cell: rule.label_of(cell) for cell in cells.unique()})
     if label.isna().any():
         row = _first(label.isna())
-        _fail(path, row, rule.column, cells[row], rule.expected)
+        _fail(
+            path,
+            row,
+            rule.column,
+            cells[row],
+            rule.expected,
+            "; name other labels with --positive, --negative, --ignore",
+        )
     return label.astype(int)
 
 
@@ -265,7 +287,7 @@ def _boxes(path: Path, table: pd.DataFrame, label: pd.Series[int], id_column: st
 
 def _read_classes(path: Path, id_column: str) -> dict[str, str]:
     table = read_csv(path)
-    require_columns(path, table, [id_column, "class"])
+    require_columns(path, table, {id_column: "--id-column", "class": ""})
     _check_agreement(path, table[id_column], table["class"], "class")
     return dict(zip(table[id_column], table["class"], strict=True))
 

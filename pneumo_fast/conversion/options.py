@@ -40,7 +40,7 @@ class ConvertConfig:
     # fmt: off
     images: Annotated[Path, Option("Folder with the DICOM files.", "Of any depth.", positional=True, recorded=DIGEST)]
     labels: Annotated[Path, Option(
-        "Label table (CSV).", "Divided by commas, semicolons or tabs.", positional=True, recorded=DIGEST
+        "Label table: CSV, divided by commas, semicolons or tabs.", positional=True, recorded=DIGEST
     )]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
     id_column: Annotated[str, Option("Column with the image id.", group="Labels")] = "patientId"

@@ -127,7 +127,7 @@ def describe_leaks(group_source: str, ungrouped: int) -> str:
         Images without a group.
     """
     if group_source == "none":
-        return "unknown: without --groups, patient overlap between the splits cannot be ruled out"
+        return "unknown: without --groups or --group-column, patient overlap between the splits cannot be ruled out"
     if ungrouped:
         return f"none among images whose patient is known; {ungrouped} others cannot be checked"
     return "none: no patient is in two splits"

@@ -61,7 +61,7 @@ def _below(path: Path, config: PredictConfig) -> Iterator[File]:
         raise PredictError(f"{path} is not there: give files, folders, or a CSV with a column of paths")
     elif path.suffix.lower() == ".csv":
         table = read_csv(path)
-        require_columns(path, table, [config.path_column])
+        require_columns(path, table, {config.path_column: "--path-column"})
         yield from (File(str(path.parent), name) for name in table[config.path_column] if name)
     else:
         yield File(str(path.parent), path.name)

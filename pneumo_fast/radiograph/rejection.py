@@ -67,5 +67,12 @@ REASONS: Final = {
     "not_the_first": "another file of the row was taken (--several first)",
 }
 """Every reason code a rejection can carry."""
+REMEDIES: Final = {
+    "too_large": "--max-pixels",
+    "needs_decoders": "the extra decoders",
+    "timeout": "--timeout-s",
+    "ambiguous": "--several first or --several all",
+}
+"""What helps against some of them, where the files are as they should be."""
 SKIPPED: Final = frozenset({"not_an_image", "other_modality", "other_body_part", "other_view", "not_the_first"})
 """Reasons that are no fault of a file: it is another object than is wanted, and does not count as rejected."""

@@ -34,7 +34,7 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         ([*INPUT, "--nothing"], 2, "No such option: --nothing"),
         ([*INPUT, "more"], 2, "more"),
         ([*INPUT, "--size", "x"], 2, "Invalid value for '--size'"),
-        ([*INPUT, "--dtype", "float32"], 2, "Invalid value for '--dtype'"),
+        ([*INPUT, "--dtype", "float32"], 2, "Invalid value for '--dtype': 'float32' is not one of"),
         ([*INPUT, "--size", "8"], 2, "size 8: 16 to 4096 pixels expected"),
         ([*INPUT, "--val-fraction", "1"], 2, "both together below 1"),
         ([*INPUT, "--val-fraction", "nan"], 2, "both together below 1"),

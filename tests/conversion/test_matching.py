@@ -109,7 +109,11 @@ def test_several_files_of_a_row_are_ambiguous_by_default(two_of_a_study: Convert
     convert(two_of_a_study)
     assert "A0" not in set(index_of(two_of_a_study)["image_id"])
     assert [reason for _, reason in rejects(two_of_a_study.out)] == ["ambiguous"] * 3
-    with pytest.raises(ConvertError, match=r"3 of 10 files were rejected, 0 are allowed .ambiguous 3.: see"):
+    with pytest.raises(
+        ConvertError,
+        match=r"3 of 10 files were rejected, 0 are allowed .ambiguous 3.: see .*; or begin again "
+        r".--overwrite. with --several first or --several all for ambiguous$",
+    ):
         convert(replace(two_of_a_study, max_rejects=0, overwrite=True))
 
 

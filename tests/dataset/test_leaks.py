@@ -105,7 +105,11 @@ def test_duplicates_are_counted(splits: list[str], hashes: list[str], counts: tu
 
 @pytest.mark.parametrize(
     ("group_source", "ungrouped", "words"),
-    [("none", 0, "unknown"), ("column", 3, "3 others cannot be checked"), ("mapping", 0, "none: no patient")],
+    [
+        ("none", 0, "unknown: without --groups or --group-column, "),
+        ("column", 3, "3 others cannot be checked"),
+        ("mapping", 0, "none: no patient"),
+    ],
 )
 def test_what_is_known_of_leaks(group_source: str, ungrouped: int, words: str) -> None:
     assert words in describe_leaks(group_source, ungrouped)
