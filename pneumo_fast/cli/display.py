@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from pneumo_fast.cli.console import err, info, out
+from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW
 from pneumo_fast.formatting import TERMINAL, harmless
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
@@ -188,11 +189,11 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
 def _show_input(manifest: Manifest) -> None:
     """What was found and not stored, and what is not known of what was."""
     facts = manifest.input
-    out.print(
-        f"Rows without a file: {facts['rows_without_file']:,}"
-        f"{' (see unmatched.csv)' if facts['rows_without_file'] else ''}; "
-        f"files without a row: {facts['files_without_row']:,}"
-    )
+    for name, count, table in (
+        ("Rows without a file", facts["rows_without_file"], UNMATCHED),
+        ("Files without a row", facts["files_without_row"], WITHOUT_ROW),
+    ):
+        out.print(f"{name}: {count:,}{f' (see {table})' if count and table in manifest.tables else ''}")
     if manifest.split["ungrouped_images"] and manifest.split["by"] == "group":
         out.print(f"Images without a group, kept: {manifest.split['ungrouped_images']:,}")
     if facts.get("ignored"):
@@ -209,11 +210,18 @@ def _show_input(manifest: Manifest) -> None:
 
 def show_ids(summary: IdsSummary) -> None:
     """What was looked up, and where it stands."""
-    kinds = {"image": "images", "group": "patients", "path": "rejected files"}
+    kinds = {
+        "image": "images",
+        "row": "rows without a file",
+        "group": "patients",
+        "path": "files rejected or without a row",
+    }
     table = grid("pseudonyms of", "found", "unknown")
     for kind, found in summary.found.items():
         table.add_row(kinds[kind], f"{found:,}", f"{summary.unknown[kind]:,}")
     out.print(table)
+    for note in summary.notes:
+        out.print(note, soft_wrap=True)
     out.print(f"{summary.out} names patients or images: keep it as safe as the key", soft_wrap=True)
 
 

@@ -24,6 +24,8 @@ from pneumo_fast.dataset.format import (
     FORMAT_VERSION,
     INDEX_TYPES,
     REJECT_COLUMNS,
+    UNMATCHED,
+    WITHOUT_ROW,
     Manifest,
     ShardInfo,
 )
@@ -51,7 +53,8 @@ def assemble(
         "index.csv": write_table(config.out, "index.csv", index),
         "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index, records)),
         "rejects.csv": write_rejects(config.out, rejects),
-        "unmatched.csv": write_table(config.out, "unmatched.csv", pd.DataFrame({"image_id": sorted(plan.unmatched)})),
+        UNMATCHED: write_table(config.out, UNMATCHED, pd.DataFrame({"image_id": sorted(plan.unmatched)})),
+        WITHOUT_ROW: write_table(config.out, WITHOUT_ROW, pd.DataFrame({"path": sorted(plan.files_without_row)})),
     }
     mean, std = _statistics(records)
     manifest = Manifest(
@@ -77,7 +80,7 @@ def assemble(
             "label_rows": len(labels.images),
             "ignored": labels.ignored,
             "rows_without_file": len(plan.unmatched),
-            "files_without_row": plan.files_without_row,
+            "files_without_row": len(plan.files_without_row),
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),
             "quality_control": int(index["notes"].str.contains("quality_control_image", regex=False).sum()),

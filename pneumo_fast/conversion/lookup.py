@@ -16,6 +16,7 @@ from pneumo_fast.conversion.plan import find_files, printable
 from pneumo_fast.conversion.resume import ARGUMENTS
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConfigError, DatasetError
@@ -23,6 +24,7 @@ from pneumo_fast.files import open_regular, read_regular
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
 
 COLUMNS = ("kind", "pseudonym", "id")
+MAPPING_NEEDED = "Patients were not looked up: give --groups, the mapping file that the dataset was made with"
 MOST_FILES = 32
 """Files of one row that are looked up."""
 
@@ -33,16 +35,20 @@ class IdsSummary:
 
     out: Path
     found: dict[str, int]
-    """Pseudonyms whose id was found, by kind: ``image``, ``group`` (patient) and ``path`` (of a rejected file)."""
+    """Pseudonyms whose id was found, by kind: ``image``, ``row`` (of the label table, without a file), ``group``
+    (patient) and ``path`` (of a file that was rejected or has no row)."""
     unknown: dict[str, int]
     """Those whose id does not stand in what was given."""
+    notes: tuple[str, ...] = ()
+    """What was not looked up, and how it would be, in sentences."""
 
 
 def look_up_ids(config: IdsConfig) -> IdsSummary:
     """Write a table of a dataset's pseudonyms and the ids they stand for, which its owner alone can read.
 
-    Its columns are ``kind`` (``image``, ``group`` for a patient, ``path`` for a rejected file), ``pseudonym`` and
-    ``id``. The dataset tells the columns; groups of a mapping file are looked up where it is given.
+    Its columns are ``kind`` (``image``, ``row`` for one of the label table without a file, ``group`` for a patient,
+    ``path`` for a file that was rejected or has no row), ``pseudonym`` and ``id``. The dataset tells the columns;
+    groups of a mapping file are looked up where it is given.
 
     Raises
     ------
@@ -54,11 +60,11 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
         If the table cannot be used.
     """
     _check_out(config)
-    key, conversion, wanted = _wanted(config)
+    key, conversion, wanted, notes = _wanted(config)
     given = _given(config, conversion)
     rows, found = [], {}
     for kind, pseudonyms in wanted.items():
-        ids = {pseudonym(key, kind, text): text for text in given[kind]}
+        ids = {pseudonym(key, "image" if kind == "row" else kind, text): text for text in given[kind]}
         rows += [(kind, name, ids[name]) for name in pseudonyms if name in ids]
         found[kind] = len(ids.keys() & set(pseudonyms))
     if not rows:
@@ -68,7 +74,8 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
         )
     table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False)
     _write_privately(config.out, table.encode("utf-8", "surrogateescape"))
-    return IdsSummary(out=config.out, found=found, unknown={k: len(wanted[k]) - n for k, n in found.items()})
+    unknown = {kind: len(wanted[kind]) - count for kind, count in found.items()}
+    return IdsSummary(out=config.out, found=found, unknown=unknown, notes=notes)
 
 
 def _check_out(config: IdsConfig) -> None:
@@ -80,8 +87,8 @@ def _check_out(config: IdsConfig) -> None:
         raise ConfigError(f"{config.out} is there already: give --overwrite to replace it, or name another file")
 
 
-def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str]]]:
-    """The key, how the dataset was converted, and its pseudonyms by kind, as far as ids are given for them.
+def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str]], tuple[str, ...]]:
+    """The key, how the dataset was converted, its pseudonyms by kind, as far as ids are given for them, and notes.
 
     Of a conversion that ended because too much was rejected there are the rejected files alone.
     """
@@ -92,18 +99,23 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
             load_key(config.hash_key),
             _conversion(config, read_regular(begun, LARGEST_BYTES)),
             {"path": _column(rejects, "path")},
+            (),
         )
     dataset = Dataset.open(folder, check_files=False)
     manifest, wanted = dataset.manifest, {}
     if manifest.ids == "pseudonyms":
-        wanted["image"] = [*dataset.index["image_id"], *_column(folder / "unmatched.csv", "image_id")]
+        wanted["image"] = dataset.index["image_id"].tolist()
+        wanted["row"] = _column(folder / UNMATCHED, "image_id")
         if config.images:
-            wanted["path"] = _column(rejects, "path")
-    if manifest.split.get("group_source") == "column" or config.groups:
+            wanted["path"] = [*_column(rejects, "path"), *_column(folder / WITHOUT_ROW, "path")]
+    source, notes = manifest.split.get("group_source"), ()
+    if source == "mapping" and not config.groups:
+        notes = (MAPPING_NEEDED,)
+    if source == "column" or config.groups:
         wanted["group"] = [group for group in dataset.index["group"].unique() if group]
     if not wanted:
         raise DatasetError(f"dataset {folder} holds image ids as they are (--keep-ids): there is nothing to look up")
-    return key_of(dataset, config.hash_key), _conversion(config, json.dumps(manifest.arguments)), wanted
+    return key_of(dataset, config.hash_key), _conversion(config, json.dumps(manifest.arguments)), wanted, notes
 
 
 def _conversion(config: IdsConfig, arguments: bytes | str) -> ConvertConfig:
@@ -136,7 +148,7 @@ def _given(config: IdsConfig, conversion: ConvertConfig) -> dict[str, list[str]]
     if conversion.several == "all":  # of a row with several files each has a number, and the row is their patient
         groups += ids
         ids += [f"{image_id}-{number}" for image_id in ids for number in range(1, MOST_FILES + 1)]
-    return {"image": ids, "group": groups, "path": paths}
+    return {"image": ids, "row": ids, "group": groups, "path": paths}
 
 
 def _write_privately(path: Path, data: bytes) -> None:

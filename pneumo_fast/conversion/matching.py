@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from typing import Final
 
@@ -36,7 +37,8 @@ class Matches:
     """Files of rows that are not taken: path, reason, detail."""
     unmatched: tuple[str, ...]
     """Image ids of the rows without a file, in the table's order."""
-    files_without_row: int
+    files_without_row: tuple[str, ...]
+    """Paths that no row claims, sorted."""
 
 
 def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matches:
@@ -57,7 +59,7 @@ def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matc
     if "path" in images:
         there = set(files)
         found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
-        return _matches(images.drop(columns="path"), found, [], len(there - set(images["path"])), config)
+        return _matches(files, images.drop(columns="path"), found, [], config)
     ids = set(images["image_id"])
     if config.match in {"filename", "path"}:
         found = {}
@@ -73,8 +75,7 @@ def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matc
             if not one.unwanted:
                 found.setdefault(one.value, []).append(one.path)
     of_rows = {image_id: paths for image_id, paths in found.items() if image_id in ids}
-    without = len(files) - sum(map(len, of_rows.values())) - len(unwanted)
-    return _matches(images, of_rows, unwanted, without, config)
+    return _matches(files, images, of_rows, unwanted, config)
 
 
 def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identity]:
@@ -99,7 +100,11 @@ def _read(path: str, config: ConvertConfig, selection: Selection, attribute: str
 
 
 def _matches(
-    images: pd.DataFrame, found: dict[str, list[str]], unwanted: list[Identity], without: int, config: ConvertConfig
+    files: list[str],
+    images: pd.DataFrame,
+    found: dict[str, list[str]],
+    unwanted: list[Identity],
+    config: ConvertConfig,
 ) -> Matches:
     """Apply the rule for several files of a row."""
     rejects = [
@@ -116,13 +121,14 @@ def _matches(
             detail = f"{len(paths)} files match one row: see --several"
             rejects += [{"path": path, "reason": "ambiguous", "detail": detail} for path in paths]
     matched = {*found, *(one.value for one in unwanted)}
+    claimed = {*chain.from_iterable(found.values()), *(one.path for one in unwanted)}
     ids = images["image_id"]
     return Matches(
         images=_with_paths(images, taken),
         others=others,
         rejects=tuple(rejects),
         unmatched=tuple(ids[~ids.isin(list(matched))]),
-        files_without_row=without,
+        files_without_row=tuple(path for path in files if path not in claimed),
     )
 
 

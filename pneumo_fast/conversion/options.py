@@ -160,7 +160,7 @@ class IdsConfig:
     labels: Annotated[Path, Option("The label table that it was made from (CSV).", positional=True)]
     out: Annotated[Path, Option("File to write, for its owner alone.", aliases=("-o",))] = Path("ids.csv")
     images: Annotated[Path | None, Option(
-        "Folder with the DICOM files: look up rejected files too.", default="none looked up"
+        "Folder with the DICOM files: look up files rejected or without a row too.", default="none looked up"
     )] = None
     groups: Groups = None
     hash_key: HashKey = None

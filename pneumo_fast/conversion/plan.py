@@ -36,7 +36,8 @@ class Plan:
     """Files that cannot be matched with one row: path, reason, detail."""
     unmatched: tuple[str, ...]
     """Image ids of the rows without a file, as they will be written."""
-    files_without_row: int
+    files_without_row: tuple[str, ...]
+    """Their paths, as they will be written."""
     ungrouped: int
     """Images without a group, where groups are known at all."""
 
@@ -79,7 +80,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         images=_with_others(cut_into_shards(table, config.shard_size), matches.others),
         rejects=tuple({**reject, "path": printable(reject["path"])} for reject in matches.rejects),
         unmatched=matches.unmatched,
-        files_without_row=matches.files_without_row,
+        files_without_row=tuple(map(printable, matches.files_without_row)),
         ungrouped=ungrouped,
     )
 
@@ -117,8 +118,14 @@ def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Pl
     )
     rejects = tuple({**reject, "path": path(reject["path"])} for reject in plan.rejects)
     boxes = labels.boxes.assign(image_id=labels.boxes["image_id"].map(image))
-    unmatched = tuple(map(image, plan.unmatched))
-    return replace(labels, boxes=boxes), replace(plan, images=images, rejects=rejects, unmatched=unmatched)
+    hidden = replace(
+        plan,
+        images=images,
+        rejects=rejects,
+        unmatched=tuple(map(image, plan.unmatched)),
+        files_without_row=tuple(map(path, plan.files_without_row)),
+    )
+    return replace(labels, boxes=boxes), hidden
 
 
 def cut_into_shards(images: pd.DataFrame, shard_size: int | None) -> pd.DataFrame:

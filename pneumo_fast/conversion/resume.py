@@ -18,7 +18,7 @@ from pneumo_fast.conversion.options import DIGEST, ConvertConfig
 from pneumo_fast.conversion.plan import Plan, printable
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset, is_dataset
-from pneumo_fast.dataset.format import Manifest
+from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW, Manifest
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file
@@ -27,7 +27,7 @@ from pneumo_fast.vocabulary import SPLITS
 logger = logging.getLogger(__name__)
 
 ARGUMENTS: Final = "arguments.json"
-TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv", "unmatched.csv")
+TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv", UNMATCHED, WITHOUT_ROW)
 PIXELS: Final = ("{}-[0-9][0-9][0-9][0-9][0-9].npy", "{}/[01]/*.npy")
 """In both layouts, below the split's name."""
 

@@ -26,6 +26,10 @@ INDEX_TYPES: Final[dict[str, type]] = {
 BOX_COLUMNS: Final = ("image_id", "x", "y", "width", "height", "source_width", "source_height")
 BOX_TYPES: Final[dict[str, type]] = {name: str if name == "image_id" else float for name in BOX_COLUMNS}
 REJECT_COLUMNS: Final = ("path", "reason", "detail")
+UNMATCHED: Final = "unmatched.csv"
+"""The rows of the label table without a file."""
+WITHOUT_ROW: Final = "files_without_row.csv"
+"""The files that no row of the label table claims."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,7 +53,8 @@ def test_closing_summary(run_cli: Run) -> None:
     assert (ended.code, ended.err) == (0, "")
     for words in (
         *(f"{split} {of['0']} {of['1']} {of['0'] + of['1']}" for split, of in manifest.counts.items()),
-        "Rows without a file: 0; files without a row: 0",
+        "Rows without a file: 0",
+        "Files without a row: 0",
         f"Leaks between splits: {manifest.split['leaks']}",
         f"mean {manifest.mean:.4f}, std {manifest.std:.4f}",
         "images/s",

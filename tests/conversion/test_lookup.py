@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pneumo_fast.conversion.lookup import look_up_ids
+from pneumo_fast.conversion.lookup import MAPPING_NEEDED, look_up_ids
 from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.pseudonyms import load_key
@@ -39,21 +40,45 @@ def lookup(config: ConvertConfig, **changes: Any) -> IdsConfig:
 
 
 def test_every_pseudonym_is_found(hidden: ConvertConfig) -> None:
+    for stray in ("stray-1", "stray-2"):
+        (hidden.images / stray).touch()
+    with hidden.labels.open("a") as table:
+        table.write("gone,0,p0\n")
     run(hidden)
     index = Dataset.open(hidden.out).index
     assert not index["image_id"].str.startswith("i").any()
 
     summary = look_up_ids(lookup(hidden, images=hidden.images))
     table = pd.read_csv(summary.out)
-    assert summary.found == {"image": IMAGES - 1, "path": 1, "group": 6}
-    assert summary.unknown == {"image": 0, "path": 0, "group": 0}
+    assert summary.found == {"image": IMAGES - 1, "row": 1, "path": 3, "group": 6}
+    assert summary.unknown == {"image": 0, "row": 0, "path": 0, "group": 0}
     ids = table[table["kind"] == "image"].set_index("pseudonym")["id"]
     positive = index.set_index("image_id")["label"] == 1
     assert sorted(ids) == sorted(f"i{number}" for number in range(IMAGES) if number != 5)
     assert {int(ids[name][1:]) % 3 for name in ids.index[positive[ids.index]]} == {0}  # as write_input labels them
-    assert table[table["kind"] == "path"][["pseudonym", "id"]].to_numpy().tolist() == [
-        [rejects(hidden.out)[0][0], "i5.dcm"]
-    ]
+    assert table[table["kind"] == "row"]["id"].tolist() == ["gone"]
+    files = table[table["kind"] == "path"].set_index("id")["pseudonym"]
+    assert files["i5.dcm"] == rejects(hidden.out)[0][0]
+    without = pd.read_csv(hidden.out / "files_without_row.csv")["path"]
+    assert set(without) == {files["stray-1"], files["stray-2"]}
+
+
+def test_a_dataset_of_an_earlier_release_lists_no_files_without_row(hidden: ConvertConfig) -> None:
+    run(hidden)
+    (hidden.out / "files_without_row.csv").unlink()
+    assert look_up_ids(lookup(hidden, images=hidden.images)).found["path"] == 1
+
+
+def test_patients_of_a_mapping_file_are_said_to_be_left_out(hidden: ConvertConfig) -> None:
+    mapping = hidden.out.parent / "mapping.json"
+    entries = [{"subset_img_id": f"i{n}", "img_id": f"{n // 2:08d}_000.png"} for n in range(IMAGES)]
+    mapping.write_text(json.dumps(entries))
+    run(hidden, group_column=None, groups=mapping)
+    summary = look_up_ids(lookup(hidden))
+    assert summary.notes == (MAPPING_NEEDED,)
+    assert "group" not in summary.found
+    summary = look_up_ids(lookup(hidden, groups=mapping, overwrite=True))
+    assert (summary.notes, summary.found["group"]) == ((), 6)
 
 
 def test_only_its_owner_reads_the_table(hidden: ConvertConfig) -> None:

@@ -63,6 +63,7 @@ def test_an_attribute_finds_the_row(export: ConvertConfig) -> None:
     assert set(index_of(export)["image_id"]) == {f"A{number}" for number in range(STUDIES)}
     assert index_of(export).set_index("image_id")["label"].to_dict() == {f"A{n}": n % 2 for n in range(STUDIES)}
     assert (manifest.input["rows_without_file"], manifest.input["files_without_row"]) == (1, 2)
+    assert (export.out / "files_without_row.csv").read_text() == "path\nnotes.txt\npipe\n"
     assert (export.out / "unmatched.csv").read_text() == f"image_id\nA{STUDIES}\n"
     assert verify(export.out) == []
 
@@ -170,7 +171,8 @@ def test_pseudonyms_are_looked_up_for_all_of_them(two_of_a_study: ConvertConfig,
         assert "A0" not in path.read_text()
         assert f"A{STUDIES}" not in path.read_text()
     summary = look_up_ids(IdsConfig(dataset=config.out, labels=config.labels, hash_key=key, out=tmp_path / "ids.csv"))
-    assert summary.unknown == {"image": 0}
+    assert summary.found == {"image": STUDIES + 2, "row": 1}
+    assert summary.unknown == {"image": 0, "row": 0}
     found = pd.read_csv(tmp_path / "ids.csv", dtype=str)["id"]
     assert {"A0-1", "A0-2", "A0-3", f"A{STUDIES}"} <= set(found)
 

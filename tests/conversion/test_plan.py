@@ -62,7 +62,7 @@ def test_an_image_belongs_to_the_row_with_its_name(
 
 def test_what_does_not_match_is_counted(tmp_path: Path) -> None:
     made = plan(table(["a", "b", "c"]), folder(tmp_path, "a.dcm", "d.dcm", "e.dcm", "x/readme.txt"))
-    assert (len(made.unmatched), made.files_without_row) == (2, 3)
+    assert (len(made.unmatched), made.files_without_row) == (2, ("d.dcm", "e.dcm", "x/readme.txt"))
 
 
 def test_several_files_of_one_row_are_ambiguous(tmp_path: Path) -> None:
@@ -72,14 +72,14 @@ def test_several_files_of_one_row_are_ambiguous(tmp_path: Path) -> None:
         ("a.dcm", "ambiguous", "2 files match one row: see --several"),
         ("x/a.dcm", "ambiguous", "2 files match one row: see --several"),
     ]
-    assert (len(made.unmatched), made.files_without_row) == (0, 0)
+    assert (made.unmatched, made.files_without_row) == ((), ())
 
 
 def test_paths_in_the_table_decide(tmp_path: Path) -> None:
     labels = table(["a", "b", "c"], path=["p/1.dcm", "q/1.dcm", "r/1.dcm"])
     made = plan(labels, folder(tmp_path, "p/1.dcm", "q/1.dcm", "s/1.dcm", "a.dcm"))
     assert paths(made) == {"a": "p/1.dcm", "b": "q/1.dcm"}
-    assert (len(made.unmatched), made.files_without_row) == (1, 2)
+    assert (len(made.unmatched), made.files_without_row) == (1, ("a.dcm", "s/1.dcm"))
 
 
 def test_links_are_files(tmp_path: Path) -> None:
