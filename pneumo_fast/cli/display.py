@@ -20,7 +20,7 @@ from pneumo_fast.formatting import TERMINAL, harmless
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
-from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES
+from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES, counted
 
 if TYPE_CHECKING:
     from pneumo_fast.conversion.convert import ConvertSummary
@@ -181,7 +181,7 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
         out.print("Nothing was left to convert: the dataset is complete")
     else:
         rate = summary.converted / summary.seconds
-        out.print(f"{summary.converted:,} images converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
+        out.print(f"{counted(summary.converted, 'image')} converted in {summary.seconds:.1f} s: {rate:,.0f} images/s")
     out.print(f"Written to {folder}", soft_wrap=True)
     next_command("train", folder)
 
@@ -229,7 +229,7 @@ def show_verification(dataset: Path, problems: list[str]) -> None:
     """What ``verify`` found."""
     for problem in problems:
         out.print(problem, soft_wrap=True)
-    verdict = f"{len(problems)} problems: convert again" if problems else "intact, every byte"
+    verdict = f"{counted(len(problems), 'problem')}: convert again" if problems else "intact, every byte"
     out.print(f"{dataset}: {verdict}", soft_wrap=True)
 
 
@@ -250,9 +250,9 @@ def show_plan(plan: TrainPlan) -> None:
         for split, counts in plan.counts.items()
         if split != "test"
     )
-    people = f"{plan.patients:,} patients in training" if plan.patients else "patients not known"
+    people = f"{counted(plan.patients, 'patient')} in training" if plan.patients else "patients not known"
     done = plan.epochs_done
-    epochs = f"epochs {done + 1} to {config.epochs} (resumed)" if done else f"{config.epochs} epochs"
+    epochs = f"epochs {done + 1} to {config.epochs} (resumed)" if done else counted(config.epochs, "epoch")
     amp = f"mixed precision in {str(found.amp_dtype).removeprefix('torch.')}" if found.amp_dtype else "float32"
     processes = f", {found.processes} processes" if found.processes > 1 else ""
     rows = {

@@ -20,7 +20,7 @@ from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import PredictSummary
 from pneumo_fast.prediction.table import class_at
 from pneumo_fast.radiograph.rejection import SKIPPED
-from pneumo_fast.vocabulary import NOT_CLINICAL
+from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
 _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
 
@@ -107,7 +107,7 @@ def show_explanation(explanation: Explanation) -> None:
     boxes, random = explanation.boxes, explanation.randomised
     out.print(f"\n{explanation.method} of {explanation.layer}, a map of {' x '.join(map(str, explanation.map_size))}")
     if boxes:
-        rows = grid(f"{boxes.images:,} images with boxes", "share")
+        rows = grid(f"{counted(boxes.images, 'image')} with boxes", "share")
         rows.add_row("peak in a box (pointing game)", _estimate(boxes.hit_rate))
         rows.add_row("a random point", _estimate(boxes.hit_rate_random_point))
         rows.add_row("the centre of the image", _estimate(boxes.hit_rate_centre_point))
@@ -119,7 +119,7 @@ def show_explanation(explanation: Explanation) -> None:
     out.print(random.text)
     for note in explanation.notes:
         out.print(note)
-    out.print(f"{len(explanation.images)} images drawn; written to {explanation.folder}", soft_wrap=True)
+    out.print(f"{counted(len(explanation.images), 'image')} drawn; written to {explanation.folder}", soft_wrap=True)
     next_command("report", explanation.folder.parent)
     out.print(NOT_CLINICAL, style="dim")
 

@@ -90,6 +90,12 @@ def test_the_rate_after_a_resume_leaves_out_what_was_done_before(monkeypatch: py
     assert all(float(rate.removesuffix("/s")) <= 10 for rate in rates[1:])
 
 
+@pytest.mark.parametrize(("problems", "words"), [(["a"], "1 problem: convert again"), (["a", "b"], "2 problems: ")])
+def test_one_is_no_plural(capsys: pytest.CaptureFixture[str], problems: list[str], words: str) -> None:
+    display.show_verification(Path("dataset"), problems)
+    assert words in capsys.readouterr().out
+
+
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
     """The package's logger, as it was afterwards."""
