@@ -108,9 +108,8 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
         wanted["row"] = _column(folder / UNMATCHED, "image_id")
         if config.images:
             wanted["path"] = [*_column(rejects, "path"), *_column(folder / WITHOUT_ROW, "path")]
-    source, notes = manifest.split.get("group_source"), ()
-    if source == "mapping" and not config.groups:
-        notes = (MAPPING_NEEDED,)
+    source = manifest.split.get("group_source")
+    notes = (MAPPING_NEEDED,) if source == "mapping" and not config.groups else ()
     if source == "column" or config.groups:
         wanted["group"] = [group for group in dataset.index["group"].unique() if group]
     if not wanted:

@@ -88,7 +88,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
 def _with_others(images: pd.DataFrame, others: dict[str, list[str]]) -> pd.DataFrame:
     """Below each image's row one for each file that may take its place; paths as they will be written."""
     paths = [[path, *others.get(name, [])] for name, path in zip(images["image_id"], images["path"], strict=True)]
-    spread = images.assign(path=paths).explode("path", ignore_index=True)
+    spread = images.assign(path=pd.Series(paths, index=images.index, dtype=object)).explode("path", ignore_index=True)
     return spread.assign(shown_path=spread["path"].map(printable))
 
 

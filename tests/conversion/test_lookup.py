@@ -42,8 +42,7 @@ def lookup(config: ConvertConfig, **changes: Any) -> IdsConfig:
 def test_every_pseudonym_is_found(hidden: ConvertConfig) -> None:
     for stray in ("stray-1", "stray-2"):
         (hidden.images / stray).touch()
-    with hidden.labels.open("a") as table:
-        table.write("gone,0,p0\n")
+    hidden.labels.write_text(hidden.labels.read_text() + "gone,0,p0\n")
     run(hidden)
     index = Dataset.open(hidden.out).index
     assert not index["image_id"].str.startswith("i").any()
