@@ -63,7 +63,7 @@ def test_the_commands_typed_in_give_the_options_that_were_kept(whole_run: Path, 
         images=Path("IMAGES"), labels=Path("LABELS"), class_info=Path("CLASS_INFO"), val_fraction=0.2, seed=3,
         max_rejects=13,
     )  # fmt: skip
-    assert train == TrainConfig(epochs=6, lr=3e-4, augment="light", amp=True)
+    assert train == TrainConfig(epochs=6, lr=3e-4, augment="light", amp=True, batch_size=64)
     assert evaluate == EvaluateConfig(resamples=100)
     assert explain == ExplainConfig(count=3, seed=7)
     assert report.run == Path("run")
