@@ -100,3 +100,11 @@ class TrainingStoppedError(TrainingError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was no memory, as Python says it or as PyTorch does on a CPU or a GPU."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    )

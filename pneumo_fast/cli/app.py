@@ -17,7 +17,7 @@ import typer
 from pneumo_fast import __version__
 from pneumo_fast.cli import commands
 from pneumo_fast.cli.arguments import Command, with_output
-from pneumo_fast.errors import PneumoError
+from pneumo_fast.errors import PneumoError, memory_ran_out
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
 app = typer.Typer(
@@ -42,8 +42,9 @@ def main() -> None:
         signal.signal(number, _stop)
     try:
         code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
-    except (PneumoError, OSError, MemoryError, UsageError) as error:
-        if "--debug" in sys.argv:
+    except (PneumoError, OSError, MemoryError, UsageError, RuntimeError) as error:
+        unknown = isinstance(error, RuntimeError) and not memory_ran_out(error)
+        if unknown or "--debug" in sys.argv:
             raise
         from pneumo_fast.cli.console import show_error
 
@@ -69,7 +70,7 @@ def _open_closed_streams() -> None:
 
 def _line(error: Exception) -> str:
     """What went wrong; of a full disk or the like at least where, as far as is known."""
-    if isinstance(error, MemoryError):
+    if memory_ran_out(error):
         return "out of memory: free some, or use a machine with more; what was written before stands"
     if not isinstance(error, OSError):
         return str(error)

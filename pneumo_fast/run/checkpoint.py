@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 
-from pneumo_fast.errors import RunError
+from pneumo_fast.errors import RunError, memory_ran_out
 from pneumo_fast.files import open_regular, write_atomic
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.records import Fault, build, plain
@@ -209,6 +209,8 @@ def _read(path: Path) -> Any:
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint {path}: run pneumo-fast train first") from error
     except _BAD_FILE as error:
+        if memory_ran_out(error):
+            raise
         raise RunError(
             f"checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}): train again"
         ) from error

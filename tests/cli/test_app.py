@@ -89,11 +89,16 @@ def test_an_error_is_one_line(run_cli: Run, arguments: list[str], code: int, wor
     assert "Traceback" not in ended.out
 
 
+OUT_OF_MEMORY = "out of memory: free some, or use a machine with more; what was written before stands"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (OSError(28, "No space left on device", "x"), "x: No space left on device"),
-        (MemoryError(), "out of memory: free some, or use a machine with more; what was written before stands"),
+        (MemoryError(), OUT_OF_MEMORY),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory"), OUT_OF_MEMORY),
         (ConvertError("one\n two [bold]three[/]"), "one two [bold]three[/]"),
     ],
 )
@@ -116,12 +121,13 @@ def test_debug_shows_the_traceback(run_cli: Run, where: int) -> None:
         run_cli(*arguments)
 
 
-def test_a_fault_of_ours_is_a_traceback(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not fit")])
+def test_a_fault_of_ours_is_a_traceback(monkeypatch: pytest.MonkeyPatch, run_cli: Run, error: Exception) -> None:
     def fail(*_args: object) -> NoReturn:
-        raise ZeroDivisionError
+        raise error
 
     monkeypatch.setattr(convert_module, "convert", fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(error)):
         run_cli("convert", "i", "l")
 
 

@@ -217,3 +217,14 @@ def test_a_save_that_fails_leaves_the_old_files(saved: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(make_checkpoint(3), saved)
     assert {path.name: path.read_bytes() for path in saved.parent.iterdir()} == before
+
+
+def test_a_checkpoint_that_does_not_fit_into_memory_is_not_called_damaged(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_trained(saved)

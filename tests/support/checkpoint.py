@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pneumo_fast.run.checkpoint import Resumable, Trained
+from pneumo_fast.run.model_input import ModelInput, Preprocessing
 
 SETTINGS = {"dataset": "abc", "seed": 3, "lr": 1e-4, "shares": [0.5, 1.0], "amp-dtype": "None"}
 
@@ -17,6 +18,12 @@ def make_checkpoint(epoch: int = 2) -> Resumable:
         size=32,
         mean=0.4812345678901234,
         std=0.27,
+        input=ModelInput(
+            preprocessing=Preprocessing(dtype="uint8", decode="exact", window="none", views=("AP", "LL")),
+            views=("", "AP"),
+            ages=(18, 90),
+            aspects=(0.8, 1.25),
+        ),
         pos_weight=3.5,
         dataset_identity="abc",
         epoch=epoch,
