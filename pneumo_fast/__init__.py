@@ -49,6 +49,7 @@ _NAMES = {
     "reporting.options": ("ReportConfig",),
     "reporting.report": ("ReportSummary", "report"),
     "run.model": ("build_model",),
+    "training.cross_validation": ("CrossValidationSummary", "cross_validate"),
     "training.options": ("TrainConfig",),
     "training.train": ("TrainSummary", "train"),
 }  # fmt: skip
@@ -111,6 +112,8 @@ if TYPE_CHECKING:
     from pneumo_fast.reporting.report import ReportSummary as ReportSummary
     from pneumo_fast.reporting.report import report as report
     from pneumo_fast.run.model import build_model as build_model
+    from pneumo_fast.training.cross_validation import CrossValidationSummary as CrossValidationSummary
+    from pneumo_fast.training.cross_validation import cross_validate as cross_validate
     from pneumo_fast.training.options import TrainConfig as TrainConfig
     from pneumo_fast.training.train import TrainSummary as TrainSummary
     from pneumo_fast.training.train import train as train

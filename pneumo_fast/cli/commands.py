@@ -51,18 +51,25 @@ def train(
         typer.Option(help="A run's config.json: its options, where none is given here.", rich_help_panel="Run"),
     ] = None,
 ) -> Any:
-    """Train a 1-channel classifier, ResNet-18 by default, on a dataset.
+    """Train a 1-channel classifier, ResNet-18 by default, on a dataset; with --folds K a cross-validation.
 
     Example: pneumo-fast train dataset --out run --epochs 20 --augment light
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler writes across the progress bar
     from pneumo_fast.cli import display
+    from pneumo_fast.training.cross_validation import cross_validate
     from pneumo_fast.training.train import train as run
 
     display.set_up_logging()
-    options = _of_run(config, context) if config else {}
-    with display.training_display() as (on_epoch, on_progress):
-        summary = run(make(**options), on_epoch, on_progress, on_start=display.show_plan)
+    made = make(**(_of_run(config, context) if config else {}))
+    with display.training_display() as (on_start, on_epoch, on_progress):
+        if made.all_folds:
+            folds = cross_validate(made, on_epoch, on_progress, on_start=on_start)
+        else:
+            summary = run(made, on_epoch, on_progress, on_start=on_start)
+    if made.all_folds:
+        display.show_cross_validation(folds)
+        return folds
     display.show_training(summary)
     return summary
 
@@ -70,16 +77,19 @@ def train(
 def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
     """The options of an earlier run, but for those given on this command line, and where to write."""
     from pneumo_fast.run.folder import read_config
-    from pneumo_fast.run.layout import CONFIG
+    from pneumo_fast.run.folds import is_cross_validation
+    from pneumo_fast.run.layout import CONFIG, fold_folder
 
     run = config.parent if config.name == CONFIG else config
+    all_folds = is_cross_validation(run)
+    run = fold_folder(run, 1) if all_folds else run
     if not run.is_dir() or not (run / CONFIG).exists():
         raise ConfigError(
             f"config {config}: a run folder or its {CONFIG} expected, whose options are taken over; other options are "
             "given on the command line"
         )
     content = read_config(run)
-    saved = dict(content.config)
+    saved = content.config | ({"fold": None} if all_folds else {})
     if saved.get("batch_size") == "auto":  # to be repeated on another GPU as well
         saved["batch_size"] = content.resolved.get("batch_size", "auto")
     taken = {}

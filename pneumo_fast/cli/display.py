@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from pneumo_fast.loading.preview import ShowSummary
     from pneumo_fast.reporting.report import ReportSummary
     from pneumo_fast.run.checkpoint import EpochRecord
-    from pneumo_fast.training.plan import TrainPlan
+    from pneumo_fast.training.cross_validation import CrossValidationSummary
+    from pneumo_fast.training.observers import OnEpoch
+    from pneumo_fast.training.plan import OnStart, TrainPlan
     from pneumo_fast.training.train import TrainSummary
 
 
@@ -110,9 +112,19 @@ def progress(description: str) -> Iterator[OnProgress]:
 
 
 @contextmanager
-def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgress]]:
-    """A line per epoch; on a terminal with a progress bar below them."""
-    lines = 0
+def training_display() -> Iterator[tuple[OnStart, OnEpoch, OnProgress]]:
+    """What a training is about to do, then a line per epoch; on a terminal with a progress bar below them."""
+    lines, stack = 0, ExitStack()
+    move: OnProgress = silent
+
+    def on_start(plan: TrainPlan) -> None:
+        nonlocal lines, move
+        lines = 0
+        stack.close()
+        show_plan(plan)
+        if info.is_terminal:
+            fold = f"fold {plan.config.fold} of {plan.config.folds}" if plan.config.fold else "training"
+            move = stack.enter_context(progress(fold))
 
     def on_epoch(record: EpochRecord) -> None:
         nonlocal lines
@@ -122,11 +134,13 @@ def training_display() -> Iterator[tuple[Callable[[EpochRecord], None], OnProgre
         lines += 1
         info.print(_epoch_line(format(record[name], EPOCH_FORMATS.get(name, ".3f")) for name in EPOCH_COLUMNS))
 
-    if not info.is_terminal:
-        yield on_epoch, silent
-        return
-    with progress("training") as on_progress:
-        yield on_epoch, on_progress
+    def on_progress(done: int, total: int) -> None:
+        move(done, total)
+
+    with stack:
+        if info.is_terminal:
+            move = stack.enter_context(progress("training"))
+        yield on_start, on_epoch, on_progress
 
 
 def grid(*columns: str, title: str | None = None) -> Table:
@@ -255,12 +269,12 @@ def show_plan(plan: TrainPlan) -> None:
     epochs = f"epochs {done + 1} to {config.epochs} (resumed)" if done else counted(config.epochs, "epoch")
     amp = f"mixed precision in {str(found.amp_dtype).removeprefix('torch.')}" if found.amp_dtype else "float32"
     processes = f", {found.processes} processes" if found.processes > 1 else ""
-    rows = {
+    rows = ({"Fold": f"{config.fold} of {config.folds}"} if config.fold else {}) | {
         "Data": f"{' + '.join(map(str, config.datasets))}: {images}; {people}",
         "Model": f"{config.model}, {plan.parameters / 1e6:.1f} million parameters, weights: {config.weights}; images "
         f"of {plan.size} x {plan.size} pixels",
-        "Training": f"{epochs}, batches of {found.batch_size}, {config.optimizer} at {config.lr:g}, positives weigh "
-        f"{found.pos_weight:.3g}",
+        "Training": f"{epochs}, batches of {found.batch_size}, {config.optimizer} at {config.lr:g}, "
+        f"positives weigh {found.pos_weight:.3g}",
         "Device": f"{found.device}{processes}, {amp}, batches by the {found.loader} engine",
         "Writes to": str(config.out),
     }
@@ -274,6 +288,17 @@ def show_training(summary: TrainSummary) -> None:
         f"{MONITORED[summary.monitor].label} {TERMINAL.number(summary.best)})",
         soft_wrap=True,
     )
+    next_command("evaluate", summary.run)
+
+
+def show_cross_validation(summary: CrossValidationSummary) -> None:
+    """The best epoch of each fold."""
+    metric = MONITORED[summary.folds[0].monitor].label
+    rows = grid("fold", "best epoch", "of", f"validation {metric}")
+    for number, fold in enumerate(summary.folds, start=1):
+        rows.add_row(str(number), str(fold.best_epoch), str(fold.epochs), TERMINAL.number(fold.best))
+    out.print(rows)
+    out.print(f"Folds: {summary.run / 'fold-1'} to fold-{len(summary.folds)}", soft_wrap=True)
     next_command("evaluate", summary.run)
 
 

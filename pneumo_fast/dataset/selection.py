@@ -108,7 +108,7 @@ def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
     Raises
     ------
     DatasetError
-        If there are fewer patients (or images, where no patients are known) than folds.
+        If there are fewer patients (or images, where no patients are known) than folds, or the fold gets none.
     """
     used = dataset.index["split"].isin(["train", "val"])
     rows = dataset.index[used]
@@ -117,9 +117,16 @@ def select_fold(dataset: Dataset, folds: int, fold: int, seed: int) -> Dataset:
         raise DatasetError(f"{folds} folds of {units} patients in dataset {dataset.path}: use fewer --folds")
     names = [str(number) for number in range(1, folds + 1)]
     parts = divide(rows, dict.fromkeys(names, 1 / folds), seed, "folds")
+    if not (parts == str(fold)).any():
+        raise DatasetError(f"fold {fold} of {folds} gets no image of dataset {dataset.path}: use fewer --folds")
     index = dataset.index.copy()
     index.loc[used, "split"] = np.where(parts == str(fold), "val", "train")
     return replace(dataset, index=index)
+
+
+def pool_folds(dataset: Dataset) -> Dataset:
+    """The images of all folds as one split, ``val``; those of the test split stay there."""
+    return replace(dataset, index=dataset.index.assign(split=dataset.index["split"].replace("train", "val")))
 
 
 def limit_images(dataset: Dataset, count: int) -> Dataset:

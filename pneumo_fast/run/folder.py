@@ -14,7 +14,7 @@ from pneumo_fast.errors import RunError
 from pneumo_fast.files import LOCK, locked, sweep_partials, write_atomic
 from pneumo_fast.records import Fault, build, parse_file
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
-from pneumo_fast.run.layout import CONFIG, FOLDERS, HISTORY, WRITTEN
+from pneumo_fast.run.layout import CONFIG, FOLD, FOLDERS, HISTORY, WRITTEN
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
                 )
         return checkpoint
     try:
-        taken = out.is_dir() and any(path.name != LOCK and not path.match(".*.partial") for path in out.iterdir())
+        taken = bool(names_in(out))
         ours = (out / CONFIG).exists() and _is_run(out)
     except OSError as error:
         raise RunError(f"run folder {out} cannot be read ({error.strerror}): name another --out") from error
@@ -102,6 +102,19 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
         hint = "holds a run: give --resume to resume it, --overwrite to replace it, or" if ours else "is not empty:"
         raise RunError(f"{out} {hint} name another --out")
     return None
+
+
+def names_in(out: Path) -> list[str]:
+    """What is in a run folder, but for what processes leave there while they work; empty where there is no folder.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
+    if not out.is_dir():
+        return []
+    return sorted(path.name for path in out.iterdir() if path.name != LOCK and not path.match(".*.partial"))
 
 
 def _is_run(out: Path) -> bool:
@@ -137,8 +150,7 @@ def _remove_run(out: Path) -> None:
         for folder in out.glob(pattern):
             with suppress(OSError):  # it holds other people's files, or is one
                 folder.rmdir()
-    left = sorted(path.name for path in out.glob("*") if path.name != LOCK and not path.match(".*.partial"))
-    if left:
+    if left := [name for name in names_in(out) if not FOLD.fullmatch(name)]:
         _log.warning("%s: left as it is, since no run wrote it: %s", out, ", ".join(left))
 
 

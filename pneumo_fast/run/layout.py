@@ -15,12 +15,14 @@
     RUN/explain/                what ``explain`` wrote: ``explain.json`` and the images
     RUN/report.html             what ``report`` wrote
     RUN/model_card.md
+    RUN/fold-1/, …              of a cross-validation: a run for each fold; beside them what judging them all wrote
     RUN/model.onnx              what ``export`` wrote, or model.pt2
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 
 from pneumo_fast.vocabulary import ExportFormat
@@ -81,6 +83,15 @@ WRITTEN: Final = (
 """Patterns of what goes when a run is replaced, in this order: an incomplete run is never resumed."""
 FOLDERS: Final = (f"{EVAL}/*", *JUDGED_FOLDERS, TENSORBOARD)
 """Patterns of the folders that go with it, where nothing else is in them."""
+
+
+FOLD: Final = re.compile("fold-[1-9][0-9]*")
+"""Names of the folders of a cross-validation's folds."""
+
+
+def fold_folder(run: Path, fold: int) -> Path:
+    """Folder of the run of a cross-validation's fold, from 1."""
+    return run / f"fold-{fold}"
 
 
 def evaluation_name(data: str, split: str) -> str:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[torch.device, Rank]]:
-    """Join the processes that ``torchrun`` started; gives the device and the number of this one.
+    """Join the processes that ``torchrun`` started, unless they are; gives the device and the number of this one.
 
     Raises
     ------
@@ -39,6 +39,9 @@ def joined(device: str) -> Iterator[tuple[torch.device, Rank]]:
     if mine.type == "cuda":
         mine = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(mine)
+    if _together():
+        yield mine, Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
+        return
     distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         yield mine, Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())

@@ -43,10 +43,12 @@ class TrainConfig:
     folds: Annotated[int | None, Option(
         "Patient-grouped cross-validation folds.",
         "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
-        "deviation stay those of the dataset.",
+        "deviation stay those of the dataset. Without `--fold` every fold is trained, into `OUT/fold-1` and so on.",
         least=2, default="no",
     )] = None
-    fold: Annotated[int | None, Option("The fold to validate on, from 1.")] = None
+    fold: Annotated[int | None, Option(
+        "Train one fold alone: the one to validate on, from 1.", default="every fold"
+    )] = None
     limit_images: Annotated[int | None, Option(
         "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
     )] = None
@@ -171,5 +173,10 @@ class TrainConfig:
                 raise ConfigError(f"{reason}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")
-        if (self.folds is None) != (self.fold is None) or not 1 <= (self.fold or 1) <= (self.folds or 1):
+        if self.fold is not None and not 1 <= self.fold <= (self.folds or 0):
             raise ConfigError(f"folds {self.folds} with fold {self.fold}: both, and one from 1 to folds, expected")
+
+    @property
+    def all_folds(self) -> bool:
+        """Whether every fold of a cross-validation is to be trained."""
+        return self.folds is not None and self.fold is None

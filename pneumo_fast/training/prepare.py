@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +12,7 @@ from pneumo_fast.devices import resolve_amp
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.progress import OnProgress
+from pneumo_fast.run.checkpoint import Resumable
 from pneumo_fast.run.folder import clear_run, find_run, run_locked, write_config
 from pneumo_fast.run.layout import CURVES
 from pneumo_fast.training import distributed, setup
@@ -37,12 +39,8 @@ def prepare(
     ):
         setup.check_options(config, device, rank)
         amp_dtype = resolve_amp(device, amp=config.amp, dtype=config.amp_dtype)
-        data = setup.open_data(config)
-        dataset, pos_weight = data.dataset, setup.choose_pos_weight(data.dataset, config)
-        settings = setup.settings_of(config, dataset, pos_weight, amp_dtype)
-        found = distributed.by_first(
-            lambda: find_run(config.out, settings, resume=config.resume, overwrite=config.overwrite)
-        )
+        data, pos_weight, settings, found = look_up(config, amp_dtype)
+        dataset = data.dataset
         trained = found.trained if found else setup.untrained(config, dataset, pos_weight, settings)
         session = Session(config, trained, rank, request)
         if not session.goes_on():
@@ -78,6 +76,36 @@ def prepare(
             from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # takes 0.3 s
 
             write_atomic(config.out / CURVES, draw_learning_curves(session.trained.history, session.trained.best_epoch))
+
+
+class Found(NamedTuple):
+    """What a run starts from."""
+
+    data: setup.TrainingData
+    pos_weight: float
+    settings: dict[str, Any]
+    """The options that shape the result."""
+    checkpoint: Resumable | None
+    """To go on from."""
+
+
+def look_up(config: TrainConfig, amp_dtype: torch.dtype | None) -> Found:
+    """Open the data and find an earlier run; changes nothing.
+
+    Raises
+    ------
+    DatasetError
+        As of :func:`~pneumo_fast.training.setup.open_data`.
+    RunError
+        As of :func:`~pneumo_fast.run.folder.find_run`.
+    """
+    data = setup.open_data(config)
+    pos_weight = setup.choose_pos_weight(data.dataset, config)
+    settings = setup.settings_of(config, data.dataset, pos_weight, amp_dtype)
+    checkpoint = distributed.by_first(
+        lambda: find_run(config.out, settings, resume=config.resume, overwrite=config.overwrite)
+    )
+    return Found(data, pos_weight, settings, checkpoint)
 
 
 @contextmanager

@@ -77,6 +77,11 @@ class Session:
         """The epoch under way, from 0."""
         return self.trained.epoch
 
+    @property
+    def signal(self) -> int:
+        """Number of the signal that asked to stop; 0 for none."""
+        return self._request.signal
+
     def goes_on(self) -> bool:
         """Whether epochs are left, and patience."""
         return self.epoch < self.config.epochs and not self._out_of_patience()
@@ -211,7 +216,7 @@ class Session:
                     judged = replace(trained, model=self.learner.judged_model.state_dict())
                     save_checkpoint(judged, self.config.out / BEST)
         self.save({})
-        number = distributed.highest(self._request.signal, self.learner.device)
+        number = self._request.signal = distributed.highest(self._request.signal, self.learner.device)
         if number and self.epoch < self.config.epochs:
             name = signal.Signals(number).name
             raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: resume with --resume", number)

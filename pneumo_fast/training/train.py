@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pneumo_fast.errors import ConfigError
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.training.observers import OnEpoch
@@ -32,6 +33,8 @@ class TrainSummary:
     monitor: str
     """Which figure that is."""
     history: list[EpochRecord]
+    signal: int = 0
+    """Number of a signal that asked to stop when no epoch was left; 0 for none."""
 
 
 def train(
@@ -57,7 +60,7 @@ def train(
     Raises
     ------
     ConfigError
-        If an option cannot work on this device or with these images.
+        If an option cannot work on this device or with these images, or no single fold is named.
     DatasetError
         If the dataset is missing or damaged, or a split lacks a class.
     DeviceError
@@ -69,6 +72,8 @@ def train(
     TrainingStoppedError
         After SIGINT or SIGTERM, once the state is saved.
     """
+    if config.all_folds:
+        raise ConfigError(f"folds {config.folds} without fold: name one, or train all of them with cross_validate")
     with prepare(config, on_start, on_epoch, on_progress) as session:
         while session.goes_on():
             for images, labels, whole in session.batches():  # (N, 1, H, W); (N,) of 0 or 1; images of all processes
@@ -78,5 +83,5 @@ def train(
     trained = session.trained
     return TrainSummary(
         run=config.out, epochs=trained.epoch, best_epoch=trained.best_epoch, best=trained.best,
-        monitor=trained.monitor, history=trained.history,
+        monitor=trained.monitor, history=trained.history, signal=session.signal,
     )  # fmt: skip

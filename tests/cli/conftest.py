@@ -17,6 +17,7 @@ from pneumo_fast.phantoms import make as phantom_module
 from pneumo_fast.phantoms.make import PhantomSet
 from pneumo_fast.prediction import predict as predict_module
 from pneumo_fast.reporting import report as report_module
+from pneumo_fast.training import cross_validation as folds_module
 from pneumo_fast.training import train as train_module
 
 Run = Callable[..., Any]
@@ -40,6 +41,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
         for module, name in (
             (convert_module, "convert"),
             (train_module, "train"),
+            (folds_module, "cross_validate"),
             (evaluate_module, "evaluate"),
             (explain_module, "explain"),
             (report_module, "report"),

@@ -37,6 +37,16 @@ def test_a_batch_size_that_was_found_is_repeated(config_of: Run, tmp_path: Path)
     assert config_of("train", "--config", tmp_path, "--batch-size", "auto").batch_size == "auto"
 
 
+def test_a_cross_validation_is_repeated_with_every_fold(config_of: Run, tmp_path: Path) -> None:
+    (tmp_path / "fold-1").mkdir()
+    content = {"config": asdict(TrainConfig(folds=3, fold=1, lr=0.5))}
+    (tmp_path / "fold-1" / "config.json").write_text(json.dumps(content, default=str))
+    again, one = (config_of("train", "--config", path, "--fold", "2") for path in (tmp_path, tmp_path / "fold-1"))
+    assert again == one
+    again = config_of("train", "--config", tmp_path)
+    assert (again.folds, again.fold, again.lr) == (3, None, 0.5)
+
+
 @pytest.mark.usefixtures("place")
 def test_too_many_rejects_leave_their_list_and_no_dataset(run_cli: Run) -> None:
     assert run_cli("convert", "broken", "labels.csv").code == 1

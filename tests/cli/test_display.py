@@ -26,7 +26,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool, act: Callable[.
     file = io.StringIO()
     console = Console(file=file, force_terminal=is_terminal, width=80, height=24, highlight=False)
     monkeypatch.setattr(display, "info", console)
-    with display.training_display() as (on_epoch, on_progress):
+    with display.training_display() as (_, on_epoch, on_progress):
         act(on_epoch, on_progress)
     return file.getvalue()
 

@@ -41,6 +41,7 @@ from pathlib import Path
 from pneumo_fast.training import setup
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.cross_validation import cross_validate
 from pneumo_fast.training.train import train
 from tests.training.test_distributed import OPTIONS, plain_network
 torch.set_num_threads(1)
@@ -49,7 +50,7 @@ if {dying} and os.environ["RANK"] == "1":
     steps, plain = iter(range(100)), Learner.step
     Learner.step = lambda *a: os._exit(7) if next(steps) == 2 else plain(*a)
 config = TrainConfig(datasets=(Path({data!r}),), out=Path({run!r}), **OPTIONS | {changes!r})
-train(config)
+(cross_validate if config.all_folds else train)(config)
 print("finished")
 """
 
@@ -105,6 +106,12 @@ def check_alike(run: Path, alone: Path) -> None:
     assert steps[0] == steps[1]
     for record, expected in zip(results(run), results(alone), strict=True):
         assert record == pytest.approx(expected, abs=1e-4)
+
+
+def test_two_processes_train_every_fold(data: Path, tmp_path: Path) -> None:
+    finish(together(data, tmp_path / "run", folds=2, epochs=1))
+    for fold in (1, 2):
+        assert load_trained(tmp_path / "run" / f"fold-{fold}" / BEST).settings["fold"] == fold
 
 
 def test_two_processes_train_as_one_does(data: Path, alone: Path, tmp_path: Path) -> None:
