@@ -16,7 +16,10 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-ADDED_KEYS: Final = frozenset({"metrics.json/options", "explain.json/options"})
+ADDED_KEYS: Final = frozenset({
+    "metrics.json/options", "metrics.json/folds", "metrics.json/spread", "metrics.json/run/folds",
+    "explain.json/options", "explain.json/run/folds",
+})  # fmt: skip
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}
 """Drawn from numbers that are compared, and labelled in words."""

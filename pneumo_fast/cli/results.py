@@ -13,6 +13,7 @@ from pneumo_fast.explanation.results import Explanation
 from pneumo_fast.export.export import ExportSummary
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
+from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
@@ -28,7 +29,8 @@ _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
 def show_evaluation(evaluation: Evaluation) -> None:
     """The figures as tables, what else has to be said as sentences."""
     f, ranking = evaluation.figures, evaluation.figures.ranking
-    out.print(f"\n{f.n:,} images of the {evaluation.split} split, {f.positives:,} positive ({_share(f.prevalence)})")
+    where = f"out of {len(f.folds)} folds, each by its own model" if f.folds else f"of the {evaluation.split} split"
+    out.print(f"\n{f.n:,} images {where}, {f.positives:,} positive ({_share(f.prevalence)})")
     out.print(", ".join(f"{metric.label} {_estimate(getattr(ranking, metric.key))}" for metric in RANKING))
     if ranking.auroc.value is not None:
         for found in ranking.sensitivity_at_specificity:
@@ -42,6 +44,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
         out.print(f"Chosen on {f.parts.chosen_on}, judged on {f.parts.reported_on}:")
         out.print(_chosen_table(f.chosen_thresholds))
     out.print(_quality_table(f))
+    if f.folds:
+        out.print(_fold_table(f))
     if f.subgroups:
         out.print(_subgroup_table(f))
     for sentence in (*f.tradeoffs, *evaluation.notes):
@@ -78,6 +82,20 @@ def _quality_table(figures: Figures) -> Table:
     rows = grid("probabilities", *(metric.short_label for metric in QUALITY))
     for name, quality in judged.items():
         rows.add_row(name, *(_estimate(getattr(quality, metric.key)) for metric in QUALITY))
+    return rows
+
+
+def _fold_table(figures: Figures) -> Table:
+    """The figures of each fold, and how far they are apart."""
+    at = figures.thresholds[0].threshold
+    titles = [f"{m.short_label}\nat {at}" if m in {SENSITIVITY, SPECIFICITY} else m.short_label for m in BY_FOLD]
+    rows = grid("fold", "n", "pos.", *titles, title="By fold")
+    for fold in figures.folds:
+        values = (getattr(fold, metric.key).value for metric in BY_FOLD)
+        rows.add_row(str(fold.fold), f"{fold.n:,}", f"{fold.positives:,}", *map(_number, values))
+    rows.add_section()
+    for name, key in (("mean", "mean"), ("SD", "sd"), ("lowest", "least"), ("highest", "most")):
+        rows.add_row(name, "", "", *(_number(getattr(spread, key)) for spread in figures.spread))
     return rows
 
 

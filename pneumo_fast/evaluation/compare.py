@@ -105,7 +105,7 @@ def check_comparable(a: EvaluateConfig, b: EvaluateConfig) -> None:
     DatasetError
         If a dataset is missing or damaged or has no image in the split.
     """
-    one, other = (open_run(config.run, config.dataset, "cpu").dataset.rows(config.split) for config in (a, b))
+    one, other = (open_run(config.run, config.dataset, "cpu").rows(config.split) for config in (a, b))
     _refuse_different((a.run, _images(one)), (b.run, _images(other)))
 
 

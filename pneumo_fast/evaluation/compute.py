@@ -12,6 +12,7 @@ from pneumo_fast.evaluation.notes import tradeoffs
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.metrics.calibration import judge_probability
+from pneumo_fast.metrics.folds import judge_folds, spread_of
 from pneumo_fast.metrics.intervals import Bootstrap
 from pneumo_fast.metrics.ranking import rank
 from pneumo_fast.metrics.scored import Sample
@@ -31,6 +32,7 @@ def judge(
     reported: NDArray[np.bool_] | None = None,
     reported_on: str = "",
     train: pd.DataFrame | None = None,
+    folds: NDArray[np.int64] | None = None,
 ) -> Figures:
     """Compute every figure.
 
@@ -46,6 +48,8 @@ def judge(
         Those, in words.
     train : DataFrame, optional
         Rows of the train split, for the baseline by view.
+    folds : ndarray of int64, shape (n,), optional
+        Of a cross-validation, each image's fold, from 1.
     """
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
     calibrated = operating.calibration.at if operating else None
@@ -66,6 +70,7 @@ def judge(
             before=judge_probability(part, bootstrap),
             after=judge_probability(judged, bootstrap),
         )
+    by_fold = () if folds is None else judge_folds(sample, folds, config.thresholds[0], bootstrap)
     return Figures(
         n=sample.n,
         positives=sample.positives,
@@ -85,6 +90,8 @@ def judge(
         prevalence_stated=config.prevalence,
         subgroups=judge_subgroups(sample, rows, config.thresholds[0], bootstrap),
         tradeoffs=tradeoffs(fixed),
+        folds=by_fold,
+        spread=spread_of(by_fold) if by_fold else (),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.dataset.leaks import overlap_with_training
@@ -12,6 +15,7 @@ from pneumo_fast.evaluation.folders import folder_for
 from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
 from pneumo_fast.evaluation.notes import (
     calibration_notes,
+    fold_notes,
     interval_note,
     limit_notes,
     origin_note,
@@ -52,15 +56,19 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         If the device is not there.
     """
     judged = open_run(config.run, config.dataset, config.device)
-    rows = judged.dataset.rows(config.split)
+    rows = judged.rows(config.split)
     sample = _sample(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, sample, config)
-    train = judged.dataset.rows("train") if judged.trained_on else None
-    figures = judge(sample, rows, config, operating, reported, reported_on, train)
+    folds = judged.judges(config.split) + 1 if judged.is_cross_validation else None
+    figures = judge(sample, rows, config, operating, reported, reported_on, _training_rows(judged), folds)
     intervals = describe_intervals(rows["group"], config.resamples, config.seed)
     overlap = None if judged.trained_on else overlap_with_training(named_datasets(config.run), judged.dataset, rows)
     notes = (
-        origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on),
+        *(
+            fold_notes(judged.checkpoint.monitor, figures.ranking, figures.folds)
+            if figures.folds
+            else [origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on)]
+        ),
         *([overlap.note] if overlap else []),
         interval_note(intervals.groups, intervals.images_without_group, sample.n),
         *(limit_notes(judged.checkpoint.settings) if judged.trained_on else ()),
@@ -73,7 +81,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         split=config.split,
         selected_on_this_data=config.split == "val" if judged.trained_on else None,
         figures=figures,
-        predictions=_predictions(rows["image_id"].tolist(), sample, operating, reported),
+        predictions=_predictions(rows["image_id"].tolist(), sample, operating, reported, folds),
         intervals=intervals,
         overlap=overlap,
         notes=notes,
@@ -83,13 +91,20 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         options=config,
     )
     write(evaluation)
-    if operating is not None and judged.trained_on:
+    if operating is not None and judged.trained_on and not judged.is_cross_validation:
         points.save(config.run, operating)
     return evaluation
 
 
+def _training_rows(judged: Judged) -> pd.DataFrame | None:
+    """The images that a baseline learns from; of a cross-validation all, most of which each fold was trained on."""
+    if judged.is_cross_validation:
+        return judged.rows("val")
+    return judged.rows("train") if judged.trained_on else None
+
+
 def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: OnProgress) -> Sample:
-    rows = judged.dataset.rows(split)
+    rows = judged.rows(split)
     return Sample(
         labels=rows["label"].to_numpy(dtype=np.int64),
         logits=infer(judged, split, config.batch_size, on_progress),
@@ -102,23 +117,34 @@ def _operating(
 ) -> tuple[Operating | None, NDArray[np.bool_] | None, str]:
     """Calibration and thresholds, the images to judge them on (None: all), and these in words."""
     whole = f"all {counted(sample.n, 'image')} of split {config.split!r}"
-    sha256, shift = judged.run_identity.sha256, judged.checkpoint.prior_shift
+    sha256, shift = judged.run_identity.sha256, _prior_shift(judged)
     if not judged.trained_on:
         return points.load(config.run, sha256), None, whole
     if config.split != "val":
         other = _sample(judged, "val", config, silent)
         return points.fit(other, shift, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
-    chosen = points.halve(judged.dataset.rows("val"), config.seed)
+    chosen = points.halve(judged.rows("val"), config.seed)
     if chosen is None:
         return None, None, whole
     half = sample.take(chosen)
-    by = "patients" if (judged.dataset.rows("val")["group"] != "").any() else "images"
+    by = "patients" if (judged.rows("val")["group"] != "").any() else "images"
     said = f"half of the {by} of split 'val' ({counted(half.n, 'image')})"
     return points.fit(half, shift, config, sha256, said), ~chosen, f"the other half ({sample.n - half.n} images)"
 
 
+def _prior_shift(judged: Judged) -> float | None:
+    """That of the checkpoint; of a cross-validation the mean: the folds' shares of positives are alike."""
+    shifts = [model.checkpoint.prior_shift for model in judged.models]
+    known = [shift for shift in shifts if shift is not None]
+    return fmean(known) if len(known) == len(shifts) else None
+
+
 def _predictions(
-    image_ids: list[str], sample: Sample, operating: Operating | None, reported: NDArray[np.bool_] | None
+    image_ids: list[str],
+    sample: Sample,
+    operating: Operating | None,
+    reported: NDArray[np.bool_] | None,
+    folds: NDArray[np.int64] | None,
 ) -> Predictions:
     """Put ids, labels and what the model said side by side."""
     return Predictions(
@@ -129,4 +155,5 @@ def _predictions(
         calibrated=None if operating is None else sigmoid(operating.calibration.apply(sample.logits)),
         reported=np.ones(sample.n, bool) if reported is None else reported,
         groups=sample.groups,
+        folds=folds,
     )

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.dataset.selection import open_datasets, select_fold
+from pneumo_fast.dataset.selection import open_datasets, pool_folds, select_fold
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.files import open_regular, sha256_of
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
-from pneumo_fast.progress import OnProgress
+from pneumo_fast.progress import OnProgress, part_of_whole
 from pneumo_fast.records import Fault, build, path_text
 from pneumo_fast.run.checkpoint import Trained, load_trained
 from pneumo_fast.run.folder import read_config
-from pneumo_fast.run.layout import BEST
+from pneumo_fast.run.folds import is_cross_validation, joint_checksum, open_folds
+from pneumo_fast.run.layout import BEST, fold_folder
 from pneumo_fast.run.model import build_model
 
 _log = logging.getLogger(__name__)
@@ -37,16 +40,18 @@ class RunIdentity:
     checkpoint: str
     """File name of the checkpoint in it."""
     sha256: str
-    """In hexadecimal."""
+    """In hexadecimal; of a cross-validation that of the folds' checksums, with spaces between."""
     arch: str
     """Name of the torchvision classifier."""
-    epoch: int
-    """Finished epochs at the checkpoint."""
+    epoch: int | None
+    """Finished epochs at the checkpoint; None of a cross-validation, whose folds have each their own."""
     mean: float
     """What the images were normalized with, in [0, 1], as ``std``."""
     std: float
     dataset_identity: str
     """Identity of the dataset that the run was trained on."""
+    folds: tuple[RunIdentity, ...] = ()
+    """Of a cross-validation: the checkpoint of each fold, from the first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +69,27 @@ class DatasetIdentity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A best checkpoint as a model, and the images as they are to it."""
+
+    run: Path
+    """The run folder; of a cross-validation that of a fold."""
+    checkpoint: Trained
+    dataset: Dataset
+    """With the splits that it was trained with."""
+    network: nn.Module
+    """On the device, in evaluation mode."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
     """A run and the images that it is judged on."""
 
     run: Path
-    checkpoint: Trained
+    models: tuple[Model, ...]
+    """One; of a cross-validation that of each fold, from the first."""
     dataset: Dataset
-    """With the splits that the run was trained with."""
-    model: nn.Module
-    """On the device, in evaluation mode."""
+    """With the splits that the run was trained with; of a cross-validation all of them are ``val``, but ``test``."""
     device: torch.device
     run_identity: RunIdentity
     dataset_identity: DatasetIdentity
@@ -82,6 +99,41 @@ class Judged:
         """Whether it is the dataset that the run was trained on."""
         return self.dataset_identity.trained_on
 
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether each image is judged by the model of the fold that was not trained on it."""
+        return bool(self.run_identity.folds)
+
+    @property
+    def checkpoint(self) -> Trained:
+        """The first model's, for what is the same in all folds: architecture, normalization, most settings."""
+        return self.models[0].checkpoint
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """Rows of the index that belong to a split, in storage order, numbered from 0.
+
+        Raises
+        ------
+        ConfigError
+            If a cross-validation is to be judged on another split than ``val``.
+        DatasetError
+            If the split is not there or holds no image.
+        """
+        if self.is_cross_validation and split != "val":
+            raise ConfigError(
+                f"split {split!r} of a cross-validation: its folds are judged on their own images, split 'val'; "
+                f"name one of them for another, for instance {self.models[0].run}"
+            )
+        return self.dataset.rows(split)
+
+    def judges(self, split: str) -> NDArray[np.int64]:
+        """Place in ``models`` of the one that judges each image of a split, shape (n,)."""
+        inside = self.dataset.index["split"] == split
+        numbers = np.zeros(int(inside.sum()), dtype=np.int64)
+        for number, model in enumerate(self.models):
+            numbers[(model.dataset.index["split"] == split)[inside]] = number
+        return numbers
+
 
 def best_of(run: Path) -> Trained:
     """A run's best checkpoint.
@@ -89,8 +141,10 @@ def best_of(run: Path) -> Trained:
     Raises
     ------
     RunError
-        If it is missing or damaged, or a file is given in the place of a run folder.
+        If it is missing or damaged, or a file or a cross-validation is given in the place of a run folder.
     """
+    if is_cross_validation(run):
+        raise RunError(f"{run} is a cross-validation: name one of its folds, for instance {fold_folder(run, 1)}")
     if run.is_file():
         raise RunError(f"{run} is a file: name the run folder that holds it")
     return load_trained(run / BEST)
@@ -132,7 +186,7 @@ def load_model(run: Path, checkpoint: Trained) -> nn.Module:
 
 
 def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
-    """Open a run's best checkpoint and a dataset, by default the run's own.
+    """Open a run's best checkpoint, or those of a cross-validation's folds, and a dataset, by default the run's own.
 
     Raises
     ------
@@ -143,27 +197,48 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     DeviceError
         If the device is not there.
     """
-    checkpoint = best_of(run)
-    paths = named_datasets(run) if dataset is None else [dataset]
+    cross_validation = is_cross_validation(run)
+    members = open_folds(run) if cross_validation else [(run, best_of(run))]
+    first, checkpoint = members[0]
+    paths = named_datasets(first) if dataset is None else [dataset]
     if dataset is None and (missing := [path for path in paths if not path.is_dir()]):
         raise RunError(f"run {run} was trained on {missing[0]}, which is not there: say where with --dataset")
-    opened = _fold_of(checkpoint, open_datasets(paths))
-    identity = identify(run, checkpoint)
+    opened = open_datasets(paths)
+    if cross_validation and opened.identity != checkpoint.dataset_identity:
+        raise RunError(
+            f"{run} is a cross-validation, which is judged on the dataset it was trained on, and {opened.path} is "
+            f"another: name one of its folds, for instance {first}"
+        )
+    identities = tuple(identify(*member) for member in members)
     place = resolve_device(device)
     _check_size(checkpoint, opened, run)
+    models = tuple(
+        Model(run=folder, checkpoint=best, dataset=_fold_of(best, opened), network=load_model(folder, best).to(place))
+        for folder, best in members
+    )
     return Judged(
         run=run,
-        checkpoint=checkpoint,
-        dataset=opened,
-        model=load_model(run, checkpoint).to(place),
+        models=models,
+        dataset=pool_folds(opened) if cross_validation else models[0].dataset,
         device=place,
-        run_identity=identity,
+        run_identity=_identify_all(run, identities) if cross_validation else identities[0],
         dataset_identity=DatasetIdentity(
             path=path_text(opened.path),
             identity=opened.identity,
             trained_on=opened.identity == checkpoint.dataset_identity,
             name="+".join(path_text(Path(path.resolve().name)) for path in paths),
         ),
+    )
+
+
+def _identify_all(run: Path, folds: tuple[RunIdentity, ...]) -> RunIdentity:
+    return replace(
+        folds[0],
+        path=path_text(run),
+        checkpoint=f"fold-*/{BEST}",
+        sha256=joint_checksum(fold.sha256 for fold in folds),
+        epoch=None,
+        folds=folds,
     )
 
 
@@ -182,34 +257,45 @@ def named_datasets(run: Path) -> list[Path]:
 
 
 def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
-    """Logits of a split, float32, shape (n,), in storage order.
+    """Logits of a split, float32, shape (n,), in storage order; of each image by the model that judges it.
 
     Raises
     ------
     RunError
         If a batch does not fit into memory, or a logit is no number.
     """
-    rows = judged.dataset.rows(split)
-    logits = torch.empty(len(rows), dtype=torch.float32, device=judged.device)
+    judges = judged.judges(split)
+    logits, done = np.empty(len(judges), dtype=np.float32), 0
+    for number, model in enumerate(judged.models):
+        mine = judges == number
+        logits[mine] = _infer(model, judged.device, split, batch_size, part_of_whole(on_progress, done, len(logits)))
+        done += int(mine.sum())
+    return logits
+
+
+def _infer(model: Model, device: torch.device, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
+    """One model's logits of a split, as it was trained with it."""
+    rows = model.dataset.rows(split)
+    logits = torch.empty(len(rows), dtype=torch.float32, device=device)
     done = 0
-    _log.info("evaluating %s on %d images of split %s", judged.run / BEST, len(rows), split)
-    options, normalization = LoadConfig(batch_size=batch_size), (judged.checkpoint.mean, judged.checkpoint.std)
+    _log.info("evaluating %s on %d images of split %s", model.run / BEST, len(rows), split)
+    options, normalization = LoadConfig(batch_size=batch_size), (model.checkpoint.mean, model.checkpoint.std)
     try:
-        loader = Loader(judged.dataset, split, options, device=judged.device, normalization=normalization)
+        loader = Loader(model.dataset, split, options, device=device, normalization=normalization)
         with loader, torch.inference_mode():
             for images, _ in loader.epoch(0):
-                logits[done : done + len(images)] = judged.model(images).squeeze(1)
+                logits[done : done + len(images)] = model.network(images).squeeze(1)
                 done += len(images)
                 on_progress(done, len(rows))
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"batches of {batch_size} do not fit into the memory of {judged.device}: use a smaller --batch-size"
+            f"batches of {batch_size} do not fit into the memory of {device}: use a smaller --batch-size"
         ) from error
     values = logits.cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise RunError(
-            f"checkpoint {judged.run / BEST} gives the logit {values[bad[0]]} for image "
+            f"checkpoint {model.run / BEST} gives the logit {values[bad[0]]} for image "
             f"{rows['image_id'][bad[0]]!r} ({len(bad)} of {len(rows)} images of split {split!r} have none that is a "
             "number): train again, with a smaller --lr or without --amp"
         )

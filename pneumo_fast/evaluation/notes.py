@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration
-from pneumo_fast.metrics.catalogue import MONITORED
+from pneumo_fast.metrics.catalogue import AUROC, MONITORED
+from pneumo_fast.metrics.folds import FoldFigures
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import Confusion, ThresholdMetrics
@@ -80,6 +81,39 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
             "a test split (convert --test-fraction) avoids that."
         )
     return f"Split {split!r} was not used for training or for selecting the checkpoint."
+
+
+def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> tuple[str, ...]:
+    """Say what pooled predictions of a cross-validation are worth.
+
+    Parameters
+    ----------
+    ranking : Ranking
+        Of the pooled predictions.
+    """
+    pooled = (
+        f"The out-of-fold predictions of {len(folds)} folds are pooled: each image is judged by the model of the fold "
+        "that was not trained on it."
+    )
+    selected = (
+        "Each fold's checkpoint was selected on the images that it is judged on (best "
+        f"{MONITORED[monitor].label}), so the metrics are optimistic."
+    )
+    scales = (
+        f"Logits are pooled as they are. Where the folds' models do not score alike, the pooled {AUROC.label} can be "
+        "below the mean of the folds."
+    )
+    by_fold = [fold.auroc.value for fold in folds if fold.auroc.value is not None]
+    if ranking.auroc.value is not None and ranking.auroc.value < min(by_fold, default=0.0):
+        scales = (
+            f"The folds' models do not score alike: the pooled {AUROC.label} is below that of every fold, because "
+            "logits are pooled as they are. The figures by fold tell more."
+        )
+    spread = (
+        "The intervals are of these models on other patients; how far another training would move the metrics, the "
+        "spread over the folds shows in part."
+    )
+    return pooled, selected, scales, spread
 
 
 def interval_note(patients: int | None, without: int, n: int) -> str:

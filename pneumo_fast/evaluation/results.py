@@ -30,6 +30,7 @@ from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.files import replaced_folder, write_atomic
+from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities, call_positive
@@ -56,6 +57,8 @@ class Predictions:
     """bool, shape (n,): false for images that thresholds and calibration were fitted on."""
     groups: Groups
     """int64, shape (n,): number of each image's patient."""
+    folds: NDArray[np.int64] | None = None
+    """int64, shape (n,): of a cross-validation, each image's fold, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +104,8 @@ class MetricsFile(Figures):
             raise RunError("$.thresholds: at least one, each with a number, expected")
         if not len(curve.threshold) == len(curve.model) == len(curve.treat_all):
             raise RunError("$.decision_curve: lists of one length expected")
+        if len(self.folds) != len(self.run.folds) or len(self.spread) != (len(BY_FOLD) if self.folds else 0):
+            raise RunError("$.folds: one for each of run.folds, and their spread, expected")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -192,6 +197,7 @@ def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> 
         "logit": [f"{logit:.9g}" for logit in predictions.logits.tolist()],
         "probability": predictions.probabilities,
         "calibrated_probability": "" if predictions.calibrated is None else predictions.calibrated,
+        **({} if predictions.folds is None else {"fold": predictions.folds}),
         "part": np.where(predictions.reported, "report", "choose"),
         **{f"class_at_{t}": call_positive(predictions.probabilities, t).astype(int) for t in thresholds},
     }
@@ -216,7 +222,7 @@ def write(evaluation: Evaluation) -> None:
 
 def _figures(evaluation: Evaluation) -> dict[str, bytes | str]:
     """PNG files by name; no curves where there is but one class."""
-    figures, split = evaluation.figures, evaluation.split
+    figures, split = evaluation.figures, "out of fold" if evaluation.figures.folds else evaluation.split
     labels, logits = evaluation.predictions.labels, evaluation.predictions.logits
     roc, precision_recall, confusion = FIGURES
     drawn: dict[str, bytes | str] = {confusion: draw_confusion(figures, split)}

@@ -23,9 +23,11 @@ def reach_verdict(evaluation: Evaluation) -> Verdict:
     figures, dataset, patients = evaluation.figures, evaluation.dataset, evaluation.intervals.groups
     people = f" of {counted(patients, 'patient')}" if patients else ", patients not known"
     whose = "the run's own data" if dataset.trained_on else "other data than the run's"
+    split = f"{SPLIT_NAMES[evaluation.split]} split"
+    if figures.folds:
+        split = f"out-of-fold predictions of {len(figures.folds)} folds"
     judged = (
-        f"{counted(figures.n, 'image')}{people}, {figures.positives} positive: {SPLIT_NAMES[evaluation.split]} split "
-        f"of {dataset.name} ({whose})."
+        f"{counted(figures.n, 'image')}{people}, {figures.positives} positive: {split} of {dataset.name} ({whose})."
     )
     return Verdict(judged, conclude(figures, TERMINAL), _caution(evaluation))
 
@@ -39,6 +41,8 @@ def _caution(evaluation: Evaluation) -> str:
         return "The model was trained on these images: nothing follows for new ones."
     if overlap is not None and (overlap.patients or overlap.images):
         return "Patients or images of the training data are among these: the figures are too good. See the notes."
+    if evaluation.figures.folds:
+        return "Each fold's checkpoint was selected on the images it is judged on: the figures are optimistic."
     if evaluation.selected_on_this_data:
         return "The checkpoint was selected on these images, so the figures are optimistic."
     if evaluation.intervals.groups is None:

@@ -58,7 +58,7 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
         If the device is not there.
     """
     judged = open_run(config.run, config.dataset, config.device)
-    rows = judged.dataset.rows(config.split)
+    rows = judged.rows(config.split)
     config = replace(config, ids=_stored_ids(judged, rows, config), hash_key=None)
     with closing(Maps(judged, rows, config)) as maps:
         return _explain(maps, config, on_progress)

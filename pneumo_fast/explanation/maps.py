@@ -31,7 +31,8 @@ class Maps:
         self.judged, self.rows, self.size = judged, rows, judged.dataset.size
         self._method, self._batch_size = config.method, config.batch_size
         self._reader = ShardReader(judged.dataset, rows)
-        layers = map_layers(judged.model, self._normalized(np.zeros(1, dtype=np.int64)))
+        self._judges = judged.judges(config.split)
+        layers = map_layers(judged.models[0].network, self._normalized(np.zeros(1, dtype=np.int64)))
         if not layers:
             raise ConfigError(f"images of {self.size} pixels are too small for a map of {config.run}")
         if config.layer and config.layer not in layers:
@@ -42,11 +43,21 @@ class Maps:
     def __call__(
         self, chosen: NDArray[np.int64], model: nn.Module | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Maps (n, h, w) of some rows, as (rows, maps) for each batch; of another model of the same kind, perhaps."""
+        """Maps (n, h, w) of some rows, as (rows, maps) for each batch; each of the model that judges the image.
+
+        Parameters
+        ----------
+        model : nn.Module, optional
+            Another one of the same kind, to take for every image.
+        """
         for start in range(0, len(chosen), self._batch_size):
             batch = chosen[start : start + self._batch_size]
-            _, maps = class_maps(model or self.judged.model, self.layer, self._normalized(batch), self._method)
-            yield batch, maps.cpu().numpy()
+            judges, maps = self._judges[batch], np.empty((len(batch), *self.map_size), dtype=np.float32)
+            for number in np.unique(judges).tolist():
+                mine, network = judges == number, model or self.judged.models[number].network
+                _, found = class_maps(network, self.layer, self._normalized(batch[mine]), self._method)
+                maps[mine] = found.cpu().numpy()
+            yield batch, maps
 
     def close(self) -> None:
         """Close the dataset's files; no map may be made afterwards."""

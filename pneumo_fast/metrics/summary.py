@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pneumo_fast.metrics.calibration import Quality
+from pneumo_fast.metrics.folds import FoldFigures, Spread
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.subgroups import Subgroup, ViewOnly
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
@@ -79,3 +80,7 @@ class Figures:
     subgroups: tuple[Subgroup, ...]
     tradeoffs: tuple[str, ...]
     """What lowering the threshold traded, one sentence per step down."""
+    folds: tuple[FoldFigures, ...] = ()
+    """Of a cross-validation."""
+    spread: tuple[Spread, ...] = ()
+    """Of the folds' figures."""

@@ -47,5 +47,14 @@ def conclude(figures: Figures, notation: Notation) -> str:
     return (
         f"{AUROC.label} {notation.estimate(auroc)} {ranks} ({notation.number(easy)}). At threshold "
         f"{first.threshold:g}, {SENSITIVITY.label} is {notation.estimate(first.recall, 2)} and {SPECIFICITY.label} "
-        f"{notation.estimate(first.specificity, 2)}."
+        f"{notation.estimate(first.specificity, 2)}.{_by_fold(figures, notation)}"
     )
+
+
+def _by_fold(figures: Figures, notation: Notation) -> str:
+    """The AUROC over the folds of a cross-validation, which pooled predictions can hide."""
+    spread = next((spread for spread in figures.spread if spread.key == AUROC.key), None)
+    if spread is None or spread.mean is None:
+        return ""
+    mean, least, most = (notation.number(value) for value in (spread.mean, spread.least, spread.most))
+    return f" By fold, {AUROC.label} is {least} to {most}, {mean} on average."
