@@ -40,7 +40,8 @@ def unknown_options(files: RunFiles) -> list[str]:
 def hashes(files: RunFiles) -> list[tuple[str, str]]:
     """What identifies checkpoint and data."""
     metrics = files.metrics
-    found = [("checkpoint judged", metrics.run.sha256), ("dataset judged on", metrics.dataset.identity)]
+    folds = [(f"checkpoint of fold {number}", fold.sha256) for number, fold in enumerate(metrics.run.folds, start=1)]
+    found = [*(folds or [("checkpoint judged", metrics.run.sha256)]), ("dataset judged on", metrics.dataset.identity)]
     if not metrics.dataset.trained_on:
         found.append(("dataset trained on", metrics.run.dataset_identity))
     if files.explanation is not None and files.explanation.run.sha256 != metrics.run.sha256:

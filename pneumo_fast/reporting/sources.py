@@ -22,7 +22,8 @@ from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
 from pneumo_fast.run.folder import RunDescription, read_config
-from pneumo_fast.run.layout import BEST, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS
+from pneumo_fast.run.folds import joint_checksum
+from pneumo_fast.run.layout import BEST, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS, fold_folder
 from pneumo_fast.training.options import TrainConfig
 
 _FOLDERS: Final = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)*(?=[^\s/])")
@@ -109,6 +110,7 @@ class RunFiles:
     training_split: Split | None
     """How the data trained on were divided."""
     history: tuple[Epoch, ...]
+    """Of a cross-validation none: each fold has its own."""
     explanation: ExplanationFile | None
     sources: tuple[Source, ...]
     """The datasets that were judged on, where they are still there."""
@@ -140,7 +142,9 @@ def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
     folder = find_evaluation(run, evaluation)
     metrics = read_metrics(folder)
     remarks: list[Remark] = []
-    description, training, training_split = _config(run, remarks)
+    description, training, training_split = _config(fold_folder(run, 1) if metrics.folds else run, remarks)
+    if training is not None and metrics.folds:
+        training = replace(training, fold=None)
     explanation = _explanation(run, remarks)
     remarks += _check_checkpoint(run, metrics, explanation)
     return RunFiles(
@@ -152,7 +156,7 @@ def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
         description=without_folders(description),
         training=without_folders(training),
         training_split=training_split,
-        history=_history(run, remarks),
+        history=() if metrics.folds else _history(run, remarks),
         explanation=without_folders(explanation),
         sources=_sources(run, metrics, training, remarks),
         remarks=tuple(remarks),
@@ -251,8 +255,7 @@ def _check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationF
     judged = metrics.run.sha256
     sentences = []
     try:
-        with open_regular(run / BEST) as file:
-            there = sha256_of(file)
+        there = _checksum(run, len(metrics.run.folds))
     except OSError:
         sentences.append(f"The run's {BEST} is not there: whether the figures are its own cannot be checked.")
     else:
@@ -267,6 +270,15 @@ def _check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationF
             "pneumo-fast explain again."
         )
     return [Remark("checkpoint", sentence) for sentence in sentences]
+
+
+def _checksum(run: Path, folds: int) -> str:
+    """That of the best checkpoint that is there; of a cross-validation, of those of all folds."""
+    found = []
+    for folder in [fold_folder(run, fold) for fold in range(1, folds + 1)] or [run]:
+        with open_regular(folder / BEST) as file:
+            found.append(sha256_of(file))
+    return joint_checksum(found) if folds else found[0]
 
 
 def _sources(

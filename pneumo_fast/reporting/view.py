@@ -12,6 +12,7 @@ from pneumo_fast.explanation.pointing import judge_maps
 from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics import catalogue
 from pneumo_fast.metrics.calibration import Quality
+from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.subgroups import Subgroup
 from pneumo_fast.metrics.thresholds import ROUNDING, ThresholdMetrics, target_name
@@ -88,10 +89,13 @@ class View:
 
     @property
     def judged(self) -> list[str]:
-        """Model, epoch, split and size of the images."""
-        run = self.metrics.run
+        """Model, epoch, split and size of the images; of a cross-validation, that it is one."""
+        run, folds = self.metrics.run, len(self.metrics.folds)
         sizes = [f"{source.manifest.image_shape[0]} pixels" for source in self.files.sources[:1]]
-        return [part for part in (run.arch, f"epoch {run.epoch}", f"split {self.metrics.split}", *sizes) if part]
+        what = (
+            [f"cross-validation of {folds} folds"] if folds else [f"epoch {run.epoch}", f"split {self.metrics.split}"]
+        )
+        return [part for part in (run.arch, *what, *sizes) if part]
 
     @property
     def summary(self) -> str:
@@ -99,8 +103,11 @@ class View:
         metrics, groups = self.metrics, self.metrics.intervals.groups
         split = SPLIT_NAMES.get(metrics.split, metrics.split)
         people = f" of {counted(groups, 'patient')}" if groups else ""
+        where = f"of the {split} split"
+        if folds := len(metrics.folds):
+            where = f"out of {folds} folds, each image by the model of the fold that was not trained on it"
         return (
-            f"Evaluated on {counted(metrics.n, 'image')}{people} of the {split} split: "
+            f"Evaluated on {counted(metrics.n, 'image')}{people} {where}: "
             f"{metrics.positives:,} positive ({percent(metrics.prevalence)}), {metrics.negatives:,} negative."
         )
 
@@ -177,6 +184,8 @@ class View:
             False: "",
             None: "These images are not from the model's training collection.",
         }[self.metrics.selected_on_this_data]
+        if self.metrics.folds:
+            origin = "Each fold's checkpoint was selected on the images it is judged on: the metrics are optimistic."
         if self.metrics.split == "train" and self.metrics.dataset.trained_on:
             origin = "The model was trained on these images: the metrics say nothing about new ones."
         elsewhere = (
@@ -227,6 +236,28 @@ class View:
         """Those, and where they are of a part of the images, that of all."""
         whole = {} if self.metrics.calibration is None else {"All images, uncalibrated": self.metrics.probability}
         return self.qualities | whole
+
+    @property
+    def fold_titles(self) -> list[str]:
+        """Headings of the figures of a fold."""
+        at = f" at {self.metrics.thresholds[0].threshold:g}"
+        fixed = {catalogue.SENSITIVITY, catalogue.SPECIFICITY}
+        return [metric.title + (at if metric in fixed else "") for metric in BY_FOLD]
+
+    @property
+    def folds(self) -> list[tuple[str, list[str], list[Estimate]]]:
+        """A row for each fold of a cross-validation: number; images, positives and epoch; figures."""
+        epochs = [number(None) if fold.epoch is None else str(fold.epoch) for fold in self.metrics.run.folds]
+        return [
+            (str(fold.fold), [f"{fold.n:,}", f"{fold.positives:,}", epoch], [getattr(fold, m.key) for m in BY_FOLD])
+            for fold, epoch in zip(self.metrics.folds, epochs, strict=True)
+        ]
+
+    @property
+    def spread(self) -> list[tuple[str, list[str]]]:
+        """A row for each measure of how far the figures of the folds are apart."""
+        names = {"Mean": "mean", "Standard deviation": "sd", "Lowest": "least", "Highest": "most"}
+        return [(name, [number(getattr(spread, key)) for spread in self.metrics.spread]) for name, key in names.items()]
 
     @property
     def kinds(self) -> list[tuple[catalogue.Term, int]]:
