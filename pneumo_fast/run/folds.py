@@ -25,7 +25,6 @@ class _Options:
     fold: int | None = None
     epochs: int
     patience: int | None = None
-    batch_size: int | str
     pos_weight: float | str
 
 
@@ -96,11 +95,11 @@ def _open_fold(run: Path, folder: Path, fold: int, folds: int) -> tuple[Path, Tr
     own = {name: checkpoint.settings.get(name) for name in ("fold", "folds")}
     if own != {"fold": fold, "folds": folds} or checkpoint.epoch > done:
         raise RunError(f"{folder / BEST} is not the checkpoint of {which}: put it back, or train that fold again")
-    by_fold = {"fold", "pos-weight", "batch-size"}  # auto comes to another number in each
+    by_fold = {"fold", "pos-weight", "batch-size"}  # auto, or none given, comes to another number in each
     shared = {name: value for name, value in checkpoint.settings.items() if name not in by_fold}
     shared |= {name: getattr(checkpoint, name) for name in ("arch", "size", "mean", "std", "monitor")}
     shared |= {"dataset": checkpoint.dataset_identity, "epochs": options.epochs}
-    shared |= {"pos-weight": options.pos_weight, "batch-size": options.batch_size}
+    shared |= {"pos-weight": options.pos_weight}
     return folder, checkpoint, shared
 
 

@@ -39,6 +39,7 @@ def make_folds(run: Path, dataset: Path, folds: int = 3) -> Path:
         )
         save_checkpoint(trained, folder / BEST)
         config = TrainConfig(datasets=(dataset,), out=folder, folds=folds, fold=fold, seed=SEED, epochs=EPOCHS)
-        write_config(folder, describe_run(config, Dataset.open(dataset), RESOLVED))
+        resolved = replace(RESOLVED, batch_size=RESOLVED.batch_size - fold % 2)  # as small folds have it
+        write_config(folder, describe_run(config, Dataset.open(dataset), resolved))
         write_history(folder, [{"epoch": epoch} for epoch in range(1, EPOCHS + 1)])
     return run
