@@ -14,6 +14,7 @@ from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.inference import RunIdentity, best_of, identify, load_model
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.metrics.calibration import Calibration
+from pneumo_fast.run.folds import is_cross_validation, open_folds
 from pneumo_fast.run.model_input import ModelInput
 
 
@@ -33,7 +34,7 @@ class Member:
 
 
 def open_members(runs: Sequence[Path]) -> tuple[Member, ...]:
-    """Open the best checkpoint of each run.
+    """Open the best checkpoint of each run; of a cross-validation, that of every fold.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def open_members(runs: Sequence[Path]) -> tuple[Member, ...]:
         If a run or a file of it is missing, damaged or of another release, or the runs were trained on images of
         different sizes.
     """
-    members = tuple(_open(run) for run in runs)
+    members = tuple(_open(member) for run in runs for member in _folders(run))
     for other in members[1:]:
         if other.size != members[0].size:
             raise RunError(
@@ -49,6 +50,10 @@ def open_members(runs: Sequence[Path]) -> tuple[Member, ...]:
                 f"{members[0].size} x {members[0].size}: one model takes images of one size; give them one by one"
             )
     return members
+
+
+def _folders(run: Path) -> list[Path]:
+    return [folder for folder, _ in open_folds(run)] if is_cross_validation(run) else [run]
 
 
 def _open(run: Path) -> Member:

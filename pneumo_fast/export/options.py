@@ -18,7 +18,7 @@ class ExportConfig:
 
     # fmt: off
     runs: Annotated[tuple[Path, ...], Option(
-        "Run folder; the logits of several runs are averaged in one model.",
+        "Run folder; the logits of several runs, or of folds, are averaged in one model.",
         "The best checkpoint of each is taken.",
         positional=True,
     )] = (Path("run"),)

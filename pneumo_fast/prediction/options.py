@@ -11,7 +11,7 @@ from pneumo_fast.configuration import Option, check
 from pneumo_fast.conversion.options import COUNT_OR_SHARE, DIGEST, HashKey, LabelRule
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize, Resamples
-from pneumo_fast.run.layout import BEST, CONFIG
+from pneumo_fast.run.layout import BEST, CONFIG, fold_folder
 from pneumo_fast.vocabulary import BodyPart, IdSource, Modality, View, WarningKind
 
 
@@ -22,8 +22,8 @@ class PredictConfig:
     # fmt: off
     inputs: Annotated[tuple[Path, ...], Option(
         "Run folders, then what to score: files, folders, or a CSV with a column of paths.",
-        "Folders are searched at any depth. The logits of several runs are averaged. Paths in a CSV start from its "
-        "folder.",
+        "Folders are searched at any depth. The logits of several runs, as of the folds of a cross-validation, are "
+        "averaged. Paths in a CSV start from its folder.",
         positional=True, recorded=DIGEST,
     )] = ()
     out: Annotated[Path, Option("Folder to write.", aliases=("-o",), decides=False)] = Path("predictions")
@@ -123,5 +123,5 @@ class PredictConfig:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is a run folder."""
-    return any((path / name).is_file() for name in (BEST, CONFIG))
+    """Whether a path is a run folder, or that of a cross-validation."""
+    return any((path / name).is_file() for name in (BEST, CONFIG, f"{fold_folder(Path(), 1)}/{CONFIG}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from pneumo_fast.prediction.predict import predict
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.run.layout import BEST
+from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.vocabulary import Dtype
+from tests.support.folds import make_folds
 from tests.support.untrained_run import change
 
 Options = Callable[..., PredictConfig]
@@ -284,3 +287,18 @@ def test_a_folder_that_may_not_be_written(options: Options, tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(PredictError, match=r"cannot be written \(Not a directory\)"):
         predict(options(out=tmp_path / "file" / "out"))
+
+
+def test_a_cross_validation_is_the_mean_of_its_folds(options: Options, judged: Path, tmp_path: Path) -> None:
+    dataset = named_datasets(judged)[0]
+    folds = make_folds(tmp_path / "cv", dataset)
+    for fold in (1, 2, 3):
+        change(folds / f"fold-{fold}", input=ModelInput.of(Dataset.open(dataset)))
+    predict(options(inputs=(folds, *options().paths), out=tmp_path / "cv-out"))
+    runs = tuple(folds / f"fold-{fold}" for fold in (1, 2, 3))
+    predict(options(inputs=(*runs, *options().paths), out=tmp_path / "runs-out"))
+    assert (table(tmp_path / "cv-out")["logit"] == table(tmp_path / "runs-out")["logit"]).all()
+
+    shutil.rmtree(folds / "fold-2")
+    with pytest.raises(RunError, match=r"fold 2 of 3 in .* is missing: train with --folds 3 --resume"):
+        predict(options(inputs=(folds, *options().paths), out=tmp_path / "third"))
