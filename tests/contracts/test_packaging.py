@@ -140,7 +140,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))},
         "PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(INSTALLED), "XDG_CONFIG_HOME": str(folder / "config"),
-        "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_IGNORE_INSTALLED": "1", "OMP_WAIT_POLICY": "PASSIVE",
+        "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_IGNORE_INSTALLED": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [str(ROOT / "scripts" / "install"), str(folder / "a venv"), "gpu", str(wheel)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
