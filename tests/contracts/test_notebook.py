@@ -17,8 +17,8 @@ from tests.support.training import one_thread
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "walkthrough.ipynb"
 SCRIPT = NOTEBOOK.with_suffix(".py")
 SMALLER = {
-    "count=300": "count=60", "SIZE = 64": "SIZE = 32", "EPOCHS = 4": "EPOCHS = 1",
-    "thresholds=(0.5, 0.25)": "thresholds=(0.5, 0.25), resamples=100", "count=2": "count=1, resamples=100",
+    "count=400": "count=60", "SIZE = 64": "SIZE = 32", "EPOCHS = 4": "EPOCHS = 1",
+    "thresholds=(0.5, 0.25)": "thresholds=(0.5, 0.25), resamples=100", "count=1))": "count=1, resamples=100))",
 }  # fmt: skip
 
 
