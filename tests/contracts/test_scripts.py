@@ -18,11 +18,12 @@ FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
     -c*) exit "${FAKE_TOO_OLD:-0}" ;;
     -V*) echo "Python 3.99.0" ;;
-    "-m venv --clear "*)
+    "-m venv "*)
         echo venv >>"$CALLS"
-        rm -rf "$4"; mkdir -p "$4/bin"
-        cp "$0" "$4/bin/python"
-        echo "#!$4/bin/python" >"$4/bin/pip" ;;
+        rm -rf "${@: -1}"; mkdir -p "${@: -1}/bin"; cd "${@: -1}/bin"
+        cp "$0" python
+        echo "#!$PWD/python" >pip
+        printf '%s\\n' '#!/bin/sh' 'echo "tool $1" >>"$CALLS"' >pneumo-fast; chmod +x pneumo-fast ;;
     "-m pip "*) echo "$PWD: $*" >>"$CALLS"; exit "${FAKE_PIP_STATUS:-0}" ;;
 esac
 """
@@ -131,6 +132,41 @@ class TestEnvironment:
         refused = sandbox.run("environment", FAKE_TOO_OLD="1")
         assert refused.returncode == 1
         assert refused.stderr.startswith("scripts/environment: no Python 3.10 or newer among: ")
+        assert refused.stderr.count("\n") == 1
+        assert sandbox.calls() == []
+
+
+class TestInstall:
+    def test_brings_pytorch_first_where_it_is_for_the_cpu(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        assert sandbox.run("install", "a tool", "cpu", cwd=tmp_path).returncode == 0
+        pip = f"{sandbox.root}: -m pip install --no-cache-dir -c constraints.txt"
+        assert sandbox.calls() == [
+            "venv",
+            f"{pip} --index-url https://download.pytorch.org/whl/cpu torch torchvision",
+            f"{pip} .[decoders,export,fast]",
+            "tool doctor",
+        ]
+
+    def test_takes_a_wheel_by_its_full_path(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        (tmp_path / "a.whl").touch()
+        assert sandbox.run("install", "tool", "gpu", "a.whl", cwd=tmp_path).returncode == 0
+        assert sandbox.calls()[1].endswith(f"-c constraints.txt {tmp_path}/a.whl[decoders,export,fast]")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "name the folder of the new environment"),
+            (["new", "tpu"], "cpu or gpu expected, tpu given"),
+            (["scripts"], "scripts is not empty"),
+            (["new", "cpu", "missing.whl"], "missing.whl is not there"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else " ".join(value),
+    )
+    def test_refuses_in_one_line(self, sandbox: Sandbox, arguments: list[str], message: str) -> None:
+        refused = sandbox.run("install", *arguments)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("scripts/install: ")
+        assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
         assert sandbox.calls() == []
 
