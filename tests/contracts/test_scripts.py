@@ -143,14 +143,14 @@ class TestInstall:
         assert sandbox.calls() == [
             "venv",
             f"{pip} --index-url https://download.pytorch.org/whl/cpu torch torchvision",
-            f"{pip} .[decoders,export,fast]",
+            f"{pip} .[decoders,dicom,export,fast]",
             "tool doctor",
         ]
 
     def test_takes_a_wheel_by_its_full_path(self, sandbox: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "a.whl").touch()
         assert sandbox.run("install", "tool", "gpu", "a.whl", cwd=tmp_path).returncode == 0
-        assert sandbox.calls()[1].endswith(f"-c constraints.txt {tmp_path}/a.whl[decoders,export,fast]")
+        assert sandbox.calls()[1].endswith(f"-c constraints.txt {tmp_path}/a.whl[decoders,dicom,export,fast]")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
