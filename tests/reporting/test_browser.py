@@ -207,6 +207,16 @@ def test_the_page_is_no_wider_than_the_window(browser: Browser, width: int) -> N
     browser.size(1280, 900)
 
 
+@pytest.mark.parametrize("width", [688, 710])  # of the text on A4 and on Letter
+def test_in_print_no_card_is_cut_off(browser: Browser, width: int) -> None:
+    browser.size(width, 900)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    cut = "[...document.querySelectorAll('.card')].filter(card => card.scrollWidth > card.clientWidth).length"
+    assert browser.run(cut) == 0
+    browser.call("Emulation.setEmulatedMedia", media="")
+    browser.size(1280, 900)
+
+
 def test_nothing_is_fetched_and_nothing_complains(browser: Browser, run: Path) -> None:
     browser.open(run / "report.html")
     slide(browser, 0.5)
