@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.formatting import TERMINAL
-from pneumo_fast.metrics.verdict import conclude, warn_of_few
+from pneumo_fast.metrics.verdict import conclude, warn_of_few, warn_of_useless_thresholds
 from pneumo_fast.vocabulary import SPLIT_NAMES, counted
 
 
@@ -35,12 +35,13 @@ def reach_verdict(evaluation: Evaluation) -> Verdict:
 def _caution(evaluation: Evaluation) -> str:
     """What matters most of all that makes the figures uncertain or too good."""
     own, overlap = evaluation.dataset.trained_on, evaluation.overlap
-    if few := warn_of_few(evaluation.figures):
-        return few
+    found = [warn_of_few(evaluation.figures), warn_of_useless_thresholds(evaluation.figures)]
     if own and evaluation.split == "train":
-        return "The model was trained on these images: nothing follows for new ones."
+        found.append("The model was trained on these images: nothing follows for new ones.")
     if overlap is not None and (overlap.patients or overlap.images):
-        return "Patients or images of the training data are among these: the figures are too good. See the notes."
+        found.append(f"The figures are too good. {overlap.note}")
+    if any(found):
+        return " ".join(filter(None, found))
     if evaluation.figures.folds:
         return "Each fold's checkpoint was selected on the images it is judged on: the figures are optimistic."
     if evaluation.selected_on_this_data:

@@ -13,6 +13,9 @@ FEW_IMAGES: Final = 100
 FEW_OF_A_CLASS: Final = 10
 """With fewer, a single image moves sensitivity or specificity by more than 0.1."""
 
+HARDLY_ANY: Final = 0.1
+"""A sensitivity or specificity below it makes a threshold useless."""
+
 
 def few_of_a_class(n: int, positives: int) -> bool:
     """Whether a class has too few images for a figure to say anything."""
@@ -28,6 +31,19 @@ def warn_of_few(figures: Figures) -> str | None:
         f"{figures.negatives} negative. Other images of the same kind could give very different figures; "
         f"{FEW_IMAGES} images with {FEW_OF_A_CLASS} of each class are the least to begin with."
     )
+
+
+def warn_of_useless_thresholds(figures: Figures) -> str | None:
+    """Say so where every fixed threshold calls hardly any positive or hardly any negative rightly; else None."""
+    said = []
+    for entry in figures.thresholds:
+        if entry.recall.value is not None and entry.recall.value < HARDLY_ANY:
+            said.append(f"at {entry.threshold:g} hardly any positive is found")
+        elif entry.specificity.value is not None and entry.specificity.value < HARDLY_ANY:
+            said.append(f"at {entry.threshold:g} hardly any negative is called negative")
+        else:
+            return None
+    return f"No fixed threshold is of use: {', '.join(said)}."
 
 
 def conclude(figures: Figures, notation: Notation) -> str:

@@ -16,7 +16,13 @@ from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.subgroups import Subgroup
 from pneumo_fast.metrics.thresholds import ROUNDING, ThresholdMetrics, target_name
-from pneumo_fast.metrics.verdict import FEW_OF_A_CLASS, conclude, few_of_a_class, warn_of_few
+from pneumo_fast.metrics.verdict import (
+    FEW_OF_A_CLASS,
+    conclude,
+    few_of_a_class,
+    warn_of_few,
+    warn_of_useless_thresholds,
+)
 from pneumo_fast.reporting.data_facts import Fact, overview
 from pneumo_fast.reporting.gallery import Picture, load_pictures
 from pneumo_fast.reporting.sources import RunFiles
@@ -120,6 +126,11 @@ class View:
     def few(self) -> str | None:
         """A warning that there are too few images to conclude from; None where there are enough."""
         return warn_of_few(self.metrics)
+
+    @property
+    def useless_thresholds(self) -> str | None:
+        """A warning that no fixed threshold is of use; None where one is."""
+        return warn_of_useless_thresholds(self.metrics)
 
     @property
     def drawable(self) -> bool:

@@ -30,7 +30,12 @@ def test_few_images_come_before_all_else(evaluation: Evaluation) -> None:
     assert said.caution.startswith("Too few images to conclude anything: 11, of which 4 positive and 7 negative.")
 
 
-SHARED = Overlap(patients=3, images=0, note="")
+def no_other_caution(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("warn_of_few", "warn_of_useless_thresholds"):
+        monkeypatch.setattr(verdict, name, lambda _: None)
+
+
+SHARED = Overlap(patients=3, images=0, note="Of 3 patients, 3 are also in training.")
 
 
 @pytest.mark.parametrize(
@@ -38,19 +43,31 @@ SHARED = Overlap(patients=3, images=0, note="")
     [
         ({}, "The checkpoint was selected on these images, so the figures are optimistic."),
         ({"split": "train", "selected_on_this_data": False}, "The model was trained on these images"),
-        ({"overlap": SHARED, "selected_on_this_data": None}, "Patients or images of the training data are among these"),
+        ({"overlap": SHARED, "selected_on_this_data": None}, "The figures are too good. Of 3 patients, 3 are also"),
         ({"selected_on_this_data": False, "split": "test"}, "None found that is specific to this evaluation."),
     ],
 )
 def test_the_most_important_caution(
     evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr(verdict, "warn_of_few", lambda _: None)
+    no_other_caution(monkeypatch)
     assert reach_verdict(replace(evaluation, **changes)).caution.startswith(said)
 
 
-def test_unknown_patients_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_few_images_an_overlap_with_training_is_said_all_the_same(evaluation: Evaluation) -> None:
+    caution = reach_verdict(replace(evaluation, overlap=SHARED, selected_on_this_data=None)).caution
+    assert caution.startswith("Too few images to conclude anything")
+    assert "3 are also in training" in caution
+
+
+def test_thresholds_of_no_use_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdict, "warn_of_few", lambda _: None)
+    monkeypatch.setattr(verdict, "warn_of_useless_thresholds", lambda _: "No fixed threshold is of use.")
+    assert reach_verdict(evaluation).caution == "No fixed threshold is of use."
+
+
+def test_unknown_patients_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_other_caution(monkeypatch)
     unknown = replace(evaluation.intervals, groups=None, unit="image")
     found = reach_verdict(replace(evaluation, intervals=unknown, selected_on_this_data=False))
     assert "patients not known" in found.judged

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pneumo_fast.evaluation.compute import judge
@@ -13,7 +14,7 @@ from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.subgroups import ViewOnly
 from pneumo_fast.metrics.summary import Figures
-from pneumo_fast.metrics.verdict import conclude, few_of_a_class, warn_of_few
+from pneumo_fast.metrics.verdict import conclude, few_of_a_class, warn_of_few, warn_of_useless_thresholds
 from tests.support.judged import drawn, rows_of
 
 
@@ -58,3 +59,28 @@ def test_one_class_has_no_conclusion() -> None:
 def test_too_few_to_conclude(positives: int, negatives: int, few: bool) -> None:
     assert (warn_of_few(figures(positives, negatives)) is not None) == few
     assert few_of_a_class(positives + negatives, positives) == (min(positives, negatives) < 10)
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (0.0, None),
+        (
+            -9.0,
+            "No fixed threshold is of use: at 0.5 hardly any positive is found, at 0.25 hardly any positive is found.",
+        ),
+        (9.0, "at 0.5 hardly any negative is called negative, at 0.25 hardly any negative is called negative."),
+    ],
+)
+def test_thresholds_that_are_of_no_use(shift: float, said: str | None) -> None:
+    sample = drawn(0, 30, 100, 1.5)
+    moved = replace(sample, logits=sample.logits + np.float32(shift))
+    found = warn_of_useless_thresholds(judge(moved, rows_of(moved), EvaluateConfig(resamples=100)))
+    assert found is None if said is None else said in (found or "")
+
+
+def test_one_threshold_of_use_is_enough() -> None:
+    sample = drawn(0, 30, 100, 1.5)
+    moved = replace(sample, logits=sample.logits - np.float32(9))
+    options = EvaluateConfig(resamples=100, thresholds=(0.5, 0.0005))
+    assert warn_of_useless_thresholds(judge(moved, rows_of(moved), options)) is None
