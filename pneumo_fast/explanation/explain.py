@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +22,12 @@ from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.inference import Judged, infer, open_run
 from pneumo_fast.evaluation.results import describe_intervals
+from pneumo_fast.explanation.added import keep_earlier, read_earlier
 from pneumo_fast.explanation.cam import enlarge
 from pneumo_fast.explanation.maps import Maps
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
-from pneumo_fast.explanation.results import Drawn, Explanation, to_json
+from pneumo_fast.explanation.results import Drawn, Explanation, ExplanationFile, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import replaced_folder, write_atomic
 from pneumo_fast.metrics.intervals import group_numbers
@@ -31,7 +35,10 @@ from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
 from pneumo_fast.radiograph.resize import stored_boxes
 from pneumo_fast.run.folder import writing
-from pneumo_fast.run.layout import EXPLAIN, EXPLAINED, EXPLANATION, heat_map
+from pneumo_fast.run.layout import EXPLAIN, EXPLAINED, EXPLANATION, HEAT_MAPS, heat_map
+from pneumo_fast.vocabulary import counted
+
+_log = logging.getLogger(__name__)
 
 KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
@@ -65,6 +72,12 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
 
 
 def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Explanation:
+    place = config.run / EXPLAIN
+    earlier = read_earlier(maps, config) if config.ids else None
+    if earlier is not None:
+        return _add(maps, config, earlier, on_progress)
+    if there := len(list(place.glob(HEAT_MAPS))):
+        _log.info("the %s in %s %s replaced", counted(there, "earlier heat map"), place, "is" if there == 1 else "are")
     judged, rows = maps.judged, maps.rows
     boxes = _boxes(judged, rows)
     boxed = np.array(sorted(boxes), dtype=np.int64)
@@ -73,7 +86,6 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     chosen = _choose(rows, probabilities, config)
     peaks, energies = _look(maps, boxed, boxes, part_of_whole(on_progress, len(rows), steps))
     randomised = _randomised(maps, boxed, boxes, config)
-    place = config.run / EXPLAIN
     with writing(place), replaced_folder(place, EXPLAINED) as folder:
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
         figures = None
@@ -100,9 +112,35 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
             device=str(judged.device),
             options=config,
         )
-        text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomic(folder / EXPLANATION, text + "\n")
+        _write(explanation, folder)
     return explanation
+
+
+def _add(maps: Maps, config: ExplainConfig, earlier: ExplanationFile, on_progress: OnProgress) -> Explanation:
+    """Draw the named images that are not drawn yet beside the earlier ones; the figures stay as they are."""
+    rows, place = maps.rows, config.run / EXPLAIN
+    with writing(place), replaced_folder(place, EXPLAINED) as folder:
+        before = tuple(keep_earlier(earlier, config.run, folder))
+        there = {drawn.image_id for drawn in before}
+        new = np.flatnonzero(rows["image_id"].isin([image_id for image_id in config.ids if image_id not in there]))
+        probabilities = np.zeros(len(rows))
+        probabilities[new] = sigmoid(maps.logits(new))
+        named = replace(config, ids=tuple(image_id for image_id in config.ids if image_id not in there))
+        chosen = _choose(rows, probabilities, named) if named.ids else []
+        taken = {drawn.file for drawn in before}
+        added = tuple(_draw(maps, chosen, _boxes(maps.judged, rows), probabilities, folder, taken))
+        of_before = {field.name: getattr(earlier, field.name) for field in fields(ExplanationFile)}
+        added_ids = (*earlier.added_ids, *named.ids)
+        all_of_it = {"images": (*before, *added), "added_ids": tuple(dict.fromkeys(added_ids))}
+        explanation = Explanation(folder=place, **(of_before | all_of_it))
+        _write(explanation, folder)
+    on_progress(len(chosen), len(chosen))
+    return explanation
+
+
+def _write(explanation: Explanation, folder: Path) -> None:
+    text = json.dumps(to_json(explanation), indent=1, allow_nan=False, ensure_ascii=False)
+    write_atomic(folder / EXPLANATION, text + "\n")
 
 
 def _stored_ids(judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> tuple[str, ...]:
@@ -159,11 +197,11 @@ def _draw(
     boxes: dict[int, Corners],
     probabilities: NDArray[np.float64],
     folder: Path,
+    taken: AbstractSet[str] = frozenset(),
 ) -> Iterator[Drawn]:
-    """Draw the chosen images, one by one."""
-    numbers = dict.fromkeys(KINDS, 0)
+    """Draw the chosen images, one by one, under names that are not taken."""
+    names = {kind: _names(kind, taken) for kind in KINDS}
     for kind, row in chosen:
-        numbers[kind] += 1
         ((_, (small,)),) = maps(np.array([row]))
         large = enlarge(torch.from_numpy(small[None]), maps.size).numpy()[0]
         image, own = maps.rows.iloc[row], boxes.get(row, ())
@@ -172,7 +210,7 @@ def _draw(
             label=int(image["label"]),
             probability=float(probabilities[row]),
             kind=kind,
-            file=heat_map(kind, numbers[kind]),
+            file=next(names[kind]),
             hit=hit(peak(small), own, maps.size) if own else None,
             energy_share=energy_share(large, own) if own else None,
         )
@@ -180,6 +218,10 @@ def _draw(
         png = draw_overlay(maps.images(np.array([row]))[0], large, own, title, drawn.image_id)
         write_atomic(folder / drawn.file, png)
         yield drawn
+
+
+def _names(kind: str, taken: AbstractSet[str]) -> Iterator[str]:
+    return (name for number in count(1) if (name := heat_map(kind, number)) not in taken)
 
 
 def _randomised(maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], config: ExplainConfig) -> Randomised:

@@ -59,6 +59,14 @@ class Maps:
                 maps[mine] = found.cpu().numpy()
             yield batch, maps
 
+    def logits(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits of some rows, shape (n,), each of the model that judges the image."""
+        judges, logits = self._judges[chosen], np.empty(len(chosen), dtype=np.float32)
+        for place, (row, number) in enumerate(zip(chosen, judges, strict=True)):
+            with torch.inference_mode():
+                logits[place] = self.judged.models[number].network(self._normalized(row[None])).item()
+        return logits
+
     def close(self) -> None:
         """Close the dataset's files; no map may be made afterwards."""
         self._reader.close()

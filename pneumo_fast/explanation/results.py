@@ -61,6 +61,8 @@ class ExplanationFile:
     device: str
     options: ExplainConfig | None = None
     """The options of ``explain``; None in a file of an earlier release."""
+    added_ids: tuple[str, ...] = ()
+    """Images that a later ``explain --id`` drew in addition, in the order of their drawing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,10 @@ def commands(files: RunFiles) -> list[str]:
     steps.append(("train", files.training and replace(files.training, out=run, resume=False, overwrite=False)))
     steps.append(("evaluate", metrics.options and replace(metrics.options, run=run)))
     if explanation is not None:
-        steps.append(("explain", explanation.options and replace(explanation.options, run=run)))
+        looked = explanation.options and replace(explanation.options, run=run)
+        steps.append(("explain", looked))
+        if looked is not None and explanation.added_ids:
+            steps.append(("explain", replace(looked, ids=explanation.added_ids)))
     steps.append(("report", ReportConfig(run=run)))
     return [shlex.join(["pneumo-fast", name, *arguments_of(config)]) for name, config in steps if config is not None]
 

@@ -61,7 +61,8 @@ EXPLAIN: Final = "explain"
 EXPLANATION: Final = "explain.json"
 EXPLANATION_FORMAT: Final = "pneumo-fast explanation"
 EXPLANATION_VERSION: Final = 1
-EXPLAINED: Final = (EXPLANATION, "[TF][PN]-*.png")
+HEAT_MAPS: Final = "[TF][PN]-*.png"
+EXPLAINED: Final = (EXPLANATION, HEAT_MAPS)
 """Patterns of what is in :data:`EXPLAIN`."""
 
 REPORT: Final = "report.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,6 @@ def test_the_surest_of_each_kind_are_drawn(trained: Path) -> None:
     assert all((d.hit is None) == (d.label == 0) for d in found.images)
 
 
-def test_named_images_are_drawn_and_older_files_go(trained: Path) -> None:
-    explain(config(trained))
-    rows = Dataset.open(trained.parent / "dataset").rows("val")
-    ids = tuple(rows["image_id"].iloc[[3, 1]])
-    found = explain(config(trained, ids=ids))
-    assert tuple(d.image_id for d in found.images) == ids
-    assert {p.name for p in found.folder.iterdir()} == {d.file for d in found.images} | {"explain.json"}
-
-
 def test_the_same_call_writes_the_same_bytes(trained: Path) -> None:
     first, second = (
         {p.name: p.read_bytes() for p in explain(config(trained, count=1)).folder.iterdir()} for _ in range(2)
@@ -137,6 +129,46 @@ def test_every_key_is_documented(trained: Path) -> None:
 def boxless(tmp_path: Path) -> Path:
     """A run of random weights on noise without boxes, 32 pixels wide."""
     return make_run(tmp_path / "run", make_dataset(tmp_path / "dataset"))
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / "explain").glob("*.png")}
+
+
+def test_named_images_are_drawn_beside_the_earlier_ones(boxless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, files = explain(config(boxless, count=1)), files_of(boxless)
+    there = {d.image_id for d in first.images}
+    rows = Dataset.open(boxless.parent / "dataset").rows("val")
+    ids = tuple(rows["image_id"][~rows["image_id"].isin(there)].iloc[[3, 1]])
+    monkeypatch.setattr(explain_module, "infer", None)  # the split is not judged anew
+    found = explain(config(boxless, ids=(*ids, first.images[0].image_id)))
+    assert found.images[: len(first.images)] == first.images
+    assert tuple(d.image_id for d in found.images[len(first.images) :]) == found.added_ids == ids
+    assert (found.boxes, found.randomised, found.options) == (first.boxes, first.randomised, first.options)
+    assert {d.file for d in found.images} == set(files_of(boxless))
+    assert files_of(boxless).items() >= files.items()
+
+
+def test_an_added_image_is_as_it_is_alone(boxless: Path) -> None:
+    explain(config(boxless, count=1))
+    image_id = Dataset.open(boxless.parent / "dataset").rows("val")["image_id"].iloc[5]
+    added = explain(config(boxless, ids=(image_id,))).images[-1]
+    shutil.rmtree(boxless / "explain")
+    (alone,) = explain(config(boxless, ids=(image_id,))).images
+    assert added.probability == pytest.approx(alone.probability, abs=1e-5)
+    assert (added.image_id, added.kind, added.hit) == (alone.image_id, alone.kind, alone.hit)
+
+
+def test_maps_of_another_kind_replace_the_earlier_ones_and_that_is_said(
+    boxless: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = len(explain(config(boxless)).images)
+    image_id = Dataset.open(boxless.parent / "dataset").rows("val")["image_id"].iloc[5]
+    with caplog.at_level("INFO", "pneumo_fast"):
+        found = explain(config(boxless, ids=(image_id,), method="hirescam"))
+    assert [d.image_id for d in found.images] == [image_id]
+    assert {p.name for p in found.folder.iterdir()} == {d.file for d in found.images} | {"explain.json"}
+    assert f"the {before} earlier heat maps in {boxless / 'explain'} are replaced" in caplog.text
 
 
 def test_without_boxes_what_can_be_done_is_done(boxless: Path) -> None:

@@ -92,6 +92,12 @@ def test_every_option_and_every_digit_comes_back(run: Path, typed: Callable[[str
     assert [typed(line) for line in commands(files)[2:4]] == [judged, looked]
 
 
+def test_images_that_were_drawn_later_have_a_command_of_their_own(run: Path, typed: Callable[[str], Any]) -> None:
+    change_json(run / "explain" / "explain.json", added_ids=["b c"])
+    first, second = (typed(line) for line in commands(read_run(run))[3:5])
+    assert (first.ids, second) == ((), ExplainConfig(ids=("b c",), count=3, seed=7))
+
+
 def test_a_mapping_file_is_asked_for_where_there_was_one(run: Path) -> None:
     manifest = run.parent / "dataset" / "manifest.json"
     change_json(manifest, split={**json.loads(manifest.read_text())["split"], "group_source": "mapping"})
