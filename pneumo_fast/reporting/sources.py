@@ -17,28 +17,19 @@ from pneumo_fast.errors import DatasetError, RunError
 from pneumo_fast.evaluation.folders import evaluations_of, find_evaluation
 from pneumo_fast.evaluation.results import MetricsFile, read_metrics
 from pneumo_fast.explanation.results import ExplanationFile, read_explanation
-from pneumo_fast.files import open_regular, read_regular, sha256_of
+from pneumo_fast.files import open_regular, read_regular
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
+from pneumo_fast.reporting.remarks import Remark, check_checkpoint, check_images
 from pneumo_fast.run.folder import RunDescription, read_config
-from pneumo_fast.run.folds import joint_checksum
-from pneumo_fast.run.layout import BEST, EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS, fold_folder
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS, fold_folder
 from pneumo_fast.training.options import TrainConfig
 
 _FOLDERS: Final = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)*(?=[^\s/])")
 """The folders of a full path within a text."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something that is missing, or that does not belong to the rest, and what to do about it."""
-
-    about: str
-    """``checkpoint``, ``predictions``, ``config``, ``history``, ``dataset`` or ``explanation``."""
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -146,7 +137,7 @@ def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
     if training is not None and metrics.folds:
         training = replace(training, fold=None)
     explanation = _explanation(run, remarks)
-    remarks += _check_checkpoint(run, metrics, explanation)
+    remarks += check_checkpoint(run, metrics, explanation) + check_images(run, metrics, explanation)
     return RunFiles(
         run=run,
         folder=folder,
@@ -248,37 +239,6 @@ def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
         sentence = f"Where the model looked was not drawn yet: {again}, then the report again."
     remarks.append(Remark("explanation", sentence))
     return None
-
-
-def _check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationFile | None) -> list[Remark]:
-    """Say where metrics and explanation are of another checkpoint than the one that is there."""
-    judged = metrics.run.sha256
-    sentences = []
-    try:
-        there = _checksum(run, len(metrics.run.folds))
-    except OSError:
-        sentences.append(f"The run's {BEST} is not there: whether the figures are its own cannot be checked.")
-    else:
-        if there != judged:
-            sentences.append(
-                f"The figures are of another checkpoint ({judged[:12]}…) than the {BEST} that is there now "
-                f"({there[:12]}…): run pneumo-fast evaluate again."
-            )
-    if explanation is not None and (explained := explanation.run.sha256) != judged:
-        sentences.append(
-            f"The heat maps are of another checkpoint ({explained[:12]}…) than the figures ({judged[:12]}…): run "
-            "pneumo-fast explain again."
-        )
-    return [Remark("checkpoint", sentence) for sentence in sentences]
-
-
-def _checksum(run: Path, folds: int) -> str:
-    """That of the best checkpoint that is there; of a cross-validation, of those of all folds."""
-    found = []
-    for folder in [fold_folder(run, fold) for fold in range(1, folds + 1)] or [run]:
-        with open_regular(folder / BEST) as file:
-            found.append(sha256_of(file))
-    return joint_checksum(found) if folds else found[0]
 
 
 def _sources(

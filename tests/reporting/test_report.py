@@ -42,6 +42,22 @@ def test_missing_files_are_named_and_the_rest_is_told(run: Path, name: str, said
     assert "#" in summary.card.read_text()
 
 
+@pytest.mark.parametrize("change", ["split", "dataset"])
+def test_heat_maps_of_other_images_are_said_to_be_so(run: Path, change: str) -> None:
+    path = run / "explain" / "explain.json"
+    explained = json.loads(path.read_text())
+    value = "test" if change == "split" else {**explained["dataset"], "identity": "0" * 64}
+    change_json(path, **{change: value})
+
+    summary, page = made(run)
+
+    where = "test split" if change == "split" else "validation split of another dataset"
+    said = f"The heat maps are of the {where}, the figures of the validation split"
+    assert [said in remark for remark in summary.remarks] == [True]
+    assert said in page.words
+    assert "run pneumo-fast explain run --split val" in page.words
+
+
 def test_everything_but_the_metrics_missing(run: Path) -> None:
     shutil.rmtree(run / "explain")
     shutil.rmtree(run.parent / "dataset")

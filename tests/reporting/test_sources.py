@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pneumo_fast.reporting.sources import Remark, without_folders
+from pneumo_fast.reporting.remarks import Remark
+from pneumo_fast.reporting.sources import without_folders
 
 
 @pytest.mark.parametrize(
