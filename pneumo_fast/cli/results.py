@@ -7,6 +7,7 @@ from rich.table import Table
 from pneumo_fast.cli.console import out
 from pneumo_fast.cli.display import facts, grid, next_command
 from pneumo_fast.evaluation.compare import Comparison
+from pneumo_fast.evaluation.folders import is_reported
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.evaluation.verdict import reach_verdict
 from pneumo_fast.explanation.results import Explanation
@@ -51,7 +52,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for sentence in (*f.tradeoffs, *evaluation.notes):
         out.print(sentence)
     out.print(f"\nWritten to {evaluation.folder}", soft_wrap=True)
-    next_command("report", evaluation.options.run)
+    run, folder = evaluation.options.run, evaluation.folder
+    next_command("report", run, *([] if is_reported(folder, run) else ["--evaluation", folder.name]))
     out.print(facts(zip(("Judged", "Result", "Caution"), reach_verdict(evaluation), strict=True)))
     out.print(NOT_CLINICAL, style="dim")
 

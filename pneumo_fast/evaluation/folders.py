@@ -26,6 +26,14 @@ def evaluations_of(run: Path) -> list[Path]:
     return [*found, *([run / EVAL] if (run / EVAL / METRICS).exists() else [])]
 
 
+def is_reported(folder: Path, run: Path) -> bool:
+    """Whether a report shows this evaluation where none is named."""
+    try:
+        return find_evaluation(run) == folder
+    except RunError:
+        return False
+
+
 def find_evaluation(run: Path, name: str | None = None) -> Path:
     """The folder of an evaluation: by its name, or the run's own (on the test split, else validation, else training).
 

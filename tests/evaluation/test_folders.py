@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,15 @@ def test_each_data_and_split_has_its_folder(run: Path, tmp_path: Path) -> None:
     (fourth,) = {name for name in names(run) if name.startswith("other-val-")}
     identity = json.loads((run / "eval" / fourth / METRICS).read_text())["dataset"]["identity"]
     assert fourth == f"other-val-{identity[:8]}"
+
+
+def test_what_to_type_next_names_an_evaluation_that_a_report_would_not_take(
+    run: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    other, options = make_dataset(tmp_path / "other", mean=0.4), ("--resamples", "100", "--device", "cpu")
+    assert f"Next: pneumo-fast report {run}\n" in run_cli("evaluate", run, *options).out
+    said = run_cli("evaluate", run, "--dataset", other, *options).out
+    assert f"Next: pneumo-fast report {run} --evaluation other-val\n" in said
 
 
 def test_the_run_s_own_is_found_before_others(run: Path, tmp_path: Path) -> None:
