@@ -21,6 +21,7 @@ from pneumo_fast.evaluation.notes import (
     origin_note,
     rank_notes,
     threshold_notes,
+    view_note,
 )
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
@@ -70,6 +71,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
             else [origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on)]
         ),
         *([overlap.note] if overlap else []),
+        *view_note(trained_on=judged.trained_on),
         interval_note(intervals.groups, intervals.images_without_group, sample.n),
         *(limit_notes(judged.checkpoint.settings) if judged.trained_on else ()),
         *rank_notes(sample, figures.ranking),

@@ -83,6 +83,14 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
     return f"Split {split!r} was not used for training or for selecting the checkpoint."
 
 
+def view_note(*, trained_on: bool) -> tuple[str, ...]:
+    """Say why other data are judged without the baseline of the view position."""
+    if trained_on:
+        return ()
+    note = "The baseline of the view position alone is left out: it learns from the run's own training images."
+    return (note,)
+
+
 def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> tuple[str, ...]:
     """Say what pooled predictions of a cross-validation are worth.
 

@@ -105,3 +105,5 @@ def test_shared_patients_and_pixels_are_counted(run: Path, tmp_path: Path) -> No
     assert result.overlap is not None
     assert (result.overlap.patients, read_json(run)["shared_patients"]) == (6, 6)
     assert result.overlap.note in result.notes
+    assert result.figures.view_only is None
+    assert any(note.startswith("The baseline of the view position alone is left out") for note in result.notes)
