@@ -9,7 +9,7 @@ from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.formatting import number
 from pneumo_fast.records import Fault, build
 from pneumo_fast.reporting.sources import RunFiles, Source, Split
-from pneumo_fast.vocabulary import IMAGE_IDS, counted
+from pneumo_fast.vocabulary import IMAGE_IDS
 
 Fact = tuple[str, object]
 """A name with its value; a value of None is not shown."""
@@ -17,13 +17,14 @@ UNKNOWN = "not known: the dataset is not where it was"
 
 
 def overview(files: RunFiles) -> list[Fact]:
-    """The data, what counts as positive, and whose images they are."""
+    """When it was evaluated, the data, what counts as positive, and whose images they are."""
     groups = files.metrics.intervals.groups
     return [
+        ("Evaluated", files.evaluated),
         ("Data", " and ".join(f"{source.name}, written {source.written}" for source in files.sources) or _named(files)),
         ("Counts as positive", "; ".join(dict.fromkeys(map(_positive, files.sources))) or UNKNOWN),
         ("Images", "; ".join(dict.fromkeys(map(_origin, files.sources))) or UNKNOWN),
-        ("Patients", counted(groups, "patient") if groups else "not known: a patient may be in several splits"),
+        ("Patients", f"{groups:,}" if groups else "not known: a patient may be in several splits"),
     ]
 
 

@@ -23,7 +23,7 @@ from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
 from pneumo_fast.reporting.remarks import Remark, check_checkpoint, check_images
 from pneumo_fast.run.folder import RunDescription, read_config
-from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, HISTORY, PREDICTIONS, fold_folder
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, HISTORY, METRICS, PREDICTIONS, fold_folder
 from pneumo_fast.training.options import TrainConfig
 
 _FOLDERS: Final = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)*(?=[^\s/])")
@@ -92,6 +92,8 @@ class RunFiles:
     """Of the evaluation that is shown."""
     others: tuple[str, ...]
     """Names of the run's other evaluations."""
+    evaluated: str
+    """Date of ``metrics.json``, year first."""
     metrics: MetricsFile
     scored: Scored | None
     """The predictions; None where they are missing or not of these metrics."""
@@ -142,6 +144,7 @@ def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
         run=run,
         folder=folder,
         others=tuple(other.name for other in evaluations_of(run) if other != folder),
+        evaluated=_date_of(folder / METRICS),
         metrics=without_folders(metrics),
         scored=_scored(folder, metrics, remarks),
         description=without_folders(description),
@@ -274,5 +277,9 @@ def _source(path: Path, run: Path) -> Source:
         manifest=manifest,
         split=build(manifest.split, Split),
         identity=hashlib.sha256(content).hexdigest(),
-        written=datetime.fromtimestamp((folder / "manifest.json").stat().st_mtime, timezone.utc).date().isoformat(),
+        written=_date_of(folder / "manifest.json"),
     )
+
+
+def _date_of(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).date().isoformat()

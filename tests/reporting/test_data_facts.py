@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_synthetic_images_are_told(run: Path, marked: Any, said: str) -> None:
     images = sum(sum(counts.values()) for counts in content["counts"].values())
     change_manifest(run, input={**content["input"], "quality_control": images if marked is ... else marked})
     assert str(dict(overview(read_run(run)))["Images"]).startswith(said)
+
+
+def test_the_day_of_the_evaluation_and_the_patients_are_plain(run: Path) -> None:
+    os.utime(run / "eval" / "dataset-val" / "metrics.json", (86400, 86400))
+    found = dict(overview(read_run(run)))
+    assert found["Evaluated"] == "1970-01-02"
+    assert str(found["Patients"]).isdecimal()
 
 
 def test_a_dataset_that_is_gone_is_named_all_the_same(run: Path) -> None:
