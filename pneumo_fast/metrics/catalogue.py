@@ -47,7 +47,9 @@ class Metric(Term):
         return f"{self.title} ({self.synonym})" if self.synonym else self.title
 
 
-AUROC: Final = Metric(key="auroc", label="AUROC", meaning="area under the ROC curve")
+AUROC: Final = Metric(
+    key="auroc", label="AUROC", meaning="area under the ROC curve: how often a positive scores above a negative"
+)
 AVERAGE_PRECISION: Final = Metric(
     key="average_precision",
     label="average precision",

@@ -30,6 +30,14 @@ CARD_PARTS = (
 )  # fmt: skip
 
 
+def test_the_metrics_that_are_named_are_explained(page: Page) -> None:
+    terms = page.text("dt")
+    for name in ("AUROC", "Average precision", "Brier score", "Log loss", "MCC (Matthews correlation)"):
+        assert name in terms
+    assert {"Youden's J", "Grad-CAM"} <= set(terms)
+    assert "Mean squared difference of probability and label; lower is better." in page.words
+
+
 def test_a_whole_run_has_no_remarks(summary: ReportSummary, page: Page) -> None:
     assert summary.remarks == ()
     assert not [a for _, a in page.elements if a.get("class") in {"missing", "warning"}]
