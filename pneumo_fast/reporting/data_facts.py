@@ -69,19 +69,19 @@ def input_facts(manifest: Manifest) -> list[Fact]:
     """What became of the files and of the rows of the label table."""
     titles = {
         "label_rows": "Images in the label table",
+        "rows_without_file": "Images in the label table without a file",
         "ignored": "Left out by their label",
-        "rows_without_file": "Of these without a file",
         "files_without_row": "Files without a label",
         "dropped_ungrouped": "Omitted, patient unknown",
         "burned_in": "Marked as having burned-in text",
         "quality_control": "Marked as phantoms or for quality control",
-        "unknown_modality": "Of unstated modality",
-        "unknown_view": "Of unstated view",
-        "unknown_body_part": "Of unstated body part",
+        "unknown_modality": "Modality not stated",
+        "unknown_view": "View not stated",
+        "unknown_body_part": "Body part not stated",
         "equal_pixels": "Images with the pixels of another",
-        "equal_pixels_across_splits": "Of these across splits (leaks)",
+        "equal_pixels_across_splits": "Equal pixels in different splits (leaks)",
         "equal_uids": "Images with the identifier of another",
-        "equal_uids_across_splits": "Of these across splits (leaks) ",
+        "equal_uids_across_splits": "Equal identifiers in different splits (leaks)",
     }
     known = manifest.input | manifest.duplicates
     facts: list[Fact] = [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]
