@@ -85,7 +85,8 @@ def input_facts(manifest: Manifest) -> list[Fact]:
     }
     known = manifest.input | manifest.duplicates
     facts: list[Fact] = [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]
-    return [*facts, ("Image ids", IMAGE_IDS[manifest.ids])]
+    looked_up = "; whoever has the key looks them up with pneumo-fast ids, and explain --id takes the original id"
+    return [*facts, ("Image ids", IMAGE_IDS[manifest.ids] + (looked_up if manifest.ids == "pseudonyms" else ""))]
 
 
 def privacy_sentence(sources: Sequence[Source]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.records import plain
-from pneumo_fast.reporting.data_facts import UNKNOWN, overview
+from pneumo_fast.reporting.data_facts import UNKNOWN, input_facts, overview
 from pneumo_fast.reporting.sources import read_run
 from pneumo_fast.vocabulary import NOT_CLINICAL
 from tests.support.make_run import change_json, make_run
@@ -56,6 +57,19 @@ def test_the_day_of_the_evaluation_and_the_patients_are_plain(run: Path) -> None
     found = dict(overview(read_run(run)))
     assert found["Evaluated"] == "1970-01-02"
     assert str(found["Patients"]).isdecimal()
+
+
+def test_pseudonyms_come_with_the_way_back(run: Path) -> None:
+    manifest = read_run(run).sources[0].manifest
+    pseudonyms, kept = (dict(input_facts(replace(manifest, ids=ids)))["Image ids"] for ids in ("pseudonyms", "kept"))
+    assert "pneumo-fast ids" in str(pseudonyms)
+    assert "explain --id" in str(pseudonyms)
+    assert kept == "as in the label table"
+
+
+def test_counts_of_the_data_stand_by_themselves(run: Path) -> None:
+    names = [name for name, _ in input_facts(read_run(run).sources[0].manifest)]
+    assert not [name for name in names if name.startswith("Of ")]
 
 
 def test_a_dataset_that_is_gone_is_named_all_the_same(run: Path) -> None:
