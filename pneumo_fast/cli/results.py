@@ -80,7 +80,9 @@ def _quality_table(figures: Figures) -> Table:
     """Quality of the probabilities; those after calibration are of the images reported on."""
     judged = {"plain, all": figures.probability}
     if figures.calibration:
-        judged |= {"plain, part": figures.calibration.before, "calibrated": figures.calibration.after}
+        if figures.calibration.before != figures.probability:
+            judged["plain, part"] = figures.calibration.before
+        judged["calibrated"] = figures.calibration.after
     rows = grid("probabilities", *(metric.short_label for metric in QUALITY))
     for name, quality in judged.items():
         rows.add_row(name, *(_estimate(getattr(quality, metric.key)) for metric in QUALITY))

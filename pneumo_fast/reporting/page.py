@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable
 from importlib import resources
 from typing import Final
@@ -84,6 +85,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> Environm
         "first_capital": lambda words: words[:1].upper() + words[1:],
         "hash": _source_hash,
         "interval": TYPESET.interval,
+        "minus_signs": lambda words: re.sub(r"(?<![\w-])-(?=\d)", TYPESET.minus, words),
         "number": number,
         "percent": percent,
         "short": lambda value: f"{value:g}",

@@ -245,8 +245,8 @@ class View:
     @property
     def all_qualities(self) -> dict[str, Quality]:
         """Those, and where they are of a part of the images, that of all."""
-        whole = {} if self.metrics.calibration is None else {"All images, uncalibrated": self.metrics.probability}
-        return self.qualities | whole
+        made, whole = self.metrics.calibration, self.metrics.probability
+        return self.qualities | ({} if made is None or made.before == whole else {"All images, uncalibrated": whole})
 
     @property
     def fold_titles(self) -> list[str]:

@@ -30,6 +30,21 @@ CARD_PARTS = (
 )  # fmt: skip
 
 
+def test_a_calibration_on_all_images_has_no_second_row_of_the_same(run: Path) -> None:
+    metrics = run / "eval" / "dataset-val" / "metrics.json"
+    content = json.loads(metrics.read_text())
+    assert "All images, uncalibrated" in made(run)[1].words
+    change_json(metrics, calibration={**content["calibration"], "before": content["probability"]})
+    assert "All images, uncalibrated" not in made(run)[1].words
+
+
+def test_a_negative_correlation_has_a_minus_sign(run: Path) -> None:
+    explained = run / "explain" / "explain.json"
+    randomised = json.loads(explained.read_text())["randomised"]
+    change_json(explained, randomised={**randomised, "text": "the rank correlation is -0.02 (mean of 64 images)"})
+    assert "the rank correlation is \N{MINUS SIGN}0.02 (mean of 64 images)" in made(run)[1].words
+
+
 def test_the_metrics_that_are_named_are_explained(page: Page) -> None:
     terms = page.text("dt")
     for name in ("AUROC", "Average precision", "Brier score", "Log loss", "MCC (Matthews correlation)"):
