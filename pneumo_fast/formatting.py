@@ -35,8 +35,6 @@ class Notation:
     none: str
     """Stands where a figure has no value."""
     minus: str
-    between: str
-    """Stands between the ends of an interval; ``to`` where they have signs."""
     percent: str
 
     def number(self, value: float | None, digits: int = 3, *, signed: bool = False) -> str:
@@ -58,7 +56,7 @@ class Notation:
         if e.low is None:
             return ""
         ends = (self.number(end, digits, signed=signed) for end in (e.low, e.high))
-        return (" to " if signed else self.between).join(ends)
+        return " to ".join(ends)
 
     def estimate(self, e: HasInterval, digits: int = 3, *, signed: bool = False) -> str:
         """A figure, and its interval in brackets, where it has one."""
@@ -67,10 +65,10 @@ class Notation:
 
 
 TYPESET: Final = Notation(
-    none="\N{EN DASH}", minus="\N{MINUS SIGN}", between=" to ", percent="\N{NO-BREAK SPACE}%"
+    none="\N{EN DASH}", minus="\N{MINUS SIGN}", percent="\N{NO-BREAK SPACE}%"
 )  # fmt: skip
 """For pages, cards and figures."""
-TERMINAL: Final = Notation(none="-", minus="-", between="-", percent="%")
+TERMINAL: Final = Notation(none="-", minus="-", percent="%")
 
 CONTROL: Final = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
 """Characters that steer a terminal or the direction of a text, rather than being text."""

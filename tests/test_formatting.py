@@ -48,7 +48,7 @@ def test_a_share() -> None:
     ("notation", "signed", "written"),
     [
         (TYPESET, False, f"{MINUS}0.123 ({MINUS}0.20 to 0.10)"),
-        (TERMINAL, False, "-0.123 (-0.20-0.10)"),
+        (TERMINAL, False, "-0.123 (-0.20 to 0.10)"),
         (TERMINAL, True, "-0.123 (-0.20 to +0.10)"),
     ],
 )

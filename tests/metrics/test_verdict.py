@@ -33,7 +33,7 @@ def with_auroc(value: float, low: float | None, high: float | None, view: float 
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (with_auroc(0.8, 0.7, 0.9), "AUROC 0.800 (0.70-0.90) is above that of chance (0.500)."),
+        (with_auroc(0.8, 0.7, 0.9), "AUROC 0.800 (0.70 to 0.90) is above that of chance (0.500)."),
         (with_auroc(0.6, 0.4, 0.7), "cannot be told from that of chance (0.500)."),
         (with_auroc(0.3, 0.2, 0.4), "is below that of chance (0.500)."),
         (with_auroc(0.75, 0.68, 0.8, view=0.7), "cannot be told from that of the view position alone (0.700)."),
