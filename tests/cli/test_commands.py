@@ -138,7 +138,7 @@ def test_training_says_first_what_it_will_do(noise: Path, tmp_path: Path, run_cl
     said = " ".join(ended.out.split())
     for words in (
         "Data ", "training 21 (6 positive), validation 13 (4 positive); ", "Model resnet18, 11.2 million parameters, ",
-        "images of 32 x 32 pixels", "Training 1 epochs, batches of 8, adam at 0.0001, positives weigh 2.5",
+        "images of 32 x 32 pixels", "Training 1 epoch, batches of 8, adam at 0.0001, positives weigh 2.5",
         "Device cpu, float32, batches by the fused engine", "Writes to ",
     ):  # fmt: skip
         assert words in said

@@ -54,11 +54,12 @@ def test_files_that_change_before_they_are_read(change: str, reasons: set[str], 
 
     def disturb(_done: int, _total: int) -> None:
         """Change all of them, once the first have been read."""
-        for path in images.iterdir():
+        for path in list(images.iterdir()):
             if change == "removed":
                 path.unlink()
-            else:
-                path.write_bytes(b"" if change == "emptied" else other)
+            else:  # at once: what is half-written is another test's
+                (tmp_path / "new").write_bytes(b"" if change == "emptied" else other)
+                (tmp_path / "new").replace(path)
 
     config = ConvertConfig(
         images=images, labels=site.phantoms.labels, out=tmp_path / "out", size=32, workers=1, keep_ids=True,
