@@ -36,11 +36,11 @@ STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated
 
 def main() -> None:
     """Run the command line; every error a person can cause ends in one line."""
-    _open_closed_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     try:
+        _open_closed_streams()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
         code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
     except (PneumoError, OSError, MemoryError, UsageError, RuntimeError) as error:
         unknown = isinstance(error, RuntimeError) and not memory_ran_out(error)

@@ -113,45 +113,14 @@ def make_capture(source: Source, finding: Finding, png: bytes, key: bytes) -> py
 
 def make_report(source: Source, finding: Finding, key: bytes) -> pydicom.Dataset:
     """The figures, as an Enhanced SR by template TID 1500."""
-    algorithm = AlgorithmIdentification(
-        name=f"{MANUFACTURER} {finding.model}",
-        version=__version__,
-        parameters=[NOT_CLINICAL, *(f"checkpoint SHA-256 {checksum}" for checksum in finding.checksums)],
-    )
-    figures = {"PROB": finding.probability, "CALPROB": finding.calibrated, "THRESHOLD": finding.threshold}
-    known = source.dataset
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=derived_uid(key, "finding", source, finding), identifier="Pneumonia, whole image"
-        ),
-        finding_type=PNEUMONIA,
-        algorithm_id=algorithm,
-        measurements=[
-            Measurement(name=_code(code), value=float(f"{value:.6g}"), unit=RATIO)
-            for code, value in figures.items()
-            if value is not None
-        ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(
-                name=_code("CLASS"), value=POSITIVE if finding.probability >= finding.threshold else NEGATIVE
-            )
-        ],
-        source_images=[SourceImageForMeasurementGroup(known.SOPClassUID, known.SOPInstanceUID)],
-    )
-    device = DeviceObserverIdentifyingAttributes(
-        uid=f"2.25.{int(hashlib.sha256(''.join(finding.checksums).encode()).hexdigest()[:32], 16)}",
-        name=MANUFACTURER,
-        manufacturer_name=MANUFACTURER,
-        model_name=finding.model,
-    )
-    context = ObservationContext(
-        observer_device_context=ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    content = MeasurementReport(
+        observation_context=_observer(finding),
+        procedure_reported=CHEST_X_RAY,
+        imaging_measurements=[_measurements(source, finding, key)],
     )
     made = EnhancedSR(
-        evidence=[known],
-        content=MeasurementReport(
-            observation_context=context, procedure_reported=CHEST_X_RAY, imaging_measurements=[group]
-        )[0],
+        evidence=[source.dataset],
+        content=content[0],
         series_instance_uid=derived_uid(key, "report series", source, finding),
         series_number=REPORT_SERIES,
         sop_instance_uid=derived_uid(key, "report", source, finding),
@@ -167,6 +136,43 @@ def make_report(source: Source, finding: Finding, key: bytes) -> pydicom.Dataset
         coding_schemes=[CodingSchemeIdentificationItem(SCHEME, name="Codes of pneumo-fast", version=__version__)],
     )
     return _finish(made, source)
+
+
+def _observer(finding: Finding) -> ObservationContext:
+    """The model, as the device that observed."""
+    device = DeviceObserverIdentifyingAttributes(
+        uid=f"2.25.{int(hashlib.sha256(''.join(finding.checksums).encode()).hexdigest()[:32], 16)}",
+        name=MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
+        model_name=finding.model,
+    )
+    return ObservationContext(
+        observer_device_context=ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    )
+
+
+def _measurements(source: Source, finding: Finding, key: bytes) -> MeasurementsAndQualitativeEvaluations:
+    """The figures of one image, and by which algorithm."""
+    figures = {"PROB": finding.probability, "CALPROB": finding.calibrated, "THRESHOLD": finding.threshold}
+    value = POSITIVE if finding.probability >= finding.threshold else NEGATIVE
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=derived_uid(key, "finding", source, finding), identifier="Pneumonia, whole image"
+        ),
+        finding_type=PNEUMONIA,
+        algorithm_id=AlgorithmIdentification(
+            name=f"{MANUFACTURER} {finding.model}",
+            version=__version__,
+            parameters=[NOT_CLINICAL, *(f"checkpoint SHA-256 {checksum}" for checksum in finding.checksums)],
+        ),
+        measurements=[
+            Measurement(name=_code(code), value=float(f"{figure:.6g}"), unit=RATIO)
+            for code, figure in figures.items()
+            if figure is not None
+        ],
+        qualitative_evaluations=[QualitativeEvaluation(name=_code("CLASS"), value=value)],
+        source_images=[SourceImageForMeasurementGroup(source.dataset.SOPClassUID, source.dataset.SOPInstanceUID)],
+    )
 
 
 def _finish(made: pydicom.Dataset, source: Source) -> pydicom.Dataset:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from pydicom.valuerep import DA, TM, validate_value
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular
+from pneumo_fast.quiet import quiet
 from pneumo_fast.radiograph.header import parse_dataset
 from pneumo_fast.radiograph.rejection import rejecting
 
@@ -33,6 +33,8 @@ IDENTITY: Final = (
 )  # fmt: skip
 """Demanded, though perhaps empty (Type 2)."""
 OPTIONAL: Final = ("PatientAge", "StudyDescription", "IssuerOfPatientID")
+quietly: Final = partial(quiet, "highdicom", "pydicom", below=logging.CRITICAL + 1)
+"""Lets nothing out that they say: they quote values of the patient module."""
 NO_DICOM: Final = "no_source_object"
 """The reason of a file that no result can refer to."""
 
@@ -59,7 +61,7 @@ def read_source(path: Path, max_bytes: int) -> Source:
         data = read_regular(path, max_bytes)
     except OSError as error:
         raise RejectedImageError("not_readable", error.strerror or type(error).__name__) from error
-    with quiet(), rejecting(NO_DICOM, "no DICOM header could be read"):
+    with quietly(), rejecting(NO_DICOM, "no DICOM header could be read"):
         found = parse_dataset(data, max_bytes)
         found.decode()
         return _source(found)
@@ -84,22 +86,6 @@ def _source(found: pydicom.Dataset) -> Source:
         if value or keyword in IDENTITY:
             setattr(dataset, keyword, value)
     return Source(dataset=dataset, notes=tuple(notes))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Let nothing out that highdicom and pydicom say: they quote values of the patient module."""
-    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _valid(keyword: str, value: Any) -> str:

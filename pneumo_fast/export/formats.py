@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, BinaryIO, Final
 
@@ -18,6 +17,7 @@ from torch import nn
 
 from pneumo_fast.errors import ExportError
 from pneumo_fast.extras import ONNX
+from pneumo_fast.quiet import quiet
 from pneumo_fast.vocabulary import ExportFormat
 
 Images = NDArray[np.float32]
@@ -29,6 +29,7 @@ BATCH: Final = "batch"
 METADATA: Final = "pneumo_fast.json"
 """The extra file of a ``.pt2`` that holds the metadata."""
 RUNTIMES: Final[dict[ExportFormat, str]] = {"onnx": "onnxruntime", "torch": "torch.export"}
+_quietly: Final = partial(quiet, "torch", "onnxscript", "onnx_ir", below=logging.ERROR)
 LARGEST_ONNX: Final = 2**31 - 2**24
 """Bytes of weights; a protocol buffer holds less than 2 GiB, the graph included."""
 
@@ -61,7 +62,7 @@ def trace(model: nn.Module, size: int) -> torch.export.ExportedProgram:
     # of zeros, since the file keeps it; of two images, since the batch size of a single one would be taken as fixed
     example = torch.zeros(2, 1, size, size)
     dynamic = ({0: torch.export.Dim(BATCH, min=1)},)
-    with _quiet():
+    with _quietly():
         try:
             program = torch.export.export(model, (example,), dynamic_shapes=dynamic)
         except (RuntimeError, ValueError, TypeError, torch.export.UserError) as error:  # type: ignore[attr-defined]
@@ -84,13 +85,13 @@ def serialize(
     ExportError
         If the format cannot hold the model.
     """
-    with _quiet():
+    with _quietly():
         return _to_onnx(program, outputs, metadata) if name == "onnx" else _to_torch(program, metadata)
 
 
 def load(name: ExportFormat, file: BinaryIO) -> Run:
     """A function that runs a written file, on the CPU."""
-    with _quiet():
+    with _quietly():
         return _run_onnx(file.name) if name == "onnx" else _run_torch(file)
 
 
@@ -148,19 +149,3 @@ def _run_torch(file: BinaryIO) -> Run:
 
 def _first_line(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())[:200]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporters say of their own steps."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

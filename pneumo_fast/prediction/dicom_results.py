@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pydicom
 
-from pneumo_fast.dicom_out.source import NO_DICOM, quiet, read_source
+from pneumo_fast.dicom_out.source import NO_DICOM, quietly, read_source
 from pneumo_fast.errors import PredictError, RejectedImageError
 from pneumo_fast.extras import DICOM_OUT
 from pneumo_fast.files import write_atomic
@@ -53,7 +53,7 @@ class DicomResults:
         )
         try:
             source = read_source(path, self._most)
-            with quiet(), rejecting(NO_DICOM, "no object can be made"):
+            with quietly(), rejecting(NO_DICOM, "no object can be made"):
                 made = make_capture(source, finding, png, self._key), make_report(source, finding, self._key)
                 files = [_encoded(one) for one in made]
         except RejectedImageError as error:

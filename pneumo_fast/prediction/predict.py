@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -131,11 +132,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         _log.warning("the DICOM objects in %s carry the identity of their source's PATIENT", config.dicom_out)
     with _writing(config.out), locked(config.out):
         claim(config, arguments)
-
-        def save(name: str, png: bytes) -> None:
-            (config.out / OVERLAYS).mkdir(exist_ok=True)
-            write_atomic(config.out / OVERLAYS / name, png, sync=False)
-
+        save = partial(_save, config.out / OVERLAYS)
         scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save)
         now = _score(scoring, config, on_progress)
         counts = _join(scoring, config, judging)
@@ -159,6 +156,11 @@ def _writing(out: Path) -> Iterator[None]:
         raise PredictError(
             f"{out} cannot be written ({error.strerror or error}): fix that, then resume with --resume"
         ) from error
+
+
+def _save(folder: Path, name: str, png: bytes) -> None:
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / name, png, sync=False)
 
 
 def _part(config: PredictConfig, task: Task) -> Path:

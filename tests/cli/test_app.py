@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from pneumo_fast import __version__
+from pneumo_fast.cli import app as app_module
 from pneumo_fast.conversion import convert as convert_module
 from pneumo_fast.errors import ConvertError, LabelError
 
@@ -119,6 +120,15 @@ def test_debug_shows_the_traceback(run_cli: Run, where: int) -> None:
     arguments.insert(where, "--debug")
     with pytest.raises(LabelError):
         run_cli(*arguments)
+
+
+def test_memory_that_runs_out_at_once_is_one_line_too(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> None:
+    def fail() -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(app_module, "_open_closed_streams", fail)
+    ended = run_cli("--version")
+    assert (ended.code, ended.err) == (1, f"error: {OUT_OF_MEMORY}\n")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not fit")])

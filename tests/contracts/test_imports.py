@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "pneumo_fast"
-GROUND = ("configuration", "devices", "errors", "extras", "files", "formatting", "progress", "records", "vocabulary")
+GROUND = (
+    "configuration", "devices", "errors", "extras", "files", "formatting", "progress", "quiet", "records", "vocabulary",
+)  # fmt: skip
 PACKAGES = (
     "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",
     "explanation", "dicom_out", "prediction", "export", "reporting", "doctor", "cli",

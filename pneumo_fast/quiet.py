@@ -1,0 +1,24 @@
+"""Keeps what libraries say of their own steps from those who use this package."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet(*loggers: str, below: int) -> Iterator[None]:
+    """Let out no warning while the block runs, and no message of these loggers that is of a level below ``below``."""
+    named = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in named]
+    for logger in named:
+        logger.setLevel(below)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(named, levels, strict=True):
+            logger.setLevel(level)
