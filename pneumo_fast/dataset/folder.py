@@ -162,7 +162,7 @@ def _read_table(folder: Path, manifest: Manifest, name: str, types: dict[str, ty
         raise DatasetError(f"{name} has the columns {', '.join(table.columns)}: run convert again")
     try:
         return table.astype({column: kind for column, kind in types.items() if kind is not str})
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DatasetError(f"{name} cannot be read ({error}): run convert again") from error
 
 

@@ -214,7 +214,7 @@ def _scored(folder: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored
         problem = "does not belong to metrics.json"
     except FileNotFoundError:
         problem = "is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         problem = f"cannot be read ({type(error).__name__})"
     needed = "curves and the threshold slider need it; run pneumo-fast evaluate again."
     remarks.append(Remark("predictions", f"{folder.name}/{PREDICTIONS} {problem}: {needed}"))

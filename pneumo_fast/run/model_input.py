@@ -59,7 +59,7 @@ class ModelInput:
         manifest, rows = dataset.manifest, dataset.rows("train")
         options = manifest.arguments.get("options")
         known = {**(options if isinstance(options, dict) else {}), **manifest.preprocessing, "dtype": manifest.dtype}
-        ages = rows.loc[rows["age"] != "", "age"].astype(int)
+        ages = pd.to_numeric(rows["age"], errors="coerce").dropna()
         aspects: pd.Series[float] = rows["height"] / np.maximum(rows["width"], 1)
         try:
             preprocessing = build(known, Preprocessing)

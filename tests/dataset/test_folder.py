@@ -371,3 +371,12 @@ def test_a_table_of_any_size_is_refused_without_memory(own_dataset: Path) -> Non
     with pytest.raises(DatasetError, match="its checksum differs"):
         Dataset.open(own_dataset)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+@pytest.mark.parametrize("value", [10**20, "x", "1.5"])
+def test_a_number_that_cannot_be_is_told(own_dataset: Path, value: object) -> None:
+    index = pd.read_csv(own_dataset / "index.csv", dtype=str, keep_default_na=False)
+    index.loc[0, "width"] = str(value)
+    forge_table(own_dataset, "index.csv", index.to_csv(index=False))
+    with pytest.raises(DatasetError, match=r"index.csv cannot be read \(.*\): run convert again"):
+        Dataset.open(own_dataset)
