@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pneumo_fast.dataset.npy import Images, sums
 from pneumo_fast.run.model_input import ModelInput
-from pneumo_fast.vocabulary import WANTED_BODY_PARTS, WANTED_MODALITIES, WarningKind
+from pneumo_fast.vocabulary import WarningKind
 
 BRIGHTNESS: Final = 1.0
 """Standard deviations of the training pixels by which an image's mean may differ from theirs."""
@@ -38,11 +38,11 @@ def find_warnings(
 def _warnings(
     row: Mapping[str, Any], stored: Images, trained: ModelInput, mean: float, std: float
 ) -> Iterator[tuple[WarningKind, str]]:
-    if row["modality"] not in {"", "OT", *WANTED_MODALITIES}:
+    if row["modality"] not in {"", "OT", *trained.preprocessing.modalities}:
         yield "modality", row["modality"]
     if row["view"] not in trained.views:
         yield "view", row["view"] or UNKNOWN
-    if row["body_part"] not in {"", *WANTED_BODY_PARTS}:
+    if row["body_part"] not in {"", *trained.preprocessing.body_parts}:
         yield "body_part", row["body_part"]
     if row["age"] and trained.ages and not trained.ages[0] <= int(row["age"]) <= trained.ages[1]:
         yield "age", row["age"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,10 @@ def image(low: float = 0.25, high: float = 0.75) -> Any:
 )
 def test_warnings(row: dict[str, Any], stored: Any, expected: dict[str, str]) -> None:
     assert find_warnings(ROW | row, stored, TRAINED, mean=0.5, std=0.25) == expected
+
+
+def test_what_training_was_told_to_take_is_no_warning() -> None:
+    wider = replace(TRAINED.preprocessing, modalities=("CR", "RF"), body_parts=("CHEST", "RIB"))
+    row = ROW | {"modality": "RF", "body_part": "RIB"}
+    assert set(find_warnings(row, image(), TRAINED, mean=0.5, std=0.25)) == {"modality", "body_part"}
+    assert find_warnings(row, image(), replace(TRAINED, preprocessing=wider), mean=0.5, std=0.25) == {}
