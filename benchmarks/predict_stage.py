@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.convert_stage import Radiographs, replicate
 from benchmarks.measure import Contender, Result, Stage, Turn, race
 from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.prediction.files import find
@@ -78,9 +79,11 @@ def _read(config: PredictConfig, model: Model) -> Any:
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-bench-") as work:
         prepare(Path(work))
         tasks = cut(files, model, model.input.preprocessing.selection, Path(work), bytes(32))
-        for _, _, stored in read(tasks, config.workers or 1, config.timeout_s):
-            part: Images = stored
-            yield part
+        workers = config.workers or 1
+        with local_workers(workers) as submit:
+            for _, _, stored in read(tasks, submit, workers, config.timeout_s):
+                part: Images = stored
+                yield part
 
 
 def _ratios(results: list[Result], *, on_gpu: bool) -> dict[str, float]:

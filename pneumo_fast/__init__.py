@@ -24,7 +24,7 @@ _NAMES = {
     "dataset.verify": ("verify",),
     "errors": (
         "ConfigError", "ConvertError", "DatasetError", "DeviceError", "LabelError", "PneumoError", "RejectedImageError",
-        "ExportError", "PredictError", "RunError", "TrainingError", "TrainingStoppedError",
+        "ExportError", "PacsError", "PredictError", "RunError", "TrainingError", "TrainingStoppedError",
     ),
     "evaluation.compare": ("Comparison", "compare"),
     "evaluation.evaluate": ("evaluate",),
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from pneumo_fast.errors import DeviceError as DeviceError
     from pneumo_fast.errors import ExportError as ExportError
     from pneumo_fast.errors import LabelError as LabelError
+    from pneumo_fast.errors import PacsError as PacsError
     from pneumo_fast.errors import PneumoError as PneumoError
     from pneumo_fast.errors import PredictError as PredictError
     from pneumo_fast.errors import RejectedImageError as RejectedImageError

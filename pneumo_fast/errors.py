@@ -10,6 +10,7 @@
     ├── DatasetError            a dataset folder is missing, damaged or of another version
     ├── DeviceError             a device or a library for it is asked for and not there
     ├── ExportError             a model cannot be exported, or does not agree with PyTorch afterwards
+    ├── PacsError               a DICOM node or a DICOMweb server refuses, is not there or answers with what it must not
     ├── PredictError            new files cannot be scored, or too many of them were rejected
     ├── RunError                a run folder or checkpoint is missing, damaged or does not fit
     └── TrainingError           training went wrong, for instance a loss that is no number
@@ -74,6 +75,10 @@ class DeviceError(PneumoError):
 
 class ExportError(PneumoError):
     """A model cannot be exported, or the exported one does not agree with PyTorch; nothing was written."""
+
+
+class PacsError(PneumoError):
+    """A DICOM node or a DICOMweb server refuses, is not there, or answers with what it must not."""
 
 
 class PredictError(PneumoError):

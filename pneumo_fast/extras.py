@@ -36,9 +36,13 @@ ONNX: Final = Extra(
     "export writes --format torch alone",
 )  # fmt: skip
 DICOM_OUT: Final = Extra("dicom", {"highdicom": "highdicom"}, "predict --dicom-out is refused")
+PACS: Final = Extra(
+    "pacs", {"dicomweb-client": "dicomweb_client", "pynetdicom": "pynetdicom"},
+    "predict --dicomweb, serve and doctor --echo are refused",
+)  # fmt: skip
 TENSORBOARD: Final = Extra("tensorboard", {"tensorboard": "tensorboard"}, "train --tensorboard is refused")
 DALI: Final = Extra(
     "DALI", {"nvidia-dali-cuda120": "nvidia.dali"}, "for a GPU, batches are made on the CPU and copied"
 )  # fmt: skip
 """No extra but a dependency, on Linux on x86-64; elsewhere there is none."""
-EXTRAS: Final = (DALI, DECODERS, FAST, DASK, ONNX, DICOM_OUT, TENSORBOARD)
+EXTRAS: Final = (DALI, DECODERS, FAST, DASK, ONNX, DICOM_OUT, PACS, TENSORBOARD)

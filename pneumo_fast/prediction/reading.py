@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from pneumo_fast.conversion.executors import local_workers
+from pneumo_fast.conversion.executors import Submit
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import WORK_FOLDER, Record, Source, Task
 from pneumo_fast.dataset.npy import Images
@@ -62,9 +62,14 @@ def cut(files: Sequence[File], model: Model, selection: Selection, work: Path, k
 
 
 def read(
-    tasks: Sequence[Task], workers: int, timeout_s: float, *, niceness: int = 0
+    tasks: Sequence[Task], submit: Submit, workers: int, timeout_s: float
 ) -> Iterator[tuple[Task, Record, Images]]:
     """Each part with what became of its files and the stored images, in order; its files go when it has been used.
+
+    Parameters
+    ----------
+    submit : callable
+        Hands a part to the ``workers`` worker processes.
 
     Raises
     ------
@@ -73,22 +78,19 @@ def read(
     ConvertError
         If a part cannot be written, or workers keep dying.
     """
-    if not tasks:
-        return
     left = iter(tasks)
-    with local_workers(min(workers, len(tasks)), niceness) as submit:
-        running: deque[tuple[Task, Future[Outcome]]] = deque()
+    running: deque[tuple[Task, Future[Outcome]]] = deque()
 
-        def start(count: int) -> None:
-            running.extend((task, submit(task, timeout_s)) for task in islice(left, count))
+    def start(count: int) -> None:
+        running.extend((task, submit(task, timeout_s)) for task in islice(left, count))
 
-        start(AHEAD * workers)
-        while running:
-            task, future = running.popleft()
-            future.result()
-            start(1)
-            yield task, *_result(task)
-            clear(task)
+    start(AHEAD * workers)
+    while running:
+        task, future = running.popleft()
+        future.result()
+        start(1)
+        yield task, *_result(task)
+        clear(task)
 
 
 def _result(task: Task) -> tuple[Record, Images]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pneumo_fast.conversion.executors import Submit, local_workers
 from pneumo_fast.conversion.plan import printable
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.npy import Images
@@ -26,6 +28,18 @@ from pneumo_fast.vocabulary import NOT_CLINICAL
 
 Save = Callable[[str, bytes], None]
 """Takes the name of an overlay, and the PNG."""
+
+
+def worker_count(config: PredictConfig) -> int:
+    """How many processes read files."""
+    return config.workers or len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def workers_for(model: Model, count: int) -> Iterator[Submit]:
+    """Worker processes that read files, beside a model on its device."""
+    with local_workers(count, NICENESS if model.device.type == "cpu" else 0) as submit:
+        yield submit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,12 +76,16 @@ class Scoring:
 
     def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
         """The table of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
-        workers = self.config.workers or len(os.sched_getaffinity(0))
+        if tasks:
+            with workers_for(self.model, min(worker_count(self.config), len(tasks))) as submit:
+                yield from self.tables_by(submit, tasks)
+
+    def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
+        """The same, by worker processes that run already."""
         overlays = Overlays(self.model) if self.config.explain or self.config.dicom_out else None
         results = self._dicom_results()
         names = columns(self.model, self.config)
-        niceness = NICENESS if self.model.device.type == "cpu" else 0
-        for task, record, stored in read(tasks, workers, self.config.timeout_s, niceness=niceness):
+        for task, record, stored in read(tasks, submit, worker_count(self.config), self.config.timeout_s):
             cells, kept = score_part(self.model, record, stored, self.config)
             for place in kept:
                 if overlays is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def test_script_parses_and_can_be_run(script: Path) -> None:
 def test_constraints_are_names_and_versions_only() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = [line.removesuffix('; python_version >= "3.11"').split("==") for line in lines]
-    assert all(len(pin) == 2 and pin[1].replace(".", "").isdigit() for pin in pins)
+    assert all(len(pin) == 2 and re.fullmatch(r"\d+(\.\d+)*(\.post\d+)?", pin[1]) for pin in pins)
     assert {"torch", "torchvision", "nvidia-dali-cuda120", "pytest", "ruff", "mypy"} <= {name for name, _ in pins}
 
 
@@ -143,14 +144,14 @@ class TestInstall:
         assert sandbox.calls() == [
             "venv",
             f"{pip} --index-url https://download.pytorch.org/whl/cpu torch torchvision",
-            f"{pip} .[decoders,dicom,export,fast]",
+            f"{pip} .[decoders,dicom,export,fast,pacs]",
             "tool doctor",
         ]
 
     def test_takes_a_wheel_by_its_full_path(self, sandbox: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "a.whl").touch()
         assert sandbox.run("install", "tool", "gpu", "a.whl", cwd=tmp_path).returncode == 0
-        assert sandbox.calls()[1].endswith(f"-c constraints.txt {tmp_path}/a.whl[decoders,dicom,export,fast]")
+        assert sandbox.calls()[1].endswith(f"-c constraints.txt {tmp_path}/a.whl[decoders,dicom,export,fast,pacs]")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -1,0 +1,1 @@
+"""Talking to a PACS: DICOMweb, and DICOM nodes."""

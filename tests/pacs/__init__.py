@@ -1,0 +1,1 @@
+"""Real servers, and what they must not be able to do."""
