@@ -31,15 +31,24 @@ app = typer.Typer(
 # What typer raises for every wrong use. It exports only the children; the class is click's or, of late, its own.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated"}  # as shells report them
 
 
 def main() -> None:
     """Run the command line; every error a person can cause ends in one line."""
+    try:
+        _run()
+    finally:
+        for number in SIGNALS:  # nothing is left to put in order, and Python's own end must not be interrupted
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         _open_closed_streams()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, _stop)
         code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
     except (PneumoError, OSError, MemoryError, UsageError, RuntimeError) as error:
