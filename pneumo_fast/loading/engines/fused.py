@@ -7,8 +7,7 @@ Both give the same bits: ``(float32(stored) - shift) * factor``, each step round
 from __future__ import annotations
 
 import threading
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +19,9 @@ from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
 from pneumo_fast.loading.engines.ring import Position, Ring, Slot, make_slots
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
+
+if TYPE_CHECKING:
+    from pneumo_fast.loading.engines.kernels import Kernels
 
 
 class Normalizer:
@@ -42,10 +44,9 @@ class Normalizer:
         self._normalize = _half_by_numpy if self._half else _byte_by_numpy
         self._stream: Any = None
         self._gather: Any = None
-        kernels = compiled_kernels() if compiled else None
+        kernels = compiled_kernels(8 * self._dtype.itemsize) if compiled else None
         if kernels is not None:
-            self._stream = kernels.stream_half if self._half else kernels.stream_byte
-            self._gather = kernels.gather_half if self._half else kernels.gather_byte
+            self._stream, self._gather = kernels
         self._threads = threading.local()
 
     def stream(self, reader: ShardReader, rows: Rows, out: Floats) -> None:
@@ -85,13 +86,13 @@ class Normalizer:
         return scratch
 
 
-def compiled_kernels() -> ModuleType | None:
-    """The kernels, which take a second to compile; None where the extra ``fast`` is not installed."""
+def compiled_kernels(bits: int) -> Kernels | None:
+    """The kernels for stored values of so many bits; None where the extra ``fast`` is not installed."""
     try:
-        from pneumo_fast.loading.engines import kernels  # noqa: PLC0415  # only where they are used
+        from pneumo_fast.loading.engines.kernels import load  # noqa: PLC0415  # only where they are used
     except ImportError:
         return None
-    return kernels
+    return load(bits)
 
 
 def _half_by_numpy(bits: NDArray[np.uint16], out: Floats, shift: np.float32, factor: np.float32) -> None:

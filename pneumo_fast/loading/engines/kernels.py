@@ -4,62 +4,83 @@ Each works through a whole batch without the GIL: an image is read (by pread(2),
 hurt), and normalized while it is in the processor's cache. What comes out is far larger than the cache, so it is
 stored past it ("non-temporal"), which spares the memory one read for every write: on two cores that took streaming
 from 42,000 to 68,000 images per second (``docs/experiments.md``).
+
+Numba keeps what it compiled on disk, by its own version and the processor's: beside this file, or where that is
+read-only in the user's cache folder or in ``NUMBA_CACHE_DIR``. For that the kernels stand at module level and call
+pread(2) by its name: numba does not keep what holds an address.
 """
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any
+import fcntl
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 from llvmlite import ir
-from numba import float32, int32, int64, intp, njit, uint8, uint16, void
+from numba import float32, int32, int64, intp, njit, types, uint8, uint16, void
 from numba.extending import intrinsic
 
 from pneumo_fast.dataset.npy import HALF_FACTOR, HALF_SHIFT
+
+logger = logging.getLogger(__name__)
 
 LANES = 16
 """Values in a step: 64 bytes of float32, which is a cache line."""
 
 _compiled = {"nogil": True, "error_model": "numpy"}
-_pread = ctypes.CDLL(None).pread
-_pread.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
-_pread.restype = ctypes.c_int64
+_pread = types.ExternalFunction("pread", int64(int32, intp, int64, int64))
 
-_INT32 = ir.IntType(32)
-_INTS = ir.VectorType(_INT32, LANES)
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INT32, _FLOAT = ir.IntType(32), ir.FloatType()
+_INTS, _FLOATS = ir.VectorType(_INT32, LANES), ir.VectorType(_FLOAT, LANES)
 
 
-def _step(bits: int) -> Any:
-    """A numba function of (source, target, shift, factor): normalize 16 values from one address to another.
+def _widen(builder: Any, values: Any, bits: int, integers: Any, floats: Any) -> Any:
+    """Stored values as float32, one or a vector of them.
 
-    The target is a multiple of 64. float16 (``bits`` 16), none of it negative, becomes float32 by its bits (see
-    :data:`pneumo_fast.dataset.npy.HALF_SHIFT`).
+    float16 (``bits`` 16), none of it negative, becomes float32 by its bits: see
+    :data:`pneumo_fast.dataset.npy.HALF_SHIFT`.
     """
-    stored = ir.VectorType(ir.IntType(bits), LANES)
 
-    @intrinsic
-    def step(_typing: Any, source: Any, target: Any, shift: Any, factor: Any) -> Any:
-        del source, target, shift, factor  # types; the signature gives them
+    def constant(kind: Any, value: float) -> Any:
+        return ir.Constant(kind, [value] * LANES if isinstance(kind, ir.VectorType) else value)
 
-        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            source, target, shift, factor = arguments
-            values = builder.zext(builder.load(builder.inttoptr(source, stored.as_pointer()), align=1), _INTS)
-            if bits == 16:  # a float16
-                single = builder.bitcast(builder.shl(values, ir.Constant(_INTS, [HALF_SHIFT] * LANES)), _FLOATS)
-                single = builder.fmul(single, ir.Constant(_FLOATS, [HALF_FACTOR] * LANES))
-            else:
-                single = builder.uitofp(values, _FLOATS)
-            shifted = builder.fsub(single, _repeat(builder, shift))
-            address = builder.inttoptr(target, _FLOATS.as_pointer())
-            store = builder.store(builder.fmul(shifted, _repeat(builder, factor)), address, align=64)
-            store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT32, 1)]))
-            return context.get_dummy_value()
+    if bits == 8:
+        return builder.uitofp(values, floats)
+    shifted = builder.shl(builder.zext(values, integers), constant(integers, HALF_SHIFT))
+    return builder.fmul(builder.bitcast(shifted, floats), constant(floats, HALF_FACTOR))
 
-        return void(intp, intp, float32, float32), generate
 
-    return step
+@intrinsic
+def _single(_typing: Any, level: Any) -> Any:
+    """A stored value as float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _widen(builder, arguments[0], level.bitwidth, _INT32, _FLOAT)
+
+    return float32(level), generate
+
+
+@intrinsic
+def _step(_typing: Any, level: Any, source: Any, target: Any, shift: Any, factor: Any) -> Any:
+    """Normalize 16 values from one address to another, which is a multiple of 64; ``level`` tells their type."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        _, source, target, shift, factor = arguments
+        stored = ir.VectorType(ir.IntType(level.bitwidth), LANES)
+        values = builder.load(builder.inttoptr(source, stored.as_pointer()), align=1)
+        shifted = builder.fsub(_widen(builder, values, level.bitwidth, _INTS, _FLOATS), _repeat(builder, shift))
+        address = builder.inttoptr(target, _FLOATS.as_pointer())
+        store = builder.store(builder.fmul(shifted, _repeat(builder, factor)), address, align=64)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT32, 1)]))
+        return context.get_dummy_value()
+
+    return void(level, source, target, shift, factor), generate
 
 
 def _repeat(builder: Any, value: Any) -> Any:
@@ -80,49 +101,85 @@ def _fence(_typing: Any) -> Any:
     return void(), generate
 
 
-def _kernels(stored: Any, value: Any, step: Any) -> tuple[Any, Any]:
-    """Compile (stream, gather) for images whose stored values have one type."""
-
-    @njit(void(stored[::1], float32[::1], float32, float32), **_compiled)
-    def normalize(image: Any, out: Any, shift: Any, factor: Any) -> None:
-        source, target, whole = image.ctypes.data, out.ctypes.data, image.size // LANES
-        if target % 64 == 0:
-            for i in range(whole):
-                step(source + i * LANES * image.itemsize, target + i * 64, shift, factor)
-        else:
-            whole = 0
-        for i in range(whole * LANES, image.size):
-            out[i] = (value(image[i]) - shift) * factor
-
-    @njit(int64(int32[::1], int64[::1], stored[::1], float32[:, ::1], float32, float32), **_compiled)
-    def stream(descriptors: Any, offsets: Any, scratch: Any, out: Any, shift: Any, factor: Any) -> Any:
-        wanted = scratch.size * scratch.itemsize
-        for i in range(descriptors.size):
-            if _pread(descriptors[i], scratch.ctypes.data, wanted, offsets[i]) != wanted:
-                _fence()
-                return i
-            normalize(scratch, out[i], shift, factor)
-        _fence()
-        return descriptors.size
-
-    @njit(void(stored[:, ::1], int64[::1], float32[:, ::1], float32, float32), **_compiled)
-    def gather(images: Any, rows: Any, out: Any, shift: Any, factor: Any) -> None:
-        for i in range(rows.size):
-            normalize(images[rows[i]], out[i], shift, factor)
-        _fence()
-
-    return stream, gather
+@njit(**_compiled)
+def _normalize(image: Any, out: Any, shift: Any, factor: Any) -> None:
+    source, target, whole = image.ctypes.data, out.ctypes.data, image.size // LANES
+    if target % 64 == 0:
+        for i in range(whole):
+            _step(image[0], source + i * LANES * image.itemsize, target + i * 64, shift, factor)
+    else:
+        whole = 0
+    for i in range(whole * LANES, image.size):
+        out[i] = (_single(image[i]) - shift) * factor
 
 
-@njit(float32(uint16), **_compiled)
-def _half(bits: Any) -> Any:
-    return np.uint32(np.uint32(bits) << HALF_SHIFT).view(np.float32) * np.float32(HALF_FACTOR)
+def _stream(descriptors: Any, offsets: Any, scratch: Any, out: Any, shift: Any, factor: Any) -> Any:
+    wanted = scratch.size * scratch.itemsize
+    for i in range(descriptors.size):
+        if _pread(descriptors[i], scratch.ctypes.data, wanted, offsets[i]) != wanted:
+            _fence()
+            return i
+        _normalize(scratch, out[i], shift, factor)
+    _fence()
+    return descriptors.size
 
 
-@njit(float32(uint8), **_compiled)
-def _byte(level: Any) -> Any:
-    return np.float32(level)
+def _gather(images: Any, rows: Any, out: Any, shift: Any, factor: Any) -> None:
+    for i in range(rows.size):
+        _normalize(images[rows[i]], out[i], shift, factor)
+    _fence()
 
 
-stream_half, gather_half = _kernels(uint16, _half, _step(16))
-stream_byte, gather_byte = _kernels(uint8, _byte, _step(8))
+class Kernels(NamedTuple):
+    """Compiled for images of one stored type; ``shift`` and ``factor`` are float32."""
+
+    stream: Any
+    """Of (descriptors, offsets, scratch, out, shift, factor): reads and normalizes image by image; returns how many, up
+    to the first that came back short."""
+    gather: Any
+    """Of (images, rows, out, shift, factor): normalizes some of the images in memory."""
+
+
+@lru_cache
+def load(bits: int) -> Kernels:
+    """The kernels for float16 (``bits`` 16) or uint8 (8), from the disk where an earlier process has left them."""
+    try:
+        return _compile(bits, cache=True)
+    except _UNUSABLE as error:
+        logger.warning(
+            "compiled kernels cannot be kept on disk or read from there (%s): they are compiled at every start; set "
+            "NUMBA_CACHE_DIR to a folder of your own",
+            " ".join(str(error).split()) or type(error).__name__,
+        )
+        return _compile(bits, cache=False)
+
+
+_UNUSABLE: Final = (
+    OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    ImportError,
+)  # fmt: skip
+"""What numba raises where it can write to no folder, or finds a damaged file there."""
+
+
+def _compile(bits: int, *, cache: bool) -> Kernels:
+    stored = uint16 if bits == 16 else uint8
+    kernels = Kernels(njit(_stream, cache=cache, **_compiled), njit(_gather, cache=cache, **_compiled))
+    with _alone(kernels.stream.stats.cache_path):
+        kernels.stream.compile((int32[::1], int64[::1], stored[::1], float32[:, ::1], float32, float32))
+        kernels.gather.compile((stored[:, ::1], int64[::1], float32[:, ::1], float32, float32))
+    return kernels
+
+
+@contextmanager
+def _alone(folder: str | None) -> Iterator[None]:
+    """Keep other processes from the cache meanwhile: numba's index could lead one to what another compiled."""
+    if folder is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,7 @@ from tests.support.make_dataset import make_dataset
 
 COMPILED = pytest.mark.parametrize(
     "compiled",
-    [False, pytest.param(True, marks=pytest.mark.skipif(compiled_kernels() is None, reason="no numba"))],
+    [False, pytest.param(True, marks=pytest.mark.skipif(compiled_kernels(8) is None, reason="no numba"))],
 )
 CONSTANTS = [(0.0, 1.0), (0.123456789, 0.98765), (0.9999, 1e-3), (1 / 3, 1 / 7)]
 
