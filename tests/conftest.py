@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 from torch import nn
 
 from pneumo_fast.cli import app
@@ -31,6 +32,9 @@ from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import Dtype
 from tests.support.make_dataset import make_dataset
 from tests.support.training import one_thread as one_thread_only
+
+settings.register_profile("busy", deadline=None)  # a busy machine may take its time for one example
+settings.load_profile("busy")
 
 IMAGES = 40
 SIZE = 32

@@ -132,6 +132,7 @@ def test_a_dataset_given_is_loaded_and_left_as_it_is(throughput: Callable[..., s
     assert before == {path: path.read_bytes() for path in dataset.path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_of_loading_takes_as_many_whole_epochs_as_asked(throughput: Callable[..., str], tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "dataset")
     printed = throughput("--stage", "load", "--dataset", dataset.path, "--least-seconds", 0.2, *ONLY)
@@ -141,6 +142,7 @@ def test_a_run_of_loading_takes_as_many_whole_epochs_as_asked(throughput: Callab
     assert min(turn["seconds"] for turn in turns) >= 0.2
 
 
+@pytest.mark.slow
 def test_the_rehearsal_of_scale_replicates_images_up_to_each_size(
     throughput: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -311,7 +311,7 @@ def parser_of(config: type[Any]) -> Callable[[list[str]], Any]:
 def test_the_words_of_a_configuration_give_it_again(config: type[Any]) -> None:
     parse = parser_of(config)
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.filter_too_much])
     @given(configurations(config))
     def hold(given: Any) -> None:
         assert parse(arguments_of(given)) == given

@@ -98,6 +98,7 @@ def test_cluster_writes_the_same_bytes(site: Site, local: dict[str, str], cluste
     _assert_no_worker_left(site)
 
 
+@pytest.mark.slow
 def test_interrupted_client_stops_the_cluster(site: Site, local: dict[str, str], cluster: Cluster) -> None:
     process = site.start("interrupted", "--scheduler", cluster.address)
     wait_for(site.folder / "interrupted" / ".convert", "*-0*.json")
@@ -125,6 +126,7 @@ def test_killed_dask_worker_costs_nothing(site: Site, local: dict[str, str], clu
     _assert_no_worker_left(site)
 
 
+@pytest.mark.slow
 def test_killed_client_resumes(site: Site, local: dict[str, str], cluster: Cluster) -> None:
     process = site.start("killed", "--scheduler", cluster.address)
     wait_for(site.folder / "killed" / ".convert", "*-0*.json")
@@ -142,6 +144,7 @@ def test_nothing_answers(site: Site) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_lost_scheduler_is_told(site: Site) -> None:
     lost = Cluster(replace(site, folder=site.folder / "lost"))
     process = site.start("orphan", "--scheduler", lost.address)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.fault_tools import Site, make_site
 
-SHORT = {"--moments": 6, "--mutants": 300, "--attacks": 60, "--campaign-seed": 0}
+SHORT = {"--moments": 6, "--mutants": 300, "--attacks": 40, "--campaign-seed": 0}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

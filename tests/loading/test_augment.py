@@ -223,7 +223,7 @@ def test_the_field_of_noise_is_gaussian_white_and_cannot_be_changed() -> None:
         field[0, 0] = 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     strength=strengths,
     flip=st.booleans(),

@@ -204,7 +204,7 @@ def test_positive_fraction_is_met_exactly(fraction: float, positives: int) -> No
     finding=st.sampled_from(CLASSES),
     view=st.sampled_from(["AP", "PA"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_picture_has_its_shape_and_boxes(seed: int, size: int, finding: str, view: str) -> None:
     image, boxes = draw(np.random.default_rng(seed), np.random.default_rng(seed + 1), size, finding=finding, view=view)
     assert image.shape == (size, size)

@@ -50,7 +50,7 @@ def test_takes_any_type(dtype: str) -> None:
     np.testing.assert_allclose(resize(image, 20, 30), reference(image.astype(np.float64), 20, 30), rtol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(1, 300), st.integers(1, 300), st.integers(1, 120), st.integers(1, 120), st.floats(0, 1, width=32)
 )  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_constant_stays_constant(rows: int, columns: int, height: int, width: 
     np.testing.assert_allclose(resized, value, rtol=2e-6, atol=1e-37)  # float32 sums of up to 300 weights
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 120), st.integers(1, 120), st.integers(0, 2**32))
 def test_stays_between_darkest_and_brightest(rows: int, columns: int, height: int, width: int, seed: int) -> None:
     image = np.random.default_rng(seed).random((rows, columns), dtype=np.float32)

