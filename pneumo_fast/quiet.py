@@ -11,14 +11,20 @@ from contextlib import contextmanager
 @contextmanager
 def quiet(*loggers: str, below: int) -> Iterator[None]:
     """Let out no warning while the block runs, and no message of these loggers that is of a level below ``below``."""
+    with quiet_loggers(*loggers, below=below), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def quiet_loggers(*loggers: str, below: int) -> Iterator[None]:
+    """Let out no message of these loggers that is of a level below ``below`` while the block runs."""
     named = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in named]
     for logger in named:
         logger.setLevel(below)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(named, levels, strict=True):
             logger.setLevel(level)

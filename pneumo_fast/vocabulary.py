@@ -47,6 +47,8 @@ IMAGE_IDS: Final[dict[Ids, str]] = {"pseudonyms": "pseudonyms", "kept": "as in t
 """What image ids are."""
 LARGEST_SIZE: Final = 4096
 """Pixels: most height and width of a stored image."""
+MANUFACTURER: Final = "pneumo-fast"
+"""Of the DICOM objects that this package writes."""
 NOT_CLINICAL: Final = "Research software: not for clinical use."
 
 

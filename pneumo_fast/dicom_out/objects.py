@@ -31,9 +31,8 @@ from pydicom.sr.codedict import codes
 
 from pneumo_fast import __version__
 from pneumo_fast.dicom_out.source import OPTIONAL, Source
-from pneumo_fast.vocabulary import NOT_CLINICAL
+from pneumo_fast.vocabulary import MANUFACTURER, NOT_CLINICAL
 
-MANUFACTURER: Final = "pneumo-fast"
 DESCRIPTION: Final = "Pneumonia classifier, RESEARCH, NOT FOR CLINICAL USE"
 CAPTURE_SERIES, REPORT_SERIES = 9901, 9902
 """Series numbers, above those of modalities."""

@@ -1,8 +1,9 @@
-"""Writes what was found in an image as DICOM objects, named by the number of its row."""
+"""Makes DICOM objects of what was found in an image: files named by the number of its row, or for a server."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -14,34 +15,43 @@ from pneumo_fast.errors import PredictError, RejectedImageError
 from pneumo_fast.extras import DICOM_OUT
 from pneumo_fast.files import write_atomic
 from pneumo_fast.prediction.model import Model
+from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 from pneumo_fast.radiograph.rejection import rejecting
 
-WRITTEN: Final = "written"
-"""What is said of an image whose objects were written."""
+WRITTEN, STORED, NOT_STORED = "written", "stored", "not_stored"
+"""What is said of an image whose objects were written into the folder; which the server has stored, or not."""
 NAMES: Final = ("{:07d}-capture.dcm", "{:07d}-report.dcm")
 
 
+Store = Callable[[Sequence[bytes]], None]
+"""Sends objects to a server; RejectedImageError where it takes them not, PacsError where it takes none at all."""
+
+
 class DicomResults:
-    """A folder of DICOM objects.
+    """Where DICOM objects go.
 
     Parameters
     ----------
+    folder : Path, optional
+    store : callable, optional
+        One of the two has to be there.
     threshold : float
         That makes an image positive where the run has no operating threshold.
     key : bytes
         The hash key, which the objects' UIDs are derived with.
     """
 
-    def __init__(self, folder: Path, model: Model, threshold: float, key: bytes) -> None:
-        self._folder, self._model, self._key = folder, model, key
+    def __init__(self, folder: Path | None, store: Store | None, model: Model, threshold: float, key: bytes) -> None:
+        self._folder, self._store, self._model, self._key = folder, store, model, key
         point = model.operating_point
         self._threshold = point.threshold if point else threshold
         self._most = BYTES_PER_PIXEL * model.input.preprocessing.max_pixels
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, number: int, path: Path, scored: dict[str, Any], png: bytes) -> str:
-        """Write the objects of one image; ``written`` and what was mended in its header, or why there are none."""
+        """Make the objects of one image; where they are and what was mended in its header, or why there are none."""
         from pneumo_fast.dicom_out.objects import Finding, make_capture, make_report  # noqa: PLC0415  # an extra
 
         finding = Finding(
@@ -58,24 +68,39 @@ class DicomResults:
                 files = [_encoded(one) for one in made]
         except RejectedImageError as error:
             return error.reason
-        for name, data in zip(NAMES, files, strict=True):
-            write_atomic(self._folder / name.format(number), data, sync=False)
-        return " ".join((WRITTEN, *source.notes))
+        return " ".join((*self._place(number, files), *source.notes))
+
+    def _place(self, number: int, files: Sequence[bytes]) -> Iterator[str]:
+        if self._folder:
+            for name, data in zip(NAMES, files, strict=True):
+                write_atomic(self._folder / name.format(number), data, sync=False)
+            yield WRITTEN
+        if self._store:
+            try:
+                self._store(files)
+            except RejectedImageError:
+                yield NOT_STORED
+            else:
+                yield STORED
 
 
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Look whether DICOM objects can be made and written.
+def check_results(config: PredictConfig) -> None:
+    """Look whether the DICOM objects that are asked for can be made and written.
 
     Raises
     ------
     PredictError
         If highdicom is not installed, or the folder holds files and nothing is resumed.
     """
-    if find_spec("highdicom") is None:
-        raise PredictError(f"--dicom-out needs highdicom, which is not installed: {DICOM_OUT.command}")
+    folder = config.dicom_out
+    if config.makes_dicom and find_spec("highdicom") is None:
+        option = "--dicom-out" if folder else "--store"
+        raise PredictError(f"{option} needs highdicom, which is not installed: {DICOM_OUT.command}")
+    if folder is None:
+        return
     if folder.exists() and not folder.is_dir():
         raise PredictError(f"{folder} is a file: name a folder with --dicom-out")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not config.resume and folder.is_dir() and any(folder.iterdir()):
         raise PredictError(f"{folder} holds files: name an empty or a new folder with --dicom-out")
 
 

@@ -24,11 +24,18 @@ class File:
     """What the path starts from: a folder that was given, the folder of a CSV, or that of the file itself."""
     path: str
     """Relative to the folder, or absolute."""
+    id: str | None = None
+    """Where a server has told it; the file itself is not there yet."""
 
     @property
     def full(self) -> str:
         """The path from the working directory, or absolute."""
         return os.path.normpath(os.path.join(self.folder, self.path))  # noqa: PTH118  # ten times as fast
+
+    @property
+    def shown(self) -> str:
+        """What names it to people: the full path, or that among a server's instances."""
+        return self.full if self.id is None else self.path
 
 
 def find(config: PredictConfig) -> tuple[list[File], int]:
@@ -69,6 +76,8 @@ def _below(path: Path, config: PredictConfig) -> Iterator[File]:
 
 def identify(files: Sequence[File], config: PredictConfig, preprocessing: Preprocessing) -> list[str]:
     """The id of each file; ``""`` where it has no such attribute."""
+    if config.dicomweb is not None:
+        return [file.id or "" for file in files]
     if config.match == "filename":
         names = [file.path.rpartition(os.sep)[2] for file in files]
         return [name.rpartition(".")[0] or name for name in names]

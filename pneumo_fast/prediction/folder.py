@@ -5,7 +5,8 @@
     OUT/predictions.csv     one row per file, in order of the paths
     OUT/predictions.json    the model, the options and the counts; written last
     OUT/explain/*.png       overlays, named by the row's number from 0
-    OUT/.predict/           while it is not finished: the parts that are done, and what decides them
+    OUT/.predict/           while it is not finished: the parts that are done, and what decides them; in ``retrieved``
+                            the files of a server that are just being read
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ OVERLAYS: Final = "explain"
 WORK: Final = ".predict"
 READING: Final = "reading"
 """Folder in it that the worker processes write into."""
+RETRIEVED: Final = "retrieved"
+"""Folder in it for the files of a server; these alone name patients."""
 ARGUMENTS: Final = "arguments.json"
 
 
@@ -48,16 +51,17 @@ class Arguments:
     calibrations: str
     """Digest of what was fitted to them."""
     files: str
-    """Keyed hash of the paths."""
+    """Keyed hash of the paths, and of the server that they are of."""
 
     @classmethod
     def of(cls, config: PredictConfig, model: Model, files: list[File], key: bytes) -> Arguments:
         """Work them out."""
-        paths = hmac.new(key, digestmod=hashlib.sha256)
-        for file in files:
-            paths.update(file.full.encode("utf-8", "surrogateescape") + b"\0")
+        paths, outputs = (hmac.new(key, digestmod=hashlib.sha256) for _ in range(2))
+        for name in (*(file.shown for file in files), config.dicomweb or ""):
+            paths.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        outputs.update(str(config.dicom_out).encode("utf-8", "surrogateescape"))
         return cls(
-            options=json.loads(json.dumps({**settings(config), "dicom_out": str(config.dicom_out)})),  # as read back
+            options=json.loads(json.dumps({**settings(config), "dicom_out": outputs.hexdigest()})),  # as read back
             runs=[member.identity.sha256 for member in model.members],
             calibrations=hashlib.sha256(repr([member.operating for member in model.members]).encode()).hexdigest(),
             files=paths.hexdigest(),

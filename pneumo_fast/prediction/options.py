@@ -11,6 +11,7 @@ from pneumo_fast.configuration import Option, check
 from pneumo_fast.conversion.options import COUNT_OR_SHARE, DIGEST, HashKey, LabelRule
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize, Resamples
+from pneumo_fast.pacs.address import check_address, parse_query
 from pneumo_fast.run.layout import BEST, CONFIG, fold_folder
 from pneumo_fast.vocabulary import BodyPart, IdSource, Modality, View, WarningKind
 
@@ -38,6 +39,29 @@ class PredictConfig:
         default="none written", recorded=DIGEST,
     )] = None
     path_column: Annotated[str, Option("Column of a CSV that names the files.")] = "path"
+    dicomweb: Annotated[str | None, Option(
+        "Address of a DICOMweb server whose instances to score, in place of paths.",
+        "As https://pacs.example/dicom-web. Instances are retrieved while those before are scored, and not kept.",
+        default="none", group="PACS", recorded=DIGEST,
+    )] = None
+    query: Annotated[tuple[str, ...], Option(
+        "KEYWORD=VALUE that they match; may be repeated.",
+        "A keyword or tag of DICOM that the server searches by, for instance StudyDate=20260101-20260131.",
+        default="none", recorded=DIGEST,
+    )] = ()
+    store: Annotated[bool, Option(
+        "Send a structured report and an overlay of each image back to it.",
+        "They carry the identity of their source's patient, and go into its study.",
+    )] = False
+    credentials: Annotated[Path | None, Option(
+        "File (JSON) with user and password or token, and with certificates.",
+        "Readable by its owner alone. Without one the environment is asked: PNEUMO_FAST_DICOMWEB_USER and so on.",
+        default="the environment", decides=False,
+    )] = None
+    network_timeout_s: Annotated[float, Option(
+        "Seconds that the server may say nothing.", "A whole answer may take ten times as long.",
+        above=0, below=math.inf, unit="seconds", decides=False,
+    )] = 30.0
     modalities: Annotated[tuple[Modality, ...], Option(
         "Modality to take; may be repeated.", name="modality", default="the run's", group="Selection",
     )] = ()
@@ -95,8 +119,7 @@ class PredictConfig:
         if not self.runs:
             given = f"{self.inputs[0]} is not one" if self.inputs else "nothing is given"
             raise ConfigError(f"a run folder, and then what to score, expected; {given}")
-        if not self.paths:
-            raise ConfigError(f"nothing to score is given after {self.runs[-1]}: name files, folders or a CSV")
+        self._check_source()
         for value in (*self.runs, *self.thresholds):
             if (*self.runs, *self.thresholds).count(value) > 1:
                 raise ConfigError(f"{value} is given more than once: give each run and threshold once")
@@ -104,6 +127,26 @@ class PredictConfig:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
         if isinstance(self.max_rejects, float) and self.max_rejects > 1:
             raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+
+    def _check_source(self) -> None:
+        """Refuse a prediction that has nothing to score, or two kinds of it."""
+        if self.dicomweb is None:
+            names = {"query": self.query, "store": self.store, "credentials": self.credentials}
+            if given := [name for name, value in names.items() if value]:
+                raise ConfigError(f"{given[0]} is for a server: name one with --dicomweb")
+            if not self.paths:
+                raise ConfigError(f"nothing to score is given after {self.runs[-1]}: name files, folders or a CSV")
+            return
+        if self.paths:
+            raise ConfigError(f"{self.paths[0]} and --dicomweb exclude each other: give paths or a server")
+        check_address(self.dicomweb)
+        if not parse_query(self.query):
+            raise ConfigError("dicomweb without a query: say what to score, for instance --query StudyDate=20260101")
+
+    @property
+    def makes_dicom(self) -> bool:
+        """Whether DICOM objects are made of what is found."""
+        return self.store or self.dicom_out is not None
 
     @property
     def runs(self) -> tuple[Path, ...]:

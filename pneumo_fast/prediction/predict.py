@@ -25,7 +25,8 @@ from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PredictError
 from pneumo_fast.files import atomic_file, locked, open_regular, write_atomic
-from pneumo_fast.prediction.dicom_results import check_folder
+from pneumo_fast.pacs.address import check_address
+from pneumo_fast.prediction.dicom_results import NOT_STORED, STORED, WRITTEN, check_results
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.folder import (
     FORMAT,
@@ -41,6 +42,7 @@ from pneumo_fast.prediction.folder import (
 from pneumo_fast.prediction.judging import Judgement, Judging, read_table
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.remote import Retrieval, retrieving
 from pneumo_fast.prediction.scoring import Scoring
 from pneumo_fast.prediction.table import columns
 from pneumo_fast.progress import OnProgress, silent
@@ -63,6 +65,8 @@ class Counts:
     """Scored images by the kind of warning."""
     positives: Counter[str] = field(default_factory=Counter)
     """Scored images that are positive, by the column that says so."""
+    results: Counter[str] = field(default_factory=Counter)
+    """Scored images by what became of their DICOM objects: written, stored, not_stored."""
 
     def add(self, table: pd.DataFrame) -> None:
         """Count the rows of a part."""
@@ -71,6 +75,8 @@ class Counts:
         self.scored += len(scored)
         self.rejects.update(reason for reason in table["reject"] if reason)
         self.warnings.update(word.partition("=")[0] for words in scored["warnings"] for word in words.split())
+        words = (word for told in scored.get("dicom", ()) for word in told.split())
+        self.results.update(word for word in words if word in {WRITTEN, STORED, NOT_STORED})
         for name in (name for name in table.columns if name.startswith("class")):
             self.positives[name] += int((scored[name] == "1").sum())
 
@@ -97,10 +103,10 @@ class PredictSummary:
 
 
 def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictSummary:
-    """Score files by the best checkpoint of a run, or by the mean logit of several, and write a table of them.
+    """Score files or a server's instances by the best checkpoint of a run, or by the mean logit of several.
 
     A file becomes the image that it would be in the dataset that the model was trained on, through the same code;
-    files of other kinds are skipped as there.
+    files of other kinds are skipped as there. All are in one table.
 
     Parameters
     ----------
@@ -115,6 +121,8 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         If there is nothing to score, too many files were rejected, or the folder is taken or cannot be written.
     LabelError
         If a table cannot be used.
+    PacsError
+        If a server refuses, does not answer, or answers with what it must not.
     ConvertError
         If worker processes keep dying.
     """
@@ -122,28 +130,36 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
     model = open_model(config.runs, config.device)
     key = load_key(config.hash_key, make=True)
     judging = read_table(config, key)
-    if config.dicom_out:
-        check_folder(config.dicom_out, resume=config.resume)
-    files, repeated = find(config)
-    arguments = Arguments.of(config, model, files, key)
-    if config.keep_ids:
-        _log.warning("ids and paths are written AS THEY ARE (--keep-ids): they must not name a patient")
-    if config.dicom_out:
-        _log.warning("the DICOM objects in %s carry the identity of their source's PATIENT", config.dicom_out)
-    with _writing(config.out), locked(config.out):
-        claim(config, arguments)
-        save = partial(_save, config.out / OVERLAYS)
-        scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save)
-        now = _score(scoring, config, on_progress)
-        counts = _join(scoring, config, judging)
-        judgement = judging.judge(config) if judging else None
-        notes = tuple(_notes(config, model, repeated, judgement))
-        _write_summary(config, model, counts, judgement, notes)
-        shutil.rmtree(config.out / WORK)
+    check_results(config)
+    with retrieving(config) as remote:
+        files, repeated = (remote.files, 0) if remote else find(config)
+        arguments = Arguments.of(config, model, files, key)
+        save, store = partial(_save, config.out / OVERLAYS), remote.server.store if remote and config.store else None
+        _warn(config)
+        with _writing(config.out), locked(config.out):
+            claim(config, arguments)
+            scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save, store)
+            now = _score(scoring, remote, config, on_progress)
+            counts = _join(scoring, config, judging)
+            judgement = judging.judge(config) if judging else None
+            notes = tuple(_notes(config, model, repeated, counts, judgement))
+            _write_summary(config, model, counts, judgement, notes)
+            shutil.rmtree(config.out / WORK)
     return PredictSummary(
         out=config.out, counts=counts, seconds=time.perf_counter() - begin, now=now, model=model, judgement=judgement,
         notes=notes,
     )  # fmt: skip
+
+
+def _warn(config: PredictConfig) -> None:
+    """Say loudly what names patients, and where it goes."""
+    if config.keep_ids:
+        _log.warning("ids and paths are written AS THEY ARE (--keep-ids): they must not name a patient")
+    if config.dicom_out:
+        _log.warning("the DICOM objects in %s carry the identity of their source's PATIENT", config.dicom_out)
+    if config.store and config.dicomweb:
+        host = check_address(config.dicomweb).netloc
+        _log.warning("results are SENT to %s (--store), into the studies of their sources' PATIENTS", host)
 
 
 @contextmanager
@@ -172,7 +188,7 @@ def _read_part(path: Path) -> pd.DataFrame:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
-def _score(scoring: Scoring, config: PredictConfig, on_progress: OnProgress) -> int:
+def _score(scoring: Scoring, remote: Retrieval | None, config: PredictConfig, on_progress: OnProgress) -> int:
     """Write the parts that are not done yet; stop as soon as too much is rejected. Returns how many files were read."""
     total, counts = len(scoring.files), Counts()
     limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
@@ -184,7 +200,7 @@ def _score(scoring: Scoring, config: PredictConfig, on_progress: OnProgress) -> 
             left.append(task)
     before = counts.files
     _check_rejects(counts, limit, config)
-    for task, table in scoring.tables(left):
+    for task, table in remote.tables(scoring, left) if remote else scoring.tables(left):
         write_atomic(_part(config, task), table.to_csv(index=False, lineterminator="\n"), sync=False)
         counts.add(table)
         on_progress(counts.files, total)
@@ -215,9 +231,13 @@ def _join(scoring: Scoring, config: PredictConfig, judging: Judging | None) -> C
     return counts
 
 
-def _notes(config: PredictConfig, model: Model, repeated: int, judgement: Judgement | None) -> Iterator[str]:
+def _notes(
+    config: PredictConfig, model: Model, repeated: int, counts: Counts, judgement: Judgement | None
+) -> Iterator[str]:
     if repeated:
         yield f"{counted(repeated, 'path')} named a file again: each file is scored once."
+    if failed := counts.results[NOT_STORED]:
+        yield f"The server did not take the results of {counted(failed, 'image')}: see the column dicom."
     if not model.calibrated:
         yield "No calibrated probability: not every run was evaluated on the data it was trained on."
     if len(model.members) > 1:

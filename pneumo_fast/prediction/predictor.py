@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from pneumo_fast.errors import ConfigError
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
@@ -44,7 +45,11 @@ class Predictor:
         ------
         PredictError
             If there is no file.
+        ConfigError
+            If a server is named: that is for :func:`pneumo_fast.predict`.
         """
+        if options.get("dicomweb"):
+            raise ConfigError("dicomweb is not for a loaded model, which scores files: use predict(PredictConfig(…))")
         given = [paths] if isinstance(paths, str | PathLike) else list(paths)
         config = PredictConfig(inputs=(*self._runs, *map(Path, given)), keep_ids=True, **options)
         files, _ = find(config)

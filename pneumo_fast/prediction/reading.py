@@ -34,9 +34,11 @@ NICENESS: Final = 10
 core keeps them all."""
 
 
-def cut(files: Sequence[File], model: Model, selection: Selection, work: Path, key: bytes) -> list[Task]:
+def cut(
+    files: Sequence[File], model: Model, selection: Selection, work: Path, key: bytes, largest: int = LARGEST_PART
+) -> list[Task]:
     """Cut files into parts, by their count alone; each file's id and shown path are its number."""
-    rows = min(max(math.ceil(len(files) / PARTS_WANTED), SMALLEST_PART), LARGEST_PART)
+    rows = min(max(math.ceil(len(files) / PARTS_WANTED), SMALLEST_PART), largest)
     preprocessing = model.input.preprocessing
     return [
         Task(

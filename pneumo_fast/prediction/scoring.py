@@ -16,12 +16,12 @@ from pneumo_fast.conversion.plan import printable
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.dataset.pseudonyms import pseudonym
-from pneumo_fast.prediction.dicom_results import DicomResults
+from pneumo_fast.prediction.dicom_results import DicomResults, Store
 from pneumo_fast.prediction.files import File, identify
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.overlays import Overlays
-from pneumo_fast.prediction.reading import NICENESS, cut, prepare, read
+from pneumo_fast.prediction.reading import LARGEST_PART, NICENESS, SMALLEST_PART, cut, prepare, read
 from pneumo_fast.prediction.table import columns, score_part, to_table
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import NOT_CLINICAL
@@ -53,13 +53,23 @@ class Scoring:
     """Of the files, as they are."""
     tasks: Sequence[Task]
     """The parts."""
+    selection: Selection
     key: bytes = field(repr=False)
     save: Save
     """What becomes of an overlay."""
+    store: Store | None
+    """What sends DICOM objects to a server."""
 
     @classmethod
     def of(
-        cls, model: Model, config: PredictConfig, files: Sequence[File], work: Path, key: bytes, save: Save
+        cls,
+        model: Model,
+        config: PredictConfig,
+        files: Sequence[File],
+        work: Path,
+        key: bytes,
+        save: Save,
+        store: Store | None = None,
     ) -> Scoring:
         """Plan the work; the folder ``work`` is that of the worker processes."""
         known = model.input.preprocessing
@@ -69,9 +79,11 @@ class Scoring:
             body_parts=config.body_parts or known.body_parts,
         )
         prepare(work)
+        largest = SMALLEST_PART if config.dicomweb else LARGEST_PART  # the files of several parts lie there at once
         return cls(
             model=model, config=config, files=files, ids=identify(files, config, known),
-            tasks=cut(files, model, selection, work.absolute(), key), key=key, save=save,
+            tasks=cut(files, model, selection, work.absolute(), key, largest), selection=selection, key=key, save=save,
+            store=store,
         )  # fmt: skip
 
     def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
@@ -82,7 +94,7 @@ class Scoring:
 
     def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
         """The same, by worker processes that run already."""
-        overlays = Overlays(self.model) if self.config.explain or self.config.dicom_out else None
+        overlays = Overlays(self.model) if self.config.explain or self.config.makes_dicom else None
         results = self._dicom_results()
         names = columns(self.model, self.config)
         for task, record, stored in read(tasks, submit, worker_count(self.config), self.config.timeout_s):
@@ -99,14 +111,14 @@ class Scoring:
         """Id and path of a file, as they are to be written."""
         image_id, file = self.ids[number], self.files[number]
         if self.config.keep_ids:
-            return {"image_id": printable(image_id), "path": printable(file.full)}
+            return {"image_id": printable(image_id), "path": printable(file.shown)}
         path = pseudonym(self.key, "path", printable(file.path))
         return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
 
     def _dicom_results(self) -> DicomResults | None:
-        if self.config.dicom_out is None:
+        if not self.config.makes_dicom:
             return None
-        return DicomResults(self.config.dicom_out, self.model, self.config.thresholds[0], self.key)
+        return DicomResults(self.config.dicom_out, self.store, self.model, self.config.thresholds[0], self.key)
 
     def _show(
         self, overlays: Overlays, results: DicomResults | None, number: int, image: Images, scored: dict[str, Any]

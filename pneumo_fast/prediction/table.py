@@ -25,7 +25,7 @@ def columns(model: Model, config: PredictConfig) -> list[str]:
         "image_id", "path", "logit", *(["spread"] if len(model.members) > 1 else []), "probability",
         *(["calibrated_probability"] if model.calibrated else []), *(["class"] if model.operating_point else []),
         *(class_at(threshold) for threshold in config.thresholds), "warnings", "reject", "detail",
-        *(["overlay"] if config.explain else []), *(["dicom"] if config.dicom_out else []),
+        *(["overlay"] if config.explain else []), *(["dicom"] if config.makes_dicom else []),
     ]  # fmt: skip
 
 

@@ -65,6 +65,8 @@ REASONS: Final = {
     "timeout": "reading the file took longer than allowed, twice",
     "ambiguous": "several files match one row of the label table",
     "not_the_first": "another file of the row was taken (--several first)",
+    "not_retrieved": "a server did not hand it out (predict --dicomweb)",
+    "own_result": "a result of this package, not a radiograph (predict --dicomweb)",
 }
 """Every reason code a rejection can carry."""
 REMEDIES: Final = {
@@ -74,5 +76,7 @@ REMEDIES: Final = {
     "ambiguous": "--several first or --several all",
 }
 """What helps against some of them, where the files are as they should be."""
-SKIPPED: Final = frozenset({"not_an_image", "other_modality", "other_body_part", "other_view", "not_the_first"})
+SKIPPED: Final = frozenset({
+    "not_an_image", "other_modality", "other_body_part", "other_view", "not_the_first", "own_result",
+})  # fmt: skip
 """Reasons that are no fault of a file: it is another object than is wanted, and does not count as rejected."""
