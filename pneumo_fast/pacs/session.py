@@ -110,12 +110,13 @@ class Session(requests.Session):
     def _send_once(self, request: requests.PreparedRequest, most: int, kwargs: dict[str, Any]) -> requests.Response:
         end = time.monotonic() + PATIENCE * self._timeout_s
         request.headers.pop("Host", None)  # dicomweb-client's lacks the port
+        request.url = (request.url or "").replace("%2A", "*")  # a wildcard, which Orthanc's plugin 1.7 does not decode
         response = super().send(
             request, **kwargs | {"stream": True, "allow_redirects": False, "timeout": self._timeout_s}
         )
         with response:
             content = bytearray()
-            for block in response.raw.stream(BLOCK, decode_content=True):
+            while block := response.raw.read1(BLOCK, decode_content=True):  # whatever has come, be it a byte
                 content += block
                 if len(content) > most:
                     host = urlsplit(response.url).netloc
