@@ -91,7 +91,7 @@ class Model:
             logit=logit,
             probability=probability,
             calibrated=calibrated[0] if calibrated else None,
-            spread=logits.std(dim=0, correction=0).numpy(),
+            spread=(logits.std(dim=0, correction=0) if logits.numel() else logits[0]).numpy(),  # torch warns of none
         )
 
 
