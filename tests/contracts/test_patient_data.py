@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 import zipfile
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import LabelError
 from pneumo_fast.phantoms.dicom_file import write_dicom
+from tests.support.dicomweb_stub import Answer, Archive, Asked, stub_server
 
 NAME = "Zxqplanted^Wilhelmine"
 MARKS = ("zxqplanted", "wilhelmine", "9876501234", "19470229")
@@ -230,6 +233,45 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.pt", "eval", "explain", "report.html", "model_card.md", "model.onnx", "model.pt2"} <= written
     assert not leaks(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hospital", ["planted"], indirect=True)
+def test_scoring_what_a_server_has_leaks_nothing(hospital: Hospital, tmp_path: Path) -> None:
+    convert(hospital, tmp_path / "dataset", "--max-rejects", "100%")
+    train = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    run(tmp_path / "said", "train", tmp_path / "dataset", "--out", tmp_path / "run", *train)
+    archive = Archive(sorted(hospital.images.glob("*.dcm"))[9:])
+    for known in archive.matches:
+        known |= {"00100010": NAME, "00080050": TEXTS["AccessionNumber"], "0008103E": "zxqplanted"}
+    reached, silent = threading.Event(), threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "POST":
+            return Answer(status=409, body=NAME.encode())
+        if asked.path.endswith(".22"):
+            reached.set()
+            silent.wait(60)
+            return Answer(status=500, body=NAME.encode())
+        return archive(asked)
+
+    options: list[str | Path] = ["--out", tmp_path / "predictions", "--device", "cpu", "--workers", "1", "--explain"]
+    with stub_server(answer) as stub:
+        query = ["--dicomweb", stub.url, "--query", f"PatientName={NAME}", "--match", "AccessionNumber", "--store"]
+        words = [str(word) for word in ("predict", tmp_path / "run", *query, *options)]
+        process = subprocess.Popen([sys.executable, "-m", "pneumo_fast", *words], stderr=subprocess.PIPE)
+        assert reached.wait(120)
+        process.send_signal(signal.SIGKILL)
+        (tmp_path / "said" / "killed.txt").write_bytes(process.communicate()[1])
+        found = leaks(tmp_path)
+        assert found
+        assert all(f"{Path('.predict', 'retrieved')}/" in place for place in found)
+        silent.set()
+        run(tmp_path / "said", *words, "--resume")
+    assert not leaks(tmp_path)
+    table = pd.read_csv(tmp_path / "predictions" / "predictions.csv", dtype=str)
+    assert set(table["dicom"].dropna().str.split().str[0]) == {"not_stored"}
+    assert list(table["reject"].dropna()) == ["not_retrieved"]
 
 
 @pytest.mark.parametrize(
