@@ -172,6 +172,8 @@ def show_prediction(summary: PredictSummary, config: PredictConfig) -> None:
         names["class"] = f"positive at the run's operating threshold, {_number(point.threshold)} ({point.name})"
     for name, count in counts.positives.items():
         table.add_row(f"  {names[name]}", f"{count:,}")
+    for state, count in counts.results.items():
+        table.add_row(f"  DICOM objects {state.replace('_', ' ')}", f"{count:,}")
     for kind, count in sorted(counts.warnings.items()):
         table.add_row(f"  warning: {kind}", f"{count:,}")
     for reason, count in sorted(counts.rejects.items()):
