@@ -174,6 +174,19 @@ def test_other_instances_are_not_resumed_with(remote: Options, archive: Archive)
             predict(remote(stub.url, resume=True))
 
 
+def test_what_decides_the_rows_is_kept_without_names(remote: Options, archive: Archive, tmp_path: Path) -> None:
+    archive.files[archive.matches[0]["00080018"]] = b"no DICOM"
+    named = {"query": ("PatientName=zxqname",), "dicom_out": tmp_path / "zxqresults"}
+    with stub_server(archive) as stub:
+        with pytest.raises(PredictError, match="were rejected"):
+            predict(remote(stub.url, max_rejects=0, **named))
+        kept = (tmp_path / "out" / WORK / "arguments.json").read_text()
+        assert [word for word in ("zxq", stub.url, "127.0.0.1", PASSWORD, USER) if word in kept] == []
+        with pytest.raises(PredictError, match="what differs: dicom-out[.]"):
+            predict(remote(stub.url, resume=True, **named | {"dicom_out": tmp_path / "other"}))
+        predict(remote(stub.url, resume=True, **named))
+
+
 def test_files_lie_where_nobody_else_looks_while_they_are_read(
     remote: Options, archive: Archive, tmp_path: Path
 ) -> None:
