@@ -182,7 +182,7 @@ def test_what_decides_the_rows_is_kept_without_names(remote: Options, archive: A
             predict(remote(stub.url, max_rejects=0, **named))
         kept = (tmp_path / "out" / WORK / "arguments.json").read_text()
         assert [word for word in ("zxq", stub.url, "127.0.0.1", PASSWORD, USER) if word in kept] == []
-        with pytest.raises(PredictError, match="what differs: dicom-out[.]"):
+        with pytest.raises(PredictError, match=r"what differs: dicom-out\."):
             predict(remote(stub.url, resume=True, **named | {"dicom_out": tmp_path / "other"}))
         predict(remote(stub.url, resume=True, **named))
 
