@@ -18,7 +18,7 @@ import torch
 
 ADDED_KEYS: Final = frozenset({
     "metrics.json/options", "metrics.json/folds", "metrics.json/spread", "metrics.json/run/folds",
-    "explain.json/options", "explain.json/run/folds",
+    "explain.json/options", "explain.json/run/folds", "predictions.json/counts/results",
 })  # fmt: skip
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}
