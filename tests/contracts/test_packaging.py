@@ -55,7 +55,7 @@ def names_in(wheel: Path) -> set[str]:
 
 
 def files_of_the_package() -> set[str]:
-    found = (path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    found = (path for path in PACKAGE.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 
