@@ -188,9 +188,9 @@ class WorkerPool:
         with self._lock:
             if self._stopped:
                 raise ConvertError("the conversion was stopped: resume with --resume")
-            worker = (
-                self._idle.pop() if self._idle else Worker(self._niceness)
-            )  # under the lock, so that stop() misses none
+            while self._idle and self._idle[-1].process.poll() is not None:  # it has ended for want of work
+                self._idle.pop().close()
+            worker = self._idle.pop() if self._idle else Worker(self._niceness)  # locked, so that stop() misses none
             self._busy.add(worker)
             return worker
 

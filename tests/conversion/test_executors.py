@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pneumo_fast.conversion.supervisor import WorkerPool
 from pneumo_fast.conversion.task import Source, Task
 from tests.faults.fault_tools import MARK, Site, kill, make_site, poisonous, wait_for
 
@@ -175,3 +176,18 @@ def _assert_no_worker_left(site: Site) -> None:
     while site.workers():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_workers_that_ended_for_want_of_work_are_no_lost_ones() -> None:
+    pool = WorkerPool()
+    workers = [pool._take() for _ in range(3)]
+    for worker in workers:
+        pool._give_back(worker)
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+    fresh = pool._take()
+    assert fresh not in workers
+    assert fresh.process.poll() is None
+    pool.stop()
+    pool._give_back(fresh)
