@@ -49,6 +49,8 @@ _NAMES = {
     "reporting.options": ("ReportConfig",),
     "reporting.report": ("ReportSummary", "report"),
     "run.model": ("build_model",),
+    "serving.options": ("ServeConfig",),
+    "serving.serve": ("ServeSummary", "serve"),
     "training.cross_validation": ("CrossValidationSummary", "cross_validate"),
     "training.options": ("TrainConfig",),
     "training.train": ("TrainSummary", "train"),
@@ -113,6 +115,9 @@ if TYPE_CHECKING:
     from pneumo_fast.reporting.report import ReportSummary as ReportSummary
     from pneumo_fast.reporting.report import report as report
     from pneumo_fast.run.model import build_model as build_model
+    from pneumo_fast.serving.options import ServeConfig as ServeConfig
+    from pneumo_fast.serving.serve import ServeSummary as ServeSummary
+    from pneumo_fast.serving.serve import serve as serve
     from pneumo_fast.training.cross_validation import CrossValidationSummary as CrossValidationSummary
     from pneumo_fast.training.cross_validation import cross_validate as cross_validate
     from pneumo_fast.training.options import TrainConfig as TrainConfig

@@ -15,12 +15,13 @@ from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.training.options import TrainConfig
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 COMMANDS: dict[str, type[Any]] = {
     "convert": ConvertConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig,
-    "report": ReportConfig, "predict": PredictConfig, "export": ExportConfig,
+    "report": ReportConfig, "predict": PredictConfig, "serve": ServeConfig, "export": ExportConfig,
     "show": ShowConfig, "ids": IdsConfig, "phantom": PhantomConfig,
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path", bool: "a flag"}

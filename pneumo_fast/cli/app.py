@@ -112,8 +112,8 @@ def _common(
 
 
 COMMANDS = (
-    "convert", "train", "evaluate", "explain", "report", "predict", "export", "verify", "show", "ids", "phantom",
-    "doctor",
+    "convert", "train", "evaluate", "explain", "report", "predict", "serve", "export", "verify", "show", "ids",
+    "phantom", "doctor",
 )  # fmt: skip
 for name in COMMANDS:
     app.command(cls=Command)(with_output(getattr(commands, name)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +18,11 @@ from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.loading.options import ShowConfig
+from pneumo_fast.pacs.node import OUR_AET
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.training.options import TrainConfig
 
 
@@ -204,6 +206,21 @@ def predict(make: Callable[..., PredictConfig]) -> Any:
     return {"folder": config.out, **parse_file(config.out / SUMMARY)}
 
 
+@with_options(ServeConfig)
+def serve(make: Callable[..., ServeConfig]) -> Any:
+    """Receive radiographs as a DICOM node (Storage SCP), score them, and forward the results to another node.
+
+    Example: pneumo-fast serve run --allow MODALITY --forward ORTHANC@127.0.0.1:4242
+    """
+    from pneumo_fast.cli import display, results
+    from pneumo_fast.serving.serve import serve as run
+
+    display.set_up_logging()
+    summary = run(make())
+    results.show_serving(summary)
+    return summary
+
+
 def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> Any:
     """Check every byte of a dataset; list what is damaged.
 
@@ -275,14 +292,22 @@ def phantom(make: Callable[..., PhantomConfig]) -> Any:
         return make_phantoms(config, on_progress)
 
 
-def doctor() -> Any:
-    """Say what this machine has, and what each missing part costs and what brings it.
+def doctor(
+    echo: Annotated[
+        list[str] | None,
+        typer.Option(help="DICOM node to ask whether it is there, as AET@HOST:PORT; may be repeated."),
+    ] = None,
+    aet: Annotated[str, typer.Option(help="Our AE title, for --echo.")] = OUR_AET,
+) -> Any:
+    """Say what this machine has, and what each missing part costs and what brings it; ask DICOM nodes for an answer.
 
     Example: pneumo-fast doctor --json
     """
     from pneumo_fast.cli import machine
     from pneumo_fast.doctor.machine import examine_machine
+    from pneumo_fast.doctor.nodes import ask
 
-    found = examine_machine()
+    answers = ask(echo or (), aet)
+    found = replace(examine_machine(), nodes=answers)
     machine.show_machine(found)
     return found

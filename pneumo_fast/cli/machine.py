@@ -20,6 +20,8 @@ def show_machine(machine: Machine) -> None:
         bits = f", {known.bits} bits" if known.bits else ""
         table.add_row(known.syntax + bits, ", ".join(known.plugins) or "none: such files are rejected")
     out.print(table)
+    for answer in machine.nodes:
+        out.print(f"{answer.node}: {answer.fault or 'answers C-ECHO'}", soft_wrap=True)
     for part in machine.parts:
         if part.cost:
             out.print(f"Without {part.name}: {part.cost}", soft_wrap=True)

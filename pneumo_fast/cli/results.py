@@ -22,6 +22,7 @@ from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import PredictSummary
 from pneumo_fast.prediction.table import class_at
 from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.serving.serve import ServeSummary
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
 _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
@@ -188,6 +189,23 @@ def show_prediction(summary: PredictSummary, config: PredictConfig) -> None:
     if summary.now:
         out.print(f"{summary.now:,} files in {summary.seconds:.1f} s: {summary.now / summary.seconds:,.0f} files/s")
     out.print(f"Written to {summary.out / 'predictions.csv'}", soft_wrap=True)
+    out.print(NOT_CLINICAL, style="dim")
+
+
+def show_serving(summary: ServeSummary) -> None:
+    """What the journal has, when serving ends."""
+    counts = summary.counts
+    table = grid("instances", "count")
+    table.add_row("received", f"{counts.received:,}")
+    table.add_row("scored", f"{counts.scored:,}")
+    for reason, count in counts.rejected.items():
+        table.add_row(f"{'skipped' if reason in SKIPPED else 'rejected'}: {reason}", f"{count:,}")
+    table.add_row("results made", f"{counts.results:,}")
+    table.add_row("results sent", f"{counts.results_sent:,}")
+    out.print(table)
+    if counts.waiting or counts.results_waiting:
+        waiting = f"{counted(counts.waiting, 'instance')} and {counted(counts.results_waiting, 'result')}"
+        out.print(f"{waiting} wait in {summary.spool}: serve with the same spool goes on with them", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")
 
 

@@ -72,17 +72,19 @@ def _make_key(path: Path) -> None:
         partial.unlink()
 
 
-def pseudonym(key: bytes, kind: str, text: str) -> str:
-    """16 hexadecimal digits (64 bits of HMAC-SHA256, RFC 2104) that stand for ``text``; ``""`` stays ``""``.
+def pseudonym(key: bytes, kind: str, text: str, digits: int = 16) -> str:
+    """Hexadecimal digits (4 bits each of HMAC-SHA256, RFC 2104) that stand for ``text``; ``""`` stays ``""``.
 
     Parameters
     ----------
     kind : str
         What the text is, for instance ``group``; equal texts of different kinds get different pseudonyms.
+    digits : int
+        How many; more where a chance that two texts share one, 1 in 2^64 for any two texts and 16 digits, is too much.
     """
     if not text:
         return ""
-    return hmac.new(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:digits]
 
 
 def key_id(key: bytes) -> str:

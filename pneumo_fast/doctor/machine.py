@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pneumo_fast import __version__
+from pneumo_fast.doctor.nodes import Answer
 from pneumo_fast.doctor.parts import TORCH, Part, examine, examine_extras, fault_of
 from pneumo_fast.radiograph.pixels import Decoders, installed_decoders
 
@@ -40,6 +41,13 @@ class Machine:
     """Those of each transfer syntax; files of any other are rejected."""
     parts: tuple[Part, ...]
     """PyTorch, the GPU's driver and the optional parts."""
+    nodes: tuple[Answer, ...] = ()
+    """What the DICOM nodes answered that were asked."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a node did not answer as it should."""
+        return int(any(answer.fault for answer in self.nodes))
 
 
 def examine_machine() -> Machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ import pydicom
 import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumo_fast.conversion.labels import read_labels
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import LabelError
+from pneumo_fast.pacs.node import hushed
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from tests.support.dicomweb_stub import Answer, Archive, Asked, stub_server
+from tests.support.orthanc import free_port
+from tests.support.serving import SENDER, journal, store, wait_until
 
 NAME = "Zxqplanted^Wilhelmine"
 MARKS = ("zxqplanted", "wilhelmine", "9876501234", "19470229")
@@ -228,6 +234,11 @@ def test_training_and_judging_leak_nothing(hospital: Hospital, tmp_path: Path) -
     objects = tmp_path.parent / f"{tmp_path.name}-objects"  # these alone name the patient
     run(tmp_path / "said", "predict", tmp_path / "run", hospital.images, *predict, *table, "--dicom-out", objects)
 
+    journalled = serve(hospital, tmp_path, objects / "served")
+    assert journalled["received"] > 10
+    assert journalled["scored"] > 10
+    assert journalled["waiting"] == 0
+
     assert len(list((tmp_path / "predictions" / "explain").iterdir())) > 10
     assert leaks(objects)
     written = {path.name for path in (tmp_path / "run").iterdir()}
@@ -272,6 +283,26 @@ def test_scoring_what_a_server_has_leaks_nothing(hospital: Hospital, tmp_path: P
     table = pd.read_csv(tmp_path / "predictions" / "predictions.csv", dtype=str)
     assert set(table["dicom"].dropna().str.split().str[0]) == {"not_stored"}
     assert list(table["reject"].dropna()) == ["not_retrieved"]
+
+
+def serve(hospital: Hospital, folder: Path, objects: Path) -> dict[str, Any]:
+    """Send the images to the run as a DICOM node, whose spool and messages lie in a folder; the journal's counts."""
+    port = free_port()
+    options = ["--allow", SENDER, "--port", port, "--spool", folder / "spool", "--dicom-out", objects]
+    command = [sys.executable, "-m", "pneumo_fast", "serve", folder / "run", *options, "--device", "cpu", "--json"]
+    with (folder / "said" / "serve.txt").open("wb") as said, (folder / "said" / "serve.json").open("wb") as out:
+        process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=said)
+    try:
+        wait_until(lambda: b"listens at" in (folder / "said" / "serve.txt").read_bytes())
+        for path in sorted(hospital.images.glob("*.dcm")):
+            with hushed(), suppress(InvalidDicomError, ValueError, EOFError, NameError):  # what pynetdicom cannot send
+                store(port, pydicom.dcmread(path))
+        wait_until(lambda: journal(folder / "spool", "SELECT 1 FROM instances WHERE state = 'waiting'") == [])
+    finally:
+        process.terminate()
+        assert process.wait(60) == 143
+    counts: dict[str, Any] = json.loads((folder / "said" / "serve.json").read_text())["counts"]
+    return counts
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A DICOM node that scores what it receives and forwards the results."""

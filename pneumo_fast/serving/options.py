@@ -1,0 +1,104 @@
+"""Options of ``serve``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pneumo_fast.configuration import Device, Option, check
+from pneumo_fast.conversion.options import HashKey
+from pneumo_fast.errors import ConfigError
+from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize
+from pneumo_fast.pacs.node import OUR_AET, Node, check_aet
+from pneumo_fast.prediction.options import is_run
+from pneumo_fast.vocabulary import BodyPart, Modality, View, WarningKind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """What to listen to, what to score it by, and where results go."""
+
+    # fmt: off
+    runs: Annotated[tuple[Path, ...], Option(
+        "Run folders.", "The logits of several runs, as of the folds of a cross-validation, are averaged.",
+        positional=True,
+    )] = ()
+    allow: Annotated[tuple[str, ...], Option(
+        "AE title that may call; may be repeated.", default="to be given", group="Receiver"
+    )] = ()
+    aet: Annotated[str, Option("Our AE title.")] = OUR_AET
+    host: Annotated[str, Option(
+        "Address to listen at.", "DICOM's own protocol is neither encrypted nor authenticated."
+    )] = "127.0.0.1"
+    port: Annotated[int, Option("Port to listen at; 0 for any that is free.", least=0, most=65535)] = 11112
+    associations: Annotated[int, Option("Associations that may be open at once.", least=1, most=100)] = 8
+    max_message_mb: Annotated[float, Option(
+        "Largest message taken.", above=0, most=900, unit="megabytes"
+    )] = 100
+    network_timeout_s: Annotated[float, Option(
+        "Seconds that a peer may be silent, or take for one PDU.", above=0, below=math.inf, unit="seconds"
+    )] = 30
+    forward: Annotated[str | None, Option(
+        "Node to send results to, as AET@HOST:PORT.", group="Results"
+    )] = None
+    dicom_out: Annotated[Path | None, Option(
+        "Folder to write results to, as DICOM.", "They carry the identity of their source's patient.",
+        default="none written",
+    )] = None
+    threshold: Annotated[float, Option(
+        "Probability that makes an image positive, where the run has no operating threshold.",
+        least=0, most=1, refusal=NO_PROBABILITY,
+    )] = 0.5
+    spool: Annotated[Path, Option("Folder for what waits, and the journal.", group="Spool")] = Path("spool")
+    max_waiting: Annotated[int, Option("Objects that may wait.", least=1)] = 10_000
+    max_waiting_gb: Annotated[float, Option(
+        "Size of the objects that may wait.", above=0, below=math.inf, unit="gigabytes"
+    )] = 10
+    modalities: Annotated[tuple[Modality, ...], Option(
+        "Modality to take; may be repeated.", name="modality", default="the run's", group="Selection",
+    )] = ()
+    views: Annotated[tuple[View, ...], Option(
+        "View to take; may be repeated.", name="view", default="the run's"
+    )] = ()
+    body_parts: Annotated[tuple[BodyPart, ...], Option(
+        "Body part to take; may be repeated.", name="body-part", default="the run's"
+    )] = ()
+    refuse: Annotated[tuple[WarningKind, ...], Option(
+        "Kind of warning to reject an image for; may be repeated.",
+        "A warning says that an image lies outside of those that the model was trained on.",
+        default="none",
+    )] = ()
+    device: Annotated[Device, Option("auto, cpu, cuda or cuda:N.", group="Work")] = "auto"
+    batch_size: BatchSize = 64
+    workers: Annotated[int | None, Option(
+        "Worker processes that read images.", least=1, default="one per core", aliases=("--num-workers",)
+    )] = None
+    hash_key: Annotated[HashKey, Option(
+        "Key file for pseudonyms.", "The UIDs of results are derived with it.", default="in your configuration folder",
+        group="Privacy",
+    )] = None
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        """Check every option, and which go together; ConfigError names the first that cannot work."""
+        check(self)
+        if not self.runs:
+            raise ConfigError("no run folder is given: name one or several")
+        for run in self.runs:
+            if not is_run(run):
+                raise ConfigError(f"{run} is no run folder: train writes one")
+        if not self.allow:
+            raise ConfigError("nobody may call: name the AE titles that may with --allow")
+        for aet in self.allow:
+            check_aet("allow", aet)
+        check_aet("aet", self.aet)
+        if self.forward is None and self.dicom_out is None:
+            raise ConfigError("results would go nowhere: give --forward AET@HOST:PORT, --dicom-out FOLDER or both")
+        _ = self.node
+
+    @property
+    def node(self) -> Node | None:
+        """Where results are sent."""
+        return None if self.forward is None else Node.parse(self.forward)

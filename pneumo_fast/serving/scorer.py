@@ -1,0 +1,166 @@
+"""Scores instances of the spool, by the code of ``predict``, and puts their results into their place."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import pydicom
+
+from pneumo_fast.conversion.executors import Submit
+from pneumo_fast.errors import PacsError, PneumoError
+from pneumo_fast.files import write_atomic
+from pneumo_fast.prediction.dicom_results import NAMES, WRITTEN
+from pneumo_fast.prediction.files import File
+from pneumo_fast.prediction.model import Model
+from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.scoring import Scoring
+from pneumo_fast.serving.options import ServeConfig
+from pneumo_fast.serving.spool import Outcome, Spool
+
+WORK: Final = "work"
+"""Folder in the spool's; empty between two batches."""
+READING, RESULTS = "reading", "results"
+"""Folders of a batch: what worker processes write, and the DICOM objects."""
+BATCH: Final = 64
+"""Instances that are scored together, at most."""
+SINGLES: Final = 8
+"""Instances that are scored one by one before the next batch, at most."""
+MOST_FAILURES: Final = 3
+"""Times that an instance may fail, alone, before it is set aside."""
+PAUSE_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def model_digest(model: Model) -> str:
+    """What tells a model from others."""
+    return hashlib.sha256(" ".join(member.identity.sha256 for member in model.members).encode()).hexdigest()[:16]
+
+
+def predict_config(config: ServeConfig, work: Path) -> PredictConfig:
+    """The same options for ``predict``, which writes DICOM objects below a folder."""
+    return PredictConfig(
+        inputs=(*config.runs, work), dicom_out=work / RESULTS, thresholds=(config.threshold,),
+        modalities=config.modalities, views=config.views, body_parts=config.body_parts, refuse=config.refuse,
+        device=config.device, batch_size=config.batch_size, workers=config.workers,
+    )  # fmt: skip
+
+
+class Scorer:
+    """Scores what waits.
+
+    Parameters
+    ----------
+    work : Path
+        That of :func:`work_folder`.
+    submit : callable
+        Hands files to worker processes.
+    stopped : callable
+        Whether to stop before the next part of a batch.
+    """
+
+    def __init__(
+        self, config: ServeConfig, model: Model, key: bytes, spool: Spool, work: Path, submit: Submit,
+        stopped: Callable[[], object],
+    ) -> None:  # fmt: skip
+        self._config, self._model, self._key, self._spool = config, model, key, spool
+        self._work = work
+        self._submit, self._stopped = submit, stopped
+        self._failures: Counter[int] = Counter()
+
+    def round(self) -> bool:
+        """Score the next batch, and some of what has to be scored alone; whether there was anything.
+
+        Raises
+        ------
+        SpoolFullError
+            If there is no room for results; their instances wait on.
+        """
+        if batch := self._spool.fresh(BATCH):
+            try:
+                self._score(batch)
+            except PacsError:  # of the spool
+                raise
+            except PneumoError as error:
+                _log.warning("a batch could not be scored (%s): its images are scored one by one", error)
+                for number in batch:
+                    self._score_alone(number)
+        singles = self._spool.begun(SINGLES)
+        for number in singles:
+            self._score_alone(number)
+        return bool(batch or singles)
+
+    def _score_alone(self, number: int) -> None:
+        if self._stopped() or not self._spool.waits(number):
+            return
+        try:
+            self._score([number])
+        except PacsError:
+            raise
+        except PneumoError as error:
+            self._failures[number] += 1
+            time.sleep(PAUSE_S)  # memory that ran out, say, may be there again
+            if self._failures[number] >= MOST_FAILURES:
+                _log.warning("instance %d is set aside until the next start: %s", number, error)
+                self._spool.set_aside(number, type(error).__name__)
+
+    def _score(self, numbers: Sequence[int]) -> None:
+        # a folder for each batch: workers may be late with files of one that failed
+        with self._spool.begin(numbers), TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as folder:
+            for outcomes in self._outcomes(numbers, Path(folder)):
+                self._spool.finish(outcomes, forward=self._config.forward is not None)
+
+    def _outcomes(self, numbers: Sequence[int], work: Path) -> Iterator[list[Outcome]]:
+        """What became of the instances, part by part."""
+        files = [File(str(work), f"{number}.dcm") for number in numbers]
+        for file, number in zip(files, numbers, strict=True):
+            Path(file.full).write_bytes(self._spool.object_of(number))
+        config = predict_config(self._config, work)
+        scoring = Scoring.of(self._model, config, files, work / READING, self._key, lambda *_: None)
+        for task, table in scoring.tables_by(self._submit, scoring.tasks):
+            places = [int(source.image_id) for source in task.sources]
+            rows: list[Any] = table.to_dict("records")
+            yield [
+                self._outcome(numbers[place], row, [work / RESULTS / name.format(place) for name in NAMES])
+                for place, row in zip(places, rows, strict=True)
+            ]
+            if self._stopped():
+                return
+
+    def _outcome(self, number: int, row: dict[str, Any], files: Sequence[Path]) -> Outcome:
+        if row["reject"]:
+            return Outcome(number=number, reason=row["reject"])
+        probability = float(row["probability"])
+        if row["dicom"].split()[0] != WRITTEN:
+            return Outcome(number=number, reason=row["dicom"], probability=probability)
+        results = tuple(map(_read, files))
+        if self._config.dicom_out:
+            for uid, data in results:
+                write_atomic(self._config.dicom_out / f"{uid}.dcm", data)
+        return Outcome(number=number, probability=probability, results=results)
+
+
+@contextmanager
+def work_folder(spool: Path) -> Iterator[Path]:
+    """A folder for files of instances that are being scored; nothing is left of it, or of one of a killed process."""
+    folder = spool / WORK
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(path: Path) -> tuple[str, bytes]:
+    uid = str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+    return uid, path.read_bytes()
