@@ -150,7 +150,7 @@ def check(pacs: Orthanc, spool: Path, datasets: list[pydicom.Dataset], expected:
 
 
 def test_a_kill_loses_nothing(run: Path, phantom: Path, tmp_path: Path) -> None:
-    kill_and_count(run, phantom, tmp_path, count=12, kills=1)
+    kill_and_count(run, phantom, tmp_path, count=8, kills=1)
 
 
 @pytest.mark.slow

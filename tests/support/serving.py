@@ -14,12 +14,13 @@ from typing import Any
 
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
-from pynetdicom import AE, build_context
+from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from pneumo_fast.errors import PacsError
 from pneumo_fast.pacs.node import OUR_AET, hushed, pause_reactor
 from pneumo_fast.pacs.receiver import RADIOGRAPHS
+from pneumo_fast.pacs.requestor import Requestor
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.serve import ServeSummary, serve
 from pneumo_fast.serving.spool import FILE
@@ -71,7 +72,7 @@ def association(
     port: int, calling: str = SENDER, called: str = OUR_AET, sop_classes: Sequence[str] = RADIOGRAPHS
 ) -> Iterator[Association]:
     """An association that may have been refused."""
-    entity = AE(calling)
+    entity = Requestor(calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = 20
     contexts = [build_context(sop_class, syntax) for sop_class in sop_classes for syntax in SYNTAXES]
     with hushed():
