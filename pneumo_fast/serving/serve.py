@@ -23,7 +23,6 @@ from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PacsError, PredictError
 from pneumo_fast.extras import DICOM_OUT
 from pneumo_fast.pacs.node import hushed, require_pynetdicom
-from pneumo_fast.prediction.dicom_results import check_folder
 from pneumo_fast.prediction.model import open_model
 from pneumo_fast.prediction.scoring import worker_count, workers_for
 from pneumo_fast.serving.database import SpoolFullError
@@ -119,7 +118,8 @@ def _check(config: ServeConfig) -> None:
     if find_spec("highdicom") is None:
         raise PredictError(f"serve needs highdicom, which is not installed: {DICOM_OUT.command}")
     if config.dicom_out:
-        check_folder(config.dicom_out, resume=True)
+        if config.dicom_out.exists() and not config.dicom_out.is_dir():
+            raise PredictError(f"{config.dicom_out} is a file: name a folder with --dicom-out")
         config.dicom_out.mkdir(parents=True, exist_ok=True)
 
 
