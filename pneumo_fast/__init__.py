@@ -52,7 +52,7 @@ _NAMES = {
     "serving.options": ("ServeConfig",),
     "serving.serve": ("ServeSummary", "serve"),
     "training.cross_validation": ("CrossValidationSummary", "cross_validate"),
-    "training.options": ("TrainConfig",),
+    "training.options": ("TrainConfig", "recipe"),
     "training.train": ("TrainSummary", "train"),
 }  # fmt: skip
 """The public names, by the module that defines them; the imports below tell them to type checkers and editors."""
@@ -121,6 +121,7 @@ if TYPE_CHECKING:
     from pneumo_fast.training.cross_validation import CrossValidationSummary as CrossValidationSummary
     from pneumo_fast.training.cross_validation import cross_validate as cross_validate
     from pneumo_fast.training.options import TrainConfig as TrainConfig
+    from pneumo_fast.training.options import recipe as recipe
     from pneumo_fast.training.train import TrainSummary as TrainSummary
     from pneumo_fast.training.train import train as train
 else:  # out of a type checker's sight, to which a module-level __getattr__ makes every name a good one

@@ -40,6 +40,9 @@ Strength = Literal["light", "strong"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
 ExportFormat = Literal["onnx", "torch"]
 ScheduleName = Literal["none", "cosine", "onecycle"]
+Teacher = Literal["boxes", "classes"]
+"""What a model can be taught beside the label."""
+RecipeName = Literal["reference", "recommended"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
 """What people call each split."""

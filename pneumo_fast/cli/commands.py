@@ -63,7 +63,7 @@ def train(
     from pneumo_fast.training.train import train as run
 
     display.set_up_logging()
-    made = make(**(_of_run(config, context) if config else {}))
+    made = make(**_taken_over(config, context))
     with display.training_display() as (on_start, on_epoch, on_progress):
         if made.all_folds:
             folds = cross_validate(made, on_epoch, on_progress, on_start=on_start)
@@ -76,8 +76,43 @@ def train(
     return summary
 
 
-def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
-    """The options of an earlier run, but for those given on this command line, and where to write."""
+def _taken_over(config: Path | None, context: typer.Context) -> dict[str, Any]:
+    """The options that this command line leaves open: of an earlier run, and of the recipe named here.
+
+    Without a name ``--resume`` takes the recipe of the run that it resumes.
+    """
+    from pneumo_fast.training.recipes import RECIPES
+
+    taken = _of_run(config) if config else {}
+    name = context.params["recipe"]
+    if not _is_given("recipe", context):
+        resumed = context.params["resume"] and not config
+        name = _recipe_of(context.params["out"]) if resumed else None
+    if name:
+        taken |= {"recipe": name, **RECIPES.get(name, {})}
+    return {option: value for option, value in taken.items() if not _is_given(option, context)}
+
+
+def _is_given(option: str, context: typer.Context) -> bool:
+    return str(context.get_parameter_source(option)) == "ParameterSource.COMMANDLINE"
+
+
+def _recipe_of(run: Path) -> str | None:
+    """The recipe of a run, if there is one that says."""
+    from pneumo_fast.errors import RunError
+    from pneumo_fast.run.folder import read_config
+    from pneumo_fast.run.folds import is_cross_validation
+    from pneumo_fast.run.layout import fold_folder
+
+    try:
+        name = read_config(fold_folder(run, 1) if is_cross_validation(run) else run).config.get("recipe")
+    except RunError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _of_run(config: Path) -> dict[str, Any]:
+    """The options of an earlier run, but for where to write."""
     from pneumo_fast.run.folder import read_config
     from pneumo_fast.run.folds import is_cross_validation
     from pneumo_fast.run.layout import CONFIG, fold_folder
@@ -96,10 +131,10 @@ def _of_run(config: Path, context: typer.Context) -> dict[str, Any]:
         saved["batch_size"] = content.resolved.get("batch_size", "auto")
     taken = {}
     for name, field in options_of(TrainConfig).items():
-        given = str(context.get_parameter_source(name)) == "ParameterSource.COMMANDLINE"
-        if name in saved and field.option.repeated and not given:
+        if name in saved and field.option.repeated:
             value = saved[name]
-            taken[name] = tuple(map(field.types[0], value)) if field.is_list and isinstance(value, list) else value
+            single = field.types[0] if field.types else str
+            taken[name] = tuple(map(single, value)) if field.is_list and isinstance(value, list) else value
     return taken
 
 

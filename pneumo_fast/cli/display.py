@@ -20,6 +20,7 @@ from pneumo_fast.formatting import TERMINAL, harmless
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.training.options import describe_recipe
 from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES, counted
 
 if TYPE_CHECKING:
@@ -273,8 +274,10 @@ def show_plan(plan: TrainPlan) -> None:
         "Data": f"{' + '.join(map(str, config.datasets))}: {images}; {people}",
         "Model": f"{config.model}, {plan.parameters / 1e6:.1f} million parameters, weights: {config.weights}; images "
         f"of {plan.size} x {plan.size} pixels",
+        "Recipe": describe_recipe(config),
         "Training": f"{epochs}, batches of {found.batch_size}, {config.optimizer} at {config.lr:g}, "
         f"positives weigh {found.pos_weight:.3g}",
+        **({"Teachers": "; ".join(plan.taught)} if plan.taught else {}),
         "Device": f"{found.device}{processes}, {amp}, batches by the {found.loader} engine",
         "Writes to": str(config.out),
     }

@@ -59,10 +59,15 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
         path=Path("/"),
         manifest=_joint_manifest(datasets, index),
         index=index,
-        boxes=pd.concat([dataset.boxes for dataset in datasets], ignore_index=True),
+        boxes=pd.concat(map(_boxes_by_shard, datasets, indices), ignore_index=True),
         identity=hashlib.sha256(" ".join(dataset.identity for dataset in datasets).encode()).hexdigest(),
         key_ids=frozenset().union(*(dataset.key_ids for dataset in datasets)),
     )
+
+
+def _boxes_by_shard(dataset: Dataset, index: pd.DataFrame) -> pd.DataFrame:
+    """Boxes with the shard of their image, since two datasets may call different images alike."""
+    return dataset.boxes.merge(index[["image_id", "shard"]].drop_duplicates(), on="image_id")
 
 
 def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import nn
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.explanation.options import Method
+from pneumo_fast.run.model import map_shapes
 
 
 def class_maps(
@@ -100,20 +100,8 @@ def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[i
     images_nchw : Tensor of float32, shape (N, 1, H, W), normalized
         Only the first is looked at.
     """
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            sizes[name] = output.shape[2], output.shape[3]
-
-    handles = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules() if name]
-    try:
-        with torch.no_grad():
-            model(images_nchw[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
+    shapes = map_shapes(model, images_nchw)
+    return {name: (height, width) for name, (_, height, width) in shapes.items() if height * width > 1}
 
 
 def default_layer(sizes: dict[str, tuple[int, int]]) -> str:

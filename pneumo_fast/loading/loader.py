@@ -38,6 +38,7 @@ from pneumo_fast.loading.samplers import (
     balanced_weights,
     shard_sizes,
 )
+from pneumo_fast.loading.targets import Targets, TargetTable
 from pneumo_fast.vocabulary import EngineName
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ class Loader:
         self._resuming = False
         self._begun: tuple[int, int] | None = None  # epoch and batch that the engine delivers next
         self._current: Generator[Batch, None, None] | None = None
+        self._augmentation = config.augmentation
+        self._targets = TargetTable.of(dataset, rows, config.classes) if config.targets else None
         feed = Feed(
             reader=ShardReader(dataset, rows, config.window if config.order == "windowed" else 0),
             labels=rows["label"].to_numpy(dtype=np.float32),
@@ -158,6 +161,21 @@ class Loader:
         self._resuming = False
         self._current = self._batches(epoch, first)
         return self._current
+
+    def targets(self, epoch: int, batch: int) -> Targets | None:
+        """Boxes and classes of this process's share of a batch, on the device; None unless the configuration asks.
+
+        They follow from the two numbers alone, whichever batch was delivered last.
+
+        Raises
+        ------
+        IndexError
+            If the epoch has no such batch.
+        """
+        if self._targets is None:
+            return None
+        rows = self.rank.share(self.order.rows(epoch, batch))
+        return self._targets.batch(epoch, rows, self._augmentation, self._device)
 
     def position(self, epoch: int) -> int:
         """The first batch that :meth:`epoch` will deliver: 0, or where :meth:`load_state_dict` left off."""

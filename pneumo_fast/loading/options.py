@@ -35,6 +35,10 @@ class LoadConfig:
     """Shards that ``windowed`` shuffles together, at least 1."""
     augmentation: Augmentation | None = None
     """How images are changed, for training; None leaves them as they are."""
+    targets: bool = False
+    """Whether boxes and classes can be asked for beside the batches: see :meth:`pneumo_fast.Loader.targets`."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of their numbers there."""
     engine: EngineName = "auto"
     """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU, where it is
     installed, and ``fused`` otherwise."""

@@ -19,7 +19,10 @@ def commands(files: RunFiles) -> list[str]:
     """Command lines as a shell takes them; those whose options are not known are left out."""
     run, metrics, explanation = Path(files.name), files.metrics, files.explanation
     steps: list[tuple[str, Any]] = [("convert", _conversion(source, files)) for source in files.sources]
-    steps.append(("train", files.training and replace(files.training, out=run, resume=False, overwrite=False)))
+    trained = files.training and replace(  # every option of a recipe by itself: one may have been overridden
+        files.training, out=run, recipe="reference", resume=False, overwrite=False
+    )
+    steps.append(("train", trained))
     steps.append(("evaluate", metrics.options and replace(metrics.options, run=run)))
     if explanation is not None:
         looked = explanation.options and replace(explanation.options, run=run)

@@ -7,6 +7,7 @@ serves, so there is no registry here.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,6 +73,30 @@ def check_choice(name: str, weights: str) -> None:
             f"weights {weights!r}: no such file; give a file of weights, default for torchvision's pretrained ones, or "
             "none"
         )
+
+
+def map_shapes(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[int, int, int]]:
+    """Channels, height and width of each module's output that is a map, in the order they are done.
+
+    Parameters
+    ----------
+    images_nchw : Tensor of float32, shape (N, 1, H, W), normalized
+        Only the first is looked at; the model must be in evaluation mode.
+    """
+    shapes: dict[str, tuple[int, int, int]] = {}
+
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            shapes[name] = output.shape[1], output.shape[2], output.shape[3]
+
+    handles = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules() if name]
+    try:
+        with torch.no_grad():
+            model(images_nchw[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
 
 
 def _one_channel(convolution: nn.Conv2d) -> nn.Conv2d:

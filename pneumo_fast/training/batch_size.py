@@ -12,6 +12,7 @@ import torch
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError
 from pneumo_fast.loading.batches import Rank
+from pneumo_fast.loading.targets import blank_targets
 from pneumo_fast.training import distributed
 from pneumo_fast.training.options import BATCH_SIZE, TrainConfig
 from pneumo_fast.training.setup import TrainingData, make_learner
@@ -87,7 +88,7 @@ def find_batch_size(
     DeviceError
         If not even the smallest one fits.
     """
-    step = trial_step(config, data.dataset.size, device, amp_dtype)
+    step = trial_step(config, data.dataset.size, device, amp_dtype, len(data.classes))
     spare = torch.empty(_spare_bytes(config, data.dataset, device), dtype=torch.uint8, device=device)
     most = max(2, data.epoch_length // rank.world_size)
     found = largest_batch(lambda size: fits_in_memory(step, size), most)
@@ -103,7 +104,7 @@ def find_batch_size(
 
 
 def trial_step(
-    config: TrainConfig, size: int, device: torch.device, amp_dtype: torch.dtype | None
+    config: TrainConfig, size: int, device: torch.device, amp_dtype: torch.dtype | None, classes: int = 0
 ) -> Callable[[int], None]:
     """A function that takes two steps, as a process alone, on batches of a given number of images of zeros.
 
@@ -112,10 +113,13 @@ def trial_step(
     config = replace(config, compile=False, weights="none")
 
     def step(batch_size: int) -> None:
-        learner = make_learner(config, device, Rank(), size=size, batches=1, pos_weight=1.0, amp_dtype=amp_dtype)
+        learner = make_learner(
+            config, device, Rank(), size=size, batches=1, pos_weight=1.0, amp_dtype=amp_dtype, classes=classes
+        )
         images = torch.zeros(batch_size, 1, size, size, device=device)
+        targets = blank_targets(batch_size, device) if config.teach else None
         for _ in range(2):
-            learner.step(images, images[:, 0, 0, 0])
+            learner.step(images, images[:, 0, 0, 0], targets=targets)
 
     return step
 

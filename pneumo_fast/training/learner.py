@@ -12,9 +12,11 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pneumo_fast.loading.targets import Targets
 from pneumo_fast.records import build
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
+from pneumo_fast.training.teachers import Taught
 
 
 class OptimizerState(TypedDict):
@@ -31,7 +33,13 @@ class GuardState(TypedDict):
     skipped: int
 
 
-class LearnerState(TypedDict):
+class HeadsState(TypedDict, total=False):
+    """What there is only where teachers are."""
+
+    heads: dict[str, torch.Tensor]
+
+
+class LearnerState(HeadsState):
     """State of a :class:`Learner`."""
 
     model: dict[str, torch.Tensor]
@@ -51,7 +59,9 @@ class Learner:
     model: nn.Module
     """Maps images (N, 1, H, W) to logits (N, 1)."""
     network: nn.Module
-    """What is called in training: the model itself, or compiled, or as one of several processes' copies."""
+    """What is called in training: model or ``taught`` itself, or compiled, or as one of several processes' copies."""
+    taught: Taught | None = None
+    """The model with its teachers' heads, where there are any."""
     optimizer: torch.optim.Optimizer
     """Fused, so that a step can be skipped without waiting for the device."""
     device: torch.device
@@ -71,6 +81,7 @@ class Learner:
     """Scales the loss where float16 needs it, and everywhere skips a step with a gradient that is not finite."""
     guard: Guard = field(init=False)
     _pos_weight: torch.Tensor = field(init=False)
+    _weights: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Make what the options ask for."""
@@ -79,10 +90,11 @@ class Learner:
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.guard = Guard(self.model)
         self._pos_weight = torch.tensor(self.pos_weight, device=self.device)
+        self._weights = torch.tensor([self.config.teacher_weights[t] for t in self.config.teachers], device=self.device)
 
     def step(
-        self, images: torch.Tensor, labels: torch.Tensor, batch_size: int | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, images: torch.Tensor, labels: torch.Tensor, batch_size: int | None = None, targets: Targets | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One optimizer step; nothing here waits for the device.
 
         Parameters
@@ -93,48 +105,64 @@ class Learner:
             0 or 1.
         batch_size : int, optional
             Images in the batch of all processes together, over which the loss is a mean; N where not given.
+        targets : Targets, optional
+            What the teachers say of the images, where there are teachers.
 
         Returns
         -------
         losses : Tensor of float32, shape (N,)
-            Before the step.
+            Of the label, before the step.
         logits : Tensor of float32, shape (N,)
+        auxiliary : Tensor of float32, shape (teachers, N)
+            Losses of the teachers, unweighted.
         """
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * lr_factor(config.schedule, self.steps_done, self.total_steps, self.warmup_steps)
-        losses, logits = self._forward_backward(images, labels, batch_size or len(labels))
+        losses, logits, auxiliary = self._forward_backward(images, labels, batch_size or len(labels), targets)
         if config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update(None if self.amp_dtype == torch.float16 else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
         if self.ema is not None:
             self.ema.update(self.model)
-        return losses, logits
+        return losses, logits, auxiliary
 
     def _forward_backward(
-        self, images: torch.Tensor, labels: torch.Tensor, batch_size: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses and logits, each of shape (N,), and the gradient of the batch's mean loss, part by part."""
+        self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, targets: Targets | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What :meth:`step` returns, and the gradient of the batch's mean loss, part by part."""
         own_images, smoothing = batch_size // self.world_size, self.config.label_smoothing
         count = max(1, min(self.config.accumulate, own_images // 2))  # parts of two images at least, for BatchNorm
-        targets = labels * (1 - smoothing) + smoothing / 2
-        parts = list(zip(images.tensor_split(count), targets.tensor_split(count), strict=True))
+        smoothed = (labels * (1 - smoothing) + smoothing / 2).tensor_split(count)
+        lessons = targets.parts(count) if targets else [None] * count
+        parts = list(zip(images.tensor_split(count), smoothed, lessons, strict=True))
         share = self.world_size / batch_size  # processes average their gradients
         if self.world_size > 1:  # of the last batch a process may have one image or none: too few for its BatchNorm
             self.model.train(len(labels) > 1 or self.config.sync_bn)
-        losses, logits = [], []
-        for number, (part, target) in enumerate(parts, start=1):
+        collected: tuple[list[torch.Tensor], ...] = ([], [], [])
+        for number, (part, marks, lesson) in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else _apart(self.network):
-                logits.append(self.logits(part))
-                losses.append(
-                    binary_cross_entropy_with_logits(logits[-1], target, pos_weight=self._pos_weight, reduction="none")
-                )
-                self.scaler.scale(losses[-1].sum() * share).backward()  # type: ignore[no-untyped-call]
-        return torch.cat(losses).detach(), torch.cat(logits).detach()
+                found, beside = self.forward(part, lesson)
+                loss = binary_cross_entropy_with_logits(found, marks, pos_weight=self._pos_weight, reduction="none")
+                whole = loss.sum() if lesson is None else loss.sum() + self._weights @ beside.sum(1)
+                self.scaler.scale(whole * share).backward()  # type: ignore[no-untyped-call]
+                for values, value in zip(collected, (loss, found, beside), strict=True):
+                    values.append(value.detach())
+        losses, logits, auxiliary = (torch.cat(values, -1) for values in collected)
+        return losses, logits, auxiliary
+
+    def forward(self, images: torch.Tensor, targets: Targets | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N,) of images (N, 1, H, W), and the teachers' losses (teachers, N), as training makes them."""
+        if targets is None:
+            logits = self.logits(images)
+            return logits, logits.new_zeros(0, len(logits))
+        with self._autocast():
+            logits, losses = self.network(images, targets)
+        return logits.squeeze(1).float(), losses
 
     def logits(self, images: torch.Tensor, network: nn.Module | None = None) -> torch.Tensor:
         """Logits (N,) float32 of images (N, 1, H, W), under mixed precision where it is on.
@@ -145,9 +173,16 @@ class Learner:
             What to call in place of the one that is trained.
         """
         called = self.network if network is None else network
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+        with self._autocast():
             logits: torch.Tensor = called(images)
         return logits.squeeze(1).float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
     def judged_model(self) -> nn.Module:
@@ -161,6 +196,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on; tensors are the learner's own, not copies."""
+        heads = {"heads": self.taught.heads.state_dict()} if self.taught else {}
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -168,6 +204,7 @@ class Learner:
             "ema": self.ema.state_dict() if self.ema else {},
             "guard": self.guard.state_dict(),
             "steps_done": self.steps_done,
+            **heads,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -180,6 +217,8 @@ class Learner:
         """
         checked = build(state, LearnerState)
         self.model.load_state_dict(checked["model"])
+        if self.taught is not None:
+            self.taught.heads.load_state_dict(checked["heads"])
         self._load_optimizer(checked["optimizer"]["state"])
         self.scaler.load_state_dict(checked["scaler"])
         if self.ema is not None:
@@ -189,7 +228,7 @@ class Learner:
 
     def _load_optimizer(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
         """Take what the optimizer keeps of each parameter; what it was told is in this learner's options already."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        parameters = self._parameters
         if moments and list(moments) != list(range(len(parameters))):
             raise ValueError("the optimizer's state is that of other parameters")
         for number, kept in moments.items():

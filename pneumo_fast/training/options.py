@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pneumo_fast.configuration import Device, Option, check
+from pneumo_fast.configuration import Device, Option, check, options_of
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
-from pneumo_fast.vocabulary import EngineName, Monitor, OrderName, ScheduleName
+from pneumo_fast.training.recipes import RECIPES
+from pneumo_fast.vocabulary import EngineName, Monitor, OrderName, RecipeName, ScheduleName, Teacher
 
 BATCH_SIZE = 64
 """Images in a batch, where nothing else is asked for and an epoch has as many."""
+TEACHER_OPTIONS: Final[dict[str, Teacher]] = {
+    "teach_boxes_weight": "boxes", "teach_classes_weight": "classes", "teach_stage": "boxes",
+}  # fmt: skip
+"""Options that mean something with a teacher alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,9 +64,12 @@ class TrainConfig:
         "none, default (pretrained) or a file.",
         "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
     )] = "none"
-    epochs: Annotated[int, Option(
-        "Passes over the training images.", least=1, decides=False, group="Optimization"
-    )] = 10
+    recipe: Annotated[RecipeName, Option(
+        "Set of options to start from; those given singly override it.",
+        "See [recipes.md](recipes.md). From Python `pneumo_fast.recipe(NAME, ...)`. With `--resume` that of the run.",
+        decides=False, group="Optimization",
+    )] = "reference"
+    epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
     batch_size: Annotated[int | Literal["auto"] | None, Option(
         "Images in a batch: a number, or auto for the most that fit on the GPU.",
         "`auto` leaves a tenth of the memory free; it is tried at the start, recorded, and kept when resuming. It is "
@@ -103,8 +111,26 @@ class TrainConfig:
         "In the loss; counted in the train split.",
         above=0, below=math.inf, range="auto, or a number above 0", recorded="pos-weight",
     )] = "auto"
+    teach: Annotated[tuple[Teacher, ...], Option(
+        "Auxiliary supervision: boxes or classes; may be repeated.",
+        "While it trains, the model also learns to predict the mask of the boxes, or the class, from its features; "
+        "what is saved to be judged is the model alone ([training.md](training.md#auxiliary-supervision)).",
+        recorded="teach", default="none", group="Auxiliary supervision",
+    )] = ()
+    teach_boxes_weight: Annotated[float, Option(
+        "Weight of the boxes' loss beside the label's.", above=0, below=math.inf, recorded="teach-boxes-weight"
+    )] = 1.0
+    teach_classes_weight: Annotated[float, Option(
+        "Weight of the classes' loss beside the label's.", above=0, below=math.inf, recorded="teach-classes-weight"
+    )] = 1.0
+    teach_stage: Annotated[str | None, Option(
+        "Stage of the model whose features tell the boxes.",
+        "Any module that gives a square map, by its name in torchvision; by default the last that is at least twice as "
+        "fine as the coarsest: `layer3` of a ResNet.",
+        default="layer3, or its like", recorded="teach-stage",
+    )] = None
     monitor: Annotated[Monitor, Option(
-        "Validation metric that selects the best epoch.", "By it an epoch is the best one."
+        "Validation metric that selects the best epoch.", "By it an epoch is the best one.", group="Selection"
     )] = "auroc"
     patience: Annotated[int | None, Option(
         "Early stopping: epochs without improvement.", least=1, default="all"
@@ -160,6 +186,13 @@ class TrainConfig:
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
             )
         check(self)
+        plain = RECIPES["reference"]
+        own = [name for name, value in RECIPES[self.recipe].items() if value != plain[name]]
+        if own and all(getattr(self, name) == plain[name] for name in own):
+            raise ConfigError(
+                f"recipe {self.recipe} with none of its options: from Python pneumo_fast.recipe({self.recipe!r}, ...) "
+                "gives them"
+            )
         if self.order == "sequential":
             raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
         onecycle = self.schedule == "onecycle"
@@ -173,10 +206,52 @@ class TrainConfig:
                 raise ConfigError(f"{reason}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")
+        for option, teacher in TEACHER_OPTIONS.items():
+            if teacher not in self.teach and getattr(self, option) != options_of(TrainConfig)[option].default:
+                name = option.replace("_", "-")
+                raise ConfigError(f"{name} without teach {teacher}: give --teach {teacher} as well")
         if self.fold is not None and not 1 <= self.fold <= (self.folds or 0):
             raise ConfigError(f"folds {self.folds} with fold {self.fold}: both, and one from 1 to folds, expected")
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """Each once, in alphabetical order."""
+        return tuple(sorted(set(self.teach)))
+
+    @property
+    def teacher_weights(self) -> dict[Teacher, float]:
+        """Weight of each teacher's loss."""
+        return {"boxes": self.teach_boxes_weight, "classes": self.teach_classes_weight}
 
     @property
     def all_folds(self) -> bool:
         """Whether every fold of a cross-validation is to be trained."""
         return self.folds is not None and self.fold is None
+
+
+def recipe(name: RecipeName, **options: Any) -> TrainConfig:
+    """The options of a recipe, but for those that are given.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`~pneumo_fast.training.recipes.RECIPES`.
+    **options
+        Fields of :class:`TrainConfig`, for instance ``datasets`` and ``out``.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe is unknown, or an option cannot work.
+    """
+    return TrainConfig(recipe=name, **{**RECIPES.get(name, {}), **options})
+
+
+def describe_recipe(config: TrainConfig) -> str:
+    """The recipe's name and options, and what was given in the place of some."""
+    recipe_values = RECIPES[config.recipe]
+    found = {name: getattr(config, name) for name in recipe_values}
+    kept = {name: value for name, value in found.items() if value == recipe_values[name] and value is not None}
+    given = {name: value for name, value in found.items() if value != recipe_values[name]}
+    words = [", ".join(f"{name.replace('_', '-')} {value}" for name, value in part.items()) for part in (kept, given)]
+    return f"{config.recipe}: {words[0]}" + (f"; overridden: {words[1]}" if given else "")

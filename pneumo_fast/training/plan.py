@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.splits import label_counts
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 
 
@@ -42,6 +42,8 @@ class TrainPlan:
     """Height and width of an image, in pixels."""
     parameters: int
     """Of the model."""
+    taught: tuple[str, ...]
+    """What is taught beside the label, in words."""
     epochs_done: int
     """Above 0 where the training is resumed."""
 
@@ -50,7 +52,7 @@ OnStart = Callable[[TrainPlan], object]
 
 
 def make_plan(
-    config: TrainConfig, resolved: Resolved, dataset: Dataset, model: nn.Module, epochs_done: int
+    config: TrainConfig, resolved: Resolved, dataset: Dataset, learner: Learner, epochs_done: int
 ) -> TrainPlan:
     """Put together what a training is about to do."""
     patients = set(dataset.index.loc[dataset.index["split"] == "train", "group"]) - {""}
@@ -60,6 +62,7 @@ def make_plan(
         counts=label_counts(dataset.index),
         patients=len(patients) or None,
         size=dataset.size,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+        taught=learner.taught.describe() if learner.taught else (),
         epochs_done=epochs_done,
     )

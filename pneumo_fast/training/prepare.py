@@ -15,13 +15,13 @@ from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import Resumable
 from pneumo_fast.run.folder import clear_run, find_run, run_locked, write_config
 from pneumo_fast.run.layout import CURVES
+from pneumo_fast.signals import StopRequest
 from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import choose_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart, Resolved, make_plan
 from pneumo_fast.training.session import Session
-from pneumo_fast.training.signals import StopRequest
 
 
 @contextmanager
@@ -54,8 +54,9 @@ def prepare(
             setup.validation_loader(config, dataset, device, rank, batch_size) as validation,
         ):
             learner = setup.make_learner(
-                config, device, rank, size=dataset.size, batches=len(images), pos_weight=pos_weight, amp_dtype=amp_dtype
-            )
+                config, device, rank, size=dataset.size, batches=len(images), pos_weight=pos_weight,
+                amp_dtype=amp_dtype, classes=len(data.classes),
+            )  # fmt: skip
             session.begin(learner, images, validation)
             if found:
                 session.restore(found)
@@ -64,13 +65,13 @@ def prepare(
                 processes=rank.world_size,
             )  # fmt: skip
             if on_start and rank.number == 0:
-                on_start(make_plan(config, resolved, dataset, learner.model, trained.epoch))
+                on_start(make_plan(config, resolved, dataset, learner, trained.epoch))
             # what cannot work has been said by now: only here does an earlier run go
             distributed.by_first(lambda: clear_run(config.out, keep=found is not None))
             distributed.by_first(lambda: write_config(config.out, setup.describe_run(config, dataset, resolved)))
             with observing(config, rank, on_epoch, on_progress) as session.observers, _memory_told(device, batch_size):
                 if config.compile:
-                    setup.warm_up_compiler(learner, batch_size // rank.world_size, images.size)
+                    setup.warm_up_compiler(learner, batch_size // rank.world_size, images.size, images.targets(0, 0))
                 yield session
         if rank.number == 0:
             from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # takes 0.3 s
@@ -101,7 +102,7 @@ def look_up(config: TrainConfig, amp_dtype: torch.dtype | None) -> Found:
     """
     data = setup.open_data(config)
     pos_weight = setup.choose_pos_weight(data.dataset, config)
-    settings = setup.settings_of(config, data.dataset, pos_weight, amp_dtype)
+    settings = setup.settings_of(config, data, pos_weight, amp_dtype)
     checkpoint = distributed.by_first(
         lambda: find_run(config.out, settings, resume=config.resume, overwrite=config.overwrite)
     )

@@ -15,16 +15,17 @@ import torch
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.targets import Targets
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.records import build
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, Trained, save_checkpoint
 from pneumo_fast.run.folder import write_history
 from pneumo_fast.run.layout import BEST, LAST
+from pneumo_fast.signals import StopRequest
 from pneumo_fast.training import distributed
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import Observers
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.signals import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ SAVE = 1  # what several processes agree on beside the number of a signal, of wh
 class SessionState(TypedDict):
     """State of a :class:`Session`."""
 
-    sums: tuple[float, float, float]
-    """Loss, right answers and images counted of the epoch under way, of all processes."""
+    sums: list[float]
+    """Loss, right answers, images counted and each teacher's loss of the epoch under way, of all processes."""
     skipped_before: int
     random: list[torch.Tensor]
     """State of PyTorch's generator; of the device's own, too, where it has one."""
@@ -70,7 +71,8 @@ class Session:
     def begin(self, learner: Learner, images: Loader, validation: Loader) -> None:
         """Take what the steps need."""
         self.learner, self.images, self.validation = learner, images, validation
-        self._sums = torch.zeros(3, dtype=torch.float64, device=learner.device)  # loss, right answers, images counted
+        kinds = 3 + len(self.config.teachers)  # loss, right answers, images counted, the teachers' losses
+        self._sums = torch.zeros(kinds, dtype=torch.float64, device=learner.device)
 
     @property
     def epoch(self) -> int:
@@ -89,7 +91,7 @@ class Session:
     def _out_of_patience(self) -> bool:
         return self.config.patience is not None and self.epoch - self.trained.best_epoch >= self.config.patience
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, int, Targets | None]]:
         """The batches that are left of an epoch, whose record is then complete but for the validation.
 
         Yields
@@ -100,6 +102,8 @@ class Session:
             0 or 1.
         batch_size : int
             Images in the batch of all processes together.
+        targets : Targets or None
+            What the teachers say of this process's share, where there are teachers.
 
         Raises
         ------
@@ -110,16 +114,20 @@ class Session:
         self.learner.model.train()
         for batch, (images, labels) in enumerate(self.images.epoch(self.epoch), start=first + 1):
             self._batch = batch
-            yield images, labels, self.images.order.rows_in(batch - 1)
+            targets = self.images.targets(self.epoch, batch - 1)
+            yield images, labels, self.images.order.rows_in(batch - 1), targets
         self._check()
         self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
 
-    def after_step(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def after_step(
+        self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, auxiliary: torch.Tensor
+    ) -> None:
         """Count the images of a step; now and then check, save or stop.
 
         Parameters
         ----------
         losses, logits, labels : Tensor of float32, shape (N,)
+        auxiliary : Tensor of float32, shape (teachers, N)
 
         Raises
         ------
@@ -131,7 +139,8 @@ class Session:
         finite = losses.isfinite()  # what is not finite does not count
         loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
         right = ((logits > 0) == (labels > 0.5)).sum()
-        self._sums += torch.stack([loss, right.double(), finite.sum().double()])
+        beside = torch.where(finite, auxiliary, 0.0).nan_to_num(posinf=0.0).sum(1, dtype=torch.float64)
+        self._sums += torch.cat([torch.stack([loss, right.double(), finite.sum().double()]), beside])
         for observer in self.observers.after_step:
             observer()
         order = self.images.order
@@ -171,7 +180,7 @@ class Session:
         An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
         images, n = self.images, self.images.order.length
-        loss, right, counted = distributed.total(self._sums).tolist()
+        loss, right, counted, *beside = distributed.total(self._sums).tolist()
         if not counted:
             raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
         self._sums.zero_()
@@ -179,6 +188,7 @@ class Session:
         return {
             "train_loss": loss / counted,
             "train_accuracy": right / n,
+            **{f"train_{name}_loss": sum_ / counted for name, sum_ in zip(self.config.teachers, beside, strict=True)},
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "skipped_steps": self.learner.guard.skipped - self._skipped_before,
             "images_per_s": (n - first * images.order.batch_size) / seconds,

@@ -20,13 +20,15 @@ from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.samplers import Part, parts_by_share
+from pneumo_fast.loading.targets import Targets
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model, check_choice
 from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
-from pneumo_fast.training.options import BATCH_SIZE, TrainConfig
+from pneumo_fast.training.options import BATCH_SIZE, TEACHER_OPTIONS, TrainConfig
 from pneumo_fast.training.plan import Resolved
+from pneumo_fast.training.teachers import Taught, check_teachable
 
 CHANNELS_LAST_FROM = 128  # pixels; on a CPU 20 % faster at 224 pixels and 9 % slower at 64 (docs/experiments.md)
 
@@ -38,6 +40,8 @@ class TrainingData:
     dataset: Dataset
     parts: tuple[Part, ...]
     """How much of each dataset an epoch uses; empty where it uses all."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes that are taught, in the order of their numbers."""
 
     @property
     def epoch_length(self) -> int:
@@ -51,7 +55,8 @@ def open_data(config: TrainConfig) -> TrainingData:
     Raises
     ------
     DatasetError
-        If a dataset is missing or damaged, or one of the splits has images of one class only.
+        If a dataset is missing or damaged, one of the splits has images of one label only, or the training images
+        lack what is taught.
     """
     datasets = [Dataset.open(path) for path in config.datasets]
     dataset = join_datasets(datasets)
@@ -67,7 +72,7 @@ def open_data(config: TrainConfig) -> TrainingData:
         if len(found) < 2:
             raise DatasetError(f"the {split} split of {dataset.path} has images of label {found[0]} only: {remedy}")
     parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares) if config.shares else ()
-    return TrainingData(dataset=dataset, parts=parts)
+    return TrainingData(dataset=dataset, parts=parts, classes=check_teachable(dataset, config.teachers))
 
 
 def choose_pos_weight(dataset: Dataset, config: TrainConfig) -> float:
@@ -94,19 +99,24 @@ def choose_prior_shift(dataset: Dataset, config: TrainConfig, pos_weight: float)
 
 
 def settings_of(
-    config: TrainConfig, dataset: Dataset, pos_weight: float, amp_dtype: torch.dtype | None
+    config: TrainConfig, data: TrainingData, pos_weight: float, amp_dtype: torch.dtype | None
 ) -> dict[str, Any]:
     """The options that shape the result, which must be the same when resuming.
 
     A batch size that is still to be chosen is left out.
     """
-    options = dict(sorted(settings(config).items()))
+    options, dataset = dict(sorted(settings(config).items())), data.dataset
     if config.schedule != "none":
         options["epochs"] = config.epochs  # on which the learning rate of every step depends
     values = {"image size": dataset.size} | {name.replace("_", "-"): value for name, value in options.items()}
     values |= {"dataset": dataset.identity, "pos-weight": pos_weight, "amp-dtype": str(amp_dtype)}
     if isinstance(config.batch_size, int):
         values["batch-size"] = config.batch_size
+    values["teach"] = list(config.teachers) or None  # as in a checkpoint of a release that had no teachers
+    taught = {name: getattr(config, name) for name, teacher in TEACHER_OPTIONS.items() if teacher in config.teach}
+    values |= {name.replace("_", "-"): value for name, value in taught.items()}
+    if data.classes:
+        values["classes"] = data.classes
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -119,6 +129,7 @@ def training_loader(
     load = LoadConfig(
         batch_size=batch_size, order=config.order, seed=config.seed, parts=data.parts, balance=config.balance,
         window=config.window, engine=config.loader, resident_share=config.resident_share, augmentation=augmentation,
+        targets=bool(config.teach), classes=data.classes,
     )  # fmt: skip
     return Loader(data.dataset, "train", load, device=device, rank=rank)
 
@@ -140,6 +151,7 @@ def make_learner(
     batches: int,
     pos_weight: float,
     amp_dtype: torch.dtype | None,
+    classes: int = 0,
 ) -> Learner:
     """The model and all that changes it.
 
@@ -149,33 +161,40 @@ def make_learner(
         Height and width of the images, in pixels.
     batches : int
         Steps in an epoch.
+    classes : int
+        Number of classes, where they are taught.
 
     Raises
     ------
     ConfigError
-        If the model is unknown or not of the right kind, its weights do not fit, or images of this size.
+        If the model is unknown or not of the right kind, its weights do not fit, or images of this size, or it cannot
+        be taught.
     RunError
         If the file with its weights cannot be read.
     """
     torch.manual_seed(config.seed)
     model = build_model(config.model, config.weights, size).to(device)
     _check_size(model, config.model, torch.zeros(2, 1, size, size, device=device))
-    torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # TF32
     model = model.to(memory_format=memory_format(device, size))
     if config.sync_bn and rank.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    taught = None
+    if config.teach:
+        taught = Taught(model, config.teachers, stage=config.teach_stage, classes=classes, size=size)
+    torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
     make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    network = model
+    trained = network = taught or model
     if rank.world_size > 1:
-        network = nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
+        network = nn.parallel.DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
     return Learner(
         config=config,
         model=model,
         network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
-        optimizer=make(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
+        taught=taught,
+        optimizer=make(trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
         device=device,
         pos_weight=pos_weight,
         amp_dtype=amp_dtype,
@@ -214,7 +233,7 @@ def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings
     )  # fmt: skip
 
 
-def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
+def warm_up_compiler(learner: Learner, batch_size: int, size: int, targets: Targets | None = None) -> None:
     """Have the model compiled for full batches, outside of what is timed; nothing of the learner changes.
 
     Parameters
@@ -223,12 +242,15 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int) -> None:
         Images in a batch of this process.
     size : int
         Their height and width, in pixels.
+    targets : Targets, optional
+        Of a full batch, where there are teachers.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
     images = torch.zeros(batch_size // learner.config.accumulate, 1, size, size, device=learner.device)
     learner.model.train()
     with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
-        learner.logits(images).sum().backward()  # type: ignore[no-untyped-call]
+        logits, losses = learner.forward(images, targets and targets.first(len(images)))
+        (logits.sum() + losses.sum()).backward()  # type: ignore[no-untyped-call]
     learner.optimizer.zero_grad(set_to_none=True)
     for buffer, kept in zip(learner.model.buffers(), buffers, strict=True):
         buffer.copy_(kept)

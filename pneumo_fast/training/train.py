@@ -76,9 +76,9 @@ def train(
         raise ConfigError(f"folds {config.folds} without fold: name one, or train all of them with cross_validate")
     with prepare(config, on_start, on_epoch, on_progress) as session:
         while session.goes_on():
-            for images, labels, whole in session.batches():  # (N, 1, H, W); (N,) of 0 or 1; images of all processes
-                losses, logits = session.learner.step(images, labels, whole)
-                session.after_step(losses, logits, labels)
+            for images, labels, whole, targets in session.batches():  # (N, 1, H, W); (N,) of 0 or 1
+                losses, logits, auxiliary = session.learner.step(images, labels, whole, targets)
+                session.after_step(losses, logits, labels, auxiliary)
             session.finish_epoch(validate(session.learner, session.validation, session.epoch))
     trained = session.trained
     return TrainSummary(

@@ -61,7 +61,7 @@ def test_a_step_learns(device: str, amp_dtype: torch.dtype | None) -> None:
     learner = make_learner(device, amp_dtype=amp_dtype)
     learner.model.train()
     steps = [learner.step(*batch(device)) for _ in range(6)]
-    for losses, logits in steps:
+    for losses, logits, _ in steps:
         assert (losses.shape, losses.dtype, losses.requires_grad) == ((8,), torch.float32, False)
         assert (logits.shape, logits.dtype, logits.requires_grad) == ((8,), torch.float32, False)
     assert steps[-1][0].mean() < 0.5 * steps[0][0].mean()
@@ -75,7 +75,7 @@ def test_a_step_is_the_plain_one() -> None:
     learner, plain = make_learner(), make_learner()
     images, labels = batch()
     for _ in range(2):
-        losses, logits = learner.step(images, labels)
+        losses, logits, _ = learner.step(images, labels)
         expected_logits = plain.model(images)[:, 0]
         expected = binary_cross_entropy_with_logits(
             expected_logits, labels, pos_weight=torch.tensor(plain.pos_weight, device=plain.device)
@@ -141,7 +141,7 @@ def test_shares_of_a_batch_add_up_to_its_gradient() -> None:
 
 def test_smoothing_draws_the_labels_together() -> None:
     images, labels = batch()
-    losses, logits = make_learner(model=small(), label_smoothing=0.2).step(images, labels)
+    losses, logits, _ = make_learner(model=small(), label_smoothing=0.2).step(images, labels)
     expected = binary_cross_entropy_with_logits(
         logits, torch.where(labels > 0, 0.9, 0.1), pos_weight=torch.tensor(2.0), reduction="none"
     )

@@ -143,9 +143,9 @@ def test_the_model_is_compiled_before_the_first_step_and_trains_the_same(
         graphs.append(graph)
         return graph.forward
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
         at_steps.append(len(graphs))
-        return plain_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *rest)
 
     monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=backend))
     monkeypatch.setattr(Learner, "step", spy)

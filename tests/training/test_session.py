@@ -65,8 +65,8 @@ def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], obj
     """Do something in the middle of a run, right after one of its steps, counted from 1."""
     steps = iter(range(1, 1000))
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
-        result = plain_step(learner, images, labels, *size)
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+        result = plain_step(learner, images, labels, *rest)
         if next(steps) == step:
             act()
         return result
@@ -178,10 +178,10 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
     """Let the images of some steps, counted from 1, be no numbers."""
     steps = iter(range(1, 1000))
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
         if next(steps) in bad:
             images = torch.full_like(images, torch.nan)
-        return plain_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *rest)
 
     monkeypatch.setattr(Learner, "step", spy)
 

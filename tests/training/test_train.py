@@ -62,11 +62,11 @@ def test_the_seed_chooses_the_first_weights_and_the_order(
     first: list[torch.Tensor] = []
     steps: list[torch.Tensor] = []
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
         if len(steps) % 6 == 0:
             first.append(next(learner.model.parameters()).detach().clone())
         steps.append(images[:, 0, 0, 0].clone())
-        return plain_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *rest)
 
     monkeypatch.setattr(Learner, "step", spy)
     for seed in (1, 2):
@@ -174,9 +174,9 @@ def test_the_weight_of_a_positive(
 ) -> None:
     used = []
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
         used.append(learner.pos_weight)
-        return plain_step(learner, images, labels, *size)
+        return plain_step(learner, images, labels, *rest)
 
     monkeypatch.setattr(Learner, "step", spy)
     train(replace(config, out=tmp_path / "run", epochs=1, pos_weight=given))
@@ -192,10 +192,10 @@ def test_the_training_loss_is_a_mean_over_images(
     """Not over batches, of which the last has fewer."""
     seen: list[tuple[float, int]] = []
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
-        losses, logits = plain_step(learner, images, labels, *size)
-        seen.append((losses.mean().item(), len(labels)))
-        return losses, logits
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+        result = plain_step(learner, images, labels, *rest)
+        seen.append((result[0].mean().item(), len(labels)))
+        return result
 
     monkeypatch.setattr(Learner, "step", spy)
     (record,) = train(replace(config, out=tmp_path / "run", epochs=1)).history
@@ -210,12 +210,12 @@ def test_weights_spoiled_by_the_last_step_are_never_saved(
     """The training loss, taken before the step, is still a number; the validation loss is not."""
     steps = iter(range(1, 100))
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *size: int) -> Any:
-        loss, logits = plain_step(learner, images, labels, *size)
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+        result = plain_step(learner, images, labels, *rest)
         if next(steps) == 6:
             with torch.no_grad():
                 next(learner.model.parameters()).fill_(math.nan)
-        return loss, logits
+        return result
 
     monkeypatch.setattr(Learner, "step", spy)
     with pytest.raises(TrainingError, match="the validation loss became nan in epoch 2"):
