@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pneumo_fast.cli.arguments import with_options
-from pneumo_fast.configuration import options_of
+from pneumo_fast.cli.left_open import options_left_open
 from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import EvaluateConfig
@@ -63,7 +63,7 @@ def train(
     from pneumo_fast.training.train import train as run
 
     display.set_up_logging()
-    made = make(**_taken_over(config, context))
+    made = make(**options_left_open(config, context))
     with display.training_display() as (on_start, on_epoch, on_progress):
         if made.all_folds:
             folds = cross_validate(made, on_epoch, on_progress, on_start=on_start)
@@ -74,68 +74,6 @@ def train(
         return folds
     display.show_training(summary)
     return summary
-
-
-def _taken_over(config: Path | None, context: typer.Context) -> dict[str, Any]:
-    """The options that this command line leaves open: of an earlier run, and of the recipe named here.
-
-    Without a name ``--resume`` takes the recipe of the run that it resumes.
-    """
-    from pneumo_fast.training.recipes import RECIPES
-
-    taken = _of_run(config) if config else {}
-    name = context.params["recipe"]
-    if not _is_given("recipe", context):
-        resumed = context.params["resume"] and not config
-        name = _recipe_of(context.params["out"]) if resumed else None
-    if name:
-        taken |= {"recipe": name, **RECIPES.get(name, {})}
-    return {option: value for option, value in taken.items() if not _is_given(option, context)}
-
-
-def _is_given(option: str, context: typer.Context) -> bool:
-    return str(context.get_parameter_source(option)) == "ParameterSource.COMMANDLINE"
-
-
-def _recipe_of(run: Path) -> str | None:
-    """The recipe of a run, if there is one that says."""
-    from pneumo_fast.errors import RunError
-    from pneumo_fast.run.folder import read_config
-    from pneumo_fast.run.folds import is_cross_validation
-    from pneumo_fast.run.layout import fold_folder
-
-    try:
-        name = read_config(fold_folder(run, 1) if is_cross_validation(run) else run).config.get("recipe")
-    except RunError:
-        return None
-    return name if isinstance(name, str) else None
-
-
-def _of_run(config: Path) -> dict[str, Any]:
-    """The options of an earlier run, but for where to write."""
-    from pneumo_fast.run.folder import read_config
-    from pneumo_fast.run.folds import is_cross_validation
-    from pneumo_fast.run.layout import CONFIG, fold_folder
-
-    run = config.parent if config.name == CONFIG else config
-    all_folds = is_cross_validation(run)
-    run = fold_folder(run, 1) if all_folds else run
-    if not run.is_dir() or not (run / CONFIG).exists():
-        raise ConfigError(
-            f"config {config}: a run folder or its {CONFIG} expected, whose options are taken over; other options are "
-            "given on the command line"
-        )
-    content = read_config(run)
-    saved = content.config | ({"fold": None} if all_folds else {})
-    if saved.get("batch_size") == "auto":  # to be repeated on another GPU as well
-        saved["batch_size"] = content.resolved.get("batch_size", "auto")
-    taken = {}
-    for name, field in options_of(TrainConfig).items():
-        if name in saved and field.option.repeated:
-            value = saved[name]
-            single = field.types[0] if field.types else str
-            taken[name] = tuple(map(single, value)) if field.is_list and isinstance(value, list) else value
-    return taken
 
 
 @with_options(EvaluateConfig, but="run")

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 NO_CLASS: Final = -100
 """In the place of a class that is not known: what PyTorch's cross-entropy leaves out."""
 POINTS: Final = 16
-"""Sample points along each side of a cell of a mask: a cell's share is off by 1/32 where a box's edge crosses it."""
+"""Sample points along each side of a cell of a mask: its share is off by at most 1/32 for each edge that crosses it."""
 
 
 class Targets(NamedTuple):

@@ -103,6 +103,9 @@ TRAIN_OPTIONS = {
     "--ema": "0.75",
     "--label-smoothing": "0.25",
     "--pos-weight": "2.5",
+    "--teach-boxes-weight": "0.5",
+    "--teach-classes-weight": "0.25",
+    "--teach-stage": "layer2",
     "--order": "weighted",
     "--balance": "view",
     "--window": "3",
@@ -162,7 +165,12 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
             ConvertConfig(images=Path("i"), labels=Path("l")),
             {"images", "labels", "overwrite", "modalities", "views", "body_parts", "positive", "negative", "ignore"},
         ),
-        (["train", "d"], TRAIN_OPTIONS, TrainConfig(), {"overwrite", "folds", "fold", "limit_images"}),
+        (
+            ["train", "d", "--teach", "boxes", "--teach", "classes"],
+            TRAIN_OPTIONS,
+            TrainConfig(),
+            {"overwrite", "folds", "fold", "limit_images", "recipe"},
+        ),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
         (["explain", "r"], EXPLAIN_OPTIONS, ExplainConfig(), {"ids"}),
         (["export", "r"], {"--format": "torch", "--out": "o.pt2"}, ExportConfig(), set()),
@@ -231,6 +239,7 @@ def test_lists(config_of: Run) -> None:
     assert (labels.positive, labels.negative, labels.ignore) == (("a", "b"), ("c",), ("-1",))
     assert (convert.views, convert.modalities, convert.body_parts) == (("AP", "LL"), ("CT",), ("HAND",))
     assert config_of("export", "a", "b", "-o", "c.onnx").runs == (Path("a"), Path("b"))
+    assert config_of("train", "--teach", "classes", "--teach", "boxes").teach == ("classes", "boxes")
     train = config_of("train", "a", "b", "--share", "1", "--share", "3")
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
 
@@ -363,10 +372,13 @@ def test_lists_and_flags_may_be_repeated(config_of: Run) -> None:
     assert (config.shares, config.amp) == ((1.0, 2.0), True)
 
 
+TRAINING = ["Optimization:", "Auxiliary supervision:", "Selection:"]
+
+
 @pytest.mark.parametrize(
     ("command", "headings"),
     [
-        ("train", ["Arguments:", "Data:", "Model:", "Optimization:", "Speed:", "Run:", "Options:"]),
+        ("train", ["Arguments:", "Data:", "Model:", *TRAINING, "Speed:", "Run:", "Options:"]),
         ("convert", ["Arguments:", "Labels:", "Selection:", "Split:", "Images:", "Work:", "Privacy:", "Options:"]),
         ("evaluate", ["Arguments:", "Options:"]),
     ],

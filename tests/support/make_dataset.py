@@ -22,6 +22,7 @@ Dtype = Literal["float16", "uint8"]
 
 LABELS = {"train": [0, 1, 0, 0] * 5 + [1], "val": [1, 0, 0] * 4 + [0]}
 """21 training and 13 validation images."""
+CLASSES = ("Lung Opacity", "No Lung Opacity / Not Normal", "Normal")
 DEVICES = pytest.mark.parametrize(
     "device",
     [
@@ -42,14 +43,23 @@ def make_dataset(
     layout: Layout = "shards",
     shard_rows: int = 4,
     learnable: bool = False,
+    findings: bool = False,
 ) -> Dataset:
-    """Write noise, and a bright square into the positives where they shall be ``learnable``; open the dataset."""
+    """Write noise, and a bright square into the positives where they shall be ``learnable``; open the dataset.
+
+    With ``findings`` an image is white where its boxes are, and black elsewhere, and has one of three classes.
+    """
     path.mkdir()
     rng = np.random.default_rng(len(labels["train"]))
     shards: list[ShardInfo] = []
     index: list[dict[str, Any]] = []
+    boxes = pd.DataFrame(columns=list(BOX_COLUMNS))
     for split, marks in labels.items():
         stored = _draw(rng, marks, size, dtype, learnable=learnable)
+        if findings:
+            of_split = _find(rng, split, marks, size)
+            boxes = pd.concat([boxes, of_split]) if len(boxes) else of_split
+            stored = _paint(of_split, [f"{split}-{row}" for row in range(len(marks))], size, stored.dtype)
         if layout == "shards":
             shards += _write_shards(path, split, stored, shard_rows)
         else:
@@ -57,12 +67,13 @@ def make_dataset(
         index += [
             {"image_id": f"{split}-{row}", "split": split, "label": mark, "height": size, "width": size}
             | _place(split, row, mark, layout, shard_rows)
+            | ({"class": CLASSES[0 if mark else 1 + row % 2]} if findings else {})
             for row, mark in enumerate(marks)
         ]
     unknown = {name: kind() for name, kind in INDEX_TYPES.items()}
     tables = {
         "index.csv": write(path, "index.csv", pd.DataFrame([unknown | image for image in index])),
-        "boxes.csv": write(path, "boxes.csv", pd.DataFrame(columns=list(BOX_COLUMNS))),
+        "boxes.csv": write(path, "boxes.csv", boxes),
     }
     counts = {split: {str(label): list(marks).count(label) for label in (0, 1)} for split, marks in labels.items()}
     manifest = manifest_of(
@@ -113,6 +124,30 @@ def stored_images(dataset: Dataset, split: str) -> NDArray[Any]:
     if dataset.manifest.layout == "folder":
         return np.stack([np.load(dataset.path / name) for name in rows["shard"]])
     return np.concatenate([np.load(dataset.path / name) for name in rows["shard"].unique()])
+
+
+def _find(rng: np.random.Generator, split: str, marks: Sequence[int], size: int) -> pd.DataFrame:
+    """One or two boxes for each positive image, which may overlap, in fractions of pixels."""
+    rows = [row for row, mark in enumerate(marks) if mark for _ in range(1 + row % 2)]
+    start, side = rng.uniform(0.05, 0.6, (2, len(rows))) * size, rng.uniform(0.15, 0.35, (2, len(rows))) * size
+    values = zip([f"{split}-{row}" for row in rows], *start, *side, strict=True)
+    return pd.DataFrame([(*value, size, size) for value in values], columns=list(BOX_COLUMNS))
+
+
+def _paint(boxes: pd.DataFrame, ids: Sequence[str], size: int, dtype: np.dtype[Any]) -> Any:
+    """Images that are as white, pixel by pixel, as the boxes cover them."""
+    images = np.stack([coverage(boxes[boxes["image_id"] == image_id], size) for image_id in ids])
+    return np.rint(images * 255).astype(dtype) if dtype == np.uint8 else images.astype(dtype)
+
+
+def coverage(boxes: pd.DataFrame, size: int, fine: int = 16) -> NDArray[np.float64]:
+    """The share of each pixel of an image (size, size) that the union of boxes (of a source of that size) covers."""
+    at = (np.arange(size * fine) + 0.5) / fine
+    covered = np.zeros((size * fine, size * fine), bool)
+    for x, y, width, height in boxes[["x", "y", "width", "height"]].to_numpy(float):
+        covered |= np.outer((y <= at) & (at < y + height), (x <= at) & (at < x + width))
+    share: NDArray[np.float64] = covered.reshape(size, fine, size, fine).mean((1, 3))
+    return share
 
 
 def _draw(

@@ -110,9 +110,9 @@ def test_a_trial_is_two_whole_steps(config: TrainConfig, monkeypatch: pytest.Mon
 
     plain_step = Learner.step
 
-    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor) -> Any:
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, **rest: Any) -> Any:
         sizes.append(tuple(images.shape))
-        result = plain_step(learner, images, labels)
+        result = plain_step(learner, images, labels, **rest)
         assert learner.steps_done == len(sizes)
         assert learner.optimizer.state
         return result

@@ -20,6 +20,7 @@ from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.support.make_dataset import make_dataset
 from tests.support.training import results
 
 OPTIONS: dict[str, Any] = {
@@ -120,6 +121,22 @@ def test_two_processes_train_as_one_does(data: Path, alone: Path, tmp_path: Path
     assert out.count("finished") == 2
     check_alike(tmp_path / "run", alone)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {BEST, LAST, PREVIOUS, HISTORY, CURVES, CONFIG}
+
+
+@pytest.mark.parametrize("batch_size", [6, 19])
+def test_two_processes_are_taught_as_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    """Also where one of them has a single image of the last batch."""
+    make_dataset(tmp_path / "painted", size=32, findings=True)
+    taught: dict[str, Any] = {
+        "teach": ("boxes", "classes"), "teach_stage": "2", "augment": "strong", "batch_size": batch_size
+    }  # fmt: skip
+    finish(together(tmp_path / "painted", tmp_path / "run", **taught))
+    monkeypatch.setattr(setup, "build_model", plain_network)
+    train(TrainConfig(datasets=(tmp_path / "painted",), out=tmp_path / "alone", **OPTIONS | taught))
+    check_alike(tmp_path / "run", tmp_path / "alone")
+    mine, theirs = (load_resumable(tmp_path / name / LAST).learner["heads"] for name in ("run", "alone"))
+    for key, value in mine.items():
+        torch.testing.assert_close(value, theirs[key], rtol=0, atol=2e-5)
 
 
 def test_a_process_may_have_nothing_of_the_last_batch(data: Path, tmp_path: Path) -> None:

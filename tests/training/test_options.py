@@ -74,7 +74,12 @@ ELSEWHERE = {
     "overwrite": "test_resume: test_a_run_is_replaced_only_on_request",
     "patience": "test_session: test_patience_ends_a_run_that_gets_no_better",
     "profile": "test_observers: test_a_few_steps_are_traced",
+    "recipe": "test_recipes: test_options_that_are_given_override_the_recipe",
     "resume": "test_resume: test_a_resumed_run_is_the_uninterrupted_one",
+    "teach": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
+    "teach_boxes_weight": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
+    "teach_classes_weight": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
+    "teach_stage": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
     "tensorboard": "test_observers: test_figures_go_to_tensorboard",
 }
 
