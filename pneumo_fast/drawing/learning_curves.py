@@ -14,7 +14,13 @@ from pneumo_fast.run.checkpoint import EpochRecord
 
 Line = tuple[str, str, str, str]
 """Key of the history, label, colour, line style."""
-LOSSES: tuple[Line, ...] = (("train_loss", "training", BLUE, "--"), ("val_loss", "validation", VERMILION, "-"))
+LOSSES: tuple[Line, ...] = (
+    ("train_loss", "training", BLUE, "--"),
+    ("val_loss", "validation", VERMILION, "-"),
+    ("train_boxes_loss", "training, boxes", GREY, "-."),
+    ("train_classes_loss", "training, classes", GREY, ":"),
+)
+OPTIONAL = {"train_boxes_loss", "train_classes_loss"}  # there only where it is taught
 FIGURES: tuple[Line, ...] = tuple(
     (f"val_{name}", MONITORED[name].label, colour, style)
     for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREY, ":"))
@@ -47,6 +53,8 @@ def _draw(axes: Axes, title: str, lines: Sequence[Line], history: Sequence[Epoch
     epochs = range(1, len(history) + 1)
     axes.axvline(best_epoch, color=FAINT, linewidth=6, zorder=0, label=f"best: epoch {best_epoch}")
     for key, label, colour, style in lines:
+        if key in OPTIONAL and key not in history[0]:
+            continue
         values = [record.get(key, math.nan) for record in history]
         axes.plot(epochs, values, style, color=colour, marker="o", markersize=3.5, label=label)
     axes.set_title(title, fontsize=13, color=INK, loc="left")

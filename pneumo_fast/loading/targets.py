@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 NO_CLASS: Final = -100
 """In the place of a class that is not known: what PyTorch's cross-entropy leaves out."""
-POINTS: Final = 16
-"""Sample points along each side of a cell of a mask: its share is off by at most 1/32 for each edge that crosses it."""
+LEAST_POINTS: Final = 8
+POINTS_ACROSS: Final = 64
+"""Sample points along each side of a cell of a mask, at least, and of the whole mask: a cell's share is off by at most
+half of their distance for each edge that crosses it."""
 
 
 class Targets(NamedTuple):
@@ -74,9 +76,10 @@ def box_masks(boxes: torch.Tensor, matrices: torch.Tensor, size: int, cells: int
     Returns
     -------
     Tensor of float32, shape (n, cells, cells)
-        In [0, 1], the share of :data:`POINTS` x :data:`POINTS` points.
+        In [0, 1], the share of :func:`points_along` squared points.
     """
-    side = cells * POINTS
+    points = points_along(cells)
+    side = cells * points
     at = (torch.arange(side, dtype=torch.float32, device=boxes.device) + 0.5) * (size / side)
     a, b, c, d, e, f = matrices.flatten(1).unsqueeze(2).unbind(1)
     x = (a * at)[:, None, :] + (b * at + c)[:, :, None]
@@ -85,7 +88,12 @@ def box_masks(boxes: torch.Tensor, matrices: torch.Tensor, size: int, cells: int
     for box in boxes.unbind(1):
         left, top, right, bottom = box[:, :, None, None].unbind(1)
         covered |= (left <= x) & (x < right) & (top <= y) & (y < bottom)
-    return covered.view(len(boxes), cells, POINTS, cells, POINTS).float().mean((2, 4))
+    return covered.view(len(boxes), cells, points, cells, points).float().mean((2, 4))
+
+
+def points_along(cells: int) -> int:
+    """Sample points along each side of a cell, where a mask has so many cells along its side."""
+    return max(LEAST_POINTS, POINTS_ACROSS // cells)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

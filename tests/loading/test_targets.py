@@ -19,14 +19,13 @@ from pneumo_fast.dataset.selection import join_datasets, limit_images, select_fo
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.samplers import parts_by_share
-from pneumo_fast.loading.targets import NO_CLASS, Targets, TargetTable, box_masks, box_table
+from pneumo_fast.loading.targets import NO_CLASS, Targets, TargetTable, box_masks, box_table, points_along
 from tests.support.augmented import augmented
 from tests.support.loaders import EVERYWHERE, Place, load
 from tests.support.make_dataset import CLASSES, coverage, make_dataset
 
 SIZE, CELLS = 32, 4
 FINE = 4  # times as fine as the stored image the reference's mask image is
-TOLERANCE = 1 / 16  # of a cell: the points are 1/16 of its side apart, so each of two edges may be off by half of that
 GREY = ("contrast", "brightness", "noise")
 STRENGTHS = [None, *(Augmentation(strength=s, flip=f, seed=3) for s in ("light", "strong") for f in (False, True))]
 AUGMENTATIONS = pytest.mark.parametrize("augmentation", STRENGTHS, ids=lambda a: a and f"{a.strength} {a.flip}")
@@ -70,7 +69,10 @@ def test_masks_are_those_of_the_reference(painted: Dataset, augmentation: Augmen
         finer = drawn.matrix * np.array([1, 1, FINE], dtype=np.float32)
         whole = augmented(whole, replace(drawn, matrix=finer, **unchanged))
     found = masks_of(targets, cells)
-    assert np.abs(found - cell_means(whole, cells)).max() < TOLERANCE
+    error = found - cell_means(whole, cells)
+    assert np.abs(error).max() <= 1 / points_along(cells), "each of two edges is off by half of the points' distance"
+    assert abs(error.mean()) < 0.002
+    assert error.std() < 0.02
     assert found[rows["label"] == 1].max((1, 2)).min() > 0.1
     assert not found[rows["label"] == 0].any()
 
