@@ -51,7 +51,9 @@ def main() -> None:
         "model": "resnet18", "size": setup.open_data(recipe("reference", datasets=(arguments.dataset,))).dataset.size,
         "batch": arguments.batch_size, "steps": arguments.steps, "augmentation": "strong", "device": str(devices()[-1]),
     }  # fmt: skip
-    ratios = {f"{result.name} / no teacher": result.median / results[0].median for result in results[1:]}
+    plain, *others = results
+    ratios = {f"{other.name} / no teacher": other.median / plain.median for other in others}
+    ratios |= {f"{other.name} / no teacher, by processor time": _work(plain) / _work(other) for other in others}
     stages = [Stage(name="teachers", conditions=conditions, results=results, ratios=ratios)]
     print(report(stages))
     if arguments.out:
@@ -78,13 +80,14 @@ def _contender(stack: ExitStack, dataset: Path, teach: tuple[Teacher, ...], batc
 
     def turn() -> Turn:
         images = 0
-        begin = time.perf_counter()
+        begin, worked = time.perf_counter(), time.process_time()
         for batch in itertools.islice(endless, steps):
             learner.step(*batch)
             images += batch[2]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return Turn(images=images, seconds=time.perf_counter() - begin)
+        cpu_s = time.process_time() - worked
+        return Turn(images=images, seconds=time.perf_counter() - begin, cpu_s=cpu_s)
 
     return turn
 

@@ -6,7 +6,6 @@ What augmentation does to an image is a pure function of (seed, epoch, row). So 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -20,8 +19,6 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.loading.augment import Augmentation, Floats
 from pneumo_fast.loading.rng import Rows
 from pneumo_fast.radiograph.resize import stored_boxes
-
-logger = logging.getLogger(__name__)
 
 NO_CLASS: Final = -100
 """In the place of a class that is not known: what PyTorch's cross-entropy leaves out."""
@@ -37,7 +34,7 @@ class Targets(NamedTuple):
     boxes: torch.Tensor
     """Float32, shape (n, k, 4): left, top, right, bottom in pixels of the stored image; zeros where there are fewer."""
     boxed: torch.Tensor
-    """Float32, shape (n,): 1 where these are all findings of the image, 0 where it is positive and has no box."""
+    """Float32, shape (n,): 1 where a mask is to be learnt, 0 where the image is positive and has no box."""
     matrices: torch.Tensor
     """Float32, shape (n, 2, 3): what :attr:`pneumo_fast.loading.augment.Draws.matrix` is."""
     classes: torch.Tensor
@@ -120,11 +117,11 @@ class TargetTable:
         classes : sequence of str
             Names in the order of their numbers; another one counts as not known.
         """
-        boxes = box_table(dataset, rows)
-        has_box = (boxes[:, :, 2] > boxes[:, :, 0]).any(axis=1)
+        boxes, _ = boxes_of(dataset, rows)
+        has_box = np.isin(np.arange(len(rows)), boxes["number"])
         numbers = {name: number for number, name in enumerate(classes)}
         return cls(
-            boxes=boxes,
+            boxes=_table(boxes, len(rows), dataset.size),
             boxed=((rows["label"].to_numpy() == 0) | has_box).astype(np.float32),
             classes=np.array([numbers.get(name, NO_CLASS) for name in rows["class"]], dtype=np.int64),
             size=dataset.size,
@@ -140,37 +137,33 @@ class TargetTable:
         return Targets(*(_send(value, device) for value in values))
 
 
-def box_table(dataset: Dataset, rows: pd.DataFrame) -> Floats:
-    """Boxes of some rows of the index in pixels of the stored image, cut off at the image's edges.
-
-    A box that lies outside the image, or has no area, is left out.
+def boxes_of(dataset: Dataset, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Boxes of some rows of the index, cut off at the edges of their images.
 
     Returns
     -------
-    ndarray of float32, shape (rows, k, 4)
-        Left, top, right, bottom; zeros where an image has fewer than k boxes.
+    boxes : DataFrame
+        Columns of ``boxes.csv``, and ``number``, the place of the box's image among the rows.
+    lost : int
+        Boxes that are left out, since they lie outside of their image or have no area.
     """
     keys = [name for name in ("image_id", "shard") if name in dataset.boxes]  # the shard in joined datasets
     found = rows[keys].assign(number=np.arange(len(rows))).merge(dataset.boxes, on=keys)
-    inside = _inside(found)
-    place = inside.groupby("number").cumcount().to_numpy()
-    table = np.zeros((len(rows), place.max(initial=-1) + 1, 4), dtype=np.float32)
-    for number, slot, corners in zip(inside["number"], place, stored_boxes(inside, dataset.size), strict=True):
+    inside = found.copy()
+    for start, length, whole in (("x", "width", "source_width"), ("y", "height", "source_height")):
+        inside[start] = found[start].clip(lower=0)
+        inside[length] = (found[start] + found[length]).clip(upper=found[whole]) - inside[start]
+    inside = inside[(inside["width"] > 0) & (inside["height"] > 0)]
+    return inside, len(found) - len(inside)
+
+
+def _table(boxes: pd.DataFrame, rows: int, size: int) -> Floats:
+    """Boxes of :func:`boxes_of` as :attr:`TargetTable.boxes` has them."""
+    place = boxes.groupby("number").cumcount().to_numpy()
+    table = np.zeros((rows, place.max(initial=-1) + 1, 4), dtype=np.float32)
+    for number, slot, corners in zip(boxes["number"], place, stored_boxes(boxes, size), strict=True):
         table[number, slot] = corners[[0, 2]].ravel()
     return table
-
-
-def _inside(boxes: pd.DataFrame) -> pd.DataFrame:
-    """Boxes cut off at the edges of their images; those of which nothing is left are left out."""
-    inside = boxes.copy()
-    for start, length, whole in (("x", "width", "source_width"), ("y", "height", "source_height")):
-        end = (boxes[start] + boxes[length]).clip(upper=boxes[whole])
-        inside[start] = boxes[start].clip(lower=0)
-        inside[length] = end - inside[start]
-    kept = (inside["width"] > 0) & (inside["height"] > 0)
-    if lost := int((~kept).sum()):
-        logger.warning("boxes outside of their images or without area, left out: %d", lost)
-    return inside[kept]
 
 
 def _send(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:

@@ -289,7 +289,7 @@ class Session:
                 self.images.load_state_dict(checkpoint.loader)
             self._skipped_before = state["skipped_before"]
             if self._rank.number == 0:  # the sums are those of all processes
-                self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device)
+                self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device).view_as(self._sums)
                 torch.set_rng_state(state["random"][0])
                 if device.type == "cuda" and len(state["random"]) > 1:
                     torch.cuda.set_rng_state(state["random"][1], device)

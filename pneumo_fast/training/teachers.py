@@ -6,6 +6,7 @@ the boxes, a linear layer on the pooled features the class. They go with the tra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final
@@ -16,9 +17,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.loading.targets import NO_CLASS, Targets, box_masks, box_table
+from pneumo_fast.loading.targets import NO_CLASS, Targets, box_masks, boxes_of
 from pneumo_fast.run.model import map_shapes
 from pneumo_fast.vocabulary import Teacher
+
+logger = logging.getLogger(__name__)
 
 LEAST_CLASSES: Final = 2
 
@@ -175,11 +178,15 @@ def check_teachable(dataset: Dataset, teachers: Sequence[Teacher]) -> tuple[str,
         If no training image has a box, or they do not have two classes.
     """
     rows = dataset.rows("train")
-    if "boxes" in teachers and not box_table(dataset, rows).size:
-        raise DatasetError(
-            f"teach boxes: no training image of {dataset.path} has a box: convert with a label table that has the "
-            "columns x, y, width and height"
-        )
+    if "boxes" in teachers:
+        boxes, lost = boxes_of(dataset, rows)
+        if boxes.empty:
+            raise DatasetError(
+                f"teach boxes: no training image of {dataset.path} has a box: convert with a label table that has the "
+                "columns x, y, width and height"
+            )
+        if lost:
+            logger.warning("teach boxes: %d boxes lie outside of their images or have no area, and are left out", lost)
     if "classes" not in teachers:
         return ()
     names = tuple(sorted(set(rows["class"]) - {""}))

@@ -359,6 +359,15 @@ def test_data_that_lack_what_is_taught(
         assert not (tmp_path / "run").exists()
 
 
+def test_boxes_that_cannot_be_are_counted(painted: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = Dataset.open(painted)
+    outside = replace(dataset, boxes=dataset.boxes.assign(x=[100.0, *dataset.boxes["x"][1:]]))
+    check_teachable(outside, ("boxes",))
+    assert "teach boxes: 1 boxes lie outside of their images or have no area, and are left out" in caplog.text
+    with pytest.raises(DatasetError, match=r"no training image of .*painted has a box"):
+        check_teachable(replace(dataset, boxes=dataset.boxes.assign(x=100.0)), ("boxes",))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
