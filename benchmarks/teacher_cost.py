@@ -60,6 +60,11 @@ def main() -> None:
         arguments.out.write_text(as_json(stages) + "\n")
 
 
+def _work(result: Result) -> float:
+    """Median processor time of a turn, in seconds, on which other work on the machine tells less."""
+    return statistics.median(turn.cpu_s or 0.0 for turn in result.turns)
+
+
 def _contender(stack: ExitStack, dataset: Path, teach: tuple[Teacher, ...], batch_size: int, steps: int) -> Contender:
     """Training steps as ``train`` takes them."""
     config, device = recipe("recommended", datasets=(dataset,), teach=teach), devices()[-1]
