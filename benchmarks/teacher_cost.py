@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 import sys
 import time
 from collections.abc import Generator
@@ -20,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import Contender, Stage, Turn, as_json, race, report
+from benchmarks.measure import Contender, Result, Stage, Turn, as_json, race, report
 from benchmarks.processes import devices
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.training import setup
