@@ -83,7 +83,8 @@ def test_hash_key_id(dataset: Dataset) -> None:
 
 def test_run_folder(own_dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, batch_size=16, device="cpu"))
+    taught = {"teach": ("boxes", "classes"), "batch_size": 16, "device": "cpu"}
+    train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, **taught))  # type: ignore[arg-type]
     elsewhere = {"previous.pt", "tensorboard/", "trace.json", *JUDGED, *(f"{name}/" for name in JUDGED_FOLDERS)}
     assert {path.name for path in run.iterdir()} == set(documented("## The run folder")) - elsewhere
     config: dict[str, Any] = json.loads((run / "config.json").read_text())
