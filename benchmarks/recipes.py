@@ -33,13 +33,12 @@ from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, estimate, percentile_interval
 from pneumo_fast.metrics.ranking import auroc, average_precision
 from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.recipes import RECIPES
 from pneumo_fast.training.setup import open_data
 from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import Split
 
-STRONGER: Final[dict[str, Any]] = {
-    "augment": "strong", "optimizer": "adamw", "weight_decay": 0.02, "schedule": "onecycle", "lr": 1e-3, "ema": 0.999,
-}  # fmt: skip
+STRONGER: Final = {name: value for name, value in RECIPES["recommended"].items() if name != "epochs"}
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "reference": {},
     "recommended": STRONGER,
@@ -49,6 +48,9 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "flips": STRONGER | {"flip": True},
     "weighted sampling": STRONGER | {"order": "weighted"},
     "twice the epochs": STRONGER | {"epochs": 20},
+    "boxes taught": STRONGER | {"teach": ("boxes",)},
+    "classes taught": STRONGER | {"teach": ("classes",)},
+    "boxes and classes taught": STRONGER | {"teach": ("boxes", "classes")},
 }
 """Options of ``train`` by the arm's name; the first is what the others are compared with."""
 RESAMPLES: Final = 2000
