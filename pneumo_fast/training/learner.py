@@ -90,7 +90,8 @@ class Learner:
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.guard = Guard(self.model)
         self._pos_weight = torch.tensor(self.pos_weight, device=self.device)
-        self._weights = torch.tensor([self.config.teacher_weights[t] for t in self.config.teachers], device=self.device)
+        weights = [float(self.config.teacher_weights[teacher]) for teacher in self.config.teachers]
+        self._weights = torch.tensor(weights, device=self.device)
 
     def step(
         self, images: torch.Tensor, labels: torch.Tensor, batch_size: int | None = None, targets: Targets | None = None

@@ -100,8 +100,8 @@ class TrainConfig:
     )] = None
     ema: Annotated[float | None, Option(
         "EMA decay of the weights.",
-        "The averaged weights are then validated and saved, with a warm-up of the decay.",
-        above=0, below=1, default="off",
+        "The averaged weights are then validated and saved, with a warm-up of the decay. 0 switches off a recipe's.",
+        least=0, below=1, default="off",
     )] = None
     label_smoothing: Annotated[float, Option(
         "Label smoothing.", "Labels become s/2 and 1 - s/2.", least=0, below=1

@@ -26,6 +26,7 @@ def test_the_command_line_takes_a_recipe_but_for_what_is_given(config_of: Any) -
     assert config_of("train", "--recipe", "reference") == TrainConfig()
     some = config_of("train", "--lr", "0.0001", "--recipe", "recommended", "--augment", "none", "--batch-size", "9")
     assert some == recipe("recommended", lr=1e-4, augment="none", batch_size=9)
+    assert config_of("train", "--recipe", "recommended", "--ema", "0").ema == 0.0, "which is none"
 
 
 def test_an_unknown_recipe_is_one_line(run_cli: Any) -> None:

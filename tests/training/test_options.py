@@ -107,9 +107,10 @@ def test_an_option_changes_the_trained_weights(
 
 @pytest.mark.usefixtures("quick")
 def test_an_average_of_the_weights_is_kept_as_the_best(config: TrainConfig, tmp_path: Path) -> None:
-    for decay in (None, 0.5):
+    for decay in (None, 0.0, 0.5):
         train(replace(config, out=tmp_path / str(decay), epochs=1, ema=decay))
-    assert torch.equal(weights(tmp_path / "None" / BEST), weights(tmp_path / "None" / LAST))
+    for name in ("None", "0.0"):
+        assert torch.equal(weights(tmp_path / name / BEST), weights(tmp_path / "None" / LAST))
     assert torch.equal(weights(tmp_path / "0.5" / LAST), weights(tmp_path / "None" / LAST))
     assert not torch.equal(weights(tmp_path / "0.5" / BEST), weights(tmp_path / "0.5" / LAST))
 
@@ -196,7 +197,7 @@ def test_what_needs_a_gpu(config: TrainConfig, tmp_path: Path, change: dict[str,
         ({"batch_size": 1}, "batch-size 1: at least 2 expected"),
         ({"lr": math.nan}, "lr nan: a number above 0 expected"),
         ({"clip_norm": 0.0}, "clip-norm 0.0: a number above 0 expected"),
-        ({"ema": 1.0}, "ema 1.0: a number between 0 and 1 expected"),
+        ({"ema": 1.0}, "ema 1.0: a number from 0 to below 1 expected"),
         ({"label_smoothing": 1.0}, "label-smoothing 1.0: a number from 0 to below 1 expected"),
         ({"pos_weight": 0.0}, "pos-weight 0.0: auto, or a number above 0 expected"),
         ({"checkpoint_minutes": 0.0}, "checkpoint-minutes 0.0: a number above 0 expected"),
