@@ -17,8 +17,8 @@ Line = tuple[str, str, str, str]
 LOSSES: tuple[Line, ...] = (
     ("train_loss", "training", BLUE, "--"),
     ("val_loss", "validation", VERMILION, "-"),
-    ("train_boxes_loss", "training, boxes", GREY, "-."),
-    ("train_classes_loss", "training, classes", GREY, ":"),
+    ("train_boxes_loss", "boxes", GREY, "-."),
+    ("train_classes_loss", "classes", GREY, ":"),
 )
 OPTIONAL = {"train_boxes_loss", "train_classes_loss"}  # there only where it is taught
 FIGURES: tuple[Line, ...] = tuple(
@@ -52,9 +52,8 @@ def draw_learning_curves(history: Sequence[EpochRecord], best_epoch: int) -> byt
 def _draw(axes: Axes, title: str, lines: Sequence[Line], history: Sequence[EpochRecord], best_epoch: int) -> None:
     epochs = range(1, len(history) + 1)
     axes.axvline(best_epoch, color=FAINT, linewidth=6, zorder=0, label=f"best: epoch {best_epoch}")
-    for key, label, colour, style in lines:
-        if key in OPTIONAL and key not in history[0]:
-            continue
+    shown = [line for line in lines if line[0] not in OPTIONAL or line[0] in history[0]]
+    for key, label, colour, style in shown:
         values = [record.get(key, math.nan) for record in history]
         axes.plot(epochs, values, style, color=colour, marker="o", markersize=3.5, label=label)
     axes.set_title(title, fontsize=13, color=INK, loc="left")
@@ -62,4 +61,7 @@ def _draw(axes: Axes, title: str, lines: Sequence[Line], history: Sequence[Epoch
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     clean_axes(axes)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=9.5, frameon=False, labelcolor=INK)
+    columns = 4 if len(shown) < 4 else 3
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, fontsize=9.5, frameon=False, labelcolor=INK
+    )
