@@ -19,6 +19,8 @@ import torch
 ADDED_KEYS: Final = frozenset({
     "metrics.json/options", "metrics.json/folds", "metrics.json/spread", "metrics.json/run/folds",
     "explain.json/options", "explain.json/run/folds", "predictions.json/counts/results",
+    "config.json/config/recipe", "config.json/config/teach", "config.json/config/teach_boxes_weight",
+    "config.json/config/teach_classes_weight", "config.json/config/teach_stage",
 })  # fmt: skip
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}
