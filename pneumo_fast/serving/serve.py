@@ -30,7 +30,7 @@ from pneumo_fast.serving.forwarder import OUT_OF_RESOURCES, Forwarder
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.scorer import Scorer, model_digest, predict_config, work_folder
 from pneumo_fast.serving.spool import Counts, Quota, Spool, open_spool
-from pneumo_fast.training.signals import StopRequest
+from pneumo_fast.signals import StopRequest
 from pneumo_fast.vocabulary import counted
 
 POLL_S: Final = 0.25

@@ -30,7 +30,7 @@ from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.scorer import Scorer
 from pneumo_fast.serving.spool import FILE, Counts
-from pneumo_fast.training.signals import StopRequest
+from pneumo_fast.signals import StopRequest
 from tests.support.orthanc import Orthanc, free_port, running_orthanc
 from tests.support.serving import SENDER, Server, copies, journal, served, store, wait_until
 

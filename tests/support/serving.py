@@ -24,7 +24,7 @@ from pneumo_fast.pacs.requestor import Requestor
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.serve import ServeSummary, serve
 from pneumo_fast.serving.spool import FILE
-from pneumo_fast.training.signals import StopRequest
+from pneumo_fast.signals import StopRequest
 
 SENDER = "MODALITY"
 WAIT_S = 60.0
