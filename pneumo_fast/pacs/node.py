@@ -174,28 +174,28 @@ def associated(node: Node, calling: str, sop_classes: Sequence[str], timeout_s: 
 
     from pneumo_fast.pacs.requestor import Requestor  # noqa: PLC0415  # imports an extra
 
-    entity = Requestor(calling)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    connected, begin = threading.Event(), time.monotonic()
-    try:
-        association = entity.associate(
-            node.host, node.port, [build_context(uid) for uid in sop_classes], node.aet,
-            evt_handlers=[(evt.EVT_CONN_OPEN, lambda _event: connected.set())],
-        )  # fmt: skip
-    except OSError as error:
-        raise PacsError(f"{node}: no address is known for this host ({error.strerror or error})") from error
-    if not association.is_established:
-        if time.monotonic() - begin >= timeout_s:
-            why = f"no answer within {timeout_s:g} s"
-        else:
-            why = _refusal(association, node, calling) if connected.is_set() else "nothing listens there"
-        raise PacsError(f"{node}: {why}")
-    try:
-        yield association
-    except BaseException:
-        association.abort()  # releasing would wait for an answer
-        raise
-    association.release()
+    with Requestor(calling) as entity:
+        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+        connected, begin = threading.Event(), time.monotonic()
+        try:
+            association = entity.associate(
+                node.host, node.port, [build_context(uid) for uid in sop_classes], node.aet,
+                evt_handlers=[(evt.EVT_CONN_OPEN, lambda _event: connected.set())],
+            )  # fmt: skip
+        except OSError as error:
+            raise PacsError(f"{node}: no address is known for this host ({error.strerror or error})") from error
+        if not association.is_established:
+            if time.monotonic() - begin >= timeout_s:
+                why = f"no answer within {timeout_s:g} s"
+            else:
+                why = _refusal(association, node, calling) if connected.is_set() else "nothing listens there"
+            raise PacsError(f"{node}: {why}")
+        try:
+            yield association
+        except BaseException:
+            association.abort()  # releasing would wait for an answer
+            raise
+        association.release()
 
 
 def _refusal(association: Association, node: Node, calling: str) -> str:

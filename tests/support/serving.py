@@ -72,10 +72,9 @@ def association(
     port: int, calling: str = SENDER, called: str = OUR_AET, sop_classes: Sequence[str] = RADIOGRAPHS
 ) -> Iterator[Association]:
     """An association that may have been refused."""
-    entity = Requestor(calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = 20
     contexts = [build_context(sop_class, syntax) for sop_class in sop_classes for syntax in SYNTAXES]
-    with hushed():
+    with hushed(), Requestor(calling) as entity:
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = 20
         made = entity.associate("127.0.0.1", port, contexts, ae_title=called)
         try:
             yield made
