@@ -15,6 +15,23 @@ from pneumo_fast.pacs.address import check_address, parse_query
 from pneumo_fast.run.layout import BEST, CONFIG, fold_folder
 from pneumo_fast.vocabulary import BodyPart, IdSource, Modality, View, WarningKind
 
+Modalities = Annotated[
+    tuple[Modality, ...],
+    Option("Modality to take; may be repeated.", name="modality", default="the run's", group="Selection"),
+]
+Views = Annotated[tuple[View, ...], Option("View to take; may be repeated.", name="view", default="the run's")]
+BodyParts = Annotated[
+    tuple[BodyPart, ...], Option("Body part to take; may be repeated.", name="body-part", default="the run's")
+]
+Refuse = Annotated[
+    tuple[WarningKind, ...],
+    Option(
+        "Kind of warning to reject an image for; may be repeated.",
+        "A warning says that an image lies outside of those that the model was trained on.",
+        default="none",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictConfig:
@@ -62,20 +79,10 @@ class PredictConfig:
         "Seconds that the server may say nothing.", "A whole answer may take ten times as long.",
         above=0, below=math.inf, unit="seconds", decides=False,
     )] = 30.0
-    modalities: Annotated[tuple[Modality, ...], Option(
-        "Modality to take; may be repeated.", name="modality", default="the run's", group="Selection",
-    )] = ()
-    views: Annotated[tuple[View, ...], Option(
-        "View to take; may be repeated.", name="view", default="the run's"
-    )] = ()
-    body_parts: Annotated[tuple[BodyPart, ...], Option(
-        "Body part to take; may be repeated.", name="body-part", default="the run's"
-    )] = ()
-    refuse: Annotated[tuple[WarningKind, ...], Option(
-        "Kind of warning to reject a file for; may be repeated.",
-        "A warning says that an image lies outside of those that the model was trained on.",
-        default="none",
-    )] = ()
+    modalities: Modalities = ()
+    views: Views = ()
+    body_parts: BodyParts = ()
+    refuse: Refuse = ()
     labels: Annotated[Path | None, Option(
         "Label table (CSV), to judge the scores.", decides=False, group="Labels"
     )] = None

@@ -12,8 +12,7 @@ from pneumo_fast.conversion.options import HashKey
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize
 from pneumo_fast.pacs.node import OUR_AET, Node, check_aet
-from pneumo_fast.prediction.options import is_run
-from pneumo_fast.vocabulary import BodyPart, Modality, View, WarningKind
+from pneumo_fast.prediction.options import BodyParts, Modalities, Refuse, Views, is_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,20 +55,10 @@ class ServeConfig:
     max_waiting_gb: Annotated[float, Option(
         "Size of the objects that may wait.", above=0, below=math.inf, unit="gigabytes"
     )] = 10
-    modalities: Annotated[tuple[Modality, ...], Option(
-        "Modality to take; may be repeated.", name="modality", default="the run's", group="Selection",
-    )] = ()
-    views: Annotated[tuple[View, ...], Option(
-        "View to take; may be repeated.", name="view", default="the run's"
-    )] = ()
-    body_parts: Annotated[tuple[BodyPart, ...], Option(
-        "Body part to take; may be repeated.", name="body-part", default="the run's"
-    )] = ()
-    refuse: Annotated[tuple[WarningKind, ...], Option(
-        "Kind of warning to reject an image for; may be repeated.",
-        "A warning says that an image lies outside of those that the model was trained on.",
-        default="none",
-    )] = ()
+    modalities: Modalities = ()
+    views: Views = ()
+    body_parts: BodyParts = ()
+    refuse: Refuse = ()
     device: Annotated[Device, Option("auto, cpu, cuda or cuda:N.", group="Work")] = "auto"
     batch_size: BatchSize = 64
     workers: Annotated[int | None, Option(
