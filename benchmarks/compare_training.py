@@ -3,7 +3,7 @@
     python benchmarks/compare_training.py --dataset DIR --out FILE.json
 
 For each fold and seed three trainings: a minimal reference loop (torchvision, ``DataLoader``, Adam, nothing else), this
-package with the same settings, and this package with its recommended recipe. Compared is the AUROC of the fold's
+package with the same settings, and with stronger ones (``RECIPE``). Compared is the AUROC of the fold's
 validation images after the last epoch, so nothing is chosen by it; the interval is a bootstrap's over the pairs.
 """
 

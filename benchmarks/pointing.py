@@ -29,6 +29,7 @@ from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import Corners, hit, mask, mean_estimate, peak
 from pneumo_fast.metrics.intervals import Estimate, group_numbers
 from pneumo_fast.radiograph.resize import stored_boxes
+from pneumo_fast.vocabulary import Split
 
 RESAMPLES = 2000
 
@@ -50,19 +51,20 @@ def main() -> None:
         arguments.out.write_text(json.dumps({"surroundings": surroundings(), "hit_rates": rates}, indent=1) + "\n")
 
 
-def play(runs: list[Path], dataset: Path | None, split: str) -> dict[str, Estimate]:
+def play(runs: list[Path], dataset: Path | None, split: Split) -> dict[str, Estimate]:
     """Share of the images with boxes whose map is highest in a box: of each run, and of what saw no image."""
     judged = open_run(runs[0], dataset, "auto")
-    found = {}
-    for run in runs:
-        config = ExplainConfig(run=run, dataset=dataset, split=split, count=1, resamples=RESAMPLES)  # type: ignore[arg-type]
-        explained = explain(config)
-        if explained.boxes is None:
-            sys.exit(f"{run}: no image of the {split} split has a box")
-        found[f"{run.parent.name}/{run.name}"] = explained.boxes.hit_rate
-        if run == runs[0]:
-            first = explained
-    assert first.boxes is not None  # noqa: S101  # of the first run, as of all
+    explained = [
+        explain(ExplainConfig(run=run, dataset=dataset, split=split, count=1, resamples=RESAMPLES)) for run in runs
+    ]
+    first = explained[0]
+    if first.boxes is None:
+        sys.exit(f"{runs[0]}: no image of the {split} split has a box")
+    found = {
+        f"{run.parent.name}/{run.name}": one.boxes.hit_rate
+        for run, one in zip(runs, explained, strict=True)
+        if one.boxes
+    }
     found |= {
         "most frequent place of a box, by view": view_rate(judged.dataset, split),
         "the centre": first.boxes.hit_rate_centre_point,

@@ -68,7 +68,7 @@ def receiving(listening: Listening, on_instance: OnInstance) -> Iterator[int]:
     Raises
     ------
     PacsError
-        If the port cannot be had.
+        If the port is taken, or may not be used.
     """
     pynetdicom._config.LOG_HANDLER_LEVEL = (
         "none"  # what it would describe is received, and takes longer than receiving it

@@ -77,7 +77,7 @@ class ServeConfig:
             raise ConfigError("no run folder is given: name one or several")
         for run in self.runs:
             if not is_run(run):
-                raise ConfigError(f"{run} is no run folder: train writes one")
+                raise ConfigError(f"{run} is not a run folder: name one that train wrote")
         if not self.allow:
             raise ConfigError("nobody may call: name the AE titles that may with --allow")
         for aet in self.allow:

@@ -15,7 +15,7 @@ from pneumo_fast.errors import ConfigError
     ("values", "message"),
     [
         ({"runs": ()}, "no run folder is given"),
-        ({"runs": (Path("nothing"),)}, "nothing is no run folder"),
+        ({"runs": (Path("nothing"),)}, "nothing is not a run folder"),
         ({"allow": ()}, "nobody may call: name the AE titles that may with --allow"),
         ({"allow": ("A", "MUCH_TOO_LONG_A_TITLE")}, "allow 'MUCH_TOO_LONG_A_TITLE': an AE title of 1 to 16"),
         ({"aet": " "}, "aet ' ': an AE title of 1 to 16"),
