@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=4, help="parts of the patients (4)")
     parser.add_argument("--fold", type=int, action="append", help="part to validate on; may be repeated (1)")
     parser.add_argument("--epochs", type=int, default=10, help="of arms that say nothing else (10)")
+    parser.add_argument("--amp", action="store_true", help="mixed precision, in every arm")
     parser.add_argument("--split", choices=["val", "test"], default="val", help="what to judge on (val)")
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
     parser.add_argument("--figure", type=Path, help="file for the plot (PNG)")
@@ -111,7 +112,7 @@ def main() -> None:
     if arguments.out:
         content = {
             "surroundings": surroundings(),
-            "settings": {name: getattr(arguments, name) for name in ("seeds", "folds", "epochs", "split")},
+            "settings": {name: getattr(arguments, name) for name in ("seeds", "folds", "epochs", "amp", "split")},
             "dataset": Dataset.open(arguments.dataset).identity,
             "arms": {arm: ARMS[arm] for arm in arms},
             "trainings": [{k: v for k, v in asdict(each).items() if k != "resampled"} for each in trainings],
@@ -125,7 +126,7 @@ def main() -> None:
 
 def run_arm(arm: str, seed: int, fold: int, arguments: argparse.Namespace) -> Training:
     """Train one arm, or resume it, and judge its best checkpoint."""
-    options = {"epochs": arguments.epochs, **ARMS[arm]}
+    options = {"epochs": arguments.epochs, "amp": arguments.amp, **ARMS[arm]}
     out = arguments.work / arm.replace(" ", "-") / f"seed-{seed}-fold-{fold}"
     config = TrainConfig(
         datasets=(arguments.dataset,), out=out, folds=arguments.folds, fold=fold, seed=seed, resume=True, **options

@@ -18,6 +18,7 @@ from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting import charts, data_facts, repeat, view
 from pneumo_fast.reporting.threshold_slider import RATES, make_slider, written
+from pneumo_fast.reporting.training_facts import training_sentences
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
 SECTIONS: Final = {
@@ -104,6 +105,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> Environm
         "repeat": repeat,
         "shown": view,
         "data_facts": data_facts,
+        "training_sentences": training_sentences,
     }
     return environment
 
