@@ -1,6 +1,6 @@
 """Whether heat maps point at findings better than what never saw the image.
 
-    python benchmarks/pointing.py RUN... [--dataset DIR --split test --out FILE.json]
+    python benchmarks/pointing.py RUN... [--dataset DIR --split test --layer layer3 --out FILE.json]
 
 Plays the pointing game with Grad-CAM of each run, all on the same images with boxes. Beside it stand the centre, a
 random point, random weights, and the place that the boxes of the training images with the same view cover most often:
@@ -40,22 +40,30 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders; explain is run in each")
     parser.add_argument("--dataset", type=Path, help="dataset folder (the first run's own)")
     parser.add_argument("--split", choices=["val", "test"], default="val", help="which images (val)")
+    parser.add_argument("--layer", help="layer of Grad-CAM, of every run (that of explain)")
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
     arguments = parser.parse_args()
-    found = play(arguments.runs, arguments.dataset, arguments.split)
+    found = play(arguments.runs, arguments.dataset, arguments.split, arguments.layer)
     for name, rate in found.items():
         ends = "" if rate.low is None else f"  {rate.low:.3f} to {rate.high:.3f}"
         print(f"{name:<48}{'none' if rate.value is None else f'{rate.value:.3f}'}{ends}")
     if arguments.out:
         rates = {name: asdict(rate) for name, rate in found.items()}
-        arguments.out.write_text(json.dumps({"surroundings": surroundings(), "hit_rates": rates}, indent=1) + "\n")
+        content = {
+            "surroundings": surroundings(),
+            "split": arguments.split,
+            "layer": arguments.layer,
+            "hit_rates": rates,
+        }
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def play(runs: list[Path], dataset: Path | None, split: Split) -> dict[str, Estimate]:
+def play(runs: list[Path], dataset: Path | None, split: Split, layer: str | None = None) -> dict[str, Estimate]:
     """Share of the images with boxes whose map is highest in a box: of each run, and of what saw no image."""
     judged = open_run(runs[0], dataset, "auto")
     explained = [
-        explain(ExplainConfig(run=run, dataset=dataset, split=split, count=1, resamples=RESAMPLES)) for run in runs
+        explain(ExplainConfig(run=run, dataset=dataset, split=split, layer=layer, count=1, resamples=RESAMPLES))
+        for run in runs
     ]
     first = explained[0]
     if first.boxes is None:
