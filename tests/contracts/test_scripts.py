@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -287,3 +288,32 @@ class TestDownload:
         failed = kaggle.run("download_rsna", KAGGLE_ZIP=archive(tmp_path, count=1))
         assert failed.returncode == 1
         assert "found 1 radiographs in rsna/stage_2_train_images, expected 2" in failed.stderr
+
+
+class TestGpuProof:
+    FAKE = """#!/usr/bin/env bash
+    case "$*" in *"$FAILS"*) echo "it went wrong"; exit 3 ;; esac
+    echo "$*"
+    """
+
+    @pytest.mark.parametrize(("fails", "first"), [("nothing", "# Everything passed"), ("-m pytest", "# Failed: tests")])
+    def test_the_summary_starts_with_what_failed(
+        self, sandbox: Sandbox, tmp_path: Path, fails: str, first: str
+    ) -> None:
+        python = write_program(tmp_path / "bin" / "gpu-python", dedent(self.FAKE))
+        done = sandbox.run("gpu_proof", "proof", PYTHON=str(python), FAILS=fails)
+        assert done.returncode == (fails != "nothing")
+        summary = (sandbox.root / "proof" / "summary.md").read_text()
+        assert summary.startswith(first + "\n")
+        assert ("| tests | FAILED with status 3 |" in summary) == (fails != "nothing")
+        assert "| speedrun | passed |" in summary  # a step that fails does not keep the others from running
+        assert ("it went wrong" in summary) == (fails != "nothing")
+        again = sandbox.run("gpu_proof", "proof", PYTHON=str(python), FAILS=fails)
+        assert "proof exists; name a new folder" in again.stderr
+
+    def test_without_a_gpu_it_says_so(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        python = write_program(tmp_path / "bin" / "plain-python", "#!/bin/sh\nexit 1\n")
+        done = sandbox.run("gpu_proof", "proof", PYTHON=str(python))
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "finds no CUDA device" in done.stderr
+        assert not (sandbox.root / "proof").exists()

@@ -1,0 +1,94 @@
+"""What a GPU gives is what a CPU gives: training in every precision, checkpoints, scores and heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.evaluation.evaluate import evaluate
+from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.explanation.cam import class_maps
+from pneumo_fast.run.checkpoint import load_trained
+from pneumo_fast.run.layout import BEST
+from pneumo_fast.run.model import build_model
+from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.train import train
+from pneumo_fast.vocabulary import Dtype
+from tests.support.make_dataset import stored_images
+from tests.support.training import results
+
+GPU = "cuda"
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.fixture
+def dataset(convert_phantoms: Callable[[Dtype], Path]) -> Path:
+    return convert_phantoms("float16")
+
+
+def trained(dataset: Path, out: Path, device: str, **options: Any) -> Path:
+    """A run of few steps at a small rate, in which differences have no time to grow."""
+    options = {"epochs": 1, "batch_size": 8, "lr": 1e-5} | options
+    train(TrainConfig(datasets=(dataset,), out=out, device=device, **options))
+    return out
+
+
+def logits(run: Path, device: str) -> Any:
+    return evaluate(EvaluateConfig(run=run, device=device, resamples=100)).predictions.logits
+
+
+@pytest.mark.parametrize("loader", ["dali", "resident"])
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({}, 0.005),
+        ({"amp": True}, 0.01),
+        ({"amp": True, "amp_dtype": "bfloat16"}, 0.03),
+        ({"compile": True}, 0.01),
+        ({"augment": "strong", "ema": 0.9, "clip_norm": 1.0}, 0.01),
+        ({"teach": ("boxes", "classes")}, 0.01),
+    ],
+    ids=["float32", "float16", "bfloat16", "compiled", "augmented", "taught"],
+)
+def test_training_agrees(options: dict[str, Any], tolerance: float, loader: str, dataset: Path, tmp_path: Path) -> None:
+    without = {name: value for name, value in options.items() if name not in {"amp", "amp_dtype", "compile"}}
+    (expected,) = results(trained(dataset, tmp_path / "cpu", "cpu", **without))
+    (found,) = results(trained(dataset, tmp_path / "gpu", GPU, loader=loader, **options))
+    for name in ("train_loss", "val_loss"):
+        assert found[name] == pytest.approx(expected[name], rel=tolerance), name
+
+
+def test_a_run_goes_on_from_gpu_to_cpu_and_back(dataset: Path, tmp_path: Path) -> None:
+    for epochs, device in enumerate((GPU, "cpu", GPU), start=1):
+        run = trained(dataset, tmp_path / "run", device, epochs=epochs, resume=True)
+    other = trained(dataset, tmp_path / "other", "cpu", epochs=3)
+    assert [record["epoch"] for record in results(run)] == [1, 2, 3]
+    for found, expected in zip(results(run), results(other), strict=True):
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)
+
+
+def test_evaluation_agrees(dataset: Path, tmp_path: Path) -> None:
+    run = trained(dataset, tmp_path / "run", GPU, epochs=2, lr=1e-3)
+    np.testing.assert_allclose(logits(run, GPU), logits(run, "cpu"), atol=0.01)
+
+
+@pytest.mark.parametrize("layer", ["layer3", "layer4"])
+def test_heat_maps_agree(layer: str, dataset: Path, tmp_path: Path) -> None:
+    checkpoint = load_trained(trained(dataset, tmp_path / "run", "cpu", epochs=2, lr=1e-3) / BEST)
+    model = build_model(checkpoint.arch)
+    model.load_state_dict(checkpoint.model)
+    pixels = torch.from_numpy(stored_images(Dataset.open(dataset), "val").astype(np.float32))
+    images = ((pixels - checkpoint.mean) / checkpoint.std)[:, None]
+    (_, expected), (_, found) = (
+        class_maps(model.eval().to(device), layer, images.to(device), "gradcam") for device in ("cpu", GPU)
+    )
+    torch.testing.assert_close(found.cpu(), expected, atol=0.01 * float(expected.max()), rtol=0.01)
