@@ -30,8 +30,10 @@ from benchmarks.shortcuts import shortcuts
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, estimate, percentile_interval
 from pneumo_fast.metrics.ranking import auroc, average_precision
+from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.recipes import RECIPES
 from pneumo_fast.training.setup import open_data
@@ -55,6 +57,7 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
 """Options of ``train`` by the arm's name; the first is what the others are compared with."""
 RESAMPLES: Final = 2000
 FIGURES: Final = ("AUROC", "AP")
+VIEWS: Final = ("AP", "PA")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +73,8 @@ class Training:
     """Of all epochs, validation left out."""
     auroc: float
     average_precision: float
+    others: dict[str, float | None]
+    """Rates at a probability of 0.5 by view, and the expected calibration error, in [0, 1]."""
     resampled: NDArray[np.float64]
     """AUROC and average precision of each resample, shape (resamples, 2); the same patients for every arm."""
 
@@ -134,14 +139,26 @@ def run_arm(arm: str, seed: int, fold: int, arguments: argparse.Namespace) -> Tr
     print(f"{arm}, seed {seed}, fold {fold}", file=sys.stderr, flush=True)
     trained = train(config)
     split: Split = arguments.split
-    found = evaluate(EvaluateConfig(run=out, split=split, resamples=100)).predictions
+    evaluated = evaluate(EvaluateConfig(run=out, split=split, resamples=100))
+    found = evaluated.predictions
     labels, logits = found.labels, found.logits
     return Training(
         arm=arm, seed=seed, fold=fold, best_epoch=trained.best_epoch, epochs=trained.epochs,
         train_seconds=sum(record["train_seconds"] for record in trained.history),
         auroc=auroc(labels, logits), average_precision=average_precision(labels, logits),
+        others=_others(evaluated.figures),
         resampled=Bootstrap(resamples=RESAMPLES).ranked(labels, logits, found.groups, ()),
     )  # fmt: skip
+
+
+def _others(figures: Figures) -> dict[str, float | None]:
+    by_view = {group.value: group for group in figures.subgroups if group.column == "view"}
+    rates = {
+        f"{name} {view}": getattr(by_view[view], name).value if view in by_view else None
+        for name in ("sensitivity", "specificity")
+        for view in VIEWS
+    }
+    return rates | {"calibration error": figures.probability.ece.value}
 
 
 def _judged(arguments: argparse.Namespace, one: Training) -> Dataset:
@@ -162,6 +179,7 @@ def summarize(trainings: Sequence[Training]) -> dict[str, dict[str, Any]]:
             "trainings": len(own),
             "best_epochs": [each.best_epoch for each in own],
             "train_seconds": float(np.mean([each.train_seconds for each in own])),
+            "others": {name: _mean([each.others[name] for each in own]) for name in own[0].others},
             "figures": _estimates([each.figures for each in own], [each.resampled for each in own]),
             "differences": _estimates(
                 [each.figures - other.figures for each, other in pairs],
@@ -169,6 +187,11 @@ def summarize(trainings: Sequence[Training]) -> dict[str, dict[str, Any]]:
             ),
         }
     return summary
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _estimates(
@@ -195,15 +218,29 @@ def _estimates(
 
 def table(summary: dict[str, dict[str, Any]], alone: dict[str, Estimate], split: str) -> str:
     """What people read, at most 80 columns wide."""
-    lines = [f"{split}: mean over trainings, 95 % interval over patients and trainings", ""]
-    lines.append(f"{'arm':<19}{'n':>2}  {'AUROC':<17}{'AP':<17}AUROC - first")
+    lines = [f"{split}: mean over trainings, 95 % interval over patients and trainings"]
+    lines += ["", f"{'arm':<27}{'n':<4}{'epochs':<9}{'AUROC':<19}AP"]
     for arm, found in summary.items():
-        cells = [_with_interval(Estimate(**found["figures"][name])) for name in FIGURES]
-        gain = _with_interval(Estimate(**found["differences"]["AUROC"]), sign="+") if found["differences"] else ""
-        lines.append(f"{arm:<19}{found['trainings']:>2}  {cells[0]:<17}{cells[1]:<17}{gain}".rstrip())
+        best = ",".join(map(str, found["best_epochs"]))
+        lines.append(f"{arm:<27}{found['trainings']:<4}{best:<9}" + _columns(found["figures"]))
+    first = next(iter(summary))
+    if len(summary) > 1:
+        lines += ["", f"{f'minus {first}':<40}{'AUROC':<19}AP"]
+        lines += [f"{arm:<40}{_columns(found['differences'], '+')}" for arm, found in summary.items() if arm != first]
+    lines += ["", f"{'at probability 0.5':<27}{'sensitivity':<21}{'specificity':<14}calibration"]
+    lines.append(f"{'':<27}{'AP':<7}{'PA':<7}{'AP-PA':<7}{'AP':<7}{'PA':<7}error")
+    for arm, found in summary.items():
+        ap, pa, *rest = found["others"].values()
+        gap = None if ap is None or pa is None else ap - pa
+        lines.append(f"{arm:<27}" + "".join(f"{TERMINAL.number(value):<7}" for value in (ap, pa, gap, *rest)).rstrip())
     lines += ["", "without looking at the lungs"]
     lines += [f"{name:<24}{_with_interval(value)}".rstrip() for name, value in alone.items()]
     return "\n".join(lines)
+
+
+def _columns(figures: dict[str, Any], sign: str = "") -> str:
+    cells = [_with_interval(Estimate(**figures[name]), sign) for name in FIGURES if name in figures]
+    return "".join(f"{cell:<19}" for cell in cells).rstrip()
 
 
 def _with_interval(value: Estimate, sign: str = "") -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from benchmarks.recipes import Training, main, summarize
+from benchmarks.recipes import Training, main, summarize, table
 from benchmarks.shortcuts import attributes, fit, shortcuts
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.metrics.ranking import auroc
@@ -21,8 +21,10 @@ from pneumo_fast.vocabulary import Dtype
 def training(arm: str, seed: int, auroc: float, noise: float = 0.0) -> Training:
     patients = np.random.default_rng(seed).normal(0, 0.05, (200, 1))  # the same for every arm
     own = np.random.default_rng(len(arm)).normal(0, noise, (200, 1))
+    others = {"sensitivity AP": 0.9, "sensitivity PA": auroc, "specificity AP": None, "specificity PA": 0.5, "ECE": 0.1}
     return Training(
         arm=arm, seed=seed, fold=1, best_epoch=3, epochs=4, train_seconds=1.0, auroc=auroc, average_precision=0.5,
+        others=others,
         resampled=np.hstack([auroc + patients + own, 0.5 + patients + own]),
     )  # fmt: skip
 
@@ -35,6 +37,9 @@ def test_a_difference_is_paired_by_patient_and_seed() -> None:
     wide = found["b"]["figures"]["AUROC"]
     assert wide["high"] - wide["low"] > 0.1
     assert found["a"]["differences"] == {}
+    text = table(found, {}, "val")
+    assert "b                          0.900  0.830  0.070  -      0.500  0.100" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_trainings_that_differ_widen_the_interval() -> None:
