@@ -47,6 +47,8 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "light augmentation": STRONGER | {"augment": "light"},
     "without EMA": STRONGER | {"ema": None},
     "label smoothing": STRONGER | {"label_smoothing": 0.1},
+    "batch of 32": STRONGER | {"batch_size": 32},
+    "4 epochs at half size": STRONGER | {"half_size_epochs": 4},
     "flips": STRONGER | {"flip": True},
     "weighted sampling": STRONGER | {"order": "weighted"},
     "twice the epochs": STRONGER | {"epochs": 20},

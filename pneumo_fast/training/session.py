@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 import torch
+from torch.nn.functional import avg_pool2d
 
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.loading.batches import Rank
@@ -97,7 +98,8 @@ class Session:
         Yields
         ------
         images : Tensor of float32, shape (N, 1, H, W)
-            This process's share of the batch, normalized, on the device, until the next batch is asked for.
+            This process's share of the batch, normalized, on the device, until the next batch is asked for; of half
+            the size while progressive resizing lasts.
         labels : Tensor of float32, shape (N,)
             0 or 1.
         batch_size : int
@@ -115,9 +117,12 @@ class Session:
         for batch, (images, labels) in enumerate(self.images.epoch(self.epoch), start=first + 1):
             self._batch = batch
             targets = self.images.targets(self.epoch, batch - 1)
-            yield images, labels, self.images.order.rows_in(batch - 1), targets
+            yield self._resized(images), labels, self.images.order.rows_in(batch - 1), targets
         self._check()
         self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
+
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
+        return avg_pool2d(images, 2) if self.epoch < (self.config.half_size_epochs or 0) else images
 
     def after_step(
         self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, auxiliary: torch.Tensor

@@ -174,7 +174,10 @@ def make_learner(
     """
     torch.manual_seed(config.seed)
     model = build_model(config.model, config.weights, size).to(device)
-    _check_size(model, config.model, torch.zeros(2, 1, size, size, device=device))
+    if config.half_size_epochs and size % 2:
+        raise ConfigError(f"half-size-epochs with images of {size} x {size} pixels: convert with an even --size")
+    for side in {size, size // 2 if config.half_size_epochs else size}:
+        _check_size(model, config.model, torch.zeros(2, 1, side, side, device=device))
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # TF32

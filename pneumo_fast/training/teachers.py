@@ -40,7 +40,7 @@ class Taught(nn.Module):
     classes : int
         Number of classes.
     size : int
-        Height and width of the images, in pixels.
+        Height and width of the images, in pixels, in which their boxes are given.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class Taught(nn.Module):
         self, model: nn.Module, teachers: Sequence[Teacher], *, stage: str | None, classes: int, size: int
     ) -> None:
         super().__init__()
-        self.model, self.teachers, self.classes = model, tuple(teachers), classes
+        self.model, self.teachers, self.classes, self.size = model, tuple(teachers), classes, size
         self.heads = nn.ModuleDict()
         self._seen: dict[str, torch.Tensor] = {}
         device = next(model.parameters()).device
@@ -75,7 +75,7 @@ class Taught(nn.Module):
         Parameters
         ----------
         images : Tensor of float32, shape (N, 1, H, W)
-            Normalized.
+            Normalized; of any size that the model takes.
 
         Returns
         -------
@@ -86,15 +86,15 @@ class Taught(nn.Module):
         """
         logits = self.model(images)
         lessons = {"boxes": self._box_losses, "classes": self._class_losses}
-        return logits, torch.stack([lessons[name](self._seen.pop(name), targets, images) for name in self.teachers])
+        return logits, torch.stack([lessons[name](self._seen.pop(name), targets) for name in self.teachers])
 
-    def _box_losses(self, features: torch.Tensor, targets: Targets, images: torch.Tensor) -> torch.Tensor:
+    def _box_losses(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Mean cross-entropy over the cells of the share that boxes cover of each, (N,)."""
         found = self.heads["boxes"](features)[:, 0].float()
-        masks = box_masks(targets.boxes, targets.matrices, images.shape[-1], found.shape[-1])
+        masks = box_masks(targets.boxes, targets.matrices, self.size, found.shape[-1])
         return binary_cross_entropy_with_logits(found, masks, reduction="none").mean((1, 2)) * targets.boxed
 
-    def _class_losses(self, features: torch.Tensor, targets: Targets, _images: torch.Tensor) -> torch.Tensor:
+    def _class_losses(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Cross-entropy of the classes, (N,)."""
         found = self.heads["classes"](features).float()
         return cross_entropy(found, targets.classes, ignore_index=NO_CLASS, reduction="none")
