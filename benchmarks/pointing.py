@@ -1,8 +1,8 @@
 """Whether heat maps point at findings better than what never saw the image.
 
-    python benchmarks/pointing.py RUN... [--dataset DIR --split test --layer layer3 --out FILE.json]
+    python benchmarks/pointing.py RUN... [--dataset DIR --split test --method hirescam --layer layer3 --out FILE.json]
 
-Plays the pointing game with Grad-CAM of each run, all on the same images with boxes. Beside it stand the centre, a
+Plays the pointing game with the heat maps of each run, all on the same images with boxes. Beside it stand the centre, a
 random point, random weights, and the place that the boxes of the training images with the same view cover most often:
 no map of a model that looks at the image should be worse than that.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from benchmarks.measure import surroundings
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.evaluation.inference import open_run
 from pneumo_fast.explanation.explain import explain
-from pneumo_fast.explanation.options import ExplainConfig
+from pneumo_fast.explanation.options import ExplainConfig, Method
 from pneumo_fast.explanation.pointing import Corners, hit, mask, mean_estimate, peak
 from pneumo_fast.metrics.intervals import Estimate, group_numbers
 from pneumo_fast.radiograph.resize import stored_boxes
@@ -40,10 +41,11 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders; explain is run in each")
     parser.add_argument("--dataset", type=Path, help="dataset folder (the first run's own)")
     parser.add_argument("--split", choices=["val", "test"], default="val", help="which images (val)")
-    parser.add_argument("--layer", help="layer of Grad-CAM, of every run (that of explain)")
+    parser.add_argument("--method", choices=get_args(Method), default="gradcam", help="of the maps (gradcam)")
+    parser.add_argument("--layer", help="layer that is mapped, of every run (that of explain)")
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
     arguments = parser.parse_args()
-    found = play(arguments.runs, arguments.dataset, arguments.split, arguments.layer)
+    found = play(arguments.runs, arguments.dataset, arguments.split, arguments.method, arguments.layer)
     for name, rate in found.items():
         ends = "" if rate.low is None else f"  {rate.low:.3f} to {rate.high:.3f}"
         print(f"{name:<48}{'none' if rate.value is None else f'{rate.value:.3f}'}{ends}")
@@ -58,13 +60,15 @@ def main() -> None:
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def play(runs: list[Path], dataset: Path | None, split: Split, layer: str | None = None) -> dict[str, Estimate]:
+def play(
+    runs: list[Path], dataset: Path | None, split: Split, method: Method = "gradcam", layer: str | None = None
+) -> dict[str, Estimate]:
     """Share of the images with boxes whose map is highest in a box: of each run, and of what saw no image."""
     judged = open_run(runs[0], dataset, "auto")
-    explained = [
-        explain(ExplainConfig(run=run, dataset=dataset, split=split, layer=layer, count=1, resamples=RESAMPLES))
-        for run in runs
-    ]
+    how = ExplainConfig(
+        dataset=dataset, split=split, method=method, layer=layer, count=1, resamples=RESAMPLES
+    )  # fmt: skip
+    explained = [explain(replace(how, run=run)) for run in runs]
     first = explained[0]
     if first.boxes is None:
         sys.exit(f"{runs[0]}: no image of the {split} split has a box")

@@ -55,6 +55,12 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "boxes taught": STRONGER | {"teach": ("boxes",)},
     "classes taught": STRONGER | {"teach": ("classes",)},
     "boxes and classes taught": STRONGER | {"teach": ("boxes", "classes")},
+    "both, boxes on layer4": STRONGER
+    | {
+        "teach": ("boxes", "classes"),
+        "teach_stage": "layer4",
+        "teach_boxes_weight": 2.0,
+    },
 }
 """Options of ``train`` by the arm's name; the first is what the others are compared with."""
 RESAMPLES: Final = 2000
