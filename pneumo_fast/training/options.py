@@ -72,7 +72,7 @@ class TrainConfig:
     epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
     half_size_epochs: Annotated[int | None, Option(
         "Progressive resizing: the first N epochs see half the size.",
-        "Means of 2 x 2 pixels, which take about a quarter of the time; validation sees the whole size.",
+        "Means of 2 x 2 pixels, which take less time; validation sees the whole size.",
         least=1, default="none",
     )] = None
     batch_size: Annotated[int | Literal["auto"] | None, Option(
