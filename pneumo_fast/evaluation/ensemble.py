@@ -11,7 +11,8 @@ from torch import nn
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation import operating_points as points
-from pneumo_fast.evaluation.inference import RunIdentity, best_of, identify, load_model
+from pneumo_fast.evaluation.identity import RunIdentity, identify
+from pneumo_fast.evaluation.inference import best_of, load_model
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.metrics.calibration import Calibration
 from pneumo_fast.run.folds import is_cross_validation, open_folds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.evaluation.inference import DatasetIdentity
+from pneumo_fast.evaluation.identity import DatasetIdentity
 from pneumo_fast.evaluation.results import read_metrics
 from pneumo_fast.run.layout import EVAL, METRICS, evaluation_name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import open_datasets, pool_folds, select_fold
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.files import open_regular, sha256_of
+from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity, identify, identify_all
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
@@ -24,48 +24,11 @@ from pneumo_fast.progress import OnProgress, part_of_whole
 from pneumo_fast.records import Fault, build, path_text
 from pneumo_fast.run.checkpoint import Trained, load_trained
 from pneumo_fast.run.folder import read_config
-from pneumo_fast.run.folds import is_cross_validation, joint_checksum, open_folds
+from pneumo_fast.run.folds import is_cross_validation, open_folds
 from pneumo_fast.run.layout import BEST, fold_folder
 from pneumo_fast.run.model import build_model
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunIdentity:
-    """Which checkpoint was judged."""
-
-    path: str
-    """The run folder, as it was named."""
-    checkpoint: str
-    """File name of the checkpoint in it."""
-    sha256: str
-    """In hexadecimal; of a cross-validation that of the folds' checksums, with spaces between."""
-    arch: str
-    """Name of the torchvision classifier."""
-    epoch: int | None
-    """Finished epochs at the checkpoint; None of a cross-validation, whose folds have each their own."""
-    mean: float
-    """What the images were normalized with, in [0, 1], as ``std``."""
-    std: float
-    dataset_identity: str
-    """Identity of the dataset that the run was trained on."""
-    folds: tuple[RunIdentity, ...] = ()
-    """Of a cross-validation: the checkpoint of each fold, from the first."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetIdentity:
-    """Which images it was judged on."""
-
-    path: str
-    """The dataset folder, as it was named."""
-    identity: str
-    """SHA-256 of its manifest."""
-    trained_on: bool
-    """Whether it is the dataset that the run was trained on."""
-    name: str = ""
-    """Name of the folder; of several datasets as one, all names, joined by ``+``. An earlier release left it out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,22 +113,6 @@ def best_of(run: Path) -> Trained:
     return load_trained(run / BEST)
 
 
-def identify(run: Path, checkpoint: Trained) -> RunIdentity:
-    """Which checkpoint a run's best one is, by its checksum among others."""
-    with open_regular(run / BEST) as file:
-        sha256 = sha256_of(file)
-    return RunIdentity(
-        path=path_text(run),
-        checkpoint=BEST,
-        sha256=sha256,
-        arch=checkpoint.arch,
-        epoch=checkpoint.epoch,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        dataset_identity=checkpoint.dataset_identity,
-    )
-
-
 def load_model(run: Path, checkpoint: Trained) -> nn.Module:
     """A run's best checkpoint as a model in evaluation mode, on the CPU.
 
@@ -221,24 +168,13 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
         models=models,
         dataset=pool_folds(opened) if cross_validation else models[0].dataset,
         device=place,
-        run_identity=_identify_all(run, identities) if cross_validation else identities[0],
+        run_identity=identify_all(run, identities) if cross_validation else identities[0],
         dataset_identity=DatasetIdentity(
             path=path_text(opened.path),
             identity=opened.identity,
             trained_on=opened.identity == checkpoint.dataset_identity,
             name="+".join(path_text(Path(path.resolve().name)) for path in paths),
         ),
-    )
-
-
-def _identify_all(run: Path, folds: tuple[RunIdentity, ...]) -> RunIdentity:
-    return replace(
-        folds[0],
-        path=path_text(run),
-        checkpoint=f"fold-*/{BEST}",
-        sha256=joint_checksum(fold.sha256 for fold in folds),
-        epoch=None,
-        folds=folds,
     )
 
 

@@ -27,7 +27,7 @@ from pneumo_fast.dataset.leaks import Overlap
 from pneumo_fast.drawing.confusion import draw_confusion
 from pneumo_fast.drawing.curves import draw_precision_recall, draw_roc
 from pneumo_fast.errors import RunError
-from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.files import replaced_folder, write_atomic
 from pneumo_fast.metrics.folds import BY_FOLD

@@ -8,7 +8,7 @@ from typing import Any
 
 from pneumo_fast import __version__
 from pneumo_fast.errors import RunError
-from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.results import Intervals
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import BoxFigures

@@ -17,7 +17,7 @@ import pytest
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.compare import compare, delong_test
 from pneumo_fast.evaluation.compute import judge
-from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals
 from pneumo_fast.metrics.scored import Sample, Scores

@@ -17,7 +17,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import FORMAT, FORMAT_VERSION, Manifest
 from pneumo_fast.evaluation import operating_points
 from pneumo_fast.evaluation.compute import judge
-from pneumo_fast.evaluation.inference import DatasetIdentity, RunIdentity
+from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals, predictions_csv, to_json
 from pneumo_fast.explanation.options import ExplainConfig
