@@ -31,7 +31,9 @@ _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
 def show_evaluation(evaluation: Evaluation) -> None:
     """The figures as tables, what else has to be said as sentences."""
     f, ranking = evaluation.figures, evaluation.figures.ranking
-    where = f"out of {len(f.folds)} folds, each by its own model" if f.folds else f"of the {evaluation.split} split"
+    where = f"of the {evaluation.split} split"
+    if folds := len(evaluation.run.folds):
+        where = f"out of {folds} folds, each by its own model" if f.folds else f"{where}, by the mean of {folds} folds"
     out.print(f"\n{f.n:,} images {where}, {f.positives:,} positive ({_share(f.prevalence)})")
     out.print(", ".join(f"{metric.label} {_estimate(getattr(ranking, metric.key))}" for metric in RANKING))
     if ranking.auroc.value is not None:

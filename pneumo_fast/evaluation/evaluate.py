@@ -18,6 +18,7 @@ from pneumo_fast.evaluation.notes import (
     fold_notes,
     interval_note,
     limit_notes,
+    mean_note,
     origin_note,
     rank_notes,
     threshold_notes,
@@ -60,16 +61,19 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     rows = judged.rows(config.split)
     sample = _sample(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, sample, config)
-    folds = judged.judges(config.split) + 1 if judged.is_cross_validation else None
+    averaged = judged.averages(config.split)
+    folds = judged.judges(config.split) + 1 if judged.is_cross_validation and not averaged else None
     figures = judge(sample, rows, config, operating, reported, reported_on, _training_rows(judged), folds)
     intervals = describe_intervals(rows["group"], config.resamples, config.seed)
-    overlap = None if judged.trained_on else overlap_with_training(named_datasets(config.run), judged.dataset, rows)
+    other = () if judged.trained_on else named_datasets(judged.models[0].run)
+    overlap = overlap_with_training(other, judged.dataset, rows) if other else None
     notes = (
         *(
             fold_notes(judged.checkpoint.monitor, figures.ranking, figures.folds)
             if figures.folds
             else [origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on)]
         ),
+        *([mean_note(len(judged.models))] if averaged else []),
         *([overlap.note] if overlap else []),
         *view_note(trained_on=judged.trained_on),
         interval_note(intervals.groups, intervals.images_without_group, sample.n),
@@ -100,9 +104,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
 
 def _training_rows(judged: Judged) -> pd.DataFrame | None:
     """The images that a baseline learns from; of a cross-validation all, most of which each fold was trained on."""
-    if judged.is_cross_validation:
-        return judged.rows("val")
-    return judged.rows("train") if judged.trained_on else None
+    if not judged.trained_on:
+        return None
+    return judged.rows("val" if judged.is_cross_validation else "train")
 
 
 def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: OnProgress) -> Sample:
@@ -119,6 +123,8 @@ def _operating(
 ) -> tuple[Operating | None, NDArray[np.bool_] | None, str]:
     """Calibration and thresholds, the images to judge them on (None: all), and these in words."""
     whole = f"all {counted(sample.n, 'image')} of split {config.split!r}"
+    if judged.averages(config.split):  # a mean of logits has another scale than the logits of single folds
+        return None, None, whole
     sha256, shift = judged.run_identity.sha256, _prior_shift(judged)
     if not judged.trained_on:
         return points.load(config.run, sha256), None, whole

@@ -52,7 +52,7 @@ class Judged:
     models: tuple[Model, ...]
     """One; of a cross-validation that of each fold, from the first."""
     dataset: Dataset
-    """With the splits that the run was trained with; of a cross-validation all of them are ``val``, but ``test``."""
+    """With the splits that the run was trained with; of a cross-validation its own are ``val``, but ``test``."""
     device: torch.device
     run_identity: RunIdentity
     dataset_identity: DatasetIdentity
@@ -64,7 +64,7 @@ class Judged:
 
     @property
     def is_cross_validation(self) -> bool:
-        """Whether each image is judged by the model of the fold that was not trained on it."""
+        """Whether there is a model for each fold: the one not trained on an image judges it, or all do."""
         return bool(self.run_identity.folds)
 
     @property
@@ -78,16 +78,20 @@ class Judged:
         Raises
         ------
         ConfigError
-            If a cross-validation is to be judged on another split than ``val``.
+            If a cross-validation is to be judged on what its folds were trained on.
         DatasetError
             If the split is not there or holds no image.
         """
-        if self.is_cross_validation and split != "val":
+        if self.is_cross_validation and self.trained_on and split == "train":
             raise ConfigError(
-                f"split {split!r} of a cross-validation: its folds are judged on their own images, split 'val'; "
-                f"name one of them for another, for instance {self.models[0].run}"
+                "split 'train' of a cross-validation: its images are in split 'val', each judged by the fold that was "
+                f"not trained on it; name one of the folds, for instance {self.models[0].run}"
             )
         return self.dataset.rows(split)
+
+    def averages(self, split: str) -> bool:
+        """Whether the folds of a cross-validation judge the images together: those that none of them has seen."""
+        return self.is_cross_validation and (split == "test" or not self.trained_on)
 
     def judges(self, split: str) -> NDArray[np.int64]:
         """Place in ``models`` of the one that judges each image of a split, shape (n,)."""
@@ -151,11 +155,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     if dataset is None and (missing := [path for path in paths if not path.is_dir()]):
         raise RunError(f"run {run} was trained on {missing[0]}, which is not there: say where with --dataset")
     opened = open_datasets(paths)
-    if cross_validation and opened.identity != checkpoint.dataset_identity:
-        raise RunError(
-            f"{run} is a cross-validation, which is judged on the dataset it was trained on, and {opened.path} is "
-            f"another: name one of its folds, for instance {first}"
-        )
+    own = opened.identity == checkpoint.dataset_identity
     identities = tuple(identify(*member) for member in members)
     place = resolve_device(device)
     _check_size(checkpoint, opened, run)
@@ -166,13 +166,13 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     return Judged(
         run=run,
         models=models,
-        dataset=pool_folds(opened) if cross_validation else models[0].dataset,
+        dataset=pool_folds(opened) if cross_validation and own else models[0].dataset,
         device=place,
         run_identity=identify_all(run, identities) if cross_validation else identities[0],
         dataset_identity=DatasetIdentity(
             path=path_text(opened.path),
             identity=opened.identity,
-            trained_on=opened.identity == checkpoint.dataset_identity,
+            trained_on=own,
             name="+".join(path_text(Path(path.resolve().name)) for path in paths),
         ),
     )
@@ -195,11 +195,19 @@ def named_datasets(run: Path) -> list[Path]:
 def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     """Logits of a split, float32, shape (n,), in storage order; of each image by the model that judges it.
 
+    Where several models judge it, the mean of their logits.
+
     Raises
     ------
     RunError
         If a batch does not fit into memory, or a logit is no number.
     """
+    if judged.averages(split):
+        n, models = len(judged.rows(split)), judged.models
+        progress = [part_of_whole(on_progress, number * n, len(models) * n) for number in range(len(models))]
+        each = [_infer(m, judged.device, split, batch_size, p) for m, p in zip(models, progress, strict=True)]
+        mean: Logits = np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
     judges = judged.judges(split)
     logits, done = np.empty(len(judges), dtype=np.float32), 0
     for number, model in enumerate(judged.models):

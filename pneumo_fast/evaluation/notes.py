@@ -83,6 +83,14 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
     return f"Split {split!r} was not used for training or for selecting the checkpoint."
 
 
+def mean_note(models: int) -> str:
+    """Say what several models' logits became."""
+    return (
+        f"Each logit is the mean over the models of {models} folds, as predict and export average them. Thresholds and "
+        "calibration were fitted to no such mean: none is given."
+    )
+
+
 def view_note(*, trained_on: bool) -> tuple[str, ...]:
     """Say why other data are judged without the baseline of the view position."""
     if trained_on:

@@ -104,8 +104,9 @@ class MetricsFile(Figures):
             raise RunError("$.thresholds: at least one, each with a number, expected")
         if not len(curve.threshold) == len(curve.model) == len(curve.treat_all):
             raise RunError("$.decision_curve: lists of one length expected")
-        if len(self.folds) != len(self.run.folds) or len(self.spread) != (len(BY_FOLD) if self.folds else 0):
-            raise RunError("$.folds: one for each of run.folds, and their spread, expected")
+        folds = len(self.folds)
+        if folds not in {0, len(self.run.folds)} or len(self.spread) != (len(BY_FOLD) if folds else 0):
+            raise RunError("$.folds: none, or one for each of run.folds, and their spread, expected")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -26,6 +26,8 @@ def reach_verdict(evaluation: Evaluation) -> Verdict:
     split = f"{SPLIT_NAMES[evaluation.split]} split"
     if figures.folds:
         split = f"out-of-fold predictions of {len(figures.folds)} folds"
+    elif evaluation.run.folds:
+        split += f", by the mean of {len(evaluation.run.folds)} folds"
     judged = (
         f"{counted(figures.n, 'image')}{people}, {figures.positives} positive: {split} of {dataset.name} ({whose})."
     )

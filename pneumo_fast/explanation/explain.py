@@ -65,6 +65,11 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
         If the device is not there.
     """
     judged = open_run(config.run, config.dataset, config.device)
+    if judged.averages(config.split):
+        raise ConfigError(
+            "heat maps of a cross-validation are of its own images, split 'val': for others name one of its folds, for "
+            f"instance {judged.models[0].run}"
+        )
     rows = judged.rows(config.split)
     config = replace(config, ids=_stored_ids(judged, rows, config), hash_key=None)
     with closing(Maps(judged, rows, config)) as maps:

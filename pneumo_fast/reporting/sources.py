@@ -135,8 +135,8 @@ def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
     folder = find_evaluation(run, evaluation)
     metrics = read_metrics(folder)
     remarks: list[Remark] = []
-    description, training, training_split = _config(fold_folder(run, 1) if metrics.folds else run, remarks)
-    if training is not None and metrics.folds:
+    description, training, training_split = _config(fold_folder(run, 1) if metrics.run.folds else run, remarks)
+    if training is not None and metrics.run.folds:
         training = replace(training, fold=None)
     explanation = _explanation(run, remarks)
     remarks += check_checkpoint(run, metrics, explanation) + check_images(run, metrics, explanation)
@@ -150,7 +150,7 @@ def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
         description=without_folders(description),
         training=without_folders(training),
         training_split=training_split,
-        history=() if metrics.folds else _history(run, remarks),
+        history=() if metrics.run.folds else _history(run, remarks),
         explanation=without_folders(explanation),
         sources=_sources(run, metrics, training, remarks),
         remarks=tuple(remarks),

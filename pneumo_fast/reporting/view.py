@@ -96,11 +96,10 @@ class View:
     @property
     def judged(self) -> list[str]:
         """Model, epoch, split and size of the images; of a cross-validation, that it is one."""
-        run, folds = self.metrics.run, len(self.metrics.folds)
+        run, folds = self.metrics.run, len(self.metrics.run.folds)
         sizes = [f"{source.manifest.image_shape[0]} pixels" for source in self.files.sources[:1]]
-        what = (
-            [f"cross-validation of {folds} folds"] if folds else [f"epoch {run.epoch}", f"split {self.metrics.split}"]
-        )
+        what = [f"cross-validation of {folds} folds"] if folds else [f"epoch {run.epoch}"]
+        what += [] if self.metrics.folds else [f"split {self.metrics.split}"]
         return [part for part in (run.arch, *what, *sizes) if part]
 
     @property
@@ -110,8 +109,10 @@ class View:
         split = SPLIT_NAMES.get(metrics.split, metrics.split)
         people = f" of {counted(groups, 'patient')}" if groups else ""
         where = f"of the {split} split"
-        if folds := len(metrics.folds):
-            where = f"out of {folds} folds, each image by the model of the fold that was not trained on it"
+        if metrics.folds:
+            where = f"out of {len(metrics.folds)} folds, each image by the model of the fold that was not trained on it"
+        elif metrics.run.folds:
+            where += f", each image by the mean of {len(metrics.run.folds)} folds' logits"
         return (
             f"Evaluated on {counted(metrics.n, 'image')}{people} {where}: "
             f"{metrics.positives:,} positive ({percent(metrics.prevalence)}), {metrics.negatives:,} negative."

@@ -155,16 +155,42 @@ def test_the_terminal_says_what_it_is(folds: Path, run_cli: Callable[..., Any]) 
     assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_another_split_is_for_one_fold(folds: Path, split: str) -> None:
-    with pytest.raises(ConfigError, match=f"split {split!r} of a cross-validation: .* for instance .*fold-1"):
-        evaluate(config(folds, split=split))
+def mean_logits(folds: Path, dataset: Path, split: str) -> list[float]:
+    """The mean over the folds' checkpoints, image by image."""
+    opened = Dataset.open(dataset)
+    ids = opened.rows(split)["image_id"].tolist()
+    return np.mean([plain_logits(folds / f"fold-{fold}", opened, ids) for fold in (1, 2, 3)], axis=0).tolist()
 
 
-def test_another_dataset_is_for_one_fold(folds: Path, tmp_path: Path) -> None:
+def test_images_that_no_fold_has_seen_are_judged_by_all(folds: Path, made: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    result = evaluate(config(folds, split="test"), lambda done, total: calls.append((done, total)))
+    table = read_csv(result.folder / PREDICTIONS)
+    logits = [float(row["logit"]) for row in table]
+    assert logits == pytest.approx(mean_logits(folds, made.parent / "dataset", "test"), abs=1e-5)
+    assert "fold" not in table[0]
+    assert "mean over the models of 3 folds" in " ".join(result.notes)
+    assert (calls[0], calls[-1]) == ((3, 9), (9, 9))
+    read = read_metrics(result.folder)
+    assert (read.folds, read.chosen_thresholds, read.calibration, len(read.run.folds)) == ((), (), None, 3)
+    assert not (folds / "operating.json").exists()
+
+
+def test_another_dataset_is_judged_by_all_folds(folds: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     other = make_dataset(tmp_path / "other", mean=0.1)
-    with pytest.raises(RunError, match=r"is a cross-validation, .* and .*other is another: name one of its folds"):
-        evaluate(config(folds, dataset=other))
+    result = evaluate(config(folds, dataset=other))
+    assert result.predictions.logits == pytest.approx(mean_logits(folds, other, "val"), abs=1e-5)
+    assert result.selected_on_this_data is None
+    assert result.overlap is not None
+    assert result.figures.view_only is None
+    ended = run_cli("evaluate", folds, "--dataset", other, "--resamples", "100", "--device", "cpu")
+    assert f"{len(result.predictions.labels)} images of the val split, by the mean of 3 folds" in ended.out
+    assert "By fold" not in ended.out
+
+
+def test_what_the_folds_were_trained_on_is_for_one_fold(folds: Path) -> None:
+    with pytest.raises(ConfigError, match=r"split 'train' of a cross-validation: .* for instance .*fold-1"):
+        evaluate(config(folds, split="train"))
 
 
 def test_a_dataset_that_moved_can_be_named(made: Path, folds: Path, tmp_path: Path) -> None:

@@ -55,5 +55,7 @@ def test_what_is_written(run: Path) -> None:
 
 
 def test_another_split_is_for_one_fold(run: Path) -> None:
-    with pytest.raises(ConfigError, match="split 'test' of a cross-validation"):
+    with pytest.raises(
+        ConfigError, match=r"heat maps of a cross-validation are of its own images, .* for instance .*fold-1"
+    ):
         explain(ExplainConfig(run=run, device="cpu", split="test"))

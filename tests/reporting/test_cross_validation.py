@@ -54,6 +54,19 @@ def test_the_page_says_what_it_is_and_has_a_table_by_fold(run: Path) -> None:
     assert card.count("\n| Standard deviation | | | |") == 1
 
 
+def test_a_page_on_images_that_all_folds_judged(run: Path) -> None:
+    evaluated = evaluate(EvaluateConfig(run=run, split="test", device="cpu", resamples=100))
+    summary = report(ReportConfig(run=run, evaluation=evaluated.folder.name))
+    text = Page(summary.page.read_text()).words
+    assert "each image by the mean of 3 folds' logits" in text
+    assert "split test" in text
+    assert "By fold" not in text
+    assert "Each fold was trained by itself" in text
+    card = summary.card.read_text()
+    assert "one model for each of 3 folds" in card
+    assert "| Standard deviation |" not in card
+
+
 def test_another_checkpoint_of_one_fold_is_told(run: Path) -> None:
     change(run / "fold-2", epoch=2, best_epoch=2)
     assert any("of another checkpoint" in remark for remark in report(ReportConfig(run=run)).remarks)
@@ -69,6 +82,6 @@ def test_figures_that_do_not_belong_together(run: Path, tamper: Callable[[Any], 
     content = json.loads(path.read_text())
     tamper(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match=r"folds: one for each of run.folds, and their spread, expected"):
+    with pytest.raises(RunError, match=r"folds: none, or one for each of run.folds, and their spread, expected"):
         report(ReportConfig(run=run))
     assert not (run / "report.html").exists()
