@@ -86,8 +86,8 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
 def mean_note(models: int) -> str:
     """Say what several models' logits became."""
     return (
-        f"Each logit is the mean over the models of {models} folds. No threshold was chosen and nothing calibrated, since "
-        "what fits a single model does not fit their mean."
+        f"Each logit is the mean over the models of {models} folds. No threshold was chosen and nothing calibrated, "
+        "since what fits a single model does not fit their mean."
     )
 
 
