@@ -53,6 +53,7 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "weighted sampling": STRONGER | {"order": "weighted"},
     "twice the epochs": STRONGER | {"epochs": 20},
     "boxes taught": STRONGER | {"teach": ("boxes",)},
+    "boxes taught, weight 10": STRONGER | {"teach": ("boxes",), "teach_boxes_weight": 10.0},
     "classes taught": STRONGER | {"teach": ("classes",)},
     "boxes and classes taught": STRONGER | {"teach": ("boxes", "classes")},
     "both, boxes on layer4": STRONGER
