@@ -228,13 +228,13 @@ def _estimates(
 def table(summary: dict[str, dict[str, Any]], alone: dict[str, Estimate], split: str) -> str:
     """What people read, at most 80 columns wide."""
     lines = [f"{split}: mean over trainings, 95 % interval over patients and trainings"]
-    lines += ["", f"{'arm':<27}{'n':<4}{'epochs':<9}{'AUROC':<19}AP"]
+    lines += ["", f"{'arm':<27}{'n':<4}{'epochs':<9}{'AUROC':<20}AP"]
     for arm, found in summary.items():
         best = ",".join(map(str, found["best_epochs"]))
         lines.append(f"{arm:<27}{found['trainings']:<4}{best:<9}" + _columns(found["figures"]))
     first = next(iter(summary))
     if len(summary) > 1:
-        lines += ["", f"{f'minus {first}':<40}{'AUROC':<19}AP"]
+        lines += ["", f"{f'minus {first}':<40}{'AUROC':<20}AP"]
         lines += [f"{arm:<40}{_columns(found['differences'], '+')}" for arm, found in summary.items() if arm != first]
     lines += ["", f"{'at probability 0.5':<27}{'sensitivity':<21}{'specificity':<14}calibration"]
     lines.append(f"{'':<27}{'AP':<7}{'PA':<7}{'AP-PA':<7}{'AP':<7}{'PA':<7}error")
@@ -249,7 +249,7 @@ def table(summary: dict[str, dict[str, Any]], alone: dict[str, Estimate], split:
 
 def _columns(figures: dict[str, Any], sign: str = "") -> str:
     cells = [_with_interval(Estimate(**figures[name]), sign) for name in FIGURES if name in figures]
-    return "".join(f"{cell:<19}" for cell in cells).rstrip()
+    return "".join(f"{cell:<20}" for cell in cells).rstrip()
 
 
 def _with_interval(value: Estimate, sign: str = "") -> str:
