@@ -90,6 +90,7 @@ TRAIN_OPTIONS = {
     "--share": "2",
     "--out": "r",
     "--epochs": "3",
+    "--half-size-epochs": "2",
     "--batch-size": "5",
     "--accumulate": "2",
     "--model": "resnet34",

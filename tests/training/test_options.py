@@ -68,6 +68,7 @@ ELSEWHERE = {
     "amp_dtype": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
     "checkpoint_minutes": "test_session: test_the_state_is_saved_by_the_clock",
     "device": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
+    "half_size_epochs": "test_progressive: test_the_first_epochs_see_means_of_2_x_2_pixels_and_validation_the_whole",
     "max_skipped": "test_session: test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept",
     "monitor": "test_session: test_the_monitored_figure_decides",
     "out": "test_train: test_history_and_configuration",
