@@ -90,8 +90,8 @@ def test_what_decides_the_result_is_what_it_was() -> None:
     """These names are in checkpoints and datasets, and are compared with when resuming."""
     assert set(settings(TrainConfig())) == {
         "accumulate", "augment", "balance", "clip_norm", "compile", "ema", "flip", "fold", "folds", "half_size_epochs",
-        "label_smoothing", "limit_images", "lr", "model", "monitor", "optimizer", "order", "patience", "schedule", "seed",
-        "shares", "sync_bn", "warmup_epochs", "weight_decay", "weights", "window",
+        "label_smoothing", "limit_images", "lr", "model", "monitor", "optimizer", "order", "patience", "schedule",
+        "seed", "shares", "sync_bn", "warmup_epochs", "weight_decay", "weights", "window",
     }  # fmt: skip
     assert set(settings(ConvertConfig(images=Path("i"), labels=Path("l")))) == {
         "body_parts", "decode", "dtype", "group_column", "id_column", "ignore", "keep_ids", "label_column",
