@@ -159,7 +159,8 @@ def mean_logits(folds: Path, dataset: Path, split: str) -> list[float]:
     """The mean over the folds' checkpoints, image by image."""
     opened = Dataset.open(dataset)
     ids = opened.rows(split)["image_id"].tolist()
-    return np.mean([plain_logits(folds / f"fold-{fold}", opened, ids) for fold in (1, 2, 3)], axis=0).tolist()
+    each = [plain_logits(folds / f"fold-{fold}", opened, ids) for fold in (1, 2, 3)]
+    return [statistics.fmean(logits) for logits in zip(*each, strict=True)]
 
 
 def test_images_that_no_fold_has_seen_are_judged_by_all(folds: Path, made: Path) -> None:
