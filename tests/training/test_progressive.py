@@ -29,14 +29,6 @@ from tests.training.test_teachers import targets, taught
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """21 training images of 32 pixels with boxes."""
-    path = tmp_path_factory.mktemp("data") / "painted"
-    make_dataset(path, size=32, findings=True)
-    return path
-
-
 @pytest.fixture
 def config(painted: Path) -> TrainConfig:
     return TrainConfig(

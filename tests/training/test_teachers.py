@@ -29,20 +29,12 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.teachers import Taught, check_teachable
 from pneumo_fast.training.train import train
-from tests.support.make_dataset import CLASSES, make_dataset
+from tests.support.make_dataset import CLASSES
 from tests.support.training import check_same, history_of, results, weights
 from tests.training.test_session import ALL_STATES, STEPS, Dropping, after_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BOTH: dict[str, Any] = {"teach": ("boxes", "classes")}
-
-
-@pytest.fixture(scope="module")
-def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """21 training images with boxes and three classes."""
-    path = tmp_path_factory.mktemp("data") / "painted"
-    make_dataset(path, size=32, findings=True)
-    return path
 
 
 @pytest.fixture
