@@ -51,12 +51,8 @@ def main() -> None:
         print(f"{name:<48}{'none' if rate.value is None else f'{rate.value:.3f}'}{ends}")
     if arguments.out:
         rates = {name: asdict(rate) for name, rate in found.items()}
-        content = {
-            "surroundings": surroundings(),
-            "split": arguments.split,
-            "layer": arguments.layer,
-            "hit_rates": rates,
-        }
+        asked = {name: getattr(arguments, name) for name in ("split", "method", "layer")}
+        content = {"surroundings": surroundings(), **asked, "hit_rates": rates}
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -65,9 +61,7 @@ def play(
 ) -> dict[str, Estimate]:
     """Share of the images with boxes whose map is highest in a box: of each run, and of what saw no image."""
     judged = open_run(runs[0], dataset, "auto")
-    how = ExplainConfig(
-        dataset=dataset, split=split, method=method, layer=layer, count=1, resamples=RESAMPLES
-    )  # fmt: skip
+    how = ExplainConfig(dataset=dataset, split=split, method=method, layer=layer, count=1, resamples=RESAMPLES)
     explained = [explain(replace(how, run=run)) for run in runs]
     first = explained[0]
     if first.boxes is None:
