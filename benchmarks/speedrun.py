@@ -33,12 +33,14 @@ from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.labels import labels_of
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.splits import assign_splits
+from pneumo_fast.errors import PneumoError
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.phantoms.make import make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from pneumo_fast.vocabulary import counted
 
 TrackName = Literal["cpu", "gpu", "phantom"]
 
@@ -78,6 +80,8 @@ TRACKS: Final[dict[TrackName, Track]] = {
     "phantom": Track(size=64, target=0.9, left_out=False),
 }
 FIFTH: Final = 0.2
+LEAST_RUNS: Final = 5
+"""Of a record."""
 PHANTOMS: Final = 1000
 IMAGES, LABELS = "stage_2_train_images", "stage_2_train_labels.csv"
 CLASSES, GROUPS = "stage_2_detailed_class_info.csv", "mappings.json"
@@ -102,6 +106,22 @@ def main() -> None:
         return
     if (arguments.data is None) != (arguments.track == "phantom"):
         parser.error("--data DIR is needed, but for the track phantom, which makes its own")
+    if arguments.record and arguments.runs < LEAST_RUNS:
+        parser.error(f"--record with --runs {arguments.runs}: at least {LEAST_RUNS} expected")
+    try:
+        found = repeat(arguments)
+    except PneumoError as error:
+        sys.exit(f"speedrun.py: {error}")
+    print(verdict(track, found))
+    if arguments.record:
+        if not found["reached"]:
+            sys.exit("speedrun.py: no record is kept")
+        keep(arguments.record, arguments.track, found)
+
+
+def repeat(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All runs, a line each as it ends, and what they came to."""
+    track = TRACKS[arguments.track]
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-speedrun-") as temporary:
         data = Path(temporary) / "data"
         prepare(track, arguments.data, data)
@@ -109,11 +129,7 @@ def main() -> None:
         for seed in range(arguments.runs):
             runs.append(start(arguments.track, data, seed))
             print(line(runs[-1]), flush=True)
-    found = summary(track, runs)
-    print(verdict(track, found))
-    if arguments.record:
-        keep(arguments.record, arguments.track, runs, found)
-    sys.exit(not found["reached"])
+    return summary(track, runs)
 
 
 def prepare(track: Track, source: Path | None, data: Path) -> None:
@@ -121,7 +137,6 @@ def prepare(track: Track, source: Path | None, data: Path) -> None:
     if source is None:
         make_phantoms(PhantomConfig(out=data, count=PHANTOMS, size_px=256))
         return
-
     data.mkdir()
     for name in (IMAGES, CLASSES, GROUPS):
         (data / name).symlink_to((source / name).resolve())
@@ -182,7 +197,7 @@ def line(run: dict[str, float]) -> str:
 
 def summary(track: Track, runs: list[dict[str, float]]) -> dict[str, Any]:
     """Mean and spread of seconds and AUROC, and whether the mean reached the target."""
-    found: dict[str, Any] = {"runs": len(runs), "target": track.target}
+    found: dict[str, Any] = {"runs": runs, "target": track.target}
     for name in runs[0]:
         values = [run[name] for run in runs]
         found[name] = {"mean": statistics.fmean(values), "lowest": min(values), "highest": max(values)}
@@ -191,23 +206,23 @@ def summary(track: Track, runs: list[dict[str, float]]) -> dict[str, Any]:
 
 def verdict(track: Track, found: dict[str, Any]) -> str:
     """What came out, in a sentence."""
-    seconds, auroc = found["seconds"], found["auroc"]
+    seconds, auroc, runs = found["seconds"], found["auroc"], counted(len(found["runs"]), "run")
     return (
         f"{seconds['mean']:.1f} s ({seconds['lowest']:.1f} to {seconds['highest']:.1f}), AUROC {auroc['mean']:.4f} "
-        f"({auroc['lowest']:.4f} to {auroc['highest']:.4f}), mean of {found['runs']} runs: target {track.target} "
-        + ("reached" if found["reached"] else "NOT reached, so this is no record")
+        f"({auroc['lowest']:.4f} to {auroc['highest']:.4f}), mean of {runs}: target {track.target} "
+        + ("reached" if found["reached"] else "NOT reached")
     )
 
 
-def keep(name: str, track: TrackName, runs: list[dict[str, float]], found: dict[str, Any]) -> None:
-    """Write the record: figures, versions and hardware as JSON, and this very file."""
+def keep(name: str, track: TrackName, found: dict[str, Any]) -> None:
+    """Write the record: each run and what they came to, versions and hardware as JSON, and this very file."""
     folder = RECORDS / f"{datetime.now(timezone.utc).date().isoformat()}_{name}"
     folder.mkdir(parents=True)
     asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-    content = {"track": track, "commit": commit, "surroundings": surroundings(), "summary": found, "runs": runs}
+    content = {"track": track, "commit": commit, "surroundings": surroundings(), **found}
     (folder / "record.json").write_text(json.dumps(content, indent=1) + "\n")
-    lines = [line(run) for run in runs] + [verdict(TRACKS[track], found), "", Path(__file__).read_text()]
+    lines = [line(run) for run in found["runs"]] + [verdict(TRACKS[track], found), "", Path(__file__).read_text()]
     (folder / "log.txt").write_text("\n".join(lines))
 
 

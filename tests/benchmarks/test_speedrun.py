@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from benchmarks import speedrun
-from benchmarks.speedrun import LABELS, TRACKS, Settings, keep, prepare, run_once, summary, verdict
+from benchmarks.speedrun import LABELS, TRACKS, Settings, keep, main, prepare, run_once, summary, verdict
 from pneumo_fast.dataset.folder import Dataset
 
 RUN = {"seconds": 20.0, "start_up_s": 4.0, "convert_s": 6.0, "train_s": 10.0, "best_epoch": 2.0}
@@ -45,10 +46,27 @@ def test_the_mean_over_runs_decides(auroc: tuple[float, float], *, reached: bool
     assert ("NOT reached" in verdict(TRACKS["cpu"], found)) is not reached
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cpu", "--data", "nowhere"], "speedrun.py: "),
+        (["cpu"], "--data DIR is needed"),
+        (["phantom", "--record", "x", "--runs", "1"], "--record with --runs 1: at least 5 expected"),
+    ],
+)
+def test_what_cannot_work_is_a_line(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["speedrun.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert message in f"{ended.value.code}{capsys.readouterr().err}"
+
+
 def test_a_record_holds_figures_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speedrun, "RECORDS", tmp_path)
     runs = [RUN | {"auroc": 0.87}]
-    keep("first", "cpu", runs, summary(TRACKS["cpu"], runs))
+    keep("first", "cpu", summary(TRACKS["cpu"], runs))
     (folder,) = tmp_path.glob("*_first")
     assert json.loads((folder / "record.json").read_text())["runs"] == runs
     log = (folder / "log.txt").read_text()
