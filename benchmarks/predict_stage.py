@@ -16,12 +16,13 @@ from benchmarks.measure import Contender, Result, Stage, Turn, race
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.parts import prepare
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import predict
-from pneumo_fast.prediction.reading import cut, prepare, read
+from pneumo_fast.prediction.reading import cut, read
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 

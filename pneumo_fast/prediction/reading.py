@@ -13,11 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from pneumo_fast.conversion.executors import Submit
+from pneumo_fast.conversion.parts import clear, take
 from pneumo_fast.conversion.supervisor import Outcome
-from pneumo_fast.conversion.task import WORK_FOLDER, Record, Source, Task
+from pneumo_fast.conversion.task import Record, Source, Task
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.errors import PredictError
 from pneumo_fast.prediction.files import File
@@ -29,9 +28,6 @@ SMALLEST_PART, LARGEST_PART = 8, 128
 """Files that are read, scored and written together."""
 AHEAD: Final = 2
 """Parts that are read ahead for each worker."""
-NICENESS: Final = 10
-"""Of workers that share the cores with the model: its threads wait for one another, so that one that is kept from its
-core keeps them all."""
 
 
 def cut(
@@ -91,29 +87,11 @@ def read(
         task, future = running.popleft()
         future.result()
         start(1)
-        yield task, *_result(task)
+        yield task, *_taken(task)
         clear(task)
 
 
-def _result(task: Task) -> tuple[Record, Images]:
-    record = Record.find(task)
-    if record is None:
+def _taken(task: Task) -> tuple[Record, Images]:
+    if (found := take(task)) is None:
         raise PredictError(f"{task.out} was changed while files were read: let nothing else write there, and resume")
-    if not record.images:
-        return record, np.empty((0, task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
-    return record, np.load(_shard(task))
-
-
-def _shard(task: Task) -> Path:
-    return task.out / f"{task.name}.npy"
-
-
-def clear(task: Task) -> None:
-    """Remove what a worker wrote."""
-    _shard(task).unlink(missing_ok=True)
-    task.record_path.unlink(missing_ok=True)
-
-
-def prepare(work: Path) -> None:
-    """Make the folder that workers write into."""
-    (work / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+    return found

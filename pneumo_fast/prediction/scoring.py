@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pneumo_fast.conversion.executors import Submit, local_workers
+from pneumo_fast.conversion.parts import NICENESS, prepare
 from pneumo_fast.conversion.plan import printable
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.npy import Images
@@ -21,7 +22,7 @@ from pneumo_fast.prediction.files import File, identify
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.overlays import Overlays
-from pneumo_fast.prediction.reading import LARGEST_PART, NICENESS, SMALLEST_PART, cut, prepare, read
+from pneumo_fast.prediction.reading import LARGEST_PART, SMALLEST_PART, cut, read
 from pneumo_fast.prediction.table import columns, score_part, to_table
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import NOT_CLINICAL
