@@ -6,42 +6,24 @@ device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`:
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import os
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.devices import device_memory, resolve_device
+from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.batches import Order, Rank
-from pneumo_fast.loading.engines.base import Batch, Engine, Feed
-from pneumo_fast.loading.engines.copied import CopiedEngine
-from pneumo_fast.loading.engines.fused import FusedEngine
-from pneumo_fast.loading.engines.resident import resident_engine, split_bytes
+from pneumo_fast.loading.choose import choose_engine, make_sampler, open_engine
+from pneumo_fast.loading.engines.base import Batch, Feed
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.reader import ShardReader
-from pneumo_fast.loading.samplers import (
-    Sampler,
-    Sequential,
-    Shares,
-    Shuffle,
-    Weighted,
-    Windowed,
-    balanced_weights,
-    shard_sizes,
-)
 from pneumo_fast.loading.targets import Targets, TargetTable
-from pneumo_fast.vocabulary import EngineName
-
-logger = logging.getLogger(__name__)
 
 THREADS = 4  # reading threads at most; beyond the cores they only wait for each other
 
@@ -88,7 +70,7 @@ class Loader:
         rows = dataset.rows(split)
         mean, std = normalization or (dataset.mean, dataset.std)
         training = config.order != "sequential"
-        self.order = Order(sampler=_sampler(config, rows), batch_size=config.batch_size, training=training)
+        self.order = Order(sampler=make_sampler(config, rows), batch_size=config.batch_size, training=training)
         self.rank = rank or Rank()
         if self.rank.world_size > config.batch_size:
             raise ConfigError(
@@ -120,10 +102,10 @@ class Loader:
             device=device,
             threads=min(THREADS, len(os.sched_getaffinity(0))),
         )
-        self.engine = _choose(config, feed)
+        self.engine = choose_engine(config, feed)
         """The engine's name."""
         try:
-            self._engine = _open(self.engine, feed)
+            self._engine = open_engine(self.engine, feed)
         except BaseException:
             feed.reader.close()
             raise
@@ -255,47 +237,3 @@ def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, 
     chosen = {name: getattr(config, name) for name in ("batch_size", "order", "seed", "balance", "window")}
     augmentation = asdict(config.augmentation) if config.augmentation else None
     return {"dataset": dataset.identity, "split": split, **chosen, "parts": parts, "augmentation": augmentation}
-
-
-def _sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
-    if config.parts and config.order != "shuffle":
-        raise ConfigError(f"order {config.order} with shares of several datasets: only shuffle can take shares")
-    if config.parts and (
-        sum(part.rows for part in config.parts) != len(rows) or any(p.used > p.rows for p in config.parts)
-    ):
-        raise ConfigError(f"the parts {config.parts} are not those of {len(rows)} images")
-    if config.order == "shuffle":
-        return Shares(config.parts, config.seed) if config.parts else Shuffle(len(rows), config.seed)
-    if config.order == "weighted":
-        if config.balance not in rows:
-            raise ConfigError(f"no column {config.balance!r} to balance: the index has {', '.join(rows.columns)}")
-        return Weighted(balanced_weights(rows[config.balance].to_numpy()), config.seed)
-    if config.order == "windowed":
-        return Windowed(shard_sizes(rows["shard"].to_numpy()), config.window, config.seed)
-    return Sequential(len(rows))
-
-
-def _choose(config: LoadConfig, feed: Feed) -> EngineName:
-    if config.engine != "auto":
-        return config.engine
-    free, whole = device_memory(feed.device)
-    if split_bytes(feed) <= min(free, config.resident_share * whole):
-        return "resident"
-    if feed.device.type == "cpu":
-        return "fused"
-    if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
-        return "dali"
-    logger.warning("NVIDIA DALI is not installed: batches are made on the CPU and copied to %s", feed.device)
-    return "fused"
-
-
-def _open(engine: EngineName, feed: Feed) -> Engine:
-    if engine == "resident":
-        return resident_engine(feed)
-    if engine == "fused":
-        if feed.device.type == "cpu":
-            return FusedEngine(feed)
-        return CopiedEngine(FusedEngine(replace(feed, device=torch.device("cpu"))), feed.device)
-    from pneumo_fast.loading.engines.dali import DaliEngine  # noqa: PLC0415  # DALI takes half a second to import, and may be missing
-
-    return DaliEngine(feed)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pneumo_fast.loading import loader
+from pneumo_fast.loading import choose
 from pneumo_fast.loading.options import LoadConfig
 from tests.support.untrained_run import make_dataset
 
@@ -44,10 +44,10 @@ def test_auto_takes_dali_only_where_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: str, installed: bool, engine: str
 ) -> None:
     feed: Any = SimpleNamespace(device=torch.device(device))
-    monkeypatch.setattr(loader, "device_memory", lambda _: (0, 0))
-    monkeypatch.setattr(loader, "split_bytes", lambda _: 1)
+    monkeypatch.setattr(choose, "device_memory", lambda _: (0, 0))
+    monkeypatch.setattr(choose, "split_bytes", lambda _: 1)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if installed else None)
-    assert loader._choose(LoadConfig(batch_size=2), feed) == engine
+    assert choose.choose_engine(LoadConfig(batch_size=2), feed) == engine
     assert ("DALI is not installed: batches are made on the CPU" in caplog.text) == (
         (device, installed) == ("cuda", False)
     )
