@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 Dtype = Literal["float16", "uint8"]
-Layout = Literal["shards", "folder"]
+Layout = Literal["shards", "folder", "source"]
+"""Where the pixels of a dataset are: in shards, in one file per image, or still in the source files."""
 Ids = Literal["pseudonyms", "kept"]
 Decode = Literal["fast", "exact"]
 Window = Literal["auto", "none"]
@@ -35,7 +36,7 @@ IdSource = Literal["filename", "AccessionNumber", "SOPInstanceUID", "StudyInstan
 """What the id of a file that is scored is."""
 Split = Literal["train", "val", "test"]
 OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
-EngineName = Literal["auto", "dali", "fused", "resident"]
+EngineName = Literal["auto", "dali", "fused", "resident", "source"]
 Strength = Literal["light", "strong"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
 ExportFormat = Literal["onnx", "torch"]

@@ -35,6 +35,7 @@ from pneumo_fast.dataset.pseudonyms import key_id, pseudonym
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
+from pneumo_fast.records import path_text
 
 
 def assemble(
@@ -85,6 +86,7 @@ def assemble(
             "burned_in": int((index["burned_in"] == "YES").sum()),
             "quality_control": int(index["notes"].str.contains("quality_control_image", regex=False).sum()),
             **_unknown_kinds(records),
+            **(_source_facts(config, records) if config.layout == "source" else {}),
         },
         duplicates=_duplicates(index, records),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
@@ -131,11 +133,24 @@ def _unknown_kinds(records: list[Record]) -> dict[str, int]:
     return {f"unknown_{name}": sum(row[name] in values for row in rows) for name, values in unknown.items()}
 
 
+def _source_facts(config: ConvertConfig, records: list[Record]) -> dict[str, Any]:
+    """What reading the source files later on needs to know, and how many images the statistics are of."""
+    hash_key = path_text(config.hash_key.absolute()) if config.hash_key else ""
+    return {
+        "folder": path_text(config.images.absolute()),
+        "hash_key": "" if config.keep_ids else hash_key,
+        "max_rejects": config.max_rejects,
+        "timeout_s": config.timeout_s,
+        "statistics_of": sum(len(record.images) for record in records if record.split == "train" and record.pixels),
+    }
+
+
 def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
     """Images that are there more than once, by their pixels and by their SOP Instance UIDs."""
     uids = pd.Series([row["uid_hash"] for record in records for row in record.images], dtype=str)
     facts = {}
-    for name, hashes in (("pixels", index["pixel_hash"]), ("uids", uids)):
+    pixels = {"pixels": index["pixel_hash"]} if index["pixel_hash"].any() else {}  # none is known of source files
+    for name, hashes in {**pixels, "uids": uids}.items():
         facts[f"equal_{name}"], facts[f"equal_{name}_across_splits"] = count_duplicates(index["split"], hashes)
     return facts
 

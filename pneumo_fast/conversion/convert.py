@@ -34,6 +34,7 @@ from pneumo_fast.radiograph.selection import Selection
 
 logger = logging.getLogger(__name__)
 
+SAMPLE = 1024  # images that mean and standard deviation are taken from where the others are not decoded
 SHARED_DISK_S = 90.0  # NFS clients may keep what they know of a folder for 60 s (nfs(5), acdirmax)
 
 
@@ -104,6 +105,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
 def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:
     columns = [field.name for field in fields(Source)]
     selection = Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
+    decoded = _decoded_tasks(plan) if config.layout == "source" else set(plan.images["task"])
     return [
         Task(
             name=str(name),
@@ -119,9 +121,16 @@ def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:
             max_pixels=config.max_pixels,
             key=key,
             selection=selection,
+            pixels=name in decoded,
         )
         for name, part in plan.images.groupby("task", sort=False)
     ]
+
+
+def _decoded_tasks(plan: Plan) -> set[str]:
+    """Those that have, together, the first :data:`SAMPLE` training images, which stand in random order."""
+    train = plan.images.loc[plan.images["split"] == "train", "task"]
+    return set(train.head(SAMPLE))
 
 
 def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnProgress) -> int:

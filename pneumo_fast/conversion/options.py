@@ -93,7 +93,9 @@ class ConvertConfig:
     )] = 224
     dtype: Annotated[Dtype, Option("Stored data type.", "`float16` in [0, 1], or `uint8` in 0..255.")] = "float16"
     layout: Annotated[Layout, Option(
-        "Shards, or one .npy file per image.", "The files lie in folders by split and label."
+        "Shards, one .npy file per image, or the source files.",
+        "`folder`: the files lie in folders by split and label. `source`: only headers are read now, and the pixels "
+        "whenever they are needed ([direct.md](direct.md)).",
     )] = "shards"
     shard_size: Annotated[int | None, Option(
         "Images in a shard.", "By default a 64th of the split, but 32 to 1024.", least=1, default="by the count"

@@ -161,6 +161,7 @@ def _remove_dataset(out: Path) -> None:
 def _files_of_pixels(out: Path) -> list[Path]:
     """The files of a dataset by its index; without one, those that are named as a conversion names them."""
     try:
-        return [out / name for name in set(Dataset.open(out, check_files=False).index["shard"])]
+        dataset = Dataset.open(out, check_files=False)
+        return [] if dataset.manifest.layout == "source" else [out / name for name in set(dataset.index["shard"])]
     except DatasetError:
         return [path for split in SPLITS for pattern in PIXELS for path in out.glob(pattern.format(split))]

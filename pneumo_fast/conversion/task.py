@@ -23,7 +23,7 @@ from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular, sync_filesystem, write_atomic
 from pneumo_fast.radiograph.metadata import Metadata
-from pneumo_fast.radiograph.read import read_radiograph
+from pneumo_fast.radiograph.read import Facts, read_facts, read_radiograph
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
@@ -68,6 +68,10 @@ class Task:
     """The hash key: a hash of a UID without it could be found again by trying UIDs."""
     selection: Selection | None = None
     """What is wanted; without one whatever can be read."""
+    pixels: bool = True
+    """Whether pixels are decoded, and not headers alone looked at."""
+    lasting: bool = True
+    """Whether what is written has to outlast a power cut."""
 
     @property
     def record_path(self) -> Path:
@@ -100,7 +104,8 @@ class Record:
         """The record of a finished task; None if it is not finished, or if what it wrote is no longer whole."""
         try:
             record = cls(**json.loads(read_regular(task.record_path)))
-            files = {row["shard"]: record.bytes for row in record.images}
+            in_source = task.layout == "source"
+            files = {} if in_source else {row["shard"]: record.bytes for row in record.images}
             sizes = [(task.out / name).stat().st_size == expected or not expected for name, expected in files.items()]
         except (OSError, ValueError, TypeError):
             return None
@@ -143,12 +148,13 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
                     path = task.out / row["shard"]
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_array(path, stored, sync=False)
-                else:
+                elif task.layout == "shards":
                     shard.append(stored)
-                totals.append(sums(stored))
+                if task.pixels:
+                    totals.append(sums(stored))
                 rows.append(row)
         at(NO_FILE)
-        size, sha256 = shard.finish()
+        size, sha256 = shard.finish(sync=task.lasting)
     if task.layout == "folder":
         sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
     record = Record(
@@ -158,7 +164,7 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
         sha256=sha256,
         sum=sum(total for total, _ in totals),
         square_sum=sum(square for _, square in totals),
-        pixels=len(rows) * task.size**2 - sum(row["padding_pixels"] for row in rows),
+        pixels=len(totals) * task.size**2 - sum(row["padding_pixels"] for row in rows if task.pixels),
         images=rows,
         rejects=rejects,
     )
@@ -174,29 +180,36 @@ def count_rejects(rejects: Iterable[dict[str, str]]) -> tuple[int, int]:
 
 
 def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
-    """Read one image into ``out``; return its row of the index."""
-    radiograph = read_radiograph(
-        task.images / source.path,
-        task.size,
-        decode_mode=task.decode,
-        window=task.window,
-        max_pixels=task.max_pixels,
-        selection=task.selection,
-    )
-    store_unit(radiograph.pixels, out)
-    in_folder = task.layout == "folder"
+    """Read one image into ``out``, where pixels are wanted; return its row of the index."""
+    path = task.images / source.path
+    facts: Facts
+    if task.pixels:
+        facts = radiograph = read_radiograph(
+            path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels,
+            selection=task.selection,
+        )  # fmt: skip
+        store_unit(radiograph.pixels, out)
+    else:
+        facts = read_facts(path, task.size, window=task.window, max_pixels=task.max_pixels, selection=task.selection)
     return {
         "image_id": source.image_id,
         "split": task.split,
-        "shard": f"{task.split}/{source.label}/{source.image_id}.npy" if in_folder else f"{task.name}.npy",
-        "row": 0 if in_folder else row,
-        **_shallow(radiograph.metadata),
-        "intensity": radiograph.intensity,
-        "padding_pixels": radiograph.padding_pixels,
-        "notes": " ".join(radiograph.notes),
-        "uid_hash": pseudonym(task.key, "uid", radiograph.uid_hash),
-        "pixel_hash": hashlib.sha256(out.data).hexdigest()[:16],
+        "shard": _file_of(task, source),
+        "row": row if task.layout == "shards" else 0,
+        **_shallow(facts.metadata),
+        "intensity": facts.intensity,
+        "padding_pixels": facts.padding_pixels,
+        "notes": " ".join(facts.notes),
+        "uid_hash": pseudonym(task.key, "uid", facts.uid_hash),
+        "pixel_hash": "" if task.layout == "source" else hashlib.sha256(out.data).hexdigest()[:16],
     }
+
+
+def _file_of(task: Task, source: Source) -> str:
+    """The file that holds the pixels of an image, as the index names it."""
+    if task.layout == "shards":
+        return f"{task.name}.npy"
+    return source.shown_path if task.layout == "source" else f"{task.split}/{source.label}/{source.image_id}.npy"
 
 
 def _shallow(data: Metadata | Record) -> dict[str, Any]:

@@ -85,8 +85,8 @@ class ShardWriter:
         self._file.write(pixels)
         self._rows += 1
 
-    def finish(self) -> tuple[int, str]:
-        """Complete the file and flush it to disk, though not yet its name.
+    def finish(self, *, sync: bool = True) -> tuple[int, str]:
+        """Complete the file and, with ``sync``, flush it to disk, though not yet its name.
 
         Returns
         -------
@@ -104,7 +104,8 @@ class ShardWriter:
             self._file.seek(0)
             sha256 = sha256_of(self._file)
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if sync:
+            os.fsync(self._file.fileno())
         return size, sha256
 
 

@@ -14,7 +14,7 @@ from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.inference import Judged
 from pneumo_fast.explanation.cam import class_maps, default_layer, map_layers
 from pneumo_fast.explanation.options import ExplainConfig
-from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.run.model import build_model
 
 
@@ -30,7 +30,7 @@ class Maps:
     def __init__(self, judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> None:
         self.judged, self.rows, self.size = judged, rows, judged.dataset.size
         self._method, self._batch_size = config.method, config.batch_size
-        self._reader = ShardReader(judged.dataset, rows)
+        self._reader = open_reader(judged.dataset, rows)
         self._judges = judged.judges(config.split)
         layers = map_layers(judged.models[0].network, self._normalized(np.zeros(1, dtype=np.int64)))
         if not layers:

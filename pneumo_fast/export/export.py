@@ -21,7 +21,7 @@ from pneumo_fast.export.formats import Images, Run
 from pneumo_fast.export.metadata import describe
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.files import atomic_file
-from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.run.folder import writing
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def images_to_check(member: Member) -> tuple[Images, str]:
         if dataset.identity != member.identity.dataset_identity:
             raise DatasetError("another dataset has taken the place of the run's")
         rows = dataset.index.head(max(BATCHES))
-        with closing(ShardReader(dataset, rows)) as reader:
+        with closing(open_reader(dataset, rows)) as reader:
             stored = reader.read_unit(np.arange(len(rows)))
     except (DatasetError, RunError):
         random = np.random.default_rng(0).random((max(BATCHES), 1, size, size), dtype=np.float32)

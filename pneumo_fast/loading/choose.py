@@ -15,6 +15,7 @@ from pneumo_fast.loading.engines.base import Engine, Feed
 from pneumo_fast.loading.engines.copied import CopiedEngine
 from pneumo_fast.loading.engines.fused import FusedEngine
 from pneumo_fast.loading.engines.resident import resident_engine, split_bytes
+from pneumo_fast.loading.engines.source import SourceEngine
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.samplers import (
     Sampler,
@@ -26,6 +27,7 @@ from pneumo_fast.loading.samplers import (
     balanced_weights,
     shard_sizes,
 )
+from pneumo_fast.loading.sources import SourceReader
 from pneumo_fast.vocabulary import EngineName
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,14 @@ def make_sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
 
 def choose_engine(config: LoadConfig, feed: Feed) -> EngineName:
     """The engine that is asked for, or the one that suits the device and its memory."""
-    if config.engine != "auto":
-        return config.engine
+    from_source = isinstance(feed.reader, SourceReader)
+    if config.engine != "auto" and from_source != (config.engine == "source"):
+        where = "in the source files: use loader source" if from_source else "stored: use another loader than source"
+        raise ConfigError(f"loader {config.engine} of images whose pixels are {where}, or auto")
+    if from_source and feed.rank.world_size > 1:
+        raise ConfigError("source files in several processes: convert the images first")
+    if from_source or config.engine != "auto":
+        return "source" if from_source else config.engine
     free, whole = device_memory(feed.device)
     if split_bytes(feed) <= min(free, config.resident_share * whole):
         return "resident"
@@ -65,8 +73,18 @@ def choose_engine(config: LoadConfig, feed: Feed) -> EngineName:
     return "fused"
 
 
-def open_engine(engine: EngineName, feed: Feed) -> Engine:
+def source_engine(feed: Feed) -> SourceEngine | None:
+    """The engine that decodes source files, on the CPU; None where images are stored."""
+    if not isinstance(feed.reader, SourceReader):
+        return None
+    shared = feed.device.type == "cpu"
+    return SourceEngine(replace(feed, device=torch.device("cpu")), feed.reader, shared=shared)
+
+
+def open_engine(engine: EngineName, feed: Feed, sources: SourceEngine | None) -> Engine:
     """An engine, opened; it may raise what its class does, or DeviceError where DALI is not installed."""
+    if sources:
+        return sources if feed.device.type == "cpu" else CopiedEngine(sources, feed.device)
     if engine == "resident":
         return resident_engine(feed)
     if engine == "fused":

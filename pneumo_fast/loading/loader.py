@@ -19,10 +19,11 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.batches import Order, Rank
-from pneumo_fast.loading.choose import choose_engine, make_sampler, open_engine
+from pneumo_fast.loading.choose import choose_engine, make_sampler, open_engine, source_engine
 from pneumo_fast.loading.engines.base import Batch, Feed
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.loading.rng import Rows
+from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.loading.targets import Targets, TargetTable
 
 THREADS = 4  # reading threads at most; beyond the cores they only wait for each other
@@ -91,7 +92,7 @@ class Loader:
         self._augmentation = config.augmentation
         self._targets = TargetTable.of(dataset, rows, config.classes) if config.targets else None
         feed = Feed(
-            reader=ShardReader(dataset, rows, config.window if config.order == "windowed" else 0),
+            reader=open_reader(dataset, rows, config.window if config.order == "windowed" else 0),
             labels=rows["label"].to_numpy(dtype=np.float32),
             order=self.order,
             rank=self.rank,
@@ -105,7 +106,8 @@ class Loader:
         self.engine = choose_engine(config, feed)
         """The engine's name."""
         try:
-            self._engine = open_engine(self.engine, feed)
+            self._sources = source_engine(feed)
+            self._engine = open_engine(self.engine, feed, self._sources)
         except BaseException:
             feed.reader.close()
             raise
@@ -147,7 +149,8 @@ class Loader:
     def targets(self, epoch: int, batch: int) -> Targets | None:
         """Boxes and classes of this process's share of a batch, on the device; None unless the configuration asks.
 
-        They follow from the two numbers alone, whichever batch was delivered last.
+        They follow from the two numbers alone, whichever batch was delivered last; of source files, where it is that
+        one, they are those of its images.
 
         Raises
         ------
@@ -156,8 +159,21 @@ class Loader:
         """
         if self._targets is None:
             return None
-        rows = self.rank.share(self.order.rows(epoch, batch))
+        is_last = (epoch, batch + 1) == (self._epoch, self._batch)
+        rows = self.rows if self._sources and is_last else self.rank.share(self.order.rows(epoch, batch))
         return self._targets.batch(epoch, rows, self._augmentation, self._device)
+
+    @property
+    def rows(self) -> Rows:
+        """Row numbers of this process's images in the batch delivered last, int64, shape (N,)."""
+        if self._sources:
+            return self._sources.rows
+        return self.rank.share(self.order.rows(self._epoch, self._batch - 1))
+
+    @property
+    def rejects(self) -> list[dict[str, str]]:
+        """Files that could not be read any more, whose images are left out: path, reason and detail."""
+        return self._sources.rejects if self._sources else []
 
     def position(self, epoch: int) -> int:
         """The first batch that :meth:`epoch` will deliver: 0, or where :meth:`load_state_dict` left off."""

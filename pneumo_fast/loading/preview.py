@@ -19,8 +19,8 @@ from pneumo_fast.drawing.contact_sheet import Panel, Strip, draw_contact_sheet
 from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.augment import Augmentation, apply, move_points, noise_field
 from pneumo_fast.loading.options import ShowConfig
-from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows, permute
+from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.radiograph.resize import stored_boxes
 
 EPOCHS: Final = 4  # versions of each image, which are those of a training run's first epochs
@@ -49,7 +49,7 @@ def show(config: ShowConfig) -> ShowSummary:
     dataset = Dataset.open(config.dataset)
     index = dataset.rows(config.split)
     rows = choose_rows(index["label"].to_numpy(dtype=np.int64), config.count, config.seed)
-    with closing(ShardReader(dataset, index)) as reader:
+    with closing(open_reader(dataset, index)) as reader:
         stored = reader.read_unit(rows)
     augmentation = Augmentation(strength=config.augment, flip=config.flip, seed=config.seed)
     draws = [augmentation.draw(epoch, rows, dataset.size) for epoch in range(EPOCHS)]

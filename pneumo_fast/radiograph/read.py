@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,21 +44,27 @@ SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Radiograph:
-    """One radiograph, ready to be stored."""
+class Facts:
+    """What is known of a radiograph; by its header alone some of it."""
 
-    pixels: NDArray[np.float32]
-    """Shape (size, size), in [0, 1], black is 0."""
     padding_pixels: int
-    """How many of the pixels show no image but padding, all of them 0."""
+    """How many of the stored pixels show no image but padding, all of them 0; by the header those around the image."""
     intensity: str
     """How white was decided: ``range``, ``window`` or ``voi_lut``."""
     notes: tuple[str, ...]
-    """Peculiarities that were decided by rule."""
+    """Peculiarities that were decided by rule; by the header all but those of decoding."""
     metadata: Metadata
     """What may be known of the image."""
     uid_hash: str
     """16 hexadecimal digits that stand for the SOP Instance UID; ``""`` where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiograph(Facts):
+    """One radiograph, ready to be stored."""
+
+    pixels: NDArray[np.float32]
+    """Shape (size, size), in [0, 1], black is 0."""
 
 
 def read_radiograph(
@@ -92,23 +98,45 @@ def read_radiograph(
     RejectedImageError
         For every way in which the file is not one usable radiograph; reasons are listed in :data:`REASONS`.
     """
-    try:
-        data = read_regular(path, BYTES_PER_PIXEL * max_pixels)
-    except OSError as error:
-        reason = "too_large" if error.errno == errno.EFBIG else "not_readable"
-        raise RejectedImageError(reason, error.strerror or type(error).__name__) from error
 
     def least(rows: int, columns: int) -> tuple[int, int] | None:
         height, width = fitted_size(rows, columns, size)
         return (SUPERSAMPLING * height, SUPERSAMPLING * width) if decode_mode == "fast" else None
 
+    data = _read(path, max_pixels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values of the patient module
         if is_picture(data):
             return _of_picture(read_picture(data, least, max_pixels), size)
-        with rejecting("not_dicom", "no DICOM data set could be read"):
-            header = parse_header(data, BYTES_PER_PIXEL * max_pixels)
-        return _of_header(header, size, least, window, max_pixels, selection)
+        return _decode(_look(data, size, window, max_pixels, selection), size, least)
+
+
+def read_facts(
+    path: Path,
+    size: int,
+    *,
+    window: Window = "auto",
+    max_pixels: int = 64_000_000,
+    selection: Selection | None = None,
+) -> Facts:
+    """What the header of a file tells, without decoding its pixels; those of a PNG or JPEG file are decoded.
+
+    Parameters and errors are those of :func:`read_radiograph`.
+    """
+    data = _read(path, max_pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if is_picture(data):
+            return _of_picture(read_picture(data, lambda *_: None, max_pixels), size)
+        return Facts(**_look(data, size, window, max_pixels, selection).facts(size))
+
+
+def _read(path: Path, max_pixels: int) -> bytes:
+    try:
+        return read_regular(path, BYTES_PER_PIXEL * max_pixels)
+    except OSError as error:
+        reason = "too_large" if error.errno == errno.EFBIG else "not_readable"
+        raise RejectedImageError(reason, error.strerror or type(error).__name__) from error
 
 
 def _of_picture(picture: Picture, size: int) -> Radiograph:
@@ -127,35 +155,64 @@ def _of_picture(picture: Picture, size: int) -> Radiograph:
     )
 
 
-def _of_header(
-    header: Header, size: int, least: Least, window: Window, max_pixels: int, selection: Selection | None
-) -> Radiograph:
-    """What a parsed DICOM file shows."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Look:
+    """A DICOM file whose header has been checked, and how its pixels are to become an image."""
+
+    header: Header
+    form: PixelFormat
+    curve: Curve | None
+    """None for a colour image."""
+    may_shrink: bool
+    """Whether pixels may be averaged before the greyscale curve: it is linear, and none stands for padding."""
+    fit: tuple[int, int]
+    """Height and width of the image within the square."""
+    metadata: Metadata
+    marks: tuple[str, ...]
+    uid_hash: str
+
+    def facts(self, size: int, padded: int = 0, notes: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The fields of :class:`Facts`, with the padding pixels within the image and the notes of decoding."""
+        first = self.curve.notes if self.curve else ("grey_stored_as_colour",)
+        last = () if self.metadata.pixel_height == 1.0 else ("pixels_made_square",)
+        return {
+            "padding_pixels": padded + size * size - self.fit[0] * self.fit[1],
+            "intensity": self.curve.intensity if self.curve else "range",
+            "notes": (*first, *self.form.notes, *notes, *self.marks, *last),
+            "metadata": self.metadata,
+            "uid_hash": self.uid_hash,
+        }
+
+
+def _look(data: bytes, size: int, window: Window, max_pixels: int, selection: Selection | None) -> _Look:
+    """Parse and check a DICOM file; nothing is decoded."""
+    with rejecting("not_dicom", "no DICOM data set could be read"):
+        header = parse_header(data, BYTES_PER_PIXEL * max_pixels)
     with rejecting("bad_header", "the header cannot be interpreted"):
         form = _check(header, max_pixels, selection)
     with rejecting("corrupt", "the compressed frame cannot be found"):
         form = by_frame(header, form)
     with rejecting("bad_header", "the header cannot be interpreted"):
         metadata = read_metadata(header, form)
-        uid_hash = _uid_hash(header)
         curve = greyscale_curve(header, form.stored, signed=form.signed, window=window) if form.is_grey else None
         linear = curve is not None and curve.linear is not None and first_number(header, "PixelPaddingValue") is None
-    tall, square = form.rows * metadata.pixel_height, metadata.pixel_height == 1.0
+        marked, uid_hash = marks(header), _uid_hash(header)
+    tall = form.rows * metadata.pixel_height
     check_size(round(tall), form.columns, sys.maxsize)
-    height, width = fitted_size(tall, form.columns, size)
+    return _Look(
+        header=header, form=form, curve=curve, may_shrink=linear and metadata.pixel_height == 1.0,
+        fit=fitted_size(tall, form.columns, size), metadata=metadata, marks=marked, uid_hash=uid_hash,
+    )  # fmt: skip
+
+
+def _decode(look: _Look, size: int, least: Least) -> Radiograph:
+    """What a DICOM file shows."""
+    header, form = look.header, look.form
     with rejecting("corrupt", "the pixel data cannot be decoded"):
-        stored, notes = decode(header, form, least(form.rows, form.columns) if linear and square else None)
+        stored, notes = decode(header, form, least(form.rows, form.columns) if look.may_shrink else None)
     with rejecting("bad_header", "the pixel values cannot be interpreted"):
-        shown, padded = _show(header, form, stored, curve, (height, width))
-    first_notes = curve.notes if curve else ("grey_stored_as_colour",)
-    return Radiograph(
-        pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),
-        padding_pixels=padded + size * size - height * width,
-        intensity=curve.intensity if curve else "range",
-        notes=(*first_notes, *form.notes, *notes, *marks(header), *(() if square else ("pixels_made_square",))),
-        metadata=metadata,
-        uid_hash=uid_hash,
-    )
+        shown, padded = _show(header, form, stored, look.curve, look.fit)
+    return Radiograph(pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size), **look.facts(size, padded, tuple(notes)))
 
 
 def _uid_hash(header: Header) -> str:

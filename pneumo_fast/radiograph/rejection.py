@@ -60,6 +60,7 @@ REASONS: Final = {
     "unsupported": "a transfer syntax or photometric interpretation that cannot be read",
     "needs_decoders": "a transfer syntax that needs the extra decoders",
     "frame_mismatch": "the compressed frame's size or kind is not what the header declares",
+    "changed": "the file is no longer the one that was indexed (--layout source)",
     "corrupt": "the pixel data are truncated or damaged",
     "crashed": "the file took its worker process down, twice",
     "timeout": "reading the file took longer than allowed, twice",

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.records import Fault, build
 from pneumo_fast.vocabulary import (
@@ -41,6 +42,16 @@ class Preprocessing:
         return Selection(modalities=self.modalities, views=self.views, body_parts=self.body_parts)
 
 
+def preprocessing_of(manifest: Manifest) -> Preprocessing | None:
+    """How the files of a dataset became images; None where they did not do so in one known way."""
+    options = manifest.arguments.get("options")
+    known = {**(options if isinstance(options, dict) else {}), **manifest.preprocessing, "dtype": manifest.dtype}
+    try:
+        return build(known, Preprocessing)
+    except Fault:
+        return None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInput:
     """What a model takes, and what it knows from training."""
@@ -56,14 +67,10 @@ class ModelInput:
     @classmethod
     def of(cls, dataset: Dataset) -> ModelInput | None:
         """What a model learns from a dataset; None where files did not become images in one known way."""
-        manifest, rows = dataset.manifest, dataset.rows("train")
-        options = manifest.arguments.get("options")
-        known = {**(options if isinstance(options, dict) else {}), **manifest.preprocessing, "dtype": manifest.dtype}
+        rows = dataset.rows("train")
         ages = pd.to_numeric(rows["age"], errors="coerce").dropna()
         aspects: pd.Series[float] = rows["height"] / np.maximum(rows["width"], 1)
-        try:
-            preprocessing = build(known, Preprocessing)
-        except Fault:
+        if (preprocessing := preprocessing_of(dataset.manifest)) is None:
             return None
         return cls(
             preprocessing=preprocessing,

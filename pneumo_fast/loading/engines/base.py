@@ -16,6 +16,7 @@ from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
+from pneumo_fast.loading.sources import SourceReader
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, float32, shape (N, 1, size, size), normalized; and labels, float32, shape (N,)."""
@@ -27,7 +28,7 @@ READ_AHEAD = 3  # batches read and waiting: with 2, two threads sometimes wait f
 class Feed:
     """What the batches are made of."""
 
-    reader: ShardReader
+    reader: ShardReader | SourceReader
     labels: NDArray[np.float32] = field(repr=False)
     """Shape (rows of the split,)."""
     order: Order

@@ -7,7 +7,7 @@ Both give the same bits: ``(float32(stored) - shift) * factor``, each step round
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -146,17 +146,18 @@ class FusedEngine:
 
     def _fill(self, slot: Slot, position: Position) -> None:
         rows = self._feed.rows(*position)
+        rows = slot.taken = self._write(rows, slot.images.numpy().reshape(len(slot.images), -1)[: len(rows)])
         slot.rows = len(rows)
         slot.views = slot.images[: len(rows)], slot.labels[: len(rows)]  # here: the consumer would wait for the GIL
-        self._write(rows, slot.images.numpy().reshape(len(slot.images), -1)[: len(rows)])
         if self._feed.augmentation:
             draws = self._feed.augmentation.draw(position[0], rows, slot.images.shape[-1])
             self._augment(draws, slot.images[: len(rows)])
         np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
 
-    def _write(self, rows: Rows, out: NDArray[np.float32]) -> None:
-        """Normalize images into ``out``, shape (len(rows), pixels)."""
-        self._normalizer.stream(self._feed.reader, rows, out)
+    def _write(self, rows: Rows, out: NDArray[np.float32]) -> Rows:
+        """Normalize images into ``out``, shape (len(rows), pixels); return the rows that are there, the first of it."""
+        self._normalizer.stream(cast("ShardReader", self._feed.reader), rows, out)
+        return rows
 
     def _augment(self, draws: Draws, images: torch.Tensor) -> None:
         """Change images in [0, 1] and normalize them, in place."""

@@ -60,8 +60,9 @@ class MemoryEngine(FusedEngine):
         super().close()
         self._stored = self._stored[:0].copy()
 
-    def _write(self, rows: Rows, out: NDArray[np.float32]) -> None:
+    def _write(self, rows: Rows, out: NDArray[np.float32]) -> Rows:
         self._normalizer.gather(self._stored.reshape(len(self._stored), -1), rows, out)
+        return rows
 
 
 class DeviceEngine:

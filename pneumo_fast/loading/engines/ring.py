@@ -30,6 +30,8 @@ class Slot:
     """How many of the rows are filled."""
     views: tuple[torch.Tensor, torch.Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
     """The filled rows of both."""
+    taken: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Row numbers of the images in it, where the engine tells."""
     arguments: tuple[NDArray[np.generic], ...] = ()
     """What DALI is told about each image, beside its pixels."""
     delivered: torch.cuda.Event | None = None

@@ -1,0 +1,150 @@
+"""Images of a dataset whose pixels stay in the source files: which file an image is in, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumo_fast.conversion.plan import find_files, printable
+from pneumo_fast.conversion.task import Source, Task
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.npy import Images, store_unit
+from pneumo_fast.dataset.pseudonyms import key_id, load_key, pseudonym
+from pneumo_fast.errors import ConvertError, DatasetError, RejectedImageError
+from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.loading.rng import Rows
+from pneumo_fast.radiograph.read import read_radiograph
+from pneumo_fast.run.model_input import preprocessing_of
+
+SAME: Final = ("height", "width", "bits_stored", "photometric", "spacing_mm", "sex", "age", "view", "body_part")
+"""Columns of the index by which a file that was replaced by another is noticed."""
+
+
+class SourceReader:
+    """Decodes images of one split from their source files, as ``convert`` would have done.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Of layout ``source``.
+    rows : DataFrame
+        Rows of the index, as :meth:`pneumo_fast.dataset.folder.Dataset.rows` gives them.
+
+    Raises
+    ------
+    DatasetError
+        If the source files can no longer be told.
+    """
+
+    def __init__(self, dataset: Dataset, rows: pd.DataFrame) -> None:
+        self.shape, self.dtype, self.folder = dataset.manifest.image_shape, dataset.dtype, _folder(dataset)
+        self._dataset, self._white = dataset, np.float32(dataset.scale)
+        preprocessing = preprocessing_of(dataset.manifest)
+        if preprocessing is None:
+            raise DatasetError(f"dataset {dataset.path} does not say how its images are made: run convert again")
+        self._preprocessing = preprocessing
+        self._shown = rows["shard"].tolist()
+        self._known: list[tuple[Any, ...]] = list(rows[list(SAME)].itertuples(index=False, name=None))
+        paths = _paths(dataset)
+        self._paths = [paths.get(shown, "") for shown in self._shown]
+
+    def __len__(self) -> int:
+        """Images in the split."""
+        return len(self._shown)
+
+    def shown_path(self, row: int) -> str:
+        """The file of an image, as it may be written."""
+        return str(self._shown[row])
+
+    def is_same(self, row: int, found: dict[str, Any]) -> bool:
+        """Whether a file's header still says what the index says of the image."""
+        return self._known[row] == tuple(found[name] for name in SAME)
+
+    def task(self, name: str, rows: Sequence[int], work: Path) -> Task:
+        """What a worker process has to do to decode some images; it knows them by their row numbers."""
+        known = self._preprocessing
+        return Task(
+            name=name, split="", images=self.folder, out=work,
+            sources=tuple(Source(str(row), self._paths[row] or " ", str(row), 0) for row in rows),
+            size=self.shape[0], dtype=self._dataset.manifest.dtype, layout="shards", decode=known.decode,
+            window=known.window, max_pixels=known.max_pixels, key=b"", selection=known.selection, lasting=False,
+        )  # fmt: skip
+
+    def read_into(self, rows: Rows, out: Images) -> None:
+        """Decode images into a buffer, here and not in a worker process.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+            Row numbers within the split.
+        out : ndarray, shape (n, size, size), of the stored data type, C order
+            Filled in the order of ``rows``.
+
+        Raises
+        ------
+        DatasetError
+            If a file can no longer be read.
+        """
+        known = self._preprocessing
+        for row, image in zip(rows.tolist(), out, strict=True):
+            try:
+                radiograph = read_radiograph(
+                    self.folder / (self._paths[row] or " "), self.shape[0], decode_mode=known.decode,
+                    window=known.window, max_pixels=known.max_pixels, selection=known.selection,
+                )  # fmt: skip
+            except RejectedImageError as error:
+                raise DatasetError(
+                    f"image file {self._shown[row]} cannot be read ({error.reason}: {error.detail}): bring it back, or "
+                    "index the images again"
+                ) from error
+            store_unit(radiograph.pixels, image)
+
+    def read_unit(self, rows: Rows) -> NDArray[np.float32]:
+        """Some images, float32 in [0, 1], shape (n, size, size), in the order of ``rows``; see :meth:`read_into`."""
+        images: Images = np.empty((len(rows), *self.shape), dtype=self.dtype)
+        self.read_into(rows, images)
+        return images.astype(np.float32) / self._white
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def open_reader(dataset: Dataset, rows: pd.DataFrame, whole_shards: int = 0) -> ShardReader | SourceReader:
+    """A reader of some images, wherever their pixels are; parameters and errors are those of the two classes."""
+    if dataset.manifest.layout == "source":
+        return SourceReader(dataset, rows)
+    return ShardReader(dataset, rows, whole_shards)
+
+
+def _folder(dataset: Dataset) -> Path:
+    return Path(str(dataset.manifest.input.get("folder")))
+
+
+def _paths(dataset: Dataset) -> dict[str, str]:
+    """Paths below the folder of the source files, by the name that the index has for each."""
+    manifest = dataset.manifest
+    hash_key, key = str(manifest.input.get("hash_key", "")), b""
+    if manifest.ids == "pseudonyms":
+        key = load_key(Path(hash_key) if hash_key else None)
+        if key_id(key) not in dataset.key_ids:
+            raise DatasetError(
+                f"dataset {dataset.path} was made with another hash key, without which its source files cannot be "
+                "told: bring the key back, or run convert again"
+            )
+    return _paths_in(_folder(dataset), dataset.path, key)
+
+
+@lru_cache(maxsize=2)
+def _paths_in(folder: Path, out: Path, key: bytes) -> dict[str, str]:
+    """One walk serves every split."""
+    try:
+        files = find_files(folder, out)
+    except ConvertError as error:
+        raise DatasetError(str(error)) from error
+    return {pseudonym(key, "path", printable(path)) if key else printable(path): path for path in files}
