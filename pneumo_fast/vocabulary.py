@@ -49,6 +49,8 @@ SPLIT_NAMES: Final = {"train": "training", "val": "validation", "test": "test"}
 """What people call each split."""
 IMAGE_IDS: Final[dict[Ids, str]] = {"pseudonyms": "pseudonyms", "kept": "as in the label table"}
 """What image ids are."""
+REJECTS: Final = "rejects.csv"
+"""Table of the files that could not be read, in a dataset and in a run."""
 LARGEST_SIZE: Final = 4096
 """Pixels: most height and width of a stored image."""
 MANUFACTURER: Final = "pneumo-fast"

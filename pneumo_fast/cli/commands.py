@@ -60,10 +60,14 @@ def train(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler writes across the progress bar
     from pneumo_fast.cli import display
     from pneumo_fast.training.cross_validation import cross_validate
+    from pneumo_fast.training.prepare import with_dataset
     from pneumo_fast.training.train import train as run
 
     display.set_up_logging()
     made = make(**options_left_open(config, context))
+    if made.images:
+        with display.progress("converting" if made.cache else "indexing") as on_progress:
+            made = with_dataset(made, on_progress)
     with display.training_display() as (on_start, on_epoch, on_progress):
         if made.all_folds:
             folds = cross_validate(made, on_epoch, on_progress, on_start=on_start)

@@ -184,7 +184,7 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
         out.print(rejects)
     _show_input(manifest)
     for name, what in (("pixels", "the same pixels"), ("uids", "the same SOP Instance UID")):
-        if count := manifest.duplicates.get(f"equal_{name}"):
+        if count := manifest.duplicates.get(f"equal_{name}", 0):
             across = manifest.duplicates[f"equal_{name}_across_splits"]
             out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
     out.print(f"Leaks between splits: {manifest.split['leaks']}")
@@ -192,12 +192,12 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
     out.print(
         f"Pixels of the train split: mean {TERMINAL.number(manifest.mean, 4)}, std {TERMINAL.number(manifest.std, 4)}"
     )
-    if manifest.layout == "source":
-        out.print(f"These are of {counted(manifest.input['statistics_of'], 'image')}; pixels stay in the source files")
+    if manifest.source:
+        out.print(f"These are of {counted(manifest.source.statistics_of, 'image')}; pixels stay in the source files")
     if not summary.converted:
         out.print("Nothing was left to convert: the dataset is complete")
     else:
-        rate, done = summary.converted / summary.seconds, "indexed" if manifest.layout == "source" else "converted"
+        rate, done = summary.converted / summary.seconds, "indexed" if manifest.source else "converted"
         out.print(f"{counted(summary.converted, 'image')} {done} in {summary.seconds:.1f} s: {rate:,.0f} images/s")
     out.print(f"Written to {folder}", soft_wrap=True)
     next_command("train", folder)

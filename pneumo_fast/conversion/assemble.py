@@ -28,6 +28,7 @@ from pneumo_fast.dataset.format import (
     WITHOUT_ROW,
     Manifest,
     ShardInfo,
+    SourceFiles,
 )
 from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks
 from pneumo_fast.dataset.npy import SCALES
@@ -36,6 +37,7 @@ from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.records import path_text
+from pneumo_fast.vocabulary import REJECTS
 
 
 def assemble(
@@ -53,7 +55,7 @@ def assemble(
     tables = {
         "index.csv": write_table(config.out, "index.csv", index),
         "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index, records)),
-        "rejects.csv": write_rejects(config.out, rejects),
+        REJECTS: write_rejects(config.out, rejects),
         UNMATCHED: write_table(config.out, UNMATCHED, pd.DataFrame({"image_id": sorted(plan.unmatched)})),
         WITHOUT_ROW: write_table(config.out, WITHOUT_ROW, pd.DataFrame({"path": sorted(plan.files_without_row)})),
     }
@@ -86,7 +88,6 @@ def assemble(
             "burned_in": int((index["burned_in"] == "YES").sum()),
             "quality_control": int(index["notes"].str.contains("quality_control_image", regex=False).sum()),
             **_unknown_kinds(records),
-            **(_source_facts(config, records) if config.layout == "source" else {}),
         },
         duplicates=_duplicates(index, records),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
@@ -97,6 +98,7 @@ def assemble(
             if r.bytes
         ),
         tables=tables,
+        source=_source_files(config, records) if config.layout == "source" else None,
     )
     write_atomic(config.out / "manifest.json", manifest.to_json())
     shutil.rmtree(config.out / WORK_FOLDER)
@@ -133,16 +135,14 @@ def _unknown_kinds(records: list[Record]) -> dict[str, int]:
     return {f"unknown_{name}": sum(row[name] in values for row in rows) for name, values in unknown.items()}
 
 
-def _source_facts(config: ConvertConfig, records: list[Record]) -> dict[str, Any]:
-    """What reading the source files later on needs to know, and how many images the statistics are of."""
-    hash_key = path_text(config.hash_key.absolute()) if config.hash_key else ""
-    return {
-        "folder": path_text(config.images.absolute()),
-        "hash_key": "" if config.keep_ids else hash_key,
-        "max_rejects": config.max_rejects,
-        "timeout_s": config.timeout_s,
-        "statistics_of": sum(len(record.images) for record in records if record.split == "train" and record.pixels),
-    }
+def _source_files(config: ConvertConfig, records: list[Record]) -> SourceFiles:
+    return SourceFiles(
+        folder=path_text(config.images.absolute()),
+        hash_key=path_text(config.hash_key.absolute()) if config.hash_key and not config.keep_ids else "",
+        max_rejects=config.max_rejects,
+        timeout_s=config.timeout_s,
+        statistics_of=sum(len(record.images) for record in records if record.split == "train" and record.pixels),
+    )
 
 
 def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
@@ -158,7 +158,7 @@ def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
 def write_rejects(out: Path, rejects: list[dict[str, str]]) -> str:
     """Write ``rejects.csv``, sorted by path; return its checksum."""
     table = pd.DataFrame(rejects, columns=list(REJECT_COLUMNS)).sort_values("path")
-    return write_table(out, "rejects.csv", table)
+    return write_table(out, REJECTS, table)
 
 
 def _statistics(records: list[Record]) -> tuple[float, float]:

@@ -22,12 +22,12 @@ from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW, Manifest
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file
-from pneumo_fast.vocabulary import SPLITS
+from pneumo_fast.vocabulary import REJECTS, SPLITS
 
 logger = logging.getLogger(__name__)
 
 ARGUMENTS: Final = "arguments.json"
-TABLES: Final = ("index.csv", "boxes.csv", "rejects.csv", UNMATCHED, WITHOUT_ROW)
+TABLES: Final = ("index.csv", "boxes.csv", REJECTS, UNMATCHED, WITHOUT_ROW)
 PIXELS: Final = ("{}-[0-9][0-9][0-9][0-9][0-9].npy", "{}/[01]/*.npy")
 """In both layouts, below the split's name."""
 
@@ -162,6 +162,6 @@ def _files_of_pixels(out: Path) -> list[Path]:
     """The files of a dataset by its index; without one, those that are named as a conversion names them."""
     try:
         dataset = Dataset.open(out, check_files=False)
-        return [] if dataset.manifest.layout == "source" else [out / name for name in set(dataset.index["shard"])]
+        return [] if dataset.manifest.source else [out / name for name in set(dataset.index["shard"])]
     except DatasetError:
         return [path for split in SPLITS for pattern in PIXELS for path in out.glob(pattern.format(split))]

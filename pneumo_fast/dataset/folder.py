@@ -196,9 +196,11 @@ def _is_inside(name: str) -> bool:
 
 def _check_files(folder: Path, manifest: Manifest, index: pd.DataFrame) -> None:
     """Check that each file of pixels is there with the size it had; of source files, that their folder is."""
-    if manifest.layout == "source":
-        if not (source := Path(str(manifest.input.get("folder")))).is_dir():
-            raise DatasetError(f"the folder of its images, {source}, is not there: bring it back, or run convert again")
+    if manifest.source is not None:
+        if not Path(manifest.source.folder).is_dir():
+            raise DatasetError(
+                f"the folder of its images, {manifest.source.folder}, is not there: bring it back, or run convert again"
+            )
         return
     sizes = {shard.name: shard.bytes for shard in manifest.shards}
     names = sizes if manifest.layout == "shards" else index["shard"]

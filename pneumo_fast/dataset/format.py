@@ -47,6 +47,22 @@ class ShardInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFiles:
+    """Where the pixels of a dataset of layout ``source`` are, and how they are read."""
+
+    folder: str
+    """That the files are below."""
+    hash_key: str
+    """File of the key that the names of files are pseudonyms by, where it is not the default one."""
+    max_rejects: int | float
+    """Files of a split that may turn out unreadable: a count, or a share."""
+    timeout_s: float
+    """Seconds that reading one file may take."""
+    statistics_of: int
+    """Training images that mean and standard deviation were taken from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """``manifest.json``, key by key; see ``docs/format.md``."""
 
@@ -70,10 +86,15 @@ class Manifest:
     arguments: dict[str, Any]
     shards: tuple[ShardInfo, ...]
     tables: dict[str, str]
+    source: SourceFiles | None = None
+    """Of layout ``source`` alone."""
 
     def to_json(self) -> str:
         """Text of ``manifest.json``; the same manifest always gives the same bytes."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        values = asdict(self)
+        if self.source is None:
+            del values["source"]
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Manifest:
@@ -109,6 +130,8 @@ class Manifest:
             )
         if not (0.0 <= self.mean <= 1.0 and 0.0 < self.std <= 1.0):
             raise DatasetError(f"mean {self.mean!r}, std {self.std!r}: expected 0 to 1, and a std above 0")
+        if (self.layout == "source") != (self.source is not None):
+            raise DatasetError(f"layout {self.layout!r} with source {self.source!r}: expected with layout source alone")
         for shard in self.shards:
             if Path(shard.name).name != shard.name:
                 raise DatasetError(f"shard name {shard.name!r}: expected the name of a file in the folder")

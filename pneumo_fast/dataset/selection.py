@@ -45,7 +45,7 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
     first = datasets[0]
     if len(datasets) == 1:
         return first
-    if any(dataset.manifest.layout == "source" for dataset in datasets):
+    if any(dataset.manifest.source for dataset in datasets):
         raise DatasetError("datasets of layout source cannot be joined: convert them with another --layout")
     for other in datasets[1:]:
         if (other.size, other.dtype) != (first.size, first.dtype):

@@ -65,8 +65,8 @@ def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
         If the manifest or a table is missing or damaged, so that nothing more can be checked.
     """
     dataset = Dataset.open(path, check_files=False)
-    if dataset.manifest.layout == "source":
-        logger.warning("%s: its pixels are in the source files, which are not checked", path)
+    if dataset.manifest.source:
+        logger.warning("%s: only its tables are checked; the pixels are in the source files", path)
         return _check_index(dataset)
     files = [(str(name), rows) for name, rows in dataset.index.groupby("shard", sort=True)]
     checks = []

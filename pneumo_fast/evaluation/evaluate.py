@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.dataset.leaks import overlap_with_training
+from pneumo_fast.errors import DatasetError
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.folders import folder_for
@@ -22,6 +24,7 @@ from pneumo_fast.evaluation.notes import (
     origin_note,
     rank_notes,
     threshold_notes,
+    unread_note,
     view_note,
 )
 from pneumo_fast.evaluation.operating_points import Operating
@@ -58,11 +61,10 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         If the device is not there.
     """
     judged = open_run(config.run, config.dataset, config.device)
-    rows = judged.rows(config.split)
-    sample = _sample(judged, config.split, config, on_progress)
-    operating, reported, reported_on = _operating(judged, sample, config)
+    rows, sample, read = _judge(judged, config.split, config, on_progress)
+    operating, reported, reported_on = _operating(judged, rows, sample, config)
     averaged = judged.averages(config.split)
-    folds = judged.judges(config.split) + 1 if judged.is_cross_validation and not averaged else None
+    folds = judged.judges(config.split)[read] + 1 if judged.is_cross_validation and not averaged else None
     figures = judge(sample, rows, config, operating, reported, reported_on, _training_rows(judged), folds)
     intervals = describe_intervals(rows["group"], config.resamples, config.seed)
     other = () if judged.trained_on else named_datasets(judged.models[0].run)
@@ -74,6 +76,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
             else [origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on)]
         ),
         *([mean_note(len(judged.models))] if averaged else []),
+        *([] if read.all() else [unread_note(int((~read).sum()))]),
         *([overlap.note] if overlap else []),
         *view_note(trained_on=judged.trained_on),
         interval_note(intervals.groups, intervals.images_without_group, sample.n),
@@ -109,17 +112,27 @@ def _training_rows(judged: Judged) -> pd.DataFrame | None:
     return judged.rows("val" if judged.is_cross_validation else "train")
 
 
-def _sample(judged: Judged, split: str, config: EvaluateConfig, on_progress: OnProgress) -> Sample:
-    rows = judged.rows(split)
-    return Sample(
-        labels=rows["label"].to_numpy(dtype=np.int64),
-        logits=infer(judged, split, config.batch_size, on_progress),
-        groups=group_numbers(rows["group"]),
-    )
+class _Seen(NamedTuple):
+    """The images of a split that could be read, and what the model said of them."""
+
+    rows: pd.DataFrame
+    sample: Sample
+    read: NDArray[np.bool_]
+    """Which images of the split they are."""
+
+
+def _judge(judged: Judged, split: str, config: EvaluateConfig, on_progress: OnProgress) -> _Seen:
+    rows, logits = judged.rows(split), infer(judged, split, config.batch_size, on_progress)
+    read = np.isfinite(logits)
+    if not read.any():
+        raise DatasetError(f"none of the image files of split {split!r} can be read: bring them back")
+    rows = rows[read].reset_index(drop=True)
+    labels, groups = rows["label"].to_numpy(dtype=np.int64), group_numbers(rows["group"])
+    return _Seen(rows, Sample(labels=labels, logits=logits[read], groups=groups), read)
 
 
 def _operating(
-    judged: Judged, sample: Sample, config: EvaluateConfig
+    judged: Judged, rows: pd.DataFrame, sample: Sample, config: EvaluateConfig
 ) -> tuple[Operating | None, NDArray[np.bool_] | None, str]:
     """Calibration and thresholds, the images to judge them on (None: all), and these in words."""
     whole = f"all {counted(sample.n, 'image')} of split {config.split!r}"
@@ -129,13 +142,13 @@ def _operating(
     if not judged.trained_on:
         return points.load(config.run, sha256), None, whole
     if config.split != "val":
-        other = _sample(judged, "val", config, silent)
+        other = _judge(judged, "val", config, silent).sample
         return points.fit(other, shift, config, sha256, f"split 'val' ({counted(other.n, 'image')})"), None, whole
-    chosen = points.halve(judged.rows("val"), config.seed)
+    chosen = points.halve(rows, config.seed)
     if chosen is None:
         return None, None, whole
     half = sample.take(chosen)
-    by = "patients" if (judged.rows("val")["group"] != "").any() else "images"
+    by = "patients" if (rows["group"] != "").any() else "images"
     said = f"half of the {by} of split 'val' ({counted(half.n, 'image')})"
     return points.fit(half, shift, config, sha256, said), ~chosen, f"the other half ({sample.n - half.n} images)"
 

@@ -195,7 +195,7 @@ def named_datasets(run: Path) -> list[Path]:
 def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     """Logits of a split, float32, shape (n,), in storage order; of each image by the model that judges it.
 
-    Where several models judge it, the mean of their logits.
+    Where several models judge it, the mean of their logits; NaN where the source file of an image cannot be read.
 
     Raises
     ------
@@ -220,15 +220,16 @@ def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) 
 def _infer(model: Model, device: torch.device, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     """One model's logits of a split, as it was trained with it."""
     rows = model.dataset.rows(split)
-    logits = torch.empty(len(rows), dtype=torch.float32, device=device)
-    done = 0
+    logits = torch.full((len(rows),), torch.nan, device=device)
+    done, seen = 0, np.zeros(len(rows), dtype=bool)
     _log.info("evaluating %s on %d images of split %s", model.run / BEST, len(rows), split)
     options, normalization = LoadConfig(batch_size=batch_size), (model.checkpoint.mean, model.checkpoint.std)
     try:
         loader = Loader(model.dataset, split, options, device=device, normalization=normalization)
         with loader, torch.inference_mode():
             for images, _ in loader.epoch(0):
-                logits[done : done + len(images)] = model.network(images).squeeze(1)
+                seen[loader.rows] = True
+                logits[torch.from_numpy(loader.rows).to(device)] = model.network(images).squeeze(1)
                 done += len(images)
                 on_progress(done, len(rows))
     except torch.OutOfMemoryError as error:
@@ -236,7 +237,7 @@ def _infer(model: Model, device: torch.device, split: str, batch_size: int, on_p
             f"batches of {batch_size} do not fit into the memory of {device}: use a smaller --batch-size"
         ) from error
     values = logits.cpu().numpy()
-    bad = np.flatnonzero(~np.isfinite(values))
+    bad = np.flatnonzero(~np.isfinite(values) & seen)
     if len(bad):
         raise RunError(
             f"checkpoint {model.run / BEST} gives the logit {values[bad[0]]} for image "

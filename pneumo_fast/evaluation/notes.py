@@ -91,6 +91,12 @@ def mean_note(models: int) -> str:
     )
 
 
+def unread_note(images: int) -> str:
+    """Say how many images of the split are not judged."""
+    files = "file of 1 image" if images == 1 else f"files of {images:,} images"
+    return f"The source {files} of the split could not be read any more: judged are the others."
+
+
 def view_note(*, trained_on: bool) -> tuple[str, ...]:
     """Say why other data are judged without the baseline of the view position."""
     if trained_on:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pneumo_fast.conversion.plan import find_files, printable
 from pneumo_fast.conversion.task import Source, Task
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import SourceFiles
 from pneumo_fast.dataset.npy import Images, store_unit
 from pneumo_fast.dataset.pseudonyms import key_id, load_key, pseudonym
 from pneumo_fast.errors import ConvertError, DatasetError, RejectedImageError
@@ -43,15 +45,20 @@ class SourceReader:
     """
 
     def __init__(self, dataset: Dataset, rows: pd.DataFrame) -> None:
-        self.shape, self.dtype, self.folder = dataset.manifest.image_shape, dataset.dtype, _folder(dataset)
+        if (source := dataset.manifest.source) is None:
+            raise DatasetError(f"dataset {dataset.path} has pixels of its own, not those of source files")
+        self.shape, self.dtype, self.folder = dataset.manifest.image_shape, dataset.dtype, Path(source.folder)
         self._dataset, self._white = dataset, np.float32(dataset.scale)
         preprocessing = preprocessing_of(dataset.manifest)
         if preprocessing is None:
             raise DatasetError(f"dataset {dataset.path} does not say how its images are made: run convert again")
         self._preprocessing = preprocessing
+        self.timeout_s, allowed = source.timeout_s, source.max_rejects
+        self.most_rejects = allowed if isinstance(allowed, int) else math.floor(allowed * len(rows))
+        """Files of the split that may turn out unreadable."""
         self._shown = rows["shard"].tolist()
         self._known: list[tuple[Any, ...]] = list(rows[list(SAME)].itertuples(index=False, name=None))
-        paths = _paths(dataset)
+        paths = _paths(dataset, source)
         self._paths = [paths.get(shown, "") for shown in self._shown]
 
     def __len__(self) -> int:
@@ -117,27 +124,22 @@ class SourceReader:
 
 def open_reader(dataset: Dataset, rows: pd.DataFrame, whole_shards: int = 0) -> ShardReader | SourceReader:
     """A reader of some images, wherever their pixels are; parameters and errors are those of the two classes."""
-    if dataset.manifest.layout == "source":
+    if dataset.manifest.source is not None:
         return SourceReader(dataset, rows)
     return ShardReader(dataset, rows, whole_shards)
 
 
-def _folder(dataset: Dataset) -> Path:
-    return Path(str(dataset.manifest.input.get("folder")))
-
-
-def _paths(dataset: Dataset) -> dict[str, str]:
+def _paths(dataset: Dataset, source: SourceFiles) -> dict[str, str]:
     """Paths below the folder of the source files, by the name that the index has for each."""
-    manifest = dataset.manifest
-    hash_key, key = str(manifest.input.get("hash_key", "")), b""
-    if manifest.ids == "pseudonyms":
-        key = load_key(Path(hash_key) if hash_key else None)
+    key = b""
+    if dataset.manifest.ids == "pseudonyms":
+        key = load_key(Path(source.hash_key) if source.hash_key else None)
         if key_id(key) not in dataset.key_ids:
             raise DatasetError(
                 f"dataset {dataset.path} was made with another hash key, without which its source files cannot be "
                 "told: bring the key back, or run convert again"
             )
-    return _paths_in(_folder(dataset), dataset.path, key)
+    return _paths_in(Path(source.folder), dataset.path, key)
 
 
 @lru_cache(maxsize=2)

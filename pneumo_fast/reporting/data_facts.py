@@ -108,7 +108,7 @@ def preprocessing_facts(manifest: Manifest) -> list[Fact]:
     height, width = manifest.image_shape
     return [
         ("Size", f"{height} x {width} pixels"),
-        ("Stored as", f"{manifest.dtype}, in {manifest.layout}"),
+        ("Stored as", "the source files alone" if manifest.source else f"{manifest.dtype}, in {manifest.layout}"),
         ("Mean and standard deviation", f"{number(manifest.mean, 4)} and {number(manifest.std, 4)}"),
         *((name[:1].upper() + name[1:], value) for name, value in manifest.preprocessing.items()),
     ]

@@ -8,6 +8,7 @@
     RUN/best.pt                 the checkpoint with the best validation figure
     RUN/last.pt                 the newest checkpoint, from which training resumes
     RUN/previous.pt             the one before, for when the newest is damaged
+    RUN/rejects.csv             source files that could not be read, where there were any
     RUN/tensorboard/            event files, where asked for
     RUN/trace.json              a trace of a few steps, where asked for
     RUN/operating.json          calibration and thresholds that ``evaluate`` fitted
@@ -25,7 +26,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from pneumo_fast.vocabulary import ExportFormat
+from pneumo_fast.vocabulary import REJECTS, ExportFormat
 
 BEST: Final = "best.pt"
 LAST: Final = "last.pt"
@@ -75,7 +76,7 @@ JUDGED_FOLDERS: Final = (EVAL, EXPLAIN)
 """What evaluate, explain, report and export write."""
 
 WRITTEN: Final = (
-    LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE,
+    LAST, PREVIOUS, BEST, *JUDGED, CURVES, HISTORY, TRACE, REJECTS,
     *(f"{folder}/{name}" for folder in (EVAL, f"{EVAL}/*") for name in EVALUATED),
     *(f"{EXPLAIN}/{name}" for name in EXPLAINED),
     f"{TENSORBOARD}/events.out.tfevents.*",

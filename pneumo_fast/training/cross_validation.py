@@ -21,7 +21,7 @@ from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart, TrainPlan
-from pneumo_fast.training.prepare import look_up
+from pneumo_fast.training.prepare import look_up, with_dataset
 from pneumo_fast.training.train import TrainSummary, train
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def cross_validate(
     DatasetError
         If a fold would have images of a single patient or class.
     """
+    config = with_dataset(config)
     folds = _fold_configs(config)
     with (
         distributed.joined(config.device) as (device, rank),

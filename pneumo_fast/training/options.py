@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pneumo_fast.configuration import Device, Option, check, options_of
+from pneumo_fast.conversion.options import COUNT_OR_SHARE
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
 from pneumo_fast.training.recipes import RECIPES
-from pneumo_fast.vocabulary import EngineName, Monitor, OrderName, RecipeName, ScheduleName, Teacher
+from pneumo_fast.vocabulary import LARGEST_SIZE, EngineName, Monitor, OrderName, RecipeName, ScheduleName, Teacher
 
 BATCH_SIZE = 64
 """Images in a batch, where nothing else is asked for and an epoch has as many."""
@@ -19,6 +20,8 @@ TEACHER_OPTIONS: Final[dict[str, Teacher]] = {
     "teach_boxes_weight": "boxes", "teach_classes_weight": "classes", "teach_stage": "boxes",
 }  # fmt: skip
 """Options that mean something with a teacher alone."""
+DIRECT: Final = ("images", "labels", "class_info", "groups", "size", "test_fraction", "max_rejects", "cache")
+"""Options of training straight from images: those of ``convert``, and where to keep what it converts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,38 @@ class TrainConfig:
     )] = None
     limit_images: Annotated[int | None, Option(
         "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
+    )] = None
+    images: Annotated[Path | None, Option(
+        "Folder with DICOM files: train straight from them.",
+        "DATASET is then the folder to write tables into; pixels stay in the files ([direct.md](direct.md)). Other "
+        "options of `convert` are given to `convert --layout source`, and DATASET here.",
+        default="none", decides=False, repeated=False, group="Straight from images",
+    )] = None
+    labels: Annotated[Path | None, Option(
+        "Label table of these files (CSV).", default="none", decides=False, repeated=False
+    )] = None
+    class_info: Annotated[Path | None, Option(
+        "RSNA's table of three classes (CSV).", default="none", decides=False, repeated=False
+    )] = None
+    groups: Annotated[Path | None, Option(
+        "RSNA's mapping file (JSON): which image is whose.", default="none", decides=False, repeated=False
+    )] = None
+    size: Annotated[int | None, Option(
+        "Height and width of the images, in pixels.", least=16, most=LARGEST_SIZE, unit="pixels",
+        default="that of convert", decides=False, repeated=False,
+    )] = None
+    test_fraction: Annotated[float | None, Option(
+        "Share of the images for a test split.", least=0, below=1, default="none", decides=False, repeated=False
+    )] = None
+    max_rejects: Annotated[int | float | None, Option(
+        "Unreadable files allowed: a count, or a share as 0.01 or 1%.",
+        "When the headers are read, and once more of each split while pixels are.",
+        least=0, range=COUNT_OR_SHARE, default="1%", decides=False, repeated=False,
+    )] = None
+    cache: Annotated[Path | None, Option(
+        "Dataset folder to convert them into first.",
+        "Where there is room on the disk, and they will be used again: a dataset as `convert` makes it.",
+        default="none", decides=False, repeated=False,
     )] = None
     model: Annotated[str, Option(
         "A classifier of torchvision.", "Any that begins with a convolution.", group="Model"
@@ -192,6 +227,7 @@ class TrainConfig:
             )
         check(self)
         self._check_recipe()
+        self._check_direct()
         if self.order == "sequential":
             raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
         onecycle = self.schedule == "onecycle"
@@ -216,6 +252,15 @@ class TrainConfig:
             )
         if self.fold is not None and not 1 <= self.fold <= (self.folds or 0):
             raise ConfigError(f"folds {self.folds} with fold {self.fold}: both, and one from 1 to folds, expected")
+
+    def _check_direct(self) -> None:
+        """Refuse options of training straight from images that do not go together."""
+        given = [name.replace("_", "-") for name in DIRECT if getattr(self, name) is not None]
+        if given and not (self.images and self.labels):
+            lacking = " and ".join(name for name in ("images", "labels") if not getattr(self, name))
+            raise ConfigError(f"{', '.join(given)} without {lacking}: give both images and labels, or a dataset")
+        if self.images and len(self.datasets) > 1:
+            raise ConfigError(f"images with {len(self.datasets)} datasets: give one folder to write, or none")
 
     def _check_recipe(self) -> None:
         """Refuse the name of a recipe without its options."""

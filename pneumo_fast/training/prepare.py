@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
+from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.devices import resolve_amp
-from pneumo_fast.errors import DeviceError
+from pneumo_fast.errors import ConfigError, DeviceError
 from pneumo_fast.files import write_atomic
-from pneumo_fast.progress import OnProgress
+from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.run.checkpoint import Resumable
 from pneumo_fast.run.folder import clear_run, find_run, run_locked, write_config
 from pneumo_fast.run.layout import CURVES
@@ -19,7 +23,7 @@ from pneumo_fast.signals import StopRequest
 from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import choose_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
-from pneumo_fast.training.options import TrainConfig
+from pneumo_fast.training.options import DIRECT, TrainConfig
 from pneumo_fast.training.plan import OnStart, Resolved, make_plan
 from pneumo_fast.training.session import Session
 
@@ -77,6 +81,43 @@ def prepare(
             from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # takes 0.3 s
 
             write_atomic(config.out / CURVES, draw_learning_curves(session.trained.history, session.trained.best_epoch))
+
+
+def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> TrainConfig:
+    """The same training on a dataset, which is made first where ``images`` and ``labels`` are given.
+
+    Without ``cache`` it has no pixels: layout ``source``, in the folder of the first of ``datasets``. What is there
+    already, made of the same, is used as it is.
+
+    Parameters
+    ----------
+    on_progress : callable, optional
+        Called with (files done, files in all).
+
+    Raises
+    ------
+    ConfigError
+        If several processes are to train.
+    RunError
+        If ``out`` is taken.
+    ConvertError, LabelError
+        As of :func:`~pneumo_fast.conversion.convert.convert`.
+    """
+    if config.images is None or config.labels is None:
+        return config
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("images with several processes: run convert first, and train on the dataset")
+    if not config.resume:
+        find_run(config.out, {}, resume=False, overwrite=config.overwrite)  # before minutes are spent
+    out = config.cache or config.datasets[0]
+    given = {name: value for name in DIRECT if name != "cache" and (value := getattr(config, name)) is not None}
+    made = ConvertConfig(
+        **given, out=out, layout="shards" if config.cache else "source",
+        resume=not config.overwrite, overwrite=config.overwrite,
+    )  # fmt: skip
+    convert(made, on_progress)
+    unset: dict[str, Any] = dict.fromkeys(DIRECT)
+    return replace(config, datasets=(out,), **unset)
 
 
 class Found(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import torch
 from torch.nn.functional import avg_pool2d
 
+from pneumo_fast.conversion.assemble import write_rejects
 from pneumo_fast.errors import RunError, TrainingError, TrainingStoppedError
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
@@ -65,8 +66,7 @@ class Session:
         self.config, self.trained, self._rank, self._request = config, trained, rank, request
         self.observers = Observers()
         self._saved_s = time.monotonic()
-        self._batch = 0  # of the epoch, counted from 1
-        self._skipped_before = 0  # steps skipped before this epoch
+        self._batch = self._skipped_before = 0  # of the epoch, counted from 1; steps skipped before this epoch
         self._record: EpochRecord = {}
 
     def begin(self, learner: Learner, images: Loader, validation: Loader) -> None:
@@ -116,8 +116,9 @@ class Session:
         self.learner.model.train()
         for batch, (images, labels) in enumerate(self.images.epoch(self.epoch), start=first + 1):
             self._batch = batch
-            targets = self.images.targets(self.epoch, batch - 1)
-            yield self._resized(images), labels, self.images.order.rows_in(batch - 1), targets
+            whole = self.images.order.rows_in(batch - 1) if self._rank.world_size > 1 else len(labels)
+            if whole > 1:  # else its other files cannot be read, and BatchNorm may refuse a single image
+                yield self._resized(images), labels, whole, self.images.targets(self.epoch, batch - 1)
         self._check()
         self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
 
@@ -184,7 +185,7 @@ class Session:
 
         An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
-        images, n = self.images, self.images.order.length
+        images, n = self.images, self.images.order.length - len(self.images.rejects)
         loss, right, counted, *beside = distributed.total(self._sums).tolist()
         if not counted:
             raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
@@ -227,6 +228,8 @@ class Session:
         if self._rank.number == 0:
             with self._writing():
                 write_history(self.config.out, trained.history)
+                if rejects := [*self.images.rejects, *self.validation.rejects]:
+                    write_rejects(self.config.out, rejects)
                 if is_best:
                     judged = replace(trained, model=self.learner.judged_model.state_dict())
                     save_checkpoint(judged, self.config.out / BEST)

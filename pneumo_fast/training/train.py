@@ -15,7 +15,7 @@ from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart
-from pneumo_fast.training.prepare import prepare
+from pneumo_fast.training.prepare import prepare, with_dataset
 from pneumo_fast.training.validation import validate
 
 
@@ -72,6 +72,7 @@ def train(
     TrainingStoppedError
         After SIGINT or SIGTERM, once the state is saved.
     """
+    config = with_dataset(config)
     if config.all_folds:
         raise ConfigError(f"folds {config.folds} without fold: name one, or train all of them with cross_validate")
     with prepare(config, on_start, on_epoch, on_progress) as session:

@@ -127,6 +127,14 @@ TRAIN_OPTIONS = {
     "--device": "cpu",
     "--seed": "7",
     "--resume": "",
+    "--images": "i",
+    "--labels": "l.csv",
+    "--class-info": "c.csv",
+    "--groups": "g.json",
+    "--size": "64",
+    "--test-fraction": "0.25",
+    "--max-rejects": "5",
+    "--cache": "k",
 }
 EVALUATE_OPTIONS = {
     "--dataset": "d",
@@ -379,7 +387,7 @@ TRAINING = ["Optimization:", "Auxiliary supervision:", "Selection:"]
 @pytest.mark.parametrize(
     ("command", "headings"),
     [
-        ("train", ["Arguments:", "Data:", "Model:", *TRAINING, "Speed:", "Run:", "Options:"]),
+        ("train", ["Arguments:", "Data:", "Straight from images:", "Model:", *TRAINING, "Speed:", "Run:", "Options:"]),
         ("convert", ["Arguments:", "Labels:", "Selection:", "Split:", "Images:", "Work:", "Privacy:", "Options:"]),
         ("evaluate", ["Arguments:", "Options:"]),
     ],

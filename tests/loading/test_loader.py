@@ -20,6 +20,7 @@ from pneumo_fast.loading.engines.dali import DaliEngine
 from pneumo_fast.loading.engines.fused import FusedEngine
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.samplers import Part
 from pneumo_fast.vocabulary import EngineName
 from tests.support.loaders import (
@@ -84,6 +85,7 @@ def shift_rows(loader: Loader) -> None:
     """Make the reader look beyond the ends of the shards."""
     assert isinstance(loader._engine, FusedEngine | DaliEngine)
     reader = loader._engine._feed.reader
+    assert isinstance(reader, ShardReader)
     reader._row = reader._row + 99
 
 

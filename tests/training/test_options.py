@@ -66,9 +66,15 @@ HERE = {
 ELSEWHERE = {
     "amp": "test_train: test_bfloat16_is_used_where_it_is_insisted_on",
     "amp_dtype": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
+    "cache": "test_direct: test_a_cache_is_the_converted_dataset",
     "checkpoint_minutes": "test_session: test_the_state_is_saved_by_the_clock",
+    "class_info": "test_direct: test_options_of_the_tables_reach_the_conversion",
     "device": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
+    "groups": "test_direct: test_the_run_is_that_of_the_converted_dataset",
     "half_size_epochs": "test_progressive: test_the_first_epochs_see_means_of_2_x_2_pixels_and_validation_the_whole",
+    "images": "test_direct: test_the_run_is_that_of_the_converted_dataset",
+    "labels": "test_direct: test_the_run_is_that_of_the_converted_dataset",
+    "max_rejects": "test_direct: test_options_of_the_tables_reach_the_conversion",
     "max_skipped": "test_session: test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept",
     "monitor": "test_session: test_the_monitored_figure_decides",
     "out": "test_train: test_history_and_configuration",
@@ -77,10 +83,12 @@ ELSEWHERE = {
     "profile": "test_observers: test_a_few_steps_are_traced",
     "recipe": "test_recipes: test_options_that_are_given_override_the_recipe",
     "resume": "test_resume: test_a_resumed_run_is_the_uninterrupted_one",
+    "size": "test_direct: test_the_run_is_that_of_the_converted_dataset",
     "teach": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
     "teach_boxes_weight": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
     "teach_classes_weight": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
     "teach_stage": "test_teachers: test_each_teacher_and_its_weight_changes_the_result",
+    "test_fraction": "test_direct: test_the_run_is_that_of_the_converted_dataset",
     "tensorboard": "test_observers: test_figures_go_to_tensorboard",
 }
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.parts import NICENESS, clear, prepare, take
+from pneumo_fast.conversion.task import Record
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.devices import device_memory
 from pneumo_fast.errors import DatasetError
@@ -37,6 +38,7 @@ KEPT_SHARE: Final = 0.25
 """Of the memory that is free, for the decoded images of one split; another split may take as much."""
 LARGEST_PART: Final = 32
 """Images that a worker process decodes at once."""
+CHANGED: Final = {"reason": "changed", "detail": "the file is no longer the one that was indexed"}
 
 
 class SourceEngine(FusedEngine):
@@ -48,21 +50,15 @@ class SourceEngine(FusedEngine):
         For the CPU.
     reader : SourceReader
         That of the feed.
-    max_rejects : int or float
-        Images that may turn out unreadable: a count, or a share of the split.
-    timeout_s : float
-        Seconds that reading one file may take.
     shared : bool
         Whether the model computes on the same cores.
     """
 
-    def __init__(self, feed: Feed, reader: SourceReader, *, max_rejects: float, timeout_s: float, shared: bool) -> None:
-        workers = len(os.sched_getaffinity(0))
+    def __init__(self, feed: Feed, reader: SourceReader, *, shared: bool) -> None:
+        workers, count = len(os.sched_getaffinity(0)), len(reader)
         super().__init__(replace(feed, threads=READ_AHEAD + 1))  # they wait for the workers
-        self._reader, self._timeout_s = reader, timeout_s
-        count = len(reader)
-        self._allowed = max_rejects if isinstance(max_rejects, int) else math.floor(max_rejects * count)
-        self._part = min(LARGEST_PART, math.ceil(feed.max_batch * self._feed.threads / (2 * workers)))
+        self._reader = reader
+        self._part = min(LARGEST_PART, math.ceil(feed.max_batch * (READ_AHEAD + 1) / (2 * workers)))
         room = split_bytes(feed) <= KEPT_SHARE * device_memory(feed.device)[0]
         self._kept: Images | None = np.empty((count, math.prod(reader.shape)), reader.dtype) if room else None
         self._is_kept, self._is_lost = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
@@ -86,67 +82,62 @@ class SourceEngine(FusedEngine):
 
     def close(self) -> None:
         """See :class:`pneumo_fast.loading.engines.base.Engine`."""
-        self._held.close()  # first: whoever waits for a worker is told that there is none
         super().close()
+        self._held.close()
 
     def _write(self, rows: Rows, out: NDArray[np.float32]) -> Rows:
         missing = np.unique(rows[~(self._is_kept[rows] | self._is_lost[rows])])
         decoded, images = self._decode(missing)
-        lost = np.setdiff1d(missing, decoded)
-        there = rows[~(self._is_lost[rows] | np.isin(rows, lost))]
-        places = there
         if self._kept is None:
-            there = there[np.isin(there, decoded)]
+            there = rows[np.isin(rows, decoded)]
             places = np.searchsorted(decoded, there)
         else:
-            self._kept[decoded] = images
-            self._is_kept[decoded] = True
+            self._kept[decoded], self._is_kept[decoded] = images, True
+            there = places = rows[self._is_kept[rows]]
             images = self._kept
         self._normalizer.gather(images, places, out[: len(there)])
         return there
 
     def _decode(self, rows: Rows) -> tuple[Rows, Images]:
-        """Those of some rows that can be read, in ascending order, and their images, shape (n, pixels)."""
+        """Those of some rows, in ascending order, that can be read, and their images, shape (n, pixels)."""
         parts = np.split(rows, range(self._part, len(rows), self._part)) if len(rows) else []
         tasks = [self._reader.task(f"part-{next(self._names)}", part.tolist(), self._work) for part in parts]
-        futures = [self._submit(task, self._timeout_s) for task in tasks]
-        decoded: list[int] = []
-        found: list[Images] = []
+        futures = [self._submit(task, self._reader.timeout_s) for task in tasks]
+        decoded: Rows = np.empty(0, dtype=np.int64)
+        pixels = math.prod(self._reader.shape)
+        images: Images = np.empty((0, pixels), self._reader.dtype)
         for task, future in zip(tasks, futures, strict=True):
             future.result()
             taken = take(task)
             clear(task)
             if taken is None:
                 raise DatasetError(f"{self._work} was changed while files were read: let nothing else write there")
-            record, images = taken
-            same = [self._reader.is_same(int(row["image_id"]), row) for row in record.images]
-            changed = {"reason": "changed", "detail": "the file is no longer the one that was indexed"}
-            lost = [row | changed for row, is_same in zip(record.images, same, strict=True) if not is_same]
-            self._lose(record.rejects + [{**changed, "path": row["image_id"]} for row in lost])
-            decoded += [int(row["image_id"]) for row, is_same in zip(record.images, same, strict=True) if is_same]
-            found.append(images[np.array(same, dtype=bool)].reshape(sum(same), -1))
-        pixels = math.prod(self._reader.shape)
-        return np.array(decoded, dtype=np.int64), np.concatenate([np.empty((0, pixels), self._reader.dtype), *found])
+            record, found = taken
+            numbers, same = self._compare(record)
+            decoded = np.concatenate([decoded, numbers[same]])
+            images = np.concatenate([images, found.reshape(-1, pixels)[same]])
+        return decoded, images
+
+    def _compare(self, record: Record) -> tuple[Rows, NDArray[np.bool_]]:
+        """Row numbers of the images in a part, and which of them are still those of the index; the others are lost."""
+        numbers = np.array([int(row["image_id"]) for row in record.images], dtype=np.int64)
+        pairs = zip(numbers.tolist(), record.images, strict=True)
+        same = np.array([self._reader.is_same(number, row) for number, row in pairs], dtype=bool)
+        self._lose([*record.rejects, *({"path": str(number), **CHANGED} for number in numbers[~same].tolist())])
+        return numbers, same
 
     def _lose(self, rejects: list[dict[str, str]]) -> None:
-        """Remember files that could not be read; refuse too many.
-
-        Raises
-        ------
-        DatasetError
-            If there are more than are allowed.
-        """
+        """Remember files that could not be read; DatasetError if they are too many."""
         with self._lock:
             for reject in rejects:
                 row = int(reject["path"])
                 if row not in self._rejects:
                     self._rejects[row] = {**reject, "path": self._reader.shown_path(row)}
                     self._is_lost[row] = True
-                    logger.warning(
-                        "%s is left out: %s (%s)", self._reader.shown_path(row), reject["reason"], reject["detail"]
-                    )
-            if len(self._rejects) > self._allowed:
+                    logger.warning("%(path)s is left out: %(reason)s (%(detail)s)", self._rejects[row])
+            if len(self._rejects) > self._reader.most_rejects:
                 raise DatasetError(
-                    f"{len(self._rejects)} of {len(self._reader)} image files cannot be read any more, {self._allowed} "
-                    f"are allowed: see to {self._reader.folder}, or index the images again with a higher --max-rejects"
+                    f"{len(self._rejects)} of {len(self._reader)} image files cannot be read any more, "
+                    f"{self._reader.most_rejects} are allowed: see to {self._reader.folder}, or index the images again "
+                    "with a higher --max-rejects"
                 )
