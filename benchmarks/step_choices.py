@@ -1,4 +1,4 @@
-"""Which choices make the training step of a CPU fastest: data type, memory format, threads.
+"""Which choices make the training step of a CPU fastest: data type, memory format, products for convolutions, threads.
 
     python benchmarks/step_choices.py --out FILE.json
 
@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import Contender, Stage, Turn, as_json, race, report
 from benchmarks.train_stage import make_learner
+from pneumo_fast.run.model import with_small_map_products
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "bfloat16 products": torch.bfloat16}
 
 
 def main() -> None:
@@ -32,23 +33,24 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224], help="pixels")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=2, help="in a turn")
+    parser.add_argument("--threads", type=int, nargs="+", help="1 and all cores by default")
     parser.add_argument("--runs", type=int, default=5, help="turns that count")
     parser.add_argument("--out", type=Path, help="file for the raw values (JSON)")
     arguments = parser.parse_args()
-    stages = [_measure(size, arguments.batch_size, arguments.steps, arguments.runs) for size in arguments.sizes]
+    threads = arguments.threads or sorted({1, len(os.sched_getaffinity(0))})
+    counts = arguments.batch_size, arguments.steps, arguments.runs
+    stages = [_measure(size, *counts, threads) for size in arguments.sizes]
     print(report(stages))
     if arguments.out:
         arguments.out.write_text(as_json(stages) + "\n")
 
 
-def _measure(size: int, batch_size: int, steps: int, runs: int) -> Stage:
-    cores = len(os.sched_getaffinity(0))
-    choices = itertools.product(DTYPES, FORMATS, sorted({1, cores}))
+def _measure(size: int, batch_size: int, steps: int, runs: int, threads: list[int]) -> Stage:
     contenders = {
-        f"{dtype}, {memory}, {threads} thread{'s' * (threads > 1)}": _contender(
-            size, batch_size, steps, DTYPES[dtype], FORMATS[memory], threads
+        f"{dtype}, {memory}, {number} thread{'s' * (number > 1)}": _contender(
+            size, batch_size, steps, dtype, FORMATS[memory], number
         )
-        for dtype, memory, threads in choices
+        for dtype, memory, number in itertools.product(DTYPES, FORMATS, threads)
     }
     results = race(contenders, runs)
     best = max(results, key=lambda result: result.median)
@@ -61,9 +63,11 @@ def _measure(size: int, batch_size: int, steps: int, runs: int) -> Stage:
 
 
 def _contender(
-    size: int, batch_size: int, steps: int, dtype: torch.dtype | None, memory: torch.memory_format, threads: int
+    size: int, batch_size: int, steps: int, dtype: str, memory: torch.memory_format, threads: int
 ) -> Contender:
-    learner = make_learner(torch.device("cpu"), amp_dtype=dtype, memory=memory)
+    learner = make_learner(torch.device("cpu"), amp_dtype=DTYPES[dtype], memory=memory)
+    if dtype.endswith("products"):
+        with_small_map_products(learner.model)
     images = torch.randn(batch_size, 1, size, size, generator=torch.Generator().manual_seed(0))
     labels = (torch.arange(batch_size) % 4 == 0).float()
 

@@ -22,6 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/throughput.py` works anywhere
 
 from benchmarks.convert_stage import convert_stage
+from benchmarks.direct_stage import direct_stage
 from benchmarks.inputs import convert_dicoms, store_dataset, store_numbered
 from benchmarks.load_stage import load_stage
 from benchmarks.measure import Stage, as_json, report
@@ -32,7 +33,7 @@ from pneumo_fast.errors import PneumoError
 from pneumo_fast.phantoms.make import IMAGES_FOLDER, make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 
-STAGES = ("convert", "load", "train", "predict")
+STAGES = ("convert", "direct", "load", "train", "predict")
 PHANTOMS, PHANTOM_PX = 16, 1024
 NUMBERED = 2000  # images on which the quality of the shuffle is measured
 
@@ -90,6 +91,9 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
     if name == "convert":
         counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
         return convert_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
+    if name == "direct":
+        counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
+        return direct_stage(_dicoms(work, arguments), work / name, size=arguments.size, **counts)
     if name == "predict":
         counts = {"count": arguments.images, "workers": arguments.workers, "runs": arguments.runs}
         return predict_stage(_dicoms(work, arguments), work / name, size=arguments.train_size, **counts)

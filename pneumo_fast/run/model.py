@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 import torchvision
 from torch import nn
+from torch.nn.functional import unfold
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.checkpoint import read_weights
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 SEVERAL_OUTPUTS: Final = {"googlenet", "inception_v3"}
 """Classifiers that give more than logits while they train."""
+
+SMALL_MAP: Final = 16
+"""Places of a map, below which a product was faster at so many weights:"""
+MANY_WEIGHTS: Final = 2**20
 
 
 def build_model(name: str = "resnet18", weights: str = "none", size: int | None = None) -> nn.Module:
@@ -97,6 +102,40 @@ def map_shapes(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[i
         for handle in handles:
             handle.remove()
     return shapes
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """A convolution that becomes one matrix product where its maps are small beside its weights, in bfloat16 on a CPU.
+
+    oneDNN's own takes two to three times as long there: backward, ResNet-18's last stage then takes half of a step at
+    64 pixels (``docs/experiments.md``). Elsewhere it is the plain convolution. The weights are the same.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name
+        """See :class:`torch.nn.Conv2d`."""
+        if isinstance(self.padding, str) or input.ndim != 4 or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        sides = zip(input.shape[2:], self.kernel_size, self.padding, self.stride, strict=True)
+        rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side, kernel, padding, stride in sides)
+        if rows * columns > SMALL_MAP:
+            return super().forward(input)
+        patches = unfold(input, self.kernel_size, padding=self.padding, stride=self.stride)  # (N, weights, places)
+        maps = torch.matmul(self.weight.flatten(1), patches).reshape(len(input), -1, rows, columns)
+        return maps if self.bias is None else maps + self.bias[:, None, None].to(maps.dtype)
+
+
+def with_small_map_products(model: nn.Module) -> nn.Module:
+    """The same model, whose convolutions of many weights are :class:`SmallMapConv2d`."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _may_be_product(module):
+            module.__class__ = SmallMapConv2d
+    return model
+
+
+def _may_be_product(convolution: nn.Conv2d) -> bool:
+    geometry = convolution.groups, convolution.dilation, convolution.padding_mode
+    large = convolution.kernel_size != (1, 1) and convolution.weight.numel() >= MANY_WEIGHTS
+    return large and geometry == (1, (1, 1), "zeros")
 
 
 def _one_channel(convolution: nn.Conv2d) -> nn.Conv2d:

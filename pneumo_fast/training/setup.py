@@ -22,7 +22,7 @@ from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.samplers import Part, parts_by_share
 from pneumo_fast.loading.targets import Targets
 from pneumo_fast.run.checkpoint import Trained
-from pneumo_fast.run.model import build_model, check_choice
+from pneumo_fast.run.model import build_model, check_choice, with_small_map_products
 from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
@@ -182,6 +182,8 @@ def make_learner(
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # TF32
     model = model.to(memory_format=memory_format(device, size))
+    if device.type == "cpu" and amp_dtype is not None:
+        model = with_small_map_products(model)
     if config.sync_bn and rank.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     taught = None

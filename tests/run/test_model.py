@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from pneumo_fast.errors import ConfigError, RunError
-from pneumo_fast.run.model import build_model
+from pneumo_fast.run.model import SmallMapConv2d, build_model, with_small_map_products
 
 
 def parameters_of_resnet18(channels: int, outputs: int) -> int:
@@ -122,3 +122,34 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 def test_classifiers_with_several_outputs(name: str) -> None:
     with pytest.raises(ConfigError, match=f"model '{name}' has several outputs while it trains"):
         build_model(name)
+
+
+def test_convolutions_of_many_weights_become_products() -> None:
+    model = with_small_map_products(build_model("resnet18"))
+    names = {name for name, module in model.named_modules() if isinstance(module, SmallMapConv2d)}
+    assert names == {f"layer4.{block}.conv{number}" for block in (0, 1) for number in (1, 2)}
+    assert model.state_dict().keys() == build_model("resnet18").state_dict().keys()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 4, 7])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_product_is_the_convolution(stride: int, side: int, *, autocast: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(64, 32, 3, stride=stride, padding=1)
+    product = nn.Conv2d(64, 32, 3, stride=stride, padding=1)
+    product.load_state_dict(plain.state_dict())
+    product.__class__ = SmallMapConv2d
+    inputs = [torch.randn(3, 64, side, side).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        inputs[1].copy_(inputs[0])
+    outputs = []
+    for module, images in zip((plain, product), inputs, strict=True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            outputs.append(module(images))
+        outputs[-1].float().square().sum().backward()
+    pairs = (outputs, [images.grad for images in inputs], [plain.weight.grad, product.weight.grad])
+    for one, other in pairs:
+        assert one is not None
+        assert other is not None
+        assert (one.float() - other.float()).norm() <= (0.02 if autocast else 0.0) * one.float().norm()
