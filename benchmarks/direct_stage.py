@@ -122,13 +122,12 @@ def _decode_by_dali(frames: list[NDArray[np.uint8]], size: int, workers: int) ->
         for start in range(0, len(frames) - 63, 64):
             yield frames[start : start + 64]
 
-    @pipeline_def(batch_size=64, num_threads=workers, device_id=None)
     def define() -> Any:
         encoded = fn.external_source(source=batches(), dtype=types.UINT8, ndim=1, no_copy=True)
         grey = fn.decoders.image(encoded, device="cpu", output_type=types.GRAY)
         return fn.resize(grey, size=[size, size], antialias=True, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT)
 
-    pipeline = define()
+    pipeline = pipeline_def(batch_size=64, num_threads=workers, device_id=None)(define)()
     pipeline.build()
     begin, images = time.perf_counter(), 0
     for _ in range(len(frames) // 64):

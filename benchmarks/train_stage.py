@@ -44,9 +44,8 @@ def train_stage(stored: Stored, *, batch_size: int, steps: int, runs: int) -> St
         )
     device = devices()[-1]
     gpu = device.type == "cuda"
-    learner = make_learner(
-        device, amp_dtype=torch.float16 if gpu else None, memory=memory_format(device, stored.folder.size)
-    )
+    amp_dtype = torch.float16 if gpu else None
+    learner = make_learner(device, amp_dtype=amp_dtype, memory=memory_format(device, stored.folder.size, amp_dtype))
     with ExitStack() as stack:
         sources = contenders(stored, device, batch_size)
         for epochs in sources.values():
