@@ -129,6 +129,7 @@ def with_small_map_products(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _may_be_product(module):
             module.__class__ = SmallMapConv2d
+            module.weight.data = module.weight.data.contiguous()  # as the product and its gradient are
     return model
 
 
