@@ -50,7 +50,7 @@ class Settings:
     """What a record may change, here and in the package; whatever is not named is an option's default."""
 
     augment: str = "light"
-    epochs: int = 5
+    epochs: int = 4
     batch_size: int = 64
     optimizer: str = "adamw"
     lr: float = 1e-3
