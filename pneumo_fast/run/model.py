@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 import torchvision
 from torch import nn
-from torch.nn.functional import unfold
+from torch.nn.functional import linear, pad
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.run.checkpoint import read_weights
@@ -115,13 +115,19 @@ class SmallMapConv2d(nn.Conv2d):
         """See :class:`torch.nn.Conv2d`."""
         if isinstance(self.padding, str) or input.ndim != 4 or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
-        sides = zip(input.shape[2:], self.kernel_size, self.padding, self.stride, strict=True)
-        rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side, kernel, padding, stride in sides)
+        (above, left), (height, width), (down, across) = self.padding, self.kernel_size, self.stride
+        rows = (input.shape[2] + 2 * above - height) // down + 1
+        columns = (input.shape[3] + 2 * left - width) // across + 1
         if rows * columns > SMALL_MAP:
             return super().forward(input)
-        patches = unfold(input, self.kernel_size, padding=self.padding, stride=self.stride)  # (N, weights, places)
-        maps = torch.matmul(self.weight.flatten(1), patches).reshape(len(input), -1, rows, columns)
-        return maps if self.bias is None else maps + self.bias[:, None, None].to(maps.dtype)
+        padded = pad(input.permute(0, 2, 3, 1), (0, 0, left, left, above, above))  # (N, H, W, C): channels last
+        shifted = [
+            padded[:, y : y + down * rows : down, x : x + across * columns : across]
+            for y in range(height)
+            for x in range(width)
+        ]
+        weights = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return linear(torch.cat(shifted, dim=-1), weights, self.bias).permute(0, 3, 1, 2)
 
 
 def with_small_map_products(model: nn.Module) -> nn.Module:
@@ -129,7 +135,6 @@ def with_small_map_products(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _may_be_product(module):
             module.__class__ = SmallMapConv2d
-            module.weight.data = module.weight.data.contiguous()  # as the product and its gradient are
     return model
 
 
