@@ -57,7 +57,7 @@ class Settings:
     weight_decay: float = 0.02
     schedule: str = "onecycle"
     ema: float | None = 0.999
-    amp: bool = False
+    amp: bool = True
     val_fraction: float = 0.1
     """Of the images that are not judged on; the best epoch is chosen by them."""
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 SEVERAL_OUTPUTS: Final = {"googlenet", "inception_v3"}
 """Classifiers that give more than logits while they train."""
 
-SMALL_MAP: Final = 4
+SMALL_MAP: Final = 16
 """Places of a map, up to which a product was faster at so many weights:"""
 MANY_WEIGHTS: Final = 2**20
 
