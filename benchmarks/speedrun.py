@@ -50,14 +50,15 @@ class Settings:
     """What a record may change, here and in the package; whatever is not named is an option's default."""
 
     augment: str = "light"
-    epochs: int = 4
+    epochs: int = 3
     batch_size: int = 64
     optimizer: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 0.02
     schedule: str = "onecycle"
     ema: float | None = 0.999
     amp: bool = True
+    monitor: str = "loss"
     val_fraction: float = 0.1
     """Of the images that are not judged on; the best epoch is chosen by them."""
 
