@@ -1,4 +1,4 @@
-"""Images per second of convert, load, train and predict, beside the reference approach in the same run.
+"""Images per second of each stage beside the reference approach in the same run, and the seconds that starting takes.
 
     python benchmarks/throughput.py                                  makes its own radiographs
     python benchmarks/throughput.py --dicoms DIR --out FILE.json     uses real ones and keeps the raw values
@@ -28,12 +28,13 @@ from benchmarks.load_stage import load_stage
 from benchmarks.measure import Stage, as_json, report
 from benchmarks.predict_stage import predict_stage
 from benchmarks.scale_stage import SIZES, scale_stage
+from benchmarks.start_stage import start_stage
 from benchmarks.train_stage import train_stage
 from pneumo_fast.errors import PneumoError
 from pneumo_fast.phantoms.make import IMAGES_FOLDER, make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 
-STAGES = ("convert", "direct", "load", "train", "predict")
+STAGES = ("convert", "direct", "load", "start", "train", "predict")
 PHANTOMS, PHANTOM_PX = 16, 1024
 NUMBERED = 2000  # images on which the quality of the shuffle is measured
 
@@ -102,6 +103,8 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
         sizes = tuple(arguments.rehearse_scale or SIZES)
         dataset, _ = _dataset(work, arguments.size, arguments)
         return scale_stage(dataset, work / name, sizes=sizes, **counts, least_s=arguments.least_seconds)
+    if name == "start":
+        return start_stage(_dataset(work, arguments.train_size, arguments)[0], runs=arguments.runs)
     if name == "load":
         dataset, source = _dataset(work, arguments.size, arguments)
         stored = store_dataset(dataset, work / name, arguments.images, source)

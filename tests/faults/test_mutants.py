@@ -7,17 +7,23 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pydicom.data
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.radiograph.rejection import REASONS, rejecting
-from pneumo_fast.vocabulary import Decode
+from pneumo_fast.vocabulary import Decode, Layout
 from tests.faults.fault_tools import Site
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -131,6 +137,43 @@ def test_mutants(site: Site, mutants: int, campaign_seed: int, tmp_path: Path) -
             assert images.max() <= 1.0
             assert np.isfinite(images).all()
         shutil.rmtree(folder)
+
+
+def test_mutants_straight_from_the_files(site: Site, mutants: int, campaign_seed: int, tmp_path: Path) -> None:
+    """Each is rejected by its header, or is an image, that of the converted dataset, or is left out with a reason."""
+    originals = sources(site)
+    for first in range(0, mutants, BATCH):
+        folder = tmp_path / str(first)
+        write_mutants(folder, originals, range(first, min(first + BATCH, mutants)), campaign_seed + 1)
+        datasets = {layout: open_mutants(folder, layout) for layout in ("source", "shards")}
+        images, left_out = load_all(datasets["source"])
+        stored, none = load_all(datasets["shards"])
+        assert not none
+        assert images.keys() == stored.keys()
+        assert all(np.array_equal(images[name], stored[name]) for name in images)
+        rejected = set(pd.read_csv(datasets["source"].path / "rejects.csv")["path"])
+        names = {path.name for path in (folder / "images").iterdir()}
+        assert {*(f"{name}.dcm" for name in images), *left_out, *rejected} == names
+        assert len(images) + len(left_out) + len(rejected) == len(names)
+        assert set(left_out.values()) <= set(REASONS) - {"crashed", "timeout", "not_readable", "changed"}
+        shutil.rmtree(folder)
+
+
+def open_mutants(folder: Path, layout: Layout) -> Dataset:
+    options: dict[str, Any] = {"keep_ids": True, "size": SIZE, "val_fraction": 0.0, "workers": 2, "max_rejects": 1.0}
+    images, labels = folder / "images", folder / "labels.csv"
+    convert(ConvertConfig(images=images, labels=labels, out=folder / layout, layout=layout, **options))
+    return Dataset.open(folder / layout)
+
+
+def load_all(dataset: Dataset) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+    """Images in [0, 1] by their id, and why files were left out."""
+    ids, images = dataset.rows("train")["image_id"].tolist(), {}
+    config = LoadConfig(batch_size=32, order="shuffle")
+    with Loader(dataset, "train", config, device=torch.device("cpu"), normalization=(0.0, 1.0)) as loader:
+        for batch, _ in loader.epoch(0):
+            images |= {ids[row]: image[0].numpy().copy() for row, image in zip(loader.rows, batch, strict=True)}
+        return images, {reject["path"]: reject["reason"] for reject in loader.rejects}
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
