@@ -33,7 +33,7 @@ def memory_limits(pixels: int, runs: int) -> dict[str, float]:
 def kernel_limit(pixels: int, batch_size: int, runs: int) -> float:
     """Images per second that our kernel gathers and normalizes from memory, all cores, nothing else to do."""
     threads = len(os.sched_getaffinity(0))
-    normalizer = Normalizer(np.dtype("float16"), 0.4, 0.25)
+    normalizer = Normalizer(np.dtype("float16"), 0.4, 0.25).wait_for_kernels()
     rng = np.random.default_rng(0)
     stored = np.empty((16 * batch_size, pixels), dtype=np.float16)  # far more than the caches hold
     stored[:] = rng.random(pixels, dtype=np.float32)

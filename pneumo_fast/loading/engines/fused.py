@@ -1,12 +1,14 @@
 """The fused engine, for CPUs: it casts and normalizes image by image while it is in the cache, without the GIL.
 
-With numba (extra ``fast``) compiled kernels do it; without it NumPy takes a few passes over the same cached image.
-Both give the same bits: ``(float32(stored) - shift) * factor``, each step rounded to float32.
+With numba (extra ``fast``) compiled kernels do it; without it, and until they are loaded, NumPy takes a few passes over
+the same cached image. Both give the same bits: ``(float32(stored) - shift) * factor``, each step rounded to float32.
 """
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -34,7 +36,7 @@ class Normalizer:
     mean, std : float
         Of the stored values.
     compiled : bool
-        Use numba where it is installed.
+        Use numba where it is installed, as soon as its kernels are there.
     """
 
     def __init__(self, dtype: np.dtype[Any], mean: float, std: float, *, compiled: bool = True) -> None:
@@ -42,12 +44,18 @@ class Normalizer:
         self._half = dtype == np.float16
         self._dtype = np.dtype(np.uint16) if self._half else np.dtype(np.uint8)
         self._normalize = _half_by_numpy if self._half else _byte_by_numpy
-        self._stream: Any = None
-        self._gather: Any = None
-        kernels = compiled_kernels(8 * self._dtype.itemsize) if compiled else None
-        if kernels is not None:
-            self._stream, self._gather = kernels
+        self._loading = compiled_kernels(8 * self._dtype.itemsize) if compiled else None
         self._threads = threading.local()
+
+    def wait_for_kernels(self) -> Normalizer:
+        """The normalizer itself, once its kernels are loaded, where it is to have them."""
+        if self._loading is not None:
+            self._loading.result()
+        return self
+
+    @property
+    def _kernels(self) -> Kernels | None:
+        return self._loading.result() if self._loading is not None and self._loading.done() else None
 
     def stream(self, reader: ShardReader, rows: Rows, out: Floats) -> None:
         """Read images and normalize them into ``out``, shape (len(rows), pixels), C order.
@@ -59,10 +67,12 @@ class Normalizer:
         """
         scratch = self._scratch(out.shape[1])
         places = reader.locate(rows)
-        row = 0
+        row, kernels = 0, self._kernels
         while row < len(rows):
-            if self._stream is not None:
-                row += self._stream(places.descriptor[row:], places.offset[row:], scratch, out[row:], *self._constants)
+            if kernels is not None:
+                row += kernels.stream(
+                    places.descriptor[row:], places.offset[row:], scratch, out[row:], *self._constants
+                )
             if row < len(rows):  # no numba, a file that is not kept open, or a short read, which becomes an error
                 reader.read_into(rows[row : row + 1], scratch.view(reader.dtype).reshape(1, *reader.shape))
                 self._normalize(scratch, out[row], *self._constants)
@@ -72,8 +82,8 @@ class Normalizer:
     def gather(self, images: Images, rows: Rows, out: Floats) -> None:
         """Normalize some of the ``images``, shape (n, pixels), into ``out``, shape (len(rows), pixels)."""
         stored = images.view(self._dtype)
-        if self._gather is not None:
-            self._gather(stored, rows, out, *self._constants)
+        if (kernels := self._kernels) is not None:
+            kernels.gather(stored, rows, out, *self._constants)
             return
         for row, target in zip(rows.tolist(), out, strict=True):
             self._normalize(stored[row], target, *self._constants)
@@ -86,8 +96,21 @@ class Normalizer:
         return scratch
 
 
-def compiled_kernels(bits: int) -> Kernels | None:
-    """The kernels for stored values of so many bits; None where the extra ``fast`` is not installed."""
+@lru_cache
+def compiled_kernels(bits: int) -> Future[Kernels | None]:
+    """The kernels for stored values of so many bits, which a thread loads; None without the extra ``fast``.
+
+    Importing numba and reading them from the disk takes 0.4 s, compiling them the first time a second, which the first
+    batch need not wait for.
+    """
+    loader = ThreadPoolExecutor(1, thread_name_prefix="pneumo-fast-kernels")
+    try:
+        return loader.submit(_load_kernels, bits)
+    finally:
+        loader.shutdown(wait=False)
+
+
+def _load_kernels(bits: int) -> Kernels | None:
     try:
         from pneumo_fast.loading.engines.kernels import load  # noqa: PLC0415  # only where they are used
     except ImportError:

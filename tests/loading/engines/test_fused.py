@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ from pneumo_fast.loading.engines.fused import Normalizer, compiled_kernels
 from tests.support.loaders import Place, load
 from tests.support.make_dataset import make_dataset
 
+if TYPE_CHECKING:
+    from pneumo_fast.loading.engines.kernels import Kernels
+
 COMPILED = pytest.mark.parametrize(
     "compiled",
-    [False, pytest.param(True, marks=pytest.mark.skipif(compiled_kernels(8) is None, reason="no numba"))],
+    [False, pytest.param(True, marks=pytest.mark.skipif(compiled_kernels(8).result() is None, reason="no numba"))],
 )
 CONSTANTS = [(0.0, 1.0), (0.123456789, 0.98765), (0.9999, 1e-3), (1 / 3, 1 / 7)]
 
@@ -40,7 +45,7 @@ def test_every_float16_is_normalized_to_the_last_bit(
     every = np.arange(15361, dtype=np.uint16).view(np.float16)[-pixels:]
     images, rows = np.stack([every, every[::-1]]), np.array([1, 0, 1])
     out = aligned(3, pixels, beyond)
-    Normalizer(np.dtype("float16"), mean, std, compiled=compiled).gather(images, rows, out)
+    Normalizer(np.dtype("float16"), mean, std, compiled=compiled).wait_for_kernels().gather(images, rows, out)
     expected = (images[rows].astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
     np.testing.assert_array_equal(out, expected)
 
@@ -51,9 +56,26 @@ def test_every_float16_is_normalized_to_the_last_bit(
 def test_every_byte_is_normalized_to_the_last_bit(compiled: bool, mean: float, std: float, beyond: int) -> None:
     images = np.arange(256, dtype=np.uint8).reshape(2, 128)
     out = aligned(3, 128, beyond)
-    Normalizer(np.dtype("uint8"), 255 * mean, 255 * std, compiled=compiled).gather(images, np.array([1, 0, 0]), out)
+    Normalizer(np.dtype("uint8"), 255 * mean, 255 * std, compiled=compiled).wait_for_kernels().gather(
+        images, np.array([1, 0, 0]), out
+    )
     expected = (images[[1, 0, 0]].astype(np.float32) - np.float32(255 * mean)) * np.float32(1 / (255 * std))
     np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("place", [Place("fused", "cpu"), Place("resident", "cpu")], ids=" ".join)
+def test_a_batch_does_not_wait_for_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    """They come in the middle of an epoch, which changes no bit."""
+    dataset, kernels = make_dataset(tmp_path / "d"), compiled_kernels(16).result()
+    coming: Future[Kernels | None] = Future()
+    with load(dataset, "train", place, batch_size=4, order="shuffle") as loader:
+        expected = [images.clone() for images, _ in loader.epoch(0)]
+    monkeypatch.setattr("pneumo_fast.loading.engines.fused.compiled_kernels", lambda _bits: coming)
+    with load(dataset, "train", place, batch_size=4, order="shuffle") as loader:
+        for batch, (images, _) in enumerate(loader.epoch(0)):
+            assert torch.equal(images, expected[batch])
+            if batch == 1:
+                coming.set_result(kernels)
 
 
 def test_its_batches_are_copied_to_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
