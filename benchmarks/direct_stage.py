@@ -31,6 +31,7 @@ from pneumo_fast.vocabulary import Layout
 
 FIRST, LATER = "direct: open, and an epoch that decodes", "direct: a later epoch, from memory"
 READER, CONVERT, DALI = "converter's reader alone", "convert", "DALI on the CPU: decode and resize"
+BATCH = 64
 PART = 32  # images that the reader alone is given at once
 LEVELS = 255
 
@@ -72,7 +73,7 @@ def _later_epoch(loader: Loader) -> Turn:
 
 def _first_epoch(dataset: Dataset) -> Turn:
     begin = time.perf_counter()
-    config = LoadConfig(batch_size=64, order="shuffle")
+    config = LoadConfig(batch_size=min(BATCH, len(dataset.rows("train"))), order="shuffle")
     with Loader(dataset, "train", config, device=torch.device("cpu")) as loader:
         images = sum(len(labels) for _, labels in loader.epoch(0))
         return Turn(images=images, seconds=time.perf_counter() - begin)
@@ -118,19 +119,21 @@ def _frames(radiographs: Radiographs) -> list[NDArray[np.uint8]]:
 
 
 def _decode_by_dali(frames: list[NDArray[np.uint8]], size: int, workers: int) -> Turn:
+    batch = min(BATCH, len(frames))
+
     def batches() -> Iterator[list[NDArray[np.uint8]]]:
-        for start in range(0, len(frames) - 63, 64):
-            yield frames[start : start + 64]
+        for start in range(0, len(frames) - batch + 1, batch):
+            yield frames[start : start + batch]
 
     def define() -> Any:
         encoded = fn.external_source(source=batches(), dtype=types.UINT8, ndim=1, no_copy=True)
         grey = fn.decoders.image(encoded, device="cpu", output_type=types.GRAY)
         return fn.resize(grey, size=[size, size], antialias=True, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT)
 
-    pipeline = pipeline_def(batch_size=64, num_threads=workers, device_id=None)(define)()
+    pipeline = pipeline_def(batch_size=batch, num_threads=workers, device_id=None)(define)()
     pipeline.build()
     begin, images = time.perf_counter(), 0
-    for _ in range(len(frames) // 64):
+    for _ in range(len(frames) // batch):
         (resized,) = pipeline.run()
         images += len(resized)
     return Turn(images=images, seconds=time.perf_counter() - begin)
@@ -147,7 +150,7 @@ def _ratios(results: list[Result]) -> dict[str, float]:
 
 def _differences(indexed: Dataset, converted: Dataset) -> str:
     """How far the batches of both are apart, in grey levels of 255, normalization undone."""
-    config, apart = LoadConfig(batch_size=64, order="shuffle"), []
+    config, apart = LoadConfig(batch_size=min(BATCH, len(indexed.rows("train"))), order="shuffle"), []
     loaders = [
         Loader(dataset, "train", config, device=torch.device("cpu"), normalization=(0.0, 1.0))
         for dataset in (indexed, converted)

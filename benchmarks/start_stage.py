@@ -5,6 +5,7 @@ Each turn is a process of its own, which this module is too (``python -m benchma
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -13,8 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from benchmarks.measure import Result, Stage, Turn
 
@@ -56,14 +55,14 @@ def _turn(command: str, dataset: Path, run: Path) -> list[float]:
     arguments = [sys.executable, "-m", "benchmarks.start_stage", command, str(dataset), str(run)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)
     marks: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return np.diff([begin, *marks]).tolist()
+    return [late - early for early, late in itertools.pairwise([begin, *marks])]
 
 
 def _train(dataset: Path, run: Path) -> None:
     from pneumo_fast.training.options import TrainConfig  # noqa: PLC0415  # the child times its imports
     from pneumo_fast.training.train import train  # noqa: PLC0415
 
-    train(TrainConfig(datasets=(dataset,), out=run, epochs=1, batch_size=16, limit_images=BATCH, device="cpu"))
+    train(TrainConfig(datasets=(dataset,), out=run, epochs=1, limit_images=BATCH, device="cpu"))
 
 
 def _start_training(dataset: Path, run: Path) -> list[float]:
@@ -71,9 +70,7 @@ def _start_training(dataset: Path, run: Path) -> list[float]:
     from pneumo_fast.training.prepare import prepare  # noqa: PLC0415
 
     marks = [time.perf_counter()]
-    config = TrainConfig(
-        datasets=(dataset,), out=run.with_name("other"), overwrite=True, batch_size=BATCH, device="cpu"
-    )
+    config = TrainConfig(datasets=(dataset,), out=run.with_name("other"), overwrite=True, device="cpu")
     with prepare(config, None, None, None) as session:
         marks.append(time.perf_counter())
         next(session.batches())

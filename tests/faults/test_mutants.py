@@ -168,7 +168,8 @@ def open_mutants(folder: Path, layout: Layout) -> Dataset:
 
 def load_all(dataset: Dataset) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
     """Images in [0, 1] by their id, and why files were left out."""
-    ids, images = dataset.rows("train")["image_id"].tolist(), {}
+    ids = dataset.rows("train")["image_id"].tolist()
+    images: dict[str, NDArray[np.float32]] = {}
     config = LoadConfig(batch_size=32, order="shuffle")
     with Loader(dataset, "train", config, device=torch.device("cpu"), normalization=(0.0, 1.0)) as loader:
         for batch, _ in loader.epoch(0):

@@ -152,4 +152,4 @@ def test_a_product_is_the_convolution(stride: int, side: int, *, autocast: bool)
     for one, other in pairs:
         assert one is not None
         assert other is not None
-        assert (one.float() - other.float()).norm() <= (0.02 if autocast else 0.0) * one.float().norm()
+        assert (one.float() - other.float()).norm() <= (0.03 if autocast else 0.0) * one.float().norm()
