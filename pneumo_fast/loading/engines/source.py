@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -87,25 +88,25 @@ class SourceEngine(FusedEngine):
 
     def _write(self, rows: Rows, out: NDArray[np.float32]) -> Rows:
         missing = np.unique(rows[~(self._is_kept[rows] | self._is_lost[rows])])
-        decoded, images = self._decode(missing)
-        if self._kept is None:
-            there = rows[np.isin(rows, decoded)]
-            places = np.searchsorted(decoded, there)
-        else:
-            self._kept[decoded], self._is_kept[decoded] = images, True
-            there = places = rows[self._is_kept[rows]]
-            images = self._kept
-        self._normalizer.gather(images, places, out[: len(there)])
+        if self._kept is not None:
+            for decoded, images in self._decode(missing):
+                self._kept[decoded], self._is_kept[decoded] = images, True
+            there = rows[self._is_kept[rows]]
+            self._normalizer.gather(self._kept, there, out[: len(there)])
+            return there
+        parts = list(self._decode(missing))
+        decoded = np.concatenate([np.empty(0, dtype=np.int64), *(numbers for numbers, _ in parts)])
+        there = rows[np.isin(rows, decoded)]
+        if len(there):
+            images = np.concatenate([images for _, images in parts])
+            self._normalizer.gather(images, np.searchsorted(decoded, there), out[: len(there)])
         return there
 
-    def _decode(self, rows: Rows) -> tuple[Rows, Images]:
-        """Those of some rows, in ascending order, that can be read, and their images, shape (n, pixels)."""
+    def _decode(self, rows: Rows) -> Iterator[tuple[Rows, Images]]:
+        """Those of some rows, in ascending order, that can be read, and their images, shape (n, pixels); by parts."""
         parts = np.split(rows, range(self._part, len(rows), self._part)) if len(rows) else []
         tasks = [self._reader.task(f"part-{next(self._names)}", part.tolist(), self._work) for part in parts]
         futures = [self._submit(task, self._reader.timeout_s) for task in tasks]
-        decoded: Rows = np.empty(0, dtype=np.int64)
-        pixels = math.prod(self._reader.shape)
-        images: Images = np.empty((0, pixels), self._reader.dtype)
         for task, future in zip(tasks, futures, strict=True):
             future.result()
             taken = take(task)
@@ -114,9 +115,8 @@ class SourceEngine(FusedEngine):
                 raise DatasetError(f"{self._work} was changed while files were read: let nothing else write there")
             record, found = taken
             numbers, same = self._compare(record)
-            decoded = np.concatenate([decoded, numbers[same]])
-            images = np.concatenate([images, found.reshape(-1, pixels)[same]])
-        return decoded, images
+            images = found.reshape(len(found), math.prod(self._reader.shape))
+            yield (numbers, images) if same.all() else (numbers[same], images[same])
 
     def _compare(self, record: Record) -> tuple[Rows, NDArray[np.bool_]]:
         """Row numbers of the images in a part, and which of them are still those of the index; the others are lost."""
