@@ -86,12 +86,7 @@ class SourceReader:
     def read_into(self, rows: Rows, out: Images) -> None:
         """Decode images into a buffer, here and not in a worker process.
 
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (n,)
-            Row numbers within the split.
-        out : ndarray, shape (n, size, size), of the stored data type, C order
-            Filled in the order of ``rows``.
+        Parameters are those of :meth:`pneumo_fast.loading.reader.ShardReader.read_into`.
 
         Raises
         ------
