@@ -15,7 +15,7 @@ from pneumo_fast import __version__
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
-from pneumo_fast.conversion.resume import Arguments
+from pneumo_fast.conversion.resume import Arguments, source_files
 from pneumo_fast.conversion.task import WORK_FOLDER, Record
 from pneumo_fast.dataset.folder import write_table
 from pneumo_fast.dataset.format import (
@@ -28,7 +28,6 @@ from pneumo_fast.dataset.format import (
     WITHOUT_ROW,
     Manifest,
     ShardInfo,
-    SourceFiles,
 )
 from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks
 from pneumo_fast.dataset.npy import SCALES
@@ -36,7 +35,6 @@ from pneumo_fast.dataset.pseudonyms import key_id, pseudonym
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
-from pneumo_fast.records import path_text
 from pneumo_fast.vocabulary import REJECTS
 
 
@@ -98,7 +96,7 @@ def assemble(
             if r.bytes
         ),
         tables=tables,
-        source=_source_files(config, records) if config.layout == "source" else None,
+        source=source_files(config, _in_statistics(records)) if config.layout == "source" else None,
     )
     write_atomic(config.out / "manifest.json", manifest.to_json())
     shutil.rmtree(config.out / WORK_FOLDER)
@@ -135,14 +133,9 @@ def _unknown_kinds(records: list[Record]) -> dict[str, int]:
     return {f"unknown_{name}": sum(row[name] in values for row in rows) for name, values in unknown.items()}
 
 
-def _source_files(config: ConvertConfig, records: list[Record]) -> SourceFiles:
-    return SourceFiles(
-        folder=path_text(config.images.absolute()),
-        hash_key=path_text(config.hash_key.absolute()) if config.hash_key and not config.keep_ids else "",
-        max_rejects=config.max_rejects,
-        timeout_s=config.timeout_s,
-        statistics_of=sum(len(record.images) for record in records if record.split == "train" and record.pixels),
-    )
+def _in_statistics(records: list[Record]) -> int:
+    """Training images whose pixels have been added up."""
+    return sum(len(record.images) for record in records if record.split == "train" and record.pixels)
 
 
 def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:

@@ -18,10 +18,10 @@ from pneumo_fast.conversion.options import DIGEST, ConvertConfig
 from pneumo_fast.conversion.plan import Plan, printable
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset, is_dataset
-from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW, Manifest
+from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW, Manifest, SourceFiles
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
-from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file
+from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file, path_text
 from pneumo_fast.vocabulary import REJECTS, SPLITS
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,32 @@ def _check(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
         raise ConvertError(f"{out} holds files that are not a dataset: name an empty or a new folder")
     if not (config.resume and (finished or (out / WORK_FOLDER / ARGUMENTS).exists())):
         return None
-    return _check_resumed(out, arguments, finished=finished)
+    manifest = _check_resumed(out, arguments, finished=finished)
+    if manifest and manifest.source and (other := _other_reading(config, manifest.source)):
+        raise ConvertError(
+            f"{out} reads its files otherwise; what differs: {other}. Give the same, name another folder, or "
+            "replace it (convert --overwrite)"
+        )
+    return manifest
+
+
+def _other_reading(config: ConvertConfig, known: SourceFiles) -> str:
+    """What a dataset of layout source has recorded of reading its files and is asked for otherwise, in words."""
+    wanted = source_files(config, known.statistics_of)
+    names = ("folder", "hash_key", "max_rejects", "timeout_s")
+    return ", ".join(name.replace("_", "-") for name in names if getattr(wanted, name) != getattr(known, name))
+
+
+def source_files(config: ConvertConfig, statistics_of: int) -> SourceFiles:
+    """What reading the source files later on needs to know."""
+    hash_key = config.hash_key if not config.keep_ids else None
+    return SourceFiles(
+        folder=path_text(config.images.absolute()),
+        hash_key=path_text(hash_key.absolute()) if hash_key else "",
+        max_rejects=config.max_rejects,
+        timeout_s=config.timeout_s,
+        statistics_of=statistics_of,
+    )
 
 
 def _check_resumed(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | None:
@@ -133,11 +158,11 @@ def _check_resumed(out: Path, arguments: Arguments, *, finished: bool) -> Manife
         manifest = Manifest.from_json(read_regular(out / "manifest.json", LARGEST_BYTES)) if finished else None
         before = build(manifest.arguments if manifest else parse_file(out / WORK_FOLDER / ARGUMENTS), Arguments)
     except (DatasetError, Fault) as error:
-        raise ConvertError(f"{out} cannot be resumed ({error}): give --overwrite to replace it") from error
+        raise ConvertError(f"{out} cannot be resumed ({error}): replace it (convert --overwrite)") from error
     if different := arguments.differences(before):
         raise ConvertError(
-            f"{out} was started with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
-            "give --overwrite"
+            f"{out} was started with other arguments; what differs: {', '.join(different)}. Resume with the same, name "
+            "another folder, or replace it (convert --overwrite)"
         )
     return manifest
 

@@ -29,7 +29,8 @@ class Overlap:
     patients: int | None
     """Patients; None where pseudonyms cannot be compared, or the training data are not there."""
     images: int | None
-    """Images whose stored pixels are those of a training or validation image; None where those data are not there."""
+    """Images whose stored pixels are those of a training or validation image; None where those data are not there, or
+    pixels are in source files."""
     note: str
     """The same in a sentence."""
 
@@ -50,15 +51,24 @@ def overlap_with_training(trained_on: Sequence[Path], dataset: Dataset, rows: pd
         note = "The run's training data are not there: patient overlap with them cannot be checked."
         return Overlap(patients=None, images=None, note=note)
     seen = pd.concat([source.index[source.index["split"].isin(SEEN)] for source in sources])
-    images = int(rows["pixel_hash"].isin(seen["pixel_hash"]).sum())
+    images = _equal_images(rows["pixel_hash"], seen["pixel_hash"])
     has = "has" if images == 1 else "have"
-    same = f"{counted(images, 'image')} of these {has} the pixels of a training or validation image"
+    same = f"{counted(images or 0, 'image')} of these {has} the pixels of a training or validation image"
+    if images is None:
+        same = "equal pixels are not known, since they are in the source files"
     known = rows.loc[rows["group"] != "", "group"]
     if not _share_a_hash_key([*sources, dataset]) or known.empty or (seen["group"] == "").all():
         return Overlap(patients=None, images=images, note=f"Patient overlap with training cannot be checked; {same}.")
     patients = known[known.isin(seen["group"])].nunique()
     note = f"Of {counted(known.nunique(), 'patient')}, {patients} are also in training; {same}."
     return Overlap(patients=patients, images=images, note=note)
+
+
+def _equal_images(hashes: pd.Series[str], seen: pd.Series[str]) -> int | None:
+    """How many images have the pixels of one that was seen; None where either side has none of its own."""
+    if (hashes == "").all() or (seen == "").all():
+        return None
+    return int(hashes[hashes != ""].isin(seen).sum())
 
 
 def warn_of_patient_overlap(datasets: Sequence[Dataset], index: pd.DataFrame) -> None:

@@ -94,7 +94,7 @@ def mean_note(models: int) -> str:
 def unread_note(images: int) -> str:
     """Say how many images of the split are not judged."""
     files = "file of 1 image" if images == 1 else f"files of {images:,} images"
-    return f"The source {files} of the split could not be read any more: judged are the others."
+    return f"The source {files} of the split could not be read any more; the others were judged."
 
 
 def view_note(*, trained_on: bool) -> tuple[str, ...]:

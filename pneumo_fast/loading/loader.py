@@ -159,7 +159,7 @@ class Loader:
         """
         if self._targets is None:
             return None
-        is_last = (epoch, batch + 1) == (self._epoch, self._batch)
+        is_last = self._current is not None and (epoch, batch + 1) == (self._epoch, self._batch)
         rows = self.rows if self._sources and is_last else self.rank.share(self.order.rows(epoch, batch))
         return self._targets.batch(epoch, rows, self._augmentation, self._device)
 

@@ -18,7 +18,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import SourceFiles
 from pneumo_fast.dataset.npy import Images, store_unit
 from pneumo_fast.dataset.pseudonyms import key_id, load_key, pseudonym
-from pneumo_fast.errors import ConvertError, DatasetError, RejectedImageError
+from pneumo_fast.errors import ConfigError, ConvertError, DatasetError, RejectedImageError
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
 from pneumo_fast.radiograph.read import read_radiograph
@@ -105,6 +105,10 @@ class SourceReader:
                     f"image file {self._shown[row]} cannot be read ({error.reason}: {error.detail}): bring it back, or "
                     "index the images again"
                 ) from error
+            if not self.is_same(row, {name: getattr(radiograph.metadata, name) for name in SAME}):
+                raise DatasetError(
+                    f"image file {self._shown[row]} is no longer the one that was indexed: index it again"
+                )
             store_unit(radiograph.pixels, image)
 
     def read_unit(self, rows: Rows) -> NDArray[np.float32]:
@@ -128,17 +132,20 @@ def _paths(dataset: Dataset, source: SourceFiles) -> dict[str, str]:
     """Paths below the folder of the source files, by the name that the index has for each."""
     key = b""
     if dataset.manifest.ids == "pseudonyms":
-        key = load_key(Path(source.hash_key) if source.hash_key else None)
+        try:
+            key = load_key(Path(source.hash_key) if source.hash_key else None)
+        except ConfigError as error:
+            raise DatasetError(f"dataset {dataset.path}: its source files cannot be told ({error})") from error
         if key_id(key) not in dataset.key_ids:
             raise DatasetError(
                 f"dataset {dataset.path} was made with another hash key, without which its source files cannot be "
                 "told: bring the key back, or run convert again"
             )
-    return _paths_in(Path(source.folder), dataset.path, key)
+    return _paths_in(dataset.identity, Path(source.folder), dataset.path, key)
 
 
 @lru_cache(maxsize=2)
-def _paths_in(folder: Path, out: Path, key: bytes) -> dict[str, str]:
+def _paths_in(_identity: str, folder: Path, out: Path, key: bytes) -> dict[str, str]:
     """One walk serves every split."""
     try:
         files = find_files(folder, out)

@@ -25,7 +25,7 @@ SEVERAL_OUTPUTS: Final = {"googlenet", "inception_v3"}
 """Classifiers that give more than logits while they train."""
 
 SMALL_MAP: Final = 16
-"""Places of a map, up to which a product was faster at so many weights:"""
+"""The largest map, in places, for which a product was faster, given so many weights:"""
 MANY_WEIGHTS: Final = 2**20
 
 

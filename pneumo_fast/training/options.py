@@ -259,6 +259,8 @@ class TrainConfig:
         if given and not (self.images and self.labels):
             lacking = " and ".join(name for name in ("images", "labels") if not getattr(self, name))
             raise ConfigError(f"{', '.join(given)} without {lacking}: give both images and labels, or a dataset")
+        if self.cache and self.datasets != (Path("dataset"),):
+            raise ConfigError(f"cache with dataset {self.datasets[0]}: it is the dataset, give one of them")
         if self.images and len(self.datasets) > 1:
             raise ConfigError(f"images with {len(self.datasets)} datasets: give one folder to write, or none")
 

@@ -12,9 +12,10 @@ import torch
 
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.devices import resolve_amp
+from pneumo_fast.devices import resolve_amp, resolve_device
 from pneumo_fast.errors import ConfigError, DeviceError
 from pneumo_fast.files import write_atomic
+from pneumo_fast.loading.batches import Rank
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.run.checkpoint import Resumable
 from pneumo_fast.run.folder import clear_run, find_run, run_locked, write_config
@@ -87,7 +88,7 @@ def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> Train
     """The same training on a dataset, which is made first where ``images`` and ``labels`` are given.
 
     Without ``cache`` it has no pixels: layout ``source``, in the folder of the first of ``datasets``. What is there
-    already, made of the same, is used as it is.
+    already, made of the same, is used as it is, and nothing else is replaced.
 
     Parameters
     ----------
@@ -107,13 +108,13 @@ def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> Train
         return config
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("images with several processes: run convert first, and train on the dataset")
-    if not config.resume:
-        find_run(config.out, {}, resume=False, overwrite=config.overwrite)  # before minutes are spent
+    setup.check_options(config, resolve_device(config.device), Rank())  # before minutes are spent
+    if not (config.resume or config.all_folds):
+        find_run(config.out, {}, resume=False, overwrite=config.overwrite)
     out = config.cache or config.datasets[0]
     given = {name: value for name in DIRECT if name != "cache" and (value := getattr(config, name)) is not None}
     made = ConvertConfig(
-        **given, out=out, layout="shards" if config.cache else "source",
-        resume=not config.overwrite, overwrite=config.overwrite,
+        **given, out=out, layout="shards" if config.cache else "source", resume=True
     )  # fmt: skip
     convert(made, on_progress)
     unset: dict[str, Any] = dict.fromkeys(DIRECT)

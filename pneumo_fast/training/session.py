@@ -185,8 +185,8 @@ class Session:
 
         An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
-        images, n = self.images, self.images.order.length - len(self.images.rejects)
-        loss, right, counted, *beside = distributed.total(self._sums).tolist()
+        images, (loss, right, counted, *beside) = self.images, distributed.total(self._sums).tolist()
+        n = int(counted) if images.rejects else images.order.length
         if not counted:
             raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
         self._sums.zero_()

@@ -60,7 +60,7 @@ def test_the_run_is_that_of_the_converted_dataset(config: TrainConfig, tmp_path:
 
 
 def test_a_cache_is_the_converted_dataset(config: TrainConfig, tmp_path: Path) -> None:
-    train(replace(config, cache=tmp_path / "cache", epochs=1))
+    train(replace(config, datasets=(Path("dataset"),), cache=tmp_path / "cache", epochs=1))
     convert_as(config, tmp_path / "dataset")
     assert Dataset.open(tmp_path / "cache").identity == Dataset.open(tmp_path / "dataset").identity
     assert not (tmp_path / "source").exists()
@@ -92,9 +92,16 @@ def test_files_that_fail_are_listed_and_not_judged(phantoms: PhantomSet, tmp_pat
     evaluation = evaluate(EvaluateConfig(run=tmp_path / "run", resamples=100))
     assert lost[1].removesuffix(".dcm") not in evaluation.predictions.image_ids
     assert len(evaluation.predictions.image_ids) == len(dataset.rows("val")) - 1
-    assert "The source file of 1 image of the split could not be read any more: judged are the others." in (
+    assert "The source file of 1 image of the split could not be read any more; the others were judged." in (
         evaluation.notes
     )
+
+
+def test_equal_pixels_of_source_files_are_not_known(phantoms: PhantomSet, tmp_path: Path) -> None:
+    one, other = (index_phantoms(phantoms, tmp_path / name) for name in ("one", "other"))
+    train(TrainConfig(datasets=(one.path,), epochs=1, batch_size=8, out=tmp_path / "run", device="cpu"))
+    overlap = evaluate(EvaluateConfig(run=tmp_path / "run", dataset=other.path, resamples=100)).overlap
+    assert overlap is None or overlap.images is None
 
 
 def test_a_batch_with_a_single_image_left_is_no_step(phantoms: PhantomSet, tmp_path: Path) -> None:
@@ -108,6 +115,7 @@ def test_a_batch_with_a_single_image_left_is_no_step(phantoms: PhantomSet, tmp_p
 
 def test_every_fold_is_trained(config: TrainConfig, tmp_path: Path) -> None:
     assert len(cross_validate(replace(config, folds=2, epochs=1)).folds) == 2
+    assert len(cross_validate(replace(config, folds=2, epochs=1, overwrite=True)).folds) == 2
     assert (tmp_path / "source" / "manifest.json").exists()
 
 
@@ -124,7 +132,16 @@ def test_tables_of_other_images_are_not_replaced_unasked(config: TrainConfig) ->
     other = replace(config, size=48, out=config.out.with_name("other"))
     with pytest.raises(ConvertError, match="what differs: size"):
         train(other)
-    assert train(replace(other, overwrite=True, epochs=1)).epochs == 1
+    with pytest.raises(ConvertError, match="name another folder"):
+        train(replace(other, overwrite=True))
+    with pytest.raises(ConvertError, match="what differs: max-rejects"):
+        train(replace(config, max_rejects=7, resume=True))
+
+
+def test_what_cannot_work_is_said_before_anything_is_read(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="torchvision has no classifier"):
+        train(replace(config, model="nothing"))
+    assert not (tmp_path / "source").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +151,10 @@ def test_tables_of_other_images_are_not_replaced_unasked(config: TrainConfig) ->
         ({"size": 64}, "size without images and labels"),
         ({"cache": Path("c"), "labels": Path("l")}, "labels, cache without images"),
         ({"images": Path("i"), "labels": Path("l"), "datasets": (Path("a"), Path("b"))}, "images with 2 datasets"),
+        (
+            {"images": Path("i"), "labels": Path("l"), "datasets": (Path("a"),), "cache": Path("c")},
+            "cache with dataset a",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:

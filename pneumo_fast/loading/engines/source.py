@@ -26,7 +26,7 @@ from pneumo_fast.conversion.parts import NICENESS, clear, prepare, take
 from pneumo_fast.conversion.task import Record
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.devices import device_memory
-from pneumo_fast.errors import DatasetError
+from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.loading.engines.base import READ_AHEAD, Feed
 from pneumo_fast.loading.engines.fused import FusedEngine
 from pneumo_fast.loading.engines.resident import split_bytes
@@ -108,7 +108,12 @@ class SourceEngine(FusedEngine):
         tasks = [self._reader.task(f"part-{next(self._names)}", part.tolist(), self._work) for part in parts]
         futures = [self._submit(task, self._reader.timeout_s) for task in tasks]
         for task, future in zip(tasks, futures, strict=True):
-            future.result()
+            try:
+                future.result()
+            except ConvertError as error:
+                raise DatasetError(
+                    f"images cannot be decoded by way of {self._work} ({error}): make room there, or set TMPDIR"
+                ) from error
             taken = take(task)
             clear(task)
             if taken is None:
