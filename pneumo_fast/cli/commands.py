@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ def convert(make: Callable[..., ConvertConfig]) -> Any:
     with display.progress("converting") as on_progress:
         summary = run(config, on_progress)
     display.show_conversion(summary, config.out)
-    return {"folder": config.out, **plain(summary)}
+    return {"folder": config.out, **plain(summary), "manifest": json.loads(summary.manifest.to_json())}
 
 
 @with_options(TrainConfig, after="out")

@@ -43,7 +43,7 @@ def type_all(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
 def test_auto_takes_dali_only_where_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: str, installed: bool, engine: str
 ) -> None:
-    feed: Any = SimpleNamespace(device=torch.device(device))
+    feed: Any = SimpleNamespace(device=torch.device(device), reader=None)
     monkeypatch.setattr(choose, "device_memory", lambda _: (0, 0))
     monkeypatch.setattr(choose, "split_bytes", lambda _: 1)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if installed else None)

@@ -145,7 +145,8 @@ def test_a_product_is_the_convolution(stride: int, side: int, *, autocast: bool)
         inputs[1].copy_(inputs[0])
     outputs = []
     for module, images in zip((plain, product), inputs, strict=True):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        # in bfloat16 oneDNN leaves some gradients of 1 x 1 maps unset, so it is compared with float32
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and module is product):
             outputs.append(module(images))
         outputs[-1].float().square().sum().backward()
     pairs = (outputs, [images.grad for images in inputs], [plain.weight.grad, product.weight.grad])
