@@ -134,7 +134,6 @@ TRAIN_OPTIONS = {
     "--size": "64",
     "--test-fraction": "0.25",
     "--max-rejects": "5",
-    "--cache": "k",
 }
 EVALUATE_OPTIONS = {
     "--dataset": "d",
@@ -178,7 +177,7 @@ SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment"
             ["train", "d", "--teach", "boxes", "--teach", "classes"],
             TRAIN_OPTIONS,
             TrainConfig(),
-            {"overwrite", "folds", "fold", "limit_images", "recipe"},
+            {"overwrite", "folds", "fold", "limit_images", "recipe", "cache"},
         ),
         (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
         (["explain", "r"], EXPLAIN_OPTIONS, ExplainConfig(), {"ids"}),
@@ -196,6 +195,10 @@ def test_every_option_reaches_its_field(
         if value is None:
             value = getattr(given, f"{option[2:]}s")
         assert value in {True, (float(text) if text[:1].isdigit() else None,)} or str(value) == text
+
+
+def test_a_cache_reaches_its_field(config_of: Run) -> None:
+    assert config_of("train", "--images", "i", "--labels", "l", "--cache", "k").cache == Path("k")
 
 
 def test_overwrite_reaches_its_field(config_of: Run) -> None:
