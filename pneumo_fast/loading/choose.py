@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_sampler(config: LoadConfig, rows: pd.DataFrame) -> Sampler:
-    """The order that is asked for; ConfigError where it cannot be had of these rows of the index."""
+    """The order that is asked for; ConfigError if these rows of the index do not allow it."""
     if config.parts and config.order != "shuffle":
         raise ConfigError(f"order {config.order} with shares of several datasets: only shuffle can take shares")
     if config.parts and (
