@@ -98,7 +98,9 @@ def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> Train
     Raises
     ------
     ConfigError
-        If several processes are to train.
+        If several processes are to train, or an option cannot work.
+    DeviceError
+        If the device is not there.
     RunError
         If ``out`` is taken.
     ConvertError, LabelError
@@ -113,10 +115,7 @@ def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> Train
         find_run(config.out, {}, resume=False, overwrite=config.overwrite)
     out = config.cache or config.datasets[0]
     given = {name: value for name in DIRECT if name != "cache" and (value := getattr(config, name)) is not None}
-    made = ConvertConfig(
-        **given, out=out, layout="shards" if config.cache else "source", resume=True
-    )  # fmt: skip
-    convert(made, on_progress)
+    convert(ConvertConfig(**given, out=out, layout="shards" if config.cache else "source", resume=True), on_progress)
     unset: dict[str, Any] = dict.fromkeys(DIRECT)
     return replace(config, datasets=(out,), **unset)
 
