@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumo_fast.dataset.npy import Images, ShardWriter, store_unit, sums, write_array
+from pneumo_fast.dataset.npy import Images, ShardWriter, store_unit, write_array
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular, sync_filesystem, write_atomic
@@ -140,7 +140,7 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
                     raise RejectedImageError(*condemned[position])
                 if rows and rows[-1]["image_id"] == source.image_id:
                     raise RejectedImageError("not_the_first", "another file of the row was taken")
-                row = _read_image(task, source, stored, len(rows))
+                row, total = _read_image(task, source, stored, len(rows))
             except RejectedImageError as error:
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
             else:
@@ -150,9 +150,8 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
                     write_array(path, stored, sync=False)
                 elif task.layout == "shards":
                     shard.append(stored)
-                if task.pixels:
-                    totals.append(sums(stored))
                 rows.append(row)
+                totals.append(total)
         at(NO_FILE)
         size, sha256 = shard.finish(sync=task.lasting)
     if task.layout == "folder":
@@ -164,7 +163,7 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
         sha256=sha256,
         sum=sum(total for total, _ in totals),
         square_sum=sum(square for _, square in totals),
-        pixels=len(totals) * task.size**2 - sum(row["padding_pixels"] for row in rows if task.pixels),
+        pixels=sum(task.size**2 - row["padding_pixels"] for row in rows) if task.pixels else 0,
         images=rows,
         rejects=rejects,
     )
@@ -179,19 +178,20 @@ def count_rejects(rejects: Iterable[dict[str, str]]) -> tuple[int, int]:
     return len(reasons) - skipped, skipped
 
 
-def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, Any]:
-    """Read one image into ``out``, where pixels are wanted; return its row of the index."""
+def _read_image(task: Task, source: Source, out: Images, row: int) -> tuple[dict[str, Any], tuple[float, float]]:
+    """Read one image into ``out``, where pixels are wanted; return its row of the index, and the sums of its pixels."""
     path = task.images / source.path
     facts: Facts
+    total = 0.0, 0.0
     if task.pixels:
         facts = radiograph = read_radiograph(
             path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels,
             selection=task.selection,
         )  # fmt: skip
-        store_unit(radiograph.pixels, out)
+        total = store_unit(radiograph.pixels, out)
     else:
         facts = read_facts(path, task.size, window=task.window, max_pixels=task.max_pixels, selection=task.selection)
-    return {
+    columns = {
         "image_id": source.image_id,
         "split": task.split,
         "shard": _file_of(task, source),
@@ -203,6 +203,7 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> dict[str, 
         "uid_hash": pseudonym(task.key, "uid", facts.uid_hash),
         "pixel_hash": "" if task.layout == "source" else hashlib.sha256(out.data).hexdigest()[:16],
     }
+    return columns, total
 
 
 def _file_of(task: Task, source: Source) -> str:

@@ -23,8 +23,8 @@ HALF_SHIFT: Final = 13
 HALF_FACTOR: Final = 2.0**112
 """The bits of a float16 that is not negative, moved left by the one, are those of a float32 so many times smaller:
 the fastest exact cast. float32 has 13 more bits of mantissa, and an exponent bias that is higher by 112."""
-_SHIFT: Final = np.uint32(HALF_SHIFT)
-_REBIAS: Final = np.uint32((127 - 15) << 10)  # from float32's exponent bias to float16's
+_SHIFT: Final = np.int32(HALF_SHIFT)
+_REBIAS: Final = np.int32((127 - 15) << 23)  # from float32's exponent bias to float16's
 Images = NDArray[np.float16] | NDArray[np.uint8]
 
 
@@ -118,43 +118,56 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def sums(image: Images) -> tuple[float, float]:
-    """Sum and sum of squares of one image's values in [0, 1], in float64.
+    """Sum and sum of squares of one stored image's values in [0, 1], in float64.
 
     Parameters
     ----------
     image : ndarray of float16 in [0, 1] or uint8 in 0..255, any shape, C order
     """
     if image.dtype == np.uint8:
-        unit, values = 1 / SCALES["uint8"], image.astype(np.float64).ravel()
-    else:
-        bits = image.view(np.uint16).astype(np.uint32) << _SHIFT
-        unit, values = HALF_FACTOR, bits.view(np.float32).astype(np.float64).ravel()
-    return float(values.sum()) * unit, float(values @ values) * unit**2
+        return _sums(image, SCALES["uint8"])
+    bits = image.view(np.uint16).astype(np.uint32) << np.uint32(HALF_SHIFT)
+    return _sums(bits.view(np.float32), 1 / HALF_FACTOR)
 
 
-def store_unit(values: NDArray[np.float32], out: Images) -> None:
+def _sums(values: NDArray[Any], white: float) -> tuple[float, float]:
+    wide = values.astype(np.float64).ravel()
+    return float(wide.sum()) / white, float(wide @ wide) / white**2
+
+
+def store_unit(values: NDArray[np.float32], out: Images) -> tuple[float, float]:
     """Store values from [0, 1]: as float16, or as uint8 scaled to 0..255; rounded to nearest, ties to even.
 
     Parameters
     ----------
     values : ndarray of float32, in [0, 1], never NaN
     out : ndarray of float16 or uint8, of the same shape, C order
+
+    Returns
+    -------
+    tuple of float
+        What :func:`sums` gives for ``out``, from the values that rounding leaves in the processor's cache.
     """
     if out.dtype == np.uint8:
-        np.rint(values * np.float32(SCALES["uint8"]), out=out, casting="unsafe")
-        return
-    bits = values.view(np.uint32)  # round in integers: NumPy's own conversion takes nearly three times as long
+        levels = np.rint(values * np.float32(SCALES["uint8"]))
+        out[...] = levels
+        return _sums(levels, SCALES["uint8"])
+    bits = values.view(np.int32)  # round in integers: NumPy's own conversion takes three times as long
     rounded = bits >> _SHIFT
-    rounded &= np.uint32(1)
-    rounded += np.uint32(0xFFF)
+    rounded &= np.int32(1)
     rounded += bits
-    rounded >>= _SHIFT
-    np.maximum(rounded, _REBIAS, out=rounded)  # what is smaller becomes 0
-    rounded -= _REBIAS
-    out.view(np.uint16)[...] = rounded
+    rounded += np.int32(0xFFF)
+    rounded &= np.int32(-1 << HALF_SHIFT)  # now the bits of a float32 of the value that is stored
     subnormal = (values < np.finfo(np.float16).tiny) & (bits != 0)
-    if subnormal.any():  # they have another layout
+    if any_subnormal := bool(subnormal.any()):  # these have another layout
+        rounded.view(np.float32)[subnormal] = values[subnormal].astype(np.float16)
+    total = _sums(rounded.view(np.float32), 1.0)
+    rounded -= _REBIAS
+    rounded >>= _SHIFT
+    out.view(np.uint16)[...] = np.maximum(rounded, 0, out=rounded)  # 0 has no exponent to change
+    if any_subnormal:
         out[subnormal] = values[subnormal]
+    return total
 
 
 def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:

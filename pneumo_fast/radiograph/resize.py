@@ -10,11 +10,13 @@ third of the time of Pillow's loop (``docs/experiments.md``).
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd  # importing it takes as long as all else that a worker starts with
 
 Floats = NDArray[np.float32]
 

@@ -57,6 +57,13 @@ def test_memory_of_a_worker_is_one_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # a figure of time, so not for machines that are busy with other things
+def test_a_worker_imports_neither_pandas_nor_torch() -> None:
+    """Each takes longer to import than all that a worker needs, and there is one worker for every core."""
+    program = "import sys, pneumo_fast.conversion.task; print(*{'pandas', 'torch', 'numba'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
+
+
 def test_one_image_is_converted_within_two_seconds(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)

@@ -304,12 +304,14 @@ def test_storing_rounds_as_numpy_does() -> None:
     half = (steps[1:] + steps[:-1]) / 2
     values = np.concatenate([steps, half, np.nextafter(half, 0), np.nextafter(half, 1)]).astype(np.float32)
     halves = np.empty(values.shape, dtype=np.float16)
-    store_unit(values.copy(), halves)
+    total = store_unit(values.copy(), halves)
     np.testing.assert_array_equal(halves, values.astype(np.float16))
+    np.testing.assert_allclose(total, sums(halves), rtol=1e-14)
     levels = np.empty(255, dtype=np.uint8)
     for beyond, up in ((0.0, 0), (0.4, 0), (0.6, 1)):
-        store_unit(((np.arange(255) + beyond) / 255).astype(np.float32), levels)
+        total = store_unit(((np.arange(255) + beyond) / 255).astype(np.float32), levels)
         np.testing.assert_array_equal(levels, np.arange(255) + up)
+        np.testing.assert_allclose(total, sums(levels), rtol=1e-14)
 
 
 def test_manifests_differ_in_their_text(dataset: Dataset) -> None:
