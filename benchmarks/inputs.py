@@ -15,7 +15,7 @@ from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import ShardInfo
-from pneumo_fast.dataset.npy import SCALES, Images, store_unit, write_array
+from pneumo_fast.dataset.npy import SCALES, Images, ShardWriter, image_digest, store_unit, write_array
 from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.vocabulary import Dtype, Layout
 
@@ -118,9 +118,11 @@ def _store(whole: Dataset, rows: pd.DataFrame, out: Path, dtype: Dtype, layout: 
             names += singles
         else:
             name = f"train-{number:05d}.npy"
-            digest = write_array(out / name, images, sync=False)
-            size = (out / name).stat().st_size
-            shards.append(ShardInfo(name=name, split="train", rows=len(part), bytes=size, sha256=digest))
+            with ShardWriter(out / name, len(images)) as shard:
+                for image in images:
+                    shard.append(image, image_digest(image))
+                size, checksum = shard.finish(sync=False)
+            shards.append(ShardInfo(name=name, split="train", rows=len(part), bytes=size, checksum=checksum))
             names += [name] * len(part)
     reader.close()
     manifest = replace(whole.manifest, dtype=dtype, scale=SCALES[dtype], layout=layout, shards=tuple(shards))

@@ -91,7 +91,7 @@ def assemble(
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         arguments=asdict(arguments),
         shards=tuple(
-            ShardInfo(name=f"{r.name}.npy", split=r.split, rows=len(r.images), bytes=r.bytes, sha256=r.sha256)
+            ShardInfo(name=f"{r.name}.npy", split=r.split, rows=len(r.images), bytes=r.bytes, checksum=r.checksum)
             for r in records
             if r.bytes
         ),

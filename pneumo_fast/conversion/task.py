@@ -8,7 +8,6 @@ attributed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumo_fast.dataset.npy import Images, ShardWriter, store_unit, write_array
+from pneumo_fast.dataset.npy import Images, ShardWriter, image_digest, pixel_hash, store_unit, write_array
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular, sync_filesystem, write_atomic
@@ -71,7 +70,7 @@ class Task:
     pixels: bool = True
     """Whether pixels are decoded, and not headers alone looked at."""
     lasting: bool = True
-    """Whether what is written has to outlast a power cut."""
+    """Whether what is written stays: it has checksums then, and outlasts a power cut."""
 
     @property
     def record_path(self) -> Path:
@@ -87,8 +86,8 @@ class Record:
     split: str
     bytes: int
     """Size of the shard file; 0 where there is none."""
-    sha256: str
-    """Checksum of the shard file; empty where there is none."""
+    checksum: str
+    """Of the shard (:func:`~pneumo_fast.dataset.npy.shard_checksum`); empty where there is none."""
     sum: float
     """Of all pixels, in [0, 1] each."""
     square_sum: float
@@ -144,23 +143,25 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
             except RejectedImageError as error:
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
             else:
+                digest = image_digest(stored) if task.lasting and task.layout != "source" else b""
+                row["pixel_hash"] = pixel_hash(digest)
                 if task.layout == "folder":
                     path = task.out / row["shard"]
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_array(path, stored, sync=False)
                 elif task.layout == "shards":
-                    shard.append(stored)
+                    shard.append(stored, digest)
                 rows.append(row)
                 totals.append(total)
         at(NO_FILE)
-        size, sha256 = shard.finish(sync=task.lasting)
+        size, checksum = shard.finish(sync=task.lasting)
     if task.layout == "folder":
         sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
     record = Record(
         name=task.name,
         split=task.split,
         bytes=size,
-        sha256=sha256,
+        checksum=checksum,
         sum=sum(total for total, _ in totals),
         square_sum=sum(square for _, square in totals),
         pixels=sum(task.size**2 - row["padding_pixels"] for row in rows) if task.pixels else 0,
@@ -201,7 +202,7 @@ def _read_image(task: Task, source: Source, out: Images, row: int) -> tuple[dict
         "padding_pixels": facts.padding_pixels,
         "notes": " ".join(facts.notes),
         "uid_hash": pseudonym(task.key, "uid", facts.uid_hash),
-        "pixel_hash": "" if task.layout == "source" else hashlib.sha256(out.data).hexdigest()[:16],
+        "pixel_hash": "",  # it is hashed where it is written
     }
     return columns, total
 

@@ -13,8 +13,10 @@ from pneumo_fast.records import Fault, Head, build, parse
 from pneumo_fast.vocabulary import LARGEST_SIZE, Dtype, Ids, Layout
 
 FORMAT: Final = "pneumo-fast dataset"
-FORMAT_VERSION: Final = 2
-READABLE: Final = (1, 2)
+FORMAT_VERSION: Final = 3
+READABLE: Final = (1, 2, 3)
+HASHED_ONCE: Final = 3
+"""The first version in which a shard's checksum is that of its images' digests; before, it was that of the file."""
 
 INDEX_TYPES: Final[dict[str, type]] = {
     "image_id": str, "split": str, "shard": str, "row": int, "label": int, "group": str,
@@ -42,8 +44,8 @@ class ShardInfo:
     rows: int
     """Images in the file."""
     bytes: int
-    sha256: str
-    """Checksum of the whole file, in hexadecimal."""
+    checksum: str
+    """Of :func:`~pneumo_fast.dataset.npy.shard_checksum`; before :data:`HASHED_ONCE` SHA-256 of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +113,13 @@ class Manifest:
             if head.format != FORMAT or head.format_version not in READABLE:
                 raise DatasetError(
                     f"format {head.format!r} version {head.format_version!r}; this release reads {FORMAT!r} version "
-                    f"{' or '.join(map(str, READABLE))}: convert the images again"
+                    f"{READABLE[0]} to {READABLE[-1]}: convert the images again"
                 )
-            manifest = build(_upgraded(values) if head.format_version == 1 else values, cls, closed=True)
+            if head.format_version < HASHED_ONCE:
+                values = _with_checksums(values)
+            if head.format_version < 2:
+                values = _with_kept_ids(values)
+            manifest = build(values, cls, closed=True)
         except Fault as error:
             raise DatasetError(f"not a complete manifest ({error}): convert the images again") from error
         manifest._check()
@@ -137,8 +143,17 @@ class Manifest:
                 raise DatasetError(f"shard name {shard.name!r}: expected the name of a file in the folder")
 
 
-def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of version 1 as one of version 2 would be; ids were kept then, unless ``hash_ids`` was given."""
+def _with_checksums(values: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of version 2 with the names of version 3; its version tells what the checksums are of."""
+    shards = values.get("shards")
+    if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
+        return values
+    renamed = [{"checksum" if name == "sha256" else name: shard[name] for name in shard} for shard in shards]
+    return {**values, "shards": renamed}
+
+
+def _with_kept_ids(values: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of version 1 as later ones are; ids were kept then, unless ``hash_ids`` was given."""
     arguments = values.get("arguments")
     options = arguments.get("options") if isinstance(arguments, dict) else None
     if not isinstance(arguments, dict) or not isinstance(options, dict):

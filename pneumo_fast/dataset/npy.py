@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tokenize
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import atomic_file, sha256_of
+from pneumo_fast.files import atomic_file
 
 SCALES: Final = {"float16": 1.0, "uint8": 255.0}
 """Stored value of white, by stored data type; black is 0."""
@@ -28,29 +29,49 @@ _REBIAS: Final = np.int32((127 - 15) << 23)  # from float32's exponent bias to f
 Images = NDArray[np.float16] | NDArray[np.uint8]
 
 
-def write_array(path: Path, images: Images, *, sync: bool = True) -> str:
-    """Write one ``.npy`` file atomically; return its SHA-256.
+def write_array(path: Path, images: Images, *, sync: bool = True) -> None:
+    """Write one ``.npy`` file atomically.
 
     Parameters
     ----------
     images : ndarray of float16 or uint8, C order
         A shard (rows, size, size), or one image (size, size) in the folder layout.
     """
-    header = _header(images.shape, images.dtype)
-    digest = hashlib.sha256(header)
-    pixels = images.data.cast("B")
-    digest.update(pixels)
     with atomic_file(path, sync=sync) as file:
-        file.write(header)
-        file.write(pixels)
-    return digest.hexdigest()
+        file.write(_header(images.shape, images.dtype))
+        file.write(images.data.cast("B"))
+
+
+def image_digest(image: Images) -> bytes:
+    """SHA-256 of the bytes of one stored image, in C order: 32 bytes."""
+    return hashlib.sha256(image.data.cast("B")).digest()
+
+
+def pixel_hash(digest: bytes) -> str:
+    """What the index says of an image's pixels: the first 16 hexadecimal digits of its digest, ``""`` without one."""
+    return digest.hex()[:16]
+
+
+def shard_checksum(header: bytes, digests: Iterable[bytes]) -> str:
+    """Checksum of a shard, in hexadecimal: SHA-256 of its header and, one after another, of its images' digests.
+
+    So every image is hashed once, for itself and for its shard.
+
+    Parameters
+    ----------
+    header : bytes
+        What the file begins with, up to the pixels.
+    digests : iterable of bytes
+        Of :func:`image_digest`, in the order of the images.
+    """
+    return hashlib.sha256(header + b"".join(digests)).hexdigest()
 
 
 class ShardWriter:
     """Writes a shard image by image: each is still in the processor's cache, and one is all that is kept in memory.
 
     The header counts the images and comes first, so it is written for as many as are expected. Where fewer came it is
-    replaced (its length is the same) and the checksum worked out anew. Without any image there is no file.
+    replaced: its length is the same. Without any image there is no file.
 
     Parameters
     ----------
@@ -61,7 +82,8 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, expected: int) -> None:
-        self._path, self._expected, self._rows = path, expected, 0
+        self._path, self._expected = path, expected
+        self._digests: list[bytes] = []
         self._files = ExitStack()
 
     def __enter__(self) -> ShardWriter:
@@ -72,18 +94,14 @@ class ShardWriter:
         """Give the file its name, or remove it after an error."""
         self._files.__exit__(*error)
 
-    def append(self, image: Images) -> None:
-        """Write one more image: float16 or uint8, shape (size, size), C order."""
-        if not self._rows:
+    def append(self, image: Images, digest: bytes) -> None:
+        """Write one more image: float16 or uint8, shape (size, size), C order; and take down its digest."""
+        if not self._digests:
             self._file = self._files.enter_context(atomic_file(self._path, sync=False))
-            self._image = image
-            header = _header((self._expected, *image.shape), image.dtype)
-            self._digest = hashlib.sha256(header)
-            self._file.write(header)
-        pixels = image.data.cast("B")
-        self._digest.update(pixels)
-        self._file.write(pixels)
-        self._rows += 1
+            self._of = image.shape, image.dtype
+            self._file.write(self._header(self._expected))
+        self._file.write(image.data.cast("B"))
+        self._digests.append(digest)
 
     def finish(self, *, sync: bool = True) -> tuple[int, str]:
         """Complete the file and, with ``sync``, flush it to disk, though not yet its name.
@@ -92,21 +110,23 @@ class ShardWriter:
         -------
         bytes : int
             Size of the file; 0 where there is none.
-        sha256 : str
-            Checksum of the file; empty where there is none.
+        checksum : str
+            Of :func:`shard_checksum`; empty where there is no file.
         """
-        if not self._rows:
+        if not self._digests:
             return 0, ""
-        size, sha256 = self._file.tell(), self._digest.hexdigest()
-        if self._rows != self._expected:
+        size, header = self._file.tell(), self._header(len(self._digests))
+        if len(self._digests) != self._expected:
             self._file.seek(0)
-            self._file.write(_header((self._rows, *self._image.shape), self._image.dtype))
-            self._file.seek(0)
-            sha256 = sha256_of(self._file)
+            self._file.write(header)
         self._file.flush()
         if sync:
             os.fsync(self._file.fileno())
-        return size, sha256
+        return size, shard_checksum(header, self._digests)
+
+    def _header(self, rows: int) -> bytes:
+        shape, dtype = self._of
+        return _header((rows, *shape), dtype)
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

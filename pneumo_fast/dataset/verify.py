@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -16,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.dataset.format import ShardInfo
+from pneumo_fast.dataset.format import HASHED_ONCE, ShardInfo
 from pneumo_fast.dataset.leaks import overlap_of_splits
-from pneumo_fast.dataset.npy import read_header
+from pneumo_fast.dataset.npy import Images, image_digest, pixel_hash, read_header, shard_checksum
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import open_regular
+from pneumo_fast.files import open_regular, sha256_of
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.vocabulary import SPLITS
 
@@ -106,10 +105,16 @@ def _check_content(dataset: Dataset, name: str, rows: pd.DataFrame, file: Buffer
     if len(rows) != count or sorted(rows["row"]) != list(range(count)):  # before a file of any length is read
         return FileCheck(problems=(f"{name}: {count:,} images, the index lists {len(rows):,}",))
     file.seek(0)
-    digest = hashlib.sha256(file.read(offset))
-    images = [_read_image(file, dataset, digest) for _ in range(count)]
-    problems = [] if listed is None else _check_listed(listed, size, digest.hexdigest(), rows)
-    problems += _check_images(name, [image.hash for image in images], rows)
+    header = file.read(offset)
+    images = [_read_image(file, dataset) for _ in range(count)]
+    problems = []
+    if listed is not None:
+        checksum = shard_checksum(header, [image.digest for image in images])
+        if dataset.manifest.format_version < HASHED_ONCE:
+            file.seek(0)
+            checksum = sha256_of(file)
+        problems += _check_listed(listed, size, checksum, rows)
+    problems += _check_images(name, [pixel_hash(image.digest) for image in images], rows)
     if not all(image.in_range for image in images):
         problems.append(f"{name}: holds values outside 0 to {dataset.scale:g}")
     return FileCheck(
@@ -122,29 +127,29 @@ def _check_content(dataset: Dataset, name: str, rows: pd.DataFrame, file: Buffer
 class ImageFacts(NamedTuple):
     """What a stored image comes to."""
 
-    hash: str
+    digest: bytes
     sum: float
     """Of all pixels, in [0, 1] each."""
     square_sum: float
     in_range: bool
 
 
-def _read_image(file: BufferedReader, dataset: Dataset, digest: hashlib._Hash) -> ImageFacts:
-    """Read the next image, which is taken into the checksum of the file as well."""
+def _read_image(file: BufferedReader, dataset: Dataset) -> ImageFacts:
+    """Read the next image."""
     data = file.read(math.prod(dataset.manifest.image_shape) * dataset.dtype.itemsize)
-    digest.update(data)
-    values = np.frombuffer(data, dtype=dataset.dtype).astype(np.float64) / dataset.scale
+    stored: Images = np.frombuffer(data, dtype=dataset.dtype)
+    values = stored.astype(np.float64) / dataset.scale
     in_range = bool(values.min() >= 0.0 and values.max() <= 1.0)  # also false for NaN
-    return ImageFacts(hashlib.sha256(data).hexdigest()[:16], float(values.sum()), float(values @ values), in_range)
+    return ImageFacts(image_digest(stored), float(values.sum()), float(values @ values), in_range)
 
 
-def _check_listed(listed: ShardInfo, size: int, sha256: str, rows: pd.DataFrame) -> list[str]:
+def _check_listed(listed: ShardInfo, size: int, checksum: str, rows: pd.DataFrame) -> list[str]:
     """Compare a shard with what the manifest says of it."""
     problems = []
     if size != listed.bytes:
         problems.append(f"{listed.name}: {size} bytes, the manifest says {listed.bytes}")
-    if sha256 != listed.sha256:
-        problems.append(f"{listed.name}: its SHA-256 is not the manifest's")
+    if checksum != listed.checksum:
+        problems.append(f"{listed.name}: its checksum is not the manifest's")
     if set(rows["split"]) != {listed.split}:
         problems.append(f"{listed.name}: its images are not in split {listed.split!r}, as the manifest says")
     return problems

@@ -21,8 +21,19 @@ from numpy.typing import NDArray
 
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.format import BOX_COLUMNS, INDEX_TYPES, Manifest
-from pneumo_fast.dataset.npy import SCALES, ShardWriter, read_header, store_unit, sums, write_array
+from pneumo_fast.dataset.npy import (
+    SCALES,
+    ShardWriter,
+    image_digest,
+    read_header,
+    shard_checksum,
+    store_unit,
+    sums,
+    write_array,
+)
+from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import DatasetError
+from tests.support.make_dataset import as_former
 
 IN_PLACE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -59,8 +70,10 @@ def test_every_image_has_its_place(dataset: Dataset) -> None:
         assert images.dtype == dataset.dtype
         assert rows["row"].tolist() == list(range(shard.rows))
         assert set(rows["split"]) == {shard.split}
-        assert sha256((dataset.path / shard.name).read_bytes()).hexdigest() == shard.sha256
-        assert [sha256(image).hexdigest()[:16] for image in images] == rows["pixel_hash"].tolist()
+        digests = [sha256(image).digest() for image in images]
+        header = (dataset.path / shard.name).read_bytes()[: -images.nbytes]
+        assert sha256(header + b"".join(digests)).hexdigest() == shard.checksum
+        assert [digest.hex()[:16] for digest in digests] == rows["pixel_hash"].tolist()
 
 
 def test_rows_of_a_split_are_in_storage_order(dataset: Dataset) -> None:
@@ -145,8 +158,8 @@ def lose_a_box_column(folder: Path) -> None:
         (cut("manifest.json"), "not a complete manifest"),
         (lambda folder: (folder / "manifest.json").write_bytes(b"\xff"), "can't decode byte"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "not a complete manifest"),
-        (edit(format_version=3), "version 3; this release reads 'pneumo-fast dataset' version 1 or 2"),
-        (edit(format="other"), "format 'other' version 2; this release reads"),
+        (edit(format_version=4), "version 4; this release reads 'pneumo-fast dataset' version 1 to 3"),
+        (edit(format="other"), "format 'other' version 3; this release reads"),
         (edit(dtype="float32"), r"not a complete manifest \(\$\.dtype: invalid enum value 'float32'\)"),
         (edit(scale=255.0), "dtype 'float16' with scale 255.0"),
         (edit(layout="zip"), r"not a complete manifest \(\$\.layout: invalid enum value 'zip'\)"),
@@ -163,7 +176,7 @@ def lose_a_box_column(folder: Path) -> None:
         ),
         (edit(extra=1), "not a complete manifest.*extra"),
         (edit(shards=[{"name": "a"}]), "not a complete manifest"),
-        (edit(shards=[{"name": "../a", "split": "", "rows": 1, "bytes": 1, "sha256": ""}]), "shard name '../a'"),
+        (edit(shards=[{"name": "../a", "split": "", "rows": 1, "bytes": 1, "checksum": ""}]), "shard name '../a'"),
         (edit(tables=[]), r"\$\.tables: expected `object`, got `array`"),
         (edit(tables={}), "index.csv is not the file that convert wrote"),
         (remove("index.csv"), r"index.csv cannot be read \(No such file"),
@@ -234,7 +247,7 @@ def test_no_part_of_a_manifest_is_taken_for_whole(own_dataset: Path, share: floa
 def test_arrays_are_plain_npy(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     images = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
     path = tmp_path / "x.npy"
-    assert write_array(path, images) == sha256(path.read_bytes()).hexdigest()
+    write_array(path, images)
     np.testing.assert_array_equal(np.load(path, allow_pickle=False), images, strict=True)
     with path.open("rb") as file:
         offset, *found = read_header(file, path)
@@ -248,11 +261,13 @@ def test_a_shard_written_image_by_image_is_the_same_file(tmp_path: Path, dtype: 
     """Also where fewer or more images came than were expected."""
     images = np.arange(3 * 5 * 5, dtype=dtype).reshape(3, 5, 5)
     whole, grown = tmp_path / "whole.npy", tmp_path / "grown.npy"
-    digest = write_array(whole, images)
+    write_array(whole, images)
+    digests = [image_digest(image) for image in images]
     with ShardWriter(grown, expected) as shard:
-        for image in images:
-            shard.append(image)
-        assert shard.finish() == (whole.stat().st_size, digest)
+        for image, digest in zip(images, digests, strict=True):
+            shard.append(image, digest)
+        checksum = shard_checksum(whole.read_bytes()[: -images.nbytes], digests)
+        assert shard.finish() == (whole.stat().st_size, checksum)
         assert not grown.exists()
     assert grown.read_bytes() == whole.read_bytes()
 
@@ -261,7 +276,7 @@ def test_a_shard_without_images_or_with_an_error_leaves_no_file(tmp_path: Path) 
     with ShardWriter(tmp_path / "x.npy", 2) as shard:
         assert shard.finish() == (0, "")
     with suppress(OSError), ShardWriter(tmp_path / "x.npy", 2) as shard:
-        shard.append(np.zeros((5, 5), dtype=np.uint8))
+        shard.append(np.zeros((5, 5), dtype=np.uint8), b"")
         raise OSError("the disk is full")
     assert not list(tmp_path.iterdir())
 
@@ -320,11 +335,21 @@ def test_manifests_differ_in_their_text(dataset: Dataset) -> None:
     assert Manifest.from_json(other.to_json()).mean == other.mean
 
 
+def test_a_dataset_of_version_2_opens_and_is_verified(own_dataset: Path) -> None:
+    (own_dataset / "manifest.json").write_text(json.dumps(as_former(own_dataset, 2)))
+    shards = Dataset.open(own_dataset).manifest.shards
+    assert verify(own_dataset) == []
+    path = own_dataset / shards[0].name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert f"{shards[0].name}: its checksum is not the manifest's" in verify(own_dataset)
+
+
 @pytest.mark.parametrize(("hashed", "ids"), [(False, "kept"), (True, "pseudonyms")])
 def test_a_dataset_of_version_1_opens(own_dataset: Path, hashed: bool, ids: str) -> None:
-    manifest = json.loads((own_dataset / "manifest.json").read_text())
+    manifest = as_former(own_dataset, 1)
     del manifest["ids"], manifest["arguments"]["options"]["keep_ids"]
-    manifest["format_version"] = 1
     manifest["arguments"]["options"]["hash_ids"] = hashed
     (own_dataset / "manifest.json").write_text(json.dumps(manifest))
 

@@ -50,7 +50,10 @@ def become_a_pipe(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problems"),
     [
-        (flip_a_pixel, ["its SHA-256 is not the manifest's", "the pixels of 1 images are not those that were written"]),
+        (
+            flip_a_pixel,
+            ["its checksum is not the manifest's", "the pixels of 1 images are not those that were written"],
+        ),
         (cut_short, ["expected"]),
         (spoil_the_header, ["no valid .npy header"]),
         (Path.unlink, ["cannot be read"]),
@@ -109,7 +112,7 @@ def test_without_a_sound_index_nothing_can_be_checked(own_dataset: Path) -> None
     [
         ("bytes", 1, "bytes, the manifest says 1"),
         ("split", "val", "its images are not in split 'val', as the manifest says"),
-        ("sha256", "0" * 64, "its SHA-256 is not the manifest's"),
+        ("checksum", "0" * 64, "its checksum is not the manifest's"),
     ],
 )
 def test_what_the_manifest_says_of_a_shard_is_checked(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.folder import write_table as write
 from pneumo_fast.dataset.format import BOX_COLUMNS, FORMAT, FORMAT_VERSION, INDEX_TYPES, Manifest, ShardInfo
-from pneumo_fast.dataset.npy import SCALES, write_array
+from pneumo_fast.dataset.npy import SCALES, ShardWriter, image_digest, write_array
 
 Layout = Literal["shards", "folder"]
 Dtype = Literal["float16", "uint8"]
@@ -118,6 +120,15 @@ def manifest_of(
     )
 
 
+def as_former(folder: Path, version: int) -> dict[str, Any]:
+    """The manifest as releases before version 3 wrote it, with SHA-256 of each shard's file."""
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        del shard["checksum"]
+        shard["sha256"] = sha256((folder / shard["name"]).read_bytes()).hexdigest()
+    return manifest | {"format_version": version}
+
+
 def stored_images(dataset: Dataset, split: str) -> NDArray[Any]:
     """All stored images of a split in storage order, read by NumPy itself."""
     rows = dataset.rows(split)
@@ -169,13 +180,20 @@ def _place(split: str, row: int, mark: int, layout: Layout, shard_rows: int) -> 
     return {"shard": f"{split}-{row // shard_rows:05d}.npy", "row": row % shard_rows}
 
 
+def write_shard(path: Path, images: Any) -> tuple[int, str]:
+    """Write a shard (rows, size, size); its size in bytes and its checksum."""
+    with ShardWriter(path, len(images)) as shard:
+        for image in images:
+            shard.append(image, image_digest(image))
+        return shard.finish(sync=False)
+
+
 def _write_shards(path: Path, split: str, stored: Any, shard_rows: int) -> list[ShardInfo]:
     shards = []
     for number, start in enumerate(range(0, len(stored), shard_rows)):
         name, images = f"{split}-{number:05d}.npy", stored[start : start + shard_rows]
-        digest = write_array(path / name, images, sync=False)
-        size = (path / name).stat().st_size
-        shards.append(ShardInfo(name=name, split=split, rows=len(images), bytes=size, sha256=digest))
+        size, checksum = write_shard(path / name, images)
+        shards.append(ShardInfo(name=name, split=split, rows=len(images), bytes=size, checksum=checksum))
     return shards
 
 

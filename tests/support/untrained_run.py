@@ -14,13 +14,12 @@ import torch
 
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.format import INDEX_TYPES, ShardInfo
-from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.run.checkpoint import Trained, load_trained, save_checkpoint
 from pneumo_fast.run.folder import read_config, write_config
 from pneumo_fast.run.layout import BEST, FIGURES, METRICS, PREDICTIONS
 from pneumo_fast.run.model import build_model
-from tests.support.make_dataset import manifest_of
+from tests.support.make_dataset import manifest_of, write_shard
 
 SIZE = 32
 LABELS = {"train": [0, 1, 0, 1], "val": [0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0], "test": [0, 0, 0]}
@@ -37,10 +36,8 @@ def make_dataset(path: Path, *, mean: float = 0.5, std: float = 0.25, size: int 
         level = 0.2 + 0.3 * np.array(labels)[:, None, None] + 0.3 * rng.random((len(labels), 1, 1))
         images = (level * rng.random((len(labels), size, size))).astype(np.float16)
         name = f"{split}-00000.npy"
-        digest = write_array(path / name, images)
-        shards.append(
-            ShardInfo(name=name, split=split, rows=len(labels), bytes=(path / name).stat().st_size, sha256=digest)
-        )
+        size_of, checksum = write_shard(path / name, images)
+        shards.append(ShardInfo(name=name, split=split, rows=len(labels), bytes=size_of, checksum=checksum))
         index += [
             {"image_id": f"{split}, {row}", "split": split, "shard": name, "row": row, "label": label}
             | {"group": f"{split}{row // 2}", "height": size, "width": size}

@@ -24,6 +24,7 @@ from pneumo_fast.run.layout import BEST, CHECKPOINT_FORMAT, FORMER_FORMAT, LAST
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.support.make_dataset import as_former
 from tests.support.training import results, weights
 from tests.training.test_session import ALL_STATES, Dropping
 
@@ -34,9 +35,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def noise(noise: Path, tmp_path: Path) -> Path:
     """The dataset as the release before wrote it, in its format 1."""
     folder = Path(shutil.copytree(noise, tmp_path / "noise"))
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = as_former(folder, 1)
     del manifest["ids"]
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}, indent=1) + "\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return folder
 
 
