@@ -22,7 +22,7 @@ from pydicom.valuerep import DA, TM, validate_value
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular
 from pneumo_fast.quiet import quiet
-from pneumo_fast.radiograph.header import parse_dataset
+from pneumo_fast.radiograph.full_header import parse_dataset
 from pneumo_fast.radiograph.rejection import rejecting
 
 NEEDED: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")

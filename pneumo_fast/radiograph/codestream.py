@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.radiograph.header import PixelFormat
 
 Kind = Literal["jpeg", "jpeg_lossless", "jpeg_ls", "jpeg_2000"]
 
@@ -84,6 +85,21 @@ def _read_jpeg(frame: bytes) -> FrameInfo:
             bits, rows, columns, samples = _frame(frame, position + 4)
             return FrameInfo(kind, rows, columns, samples, bits, marker == _PROGRESSIVE)
         position += 1 if marker == 0xFF else 2 if marker in _ALONE else 2 + length
+
+
+def check_agreement(info: FrameInfo, form: PixelFormat) -> None:
+    """Refuse a frame that is not the image that the header declares (``frame_mismatch``)."""
+    declared, found = (form.rows, form.columns, form.samples), (info.rows, info.columns, info.samples)
+    if found != declared:
+        raise RejectedImageError("frame_mismatch", f"the frame is {found}, the header declares {declared}")
+    if not form.stored <= info.bits <= form.allocated:
+        raise RejectedImageError(
+            "frame_mismatch", f"the frame has {info.bits} bits, the header declares {form.stored} of {form.allocated}"
+        )
+    if info.signed and not form.signed:
+        raise RejectedImageError("frame_mismatch", "the frame has signed values, the header declares unsigned ones")
+    if form.signed and info.kind == "jpeg":  # its samples are unsigned (PS3.5 8.2.1); JPEG 2000 may hold the sign's bit
+        raise RejectedImageError("frame_mismatch", "the header declares signed values, a lossy JPEG has none")
 
 
 def join_fragments(pixel_data: bytes) -> bytes:

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.radiograph.header import COLOUR, Header, PixelFormat, Stored, first_number
+from pneumo_fast.radiograph.header import COLOUR, Header, PixelFormat, Stored, first_number, has_several
 from pneumo_fast.vocabulary import Window
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 Values = NDArray[np.float64]
 Step = Callable[[Values], Values]
@@ -170,7 +170,7 @@ def _window(header: Header, low: float, high: float, notes: list[str]) -> Step |
         return None
     if width > WIDE_WINDOW * (high - low + 1):
         notes.append("window_wider_than_values")
-    if isinstance(header.get("WindowCenter"), list | tuple | pydicom.multival.MultiValue):
+    if has_several(header.get("WindowCenter")):
         notes.append("first_window_of_several")
     if kind == "SIGMOID":
         return lambda x: 1.0 / (1.0 + np.exp(np.clip(-4.0 * (x - center) / width, -700.0, 700.0)))
@@ -194,7 +194,7 @@ def _is_monochrome1(header: Header, notes: list[str]) -> bool:
     return monochrome1
 
 
-def _read_lut(header: Header, item: pydicom.Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
+def _read_lut(header: Header, item: Dataset, name: str, *, negative: bool) -> tuple[Values, int, float]:
     """A LUT's data, the first value mapped, and the output value of white (PS3.3 C.11.1.1).
 
     White is all ones in as many bits as the descriptor declares. Where it declares the 16 of the word that an entry is
@@ -231,7 +231,7 @@ def _lookup(table: Values, first: int) -> Step:
     return lambda x: table[np.clip(np.rint(x) - first, 0, len(table) - 1).astype(np.int64)]
 
 
-def _items(header: Header, keyword: str) -> list[pydicom.Dataset]:
+def _items(header: Header, keyword: str) -> list[Dataset]:
     return list(header.get(keyword) or [])
 
 
@@ -254,6 +254,8 @@ def grey_of_colour(header: Dataset, form: PixelFormat, stored: Stored) -> NDArra
     """
     bits = form.stored
     if form.photometric == "PALETTE COLOR":
+        from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415  # needed nowhere else
+
         stored = apply_color_lut(stored, header)[..., :3]
         bits = 8 if stored.max() < 1 << 8 else 16
     return grey_of_rgb(stored, (1 << bits) - 1)

@@ -1,4 +1,4 @@
-"""Reads a DICOM file into a header, by pydicom; by a shortcut where the file is of the commonest kind.
+"""Reads a DICOM file into a header: by a shortcut where it is of the commonest kind, else by pydicom.
 
 A radiograph stored as JPEG Baseline takes two milliseconds to decode, and pydicom half a millisecond to parse. The
 shortcut walks the top level of such a file and turns the elements that this package asks for into plain values. At
@@ -8,24 +8,16 @@ VR, a value it cannot parse) it steps back and pydicom reads the file. A test ho
 
 from __future__ import annotations
 
-import io
 import math
-import zlib
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_partial
-from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.radiograph.plain_header import GREY, PIXEL_DATA, PREFIX, parse_plain
-
-_BLOCK: Final = 1 << 20
+from pneumo_fast.radiograph.plain_header import GREY, parse_plain
 
 
 class Header(Protocol):
@@ -58,50 +50,16 @@ def parse_header(data: bytes, max_bytes: int = 1 << 31) -> Header:
         Whatever pydicom raises on damaged files.
     """
     plain = parse_plain(data)
-    return parse_dataset(data, max_bytes) if plain is None else plain
+    if plain is not None:
+        return plain
+    from pneumo_fast.radiograph.full_header import parse_dataset  # noqa: PLC0415  # see frame.py
+
+    return parse_dataset(data, max_bytes)
 
 
-def parse_dataset(data: bytes, max_bytes: int = 1 << 31) -> Dataset:
-    """Parse a file's bytes by pydicom, whatever kind they are of; parameters and errors as :func:`parse_header`."""
-    _check_inflated(data, max_bytes)
-    try:
-        return _read_to_pixels(data, force=False)
-    except InvalidDicomError:
-        header = _read_to_pixels(data, force=True)
-    if "SOPClassUID" not in header and not ("PixelData" in header and "Rows" in header):
-        raise RejectedImageError("not_dicom", "no preamble, and nothing of DICOM where it would be")
-    return header
-
-
-def _read_to_pixels(data: bytes, *, force: bool) -> Dataset:
-    """Read by pydicom, up to and with the pixel data: what comes after them is often rubbish."""
-    begun = False
-
-    def is_past(tag: int, _vr: str | None, _length: int) -> bool:
-        nonlocal begun
-        begun, past = begun or tag == PIXEL_DATA, begun
-        return past
-
-    header: Dataset = read_partial(io.BytesIO(data), stop_when=is_past, force=force)
-    if begun and "PixelData" not in header:
-        raise RejectedImageError("corrupt", "the file ends inside the pixel data")
-    return header
-
-
-def _check_inflated(data: bytes, max_bytes: int) -> None:
-    """Refuse a deflated data set that a few bytes blow up beyond all measure."""
-    if DeflatedExplicitVRLittleEndian.encode() not in data:
-        return
-    stream = io.BytesIO(data)
-    stream.seek(PREFIX if data[128:PREFIX] == b"DICM" else 0)  # where pydicom begins
-    read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _n: tag >> 16 != 2)
-    inflating = zlib.decompressobj(-zlib.MAX_WBITS)
-    packed, size = stream.read(), 0
-    while packed and not inflating.eof:
-        size += len(inflating.decompress(packed, _BLOCK))
-        packed = inflating.unconsumed_tail
-        if size > max_bytes:
-            raise RejectedImageError("too_large", f"the deflated data set is larger than {max_bytes} bytes")
+def has_several(value: Any) -> bool:
+    """Whether the value of a header is a list of values, as which pydicom has its own type."""
+    return isinstance(value, MutableSequence | tuple)
 
 
 def first_number(header: Header, keyword: str) -> float | None:
@@ -113,7 +71,7 @@ def first_number(header: Header, keyword: str) -> float | None:
         ``bad_header`` for infinity and for what is no number.
     """
     value = header.get(keyword)
-    if isinstance(value, list | tuple | MultiValue):
+    if has_several(value):
         value = value[0] if len(value) else None
     if value is None or str(value).strip() == "":
         return None

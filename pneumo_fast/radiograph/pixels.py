@@ -1,8 +1,8 @@
-"""Decodes the pixel data of one frame into stored values."""
+"""Decodes the pixel data of one frame of any kind into stored values, by pydicom."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,9 +17,8 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.extras import DECODERS
 from pneumo_fast.radiograph.codestream import (
     ITEM,
-    JPEG_2000,
-    FrameInfo,
     Kind,
+    check_agreement,
     decode_grey_jpeg,
     join_fragments,
     read_frame_info,
@@ -49,52 +48,13 @@ _SYNTAXES: Final[dict[Kind, UID]] = {
     "jpeg_ls": uid.JPEGLSNearLossless, "jpeg_2000": uid.JPEG2000,
 }  # fmt: skip
 """The most general transfer syntax of each kind of codestream."""
-BEGIN_BYTES: Final = 1024  # of pixel data: offset table, boxes and head of a codestream
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
 
 
-def by_frame(header: Header, form: PixelFormat) -> PixelFormat:
-    """The format, with the bits of a JPEG 2000 frame where it has fewer than the header declares: white is theirs.
-
-    Not where the two differ about the sign as well: nobody can know which bit would hold it.
-
-    Raises
-    ------
-    RejectedImageError
-        ``corrupt``, ``multi_frame`` or ``unsupported`` where the pixel data are no such frame.
-    """
-    begin = header.get("PixelData")[:BEGIN_BYTES]
-    if form.stored <= 8 or not (begin.startswith(ITEM) and JPEG_2000 in begin):
-        return form
-    info = read_frame_info(join_fragments(header.get("PixelData")))
-    if info.kind != "jpeg_2000" or info.signed != form.signed or not 8 <= info.bits < form.stored:
-        return form
-    return replace(form, stored=info.bits, high=info.bits - 1, notes=(*form.notes, "fewer_bits_in_frame"))
-
-
-def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> tuple[Stored, tuple[str, ...]]:
-    """Decode the one frame.
-
-    Parameters
-    ----------
-    least : (height, width), optional
-        An 8-bit JPEG frame may be decoded at half, quarter or eighth scale, as long as it is at least this large.
-
-    Returns
-    -------
-    stored : ndarray of integers, shape (rows, columns) or (rows, columns, 3)
-        Smaller by the scale, if one was used. Unused high bits are masked.
-    notes : tuple of str
-        ``high_bits_masked`` if they held anything; ``other_syntax`` if the frame is compressed in another way than
-        the transfer syntax says.
-
-    Raises
-    ------
-    RejectedImageError
-        ``unsupported``, ``needs_decoders``, ``frame_mismatch``, ``bad_header``, ``multi_frame``, ``corrupt``.
-    Exception
-        Whatever pydicom and its plugins raise on damaged data.
-    """
+def decode_by_pydicom(
+    header: Header, form: PixelFormat, least: tuple[int, int] | None
+) -> tuple[Stored, tuple[str, ...]]:
+    """Decode a frame of any kind; see :func:`pneumo_fast.radiograph.frame.decode`."""
     if not isinstance(header, Dataset):  # the shortcut reads JPEG Baseline alone
         return _decode_codestream(header, form, uid.JPEGBaseline8Bit, least)
     syntax = _transfer_syntax(header)
@@ -135,7 +95,7 @@ def _decode_codestream(
     """Decode what the frame is, whatever the transfer syntax calls it, if the header declares the same image."""
     frame = join_fragments(header.get("PixelData"))
     info = read_frame_info(frame)
-    _check_agreement(info, form)
+    check_agreement(info, form)
     expected = None if syntax is None else _KINDS.get(syntax, "jpeg_2000")
     other = info.kind != expected or (syntax == uid.JPEGBaseline8Bit and (info.bits != 8 or info.progressive))
     notes = ("other_syntax",) if other else ()
@@ -147,20 +107,6 @@ def _decode_codestream(
         syntax = _SYNTAXES[info.kind]
     stored, more = _decode_by_plugin(header, form, syntax, frame, frame_bits=info.bits)
     return stored, (*notes, *more)
-
-
-def _check_agreement(info: FrameInfo, form: PixelFormat) -> None:
-    declared, found = (form.rows, form.columns, form.samples), (info.rows, info.columns, info.samples)
-    if found != declared:
-        raise RejectedImageError("frame_mismatch", f"the frame is {found}, the header declares {declared}")
-    if not form.stored <= info.bits <= form.allocated:
-        raise RejectedImageError(
-            "frame_mismatch", f"the frame has {info.bits} bits, the header declares {form.stored} of {form.allocated}"
-        )
-    if info.signed and not form.signed:
-        raise RejectedImageError("frame_mismatch", "the frame has signed values, the header declares unsigned ones")
-    if form.signed and info.kind == "jpeg":  # its samples are unsigned (PS3.5 8.2.1); JPEG 2000 may hold the sign's bit
-        raise RejectedImageError("frame_mismatch", "the header declares signed values, a lossy JPEG has none")
 
 
 def _as_dataset(header: Header) -> Dataset:

@@ -6,23 +6,22 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.uid import JPEGBaseline8Bit
-
-KEYWORDS: Final = (
-    "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientSex", "PatientAge", "BodyPartExamined",
-    "ViewPosition", "ImagerPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "PixelAspectRatio", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation", "QualityControlImage",
-    "WindowCenter",
-    "WindowWidth", "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PresentationLUTShape", "PixelData",
-)  # fmt: skip
-"""Every attribute that is ever asked for and is no sequence, LUT or palette."""
-_WANTED: Final = {tag_for_keyword(keyword): keyword for keyword in KEYWORDS}
+WANTED: Final = {
+    0x00080016: "SOPClassUID", 0x00080018: "SOPInstanceUID", 0x00080060: "Modality", 0x0008103E: "SeriesDescription",
+    0x00100040: "PatientSex", 0x00101010: "PatientAge", 0x00180015: "BodyPartExamined", 0x00185101: "ViewPosition",
+    0x00181164: "ImagerPixelSpacing", 0x00280002: "SamplesPerPixel", 0x00280004: "PhotometricInterpretation",
+    0x00280006: "PlanarConfiguration", 0x00280008: "NumberOfFrames", 0x00280010: "Rows", 0x00280011: "Columns",
+    0x00280030: "PixelSpacing", 0x00280034: "PixelAspectRatio", 0x00280100: "BitsAllocated", 0x00280101: "BitsStored",
+    0x00280102: "HighBit", 0x00280103: "PixelRepresentation", 0x00280120: "PixelPaddingValue",
+    0x00280121: "PixelPaddingRangeLimit", 0x00280301: "BurnedInAnnotation", 0x00280300: "QualityControlImage",
+    0x00281050: "WindowCenter", 0x00281051: "WindowWidth", 0x00281052: "RescaleIntercept", 0x00281053: "RescaleSlope",
+    0x00281056: "VOILUTFunction", 0x20500020: "PresentationLUTShape", 0x7FE00010: "PixelData",
+}  # fmt: skip
+"""Every attribute that is ever asked for and is no sequence, LUT or palette: keywords by tag (PS3.6)."""
 _PALETTES: Final = range(0x00281101, 0x00282000 + 1)
 PIXEL_DATA: Final = 0x7FE00010
 _TRANSFER_SYNTAX: Final = 0x00020010
-_JPEG_BASELINE: Final = JPEGBaseline8Bit.encode()
+JPEG_BASELINE: Final = b"1.2.840.10008.1.2.4.50"
 _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_VRS: Final = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
@@ -74,9 +73,9 @@ def _walk(data: bytes) -> dict[str, Any]:
             length = _fragments_end(data, position) - position
         if length == _UNDEFINED or position + length > len(data) or (vr == b"SQ" and group == 0x0028):
             raise _NotPlainError
-        if tag == _TRANSFER_SYNTAX and data[position : position + length].rstrip(b"\0 ") != _JPEG_BASELINE:
+        if tag == _TRANSFER_SYNTAX and data[position : position + length].rstrip(b"\0 ") != JPEG_BASELINE:
             raise _NotPlainError
-        if (keyword := _WANTED.get(tag)) is not None:
+        if (keyword := WANTED.get(tag)) is not None:
             header[keyword] = _value(vr, data[position : position + length])
         if tag == PIXEL_DATA and header.get("PhotometricInterpretation") in GREY:
             return header

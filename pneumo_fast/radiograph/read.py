@@ -14,14 +14,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular
+from pneumo_fast.radiograph.frame import by_frame, decode
 from pneumo_fast.radiograph.greyscale import (
     Curve,
     apply_curve,
@@ -33,11 +33,13 @@ from pneumo_fast.radiograph.greyscale import (
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Header, PixelFormat, first_number, parse_header
 from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
-from pneumo_fast.radiograph.pixels import by_frame, decode
 from pneumo_fast.radiograph.rejection import NO_PIXELS, check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Window
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 Least = Callable[[int, int], tuple[int, int] | None]
 SUPERSAMPLING: Final = 2  # fast decoding leaves at least twice the pixels that are stored, in each direction

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate
 
 from pneumo_fast.errors import RejectedImageError
@@ -15,7 +16,7 @@ from pneumo_fast.phantoms.make import make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.radiograph import header
 from pneumo_fast.radiograph.header import parse_header
-from pneumo_fast.radiograph.plain_header import parse_plain
+from pneumo_fast.radiograph.plain_header import JPEG_BASELINE, WANTED, parse_plain
 from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from pneumo_fast.radiograph.rejection import REASONS
 from tests.support.radiograph_cases import CASES
@@ -44,6 +45,11 @@ def assert_same(one: Radiograph | str, other: Radiograph | str) -> None:
     np.testing.assert_array_equal(one.pixels, other.pixels)
     for field in set(Radiograph.__slots__) - {"pixels"}:
         assert getattr(one, field) == getattr(other, field), field
+
+
+def test_tags_are_those_of_the_standard() -> None:
+    assert {tag_for_keyword(keyword): keyword for keyword in WANTED.values()} == WANTED
+    assert uid.JPEGBaseline8Bit.encode() == JPEG_BASELINE
 
 
 def test_equals_pydicom_on_real_radiographs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.extras import DECODERS
 from pneumo_fast.radiograph import pixels
+from pneumo_fast.radiograph.frame import decode
 from pneumo_fast.radiograph.header import PixelFormat
-from pneumo_fast.radiograph.pixels import decode, installed_decoders
+from pneumo_fast.radiograph.pixels import installed_decoders
 
 COMPRESSED = [syntax for syntax in pixels.PLUGINS if syntax != uid.JPEGExtended12Bit]
 
