@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,18 +29,15 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import surroundings
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.labels import labels_of
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.splits import assign_splits
 from pneumo_fast.errors import PneumoError
-from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.phantoms.make import make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import counted
 
 TrackName = Literal["cpu", "gpu", "phantom"]
@@ -171,21 +169,25 @@ def run_once(track: Track, data: Path, work: Path, seed: int, settings: Settings
     options = asdict(settings)
     val = options.pop("val_fraction") * (1 - test)
     marks = [time.perf_counter()]
-    convert(
-        ConvertConfig(
-            images=data / IMAGES, labels=data / LABELS, class_info=data / CLASSES, groups=data / GROUPS, out=dataset,
-            size=track.size, seed=1, test_fraction=test, val_fraction=val, keep_ids=True,
-        )
+    converting = ConvertConfig(
+        images=data / IMAGES, labels=data / LABELS, class_info=data / CLASSES, groups=data / GROUPS, out=dataset,
+        size=track.size, seed=1, test_fraction=test, val_fraction=val, keep_ids=True,
     )  # fmt: skip
+    with ThreadPoolExecutor(1) as thread:
+        converted = thread.submit(convert, converting)
+        from pneumo_fast.evaluation.evaluate import evaluate  # noqa: PLC0415  # five seconds of imports, while worker
+        from pneumo_fast.training.train import train  # noqa: PLC0415  # processes convert
+
+        converted.result()
     marks.append(time.perf_counter())
     trained = train(TrainConfig(datasets=(dataset,), out=run, seed=seed, device=track.device, **options))
     marks.append(time.perf_counter())
     ranking = evaluate(EvaluateConfig(run=run, split="test", resamples=100)).figures.ranking
     marks.append(time.perf_counter())
     epochs = sum(record["train_seconds"] + record["val_seconds"] for record in trained.history)
-    converting, training, judging = (late - early for early, late in itertools.pairwise(marks))
+    conversion, training, judging = (late - early for early, late in itertools.pairwise(marks))
     return {
-        "convert_s": converting, "prepare_s": training - epochs, "train_s": epochs, "evaluate_s": judging,
+        "convert_s": conversion, "prepare_s": training - epochs, "train_s": epochs, "evaluate_s": judging,
         "best_epoch": trained.best_epoch, "auroc": ranking.auroc.value or 0.0,
     }  # fmt: skip
 
@@ -217,6 +219,8 @@ def verdict(track: Track, found: dict[str, Any]) -> str:
 
 def keep(name: str, track: TrackName, found: dict[str, Any]) -> None:
     """Write the record: each run and what they came to, versions and hardware as JSON, and this very file."""
+    from benchmarks.measure import surroundings  # noqa: PLC0415  # it imports all whose version it tells
+
     folder = RECORDS / f"{datetime.now(timezone.utc).date().isoformat()}_{name}"
     folder.mkdir(parents=True)
     asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
