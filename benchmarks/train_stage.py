@@ -18,10 +18,9 @@ from benchmarks.loaders import data_loader, pneumo_fast
 from benchmarks.measure import Contender, Result, Stage, Turn, race, ratio
 from benchmarks.processes import devices
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.run.model import build_model
+from pneumo_fast.run.model import build_model, memory_format
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.setup import memory_format
 from pneumo_fast.vocabulary import EngineName
 
 CEILING = "ceiling: one fixed batch"

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SEVERAL_OUTPUTS: Final = {"googlenet", "inception_v3"}
 """Classifiers that give more than logits while they train."""
 
+CHANNELS_LAST_FROM: Final = 128
+"""Pixels from which that layout is faster in float32 on a CPU (docs/experiments.md)."""
 SMALL_MAP: Final = 16
 """The largest map, in places, for which a product was faster, given so many weights:"""
 MANY_WEIGHTS: Final = 2**20
@@ -128,6 +130,12 @@ class SmallMapConv2d(nn.Conv2d):
         ]
         weights = self.weight.permute(0, 2, 3, 1).flatten(1)
         return linear(torch.cat(shifted, dim=-1), weights, self.bias).permute(0, 3, 1, 2)
+
+
+def memory_format(device: torch.device, size: int, amp_dtype: torch.dtype | None) -> torch.memory_format:
+    """How the model's weights lie in memory, which decides the same of what passes through it."""
+    last = device.type == "cuda" or amp_dtype is not None or size >= CHANNELS_LAST_FROM
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def with_small_map_products(model: nn.Module) -> nn.Module:
