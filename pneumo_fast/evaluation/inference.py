@@ -26,7 +26,7 @@ from pneumo_fast.run.checkpoint import Trained, load_trained
 from pneumo_fast.run.folder import read_config
 from pneumo_fast.run.folds import is_cross_validation, open_folds
 from pneumo_fast.run.layout import BEST, fold_folder
-from pneumo_fast.run.model import build_model
+from pneumo_fast.run.model import build_model, for_inference
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,12 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     place = resolve_device(device)
     _check_size(checkpoint, opened, run)
     models = tuple(
-        Model(run=folder, checkpoint=best, dataset=_fold_of(best, opened), network=load_model(folder, best).to(place))
+        Model(
+            run=folder,
+            checkpoint=best,
+            dataset=_fold_of(best, opened),
+            network=for_inference(load_model(folder, best), place, best.size),
+        )
         for folder, best in members
     )
     return Judged(

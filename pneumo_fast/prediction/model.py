@@ -17,6 +17,7 @@ from pneumo_fast.errors import DatasetError, PredictError, RunError
 from pneumo_fast.evaluation.ensemble import Ensemble, Member, calibrations, open_members
 from pneumo_fast.evaluation.inference import named_datasets
 from pneumo_fast.metrics.thresholds import Chosen
+from pneumo_fast.run.model import for_inference
 from pneumo_fast.run.model_input import ModelInput
 
 
@@ -114,7 +115,8 @@ def open_model(runs: Sequence[Path], device: str) -> Model:
                 f"run {member.run} was trained on images that were made in another way (--dtype, --decode, --window "
                 f"or the selection) than those of {members[0].run}: score them one by one"
             )
-    ensemble = Ensemble(members).to(place).eval()
+    ensemble = Ensemble(members).eval()
+    for_inference(ensemble, place, members[0].size)
     return Model(members=members, input=_together(inputs), ensemble=ensemble, device=place)
 
 
