@@ -175,8 +175,9 @@ def run_once(track: Track, data: Path, work: Path, seed: int, settings: Settings
     )  # fmt: skip
     with ThreadPoolExecutor(1) as thread:
         converted = thread.submit(convert, converting)
-        from pneumo_fast.evaluation.evaluate import evaluate  # noqa: PLC0415  # five seconds of imports, while worker
-        from pneumo_fast.training.train import train  # noqa: PLC0415  # processes convert
+        # five seconds of imports, while worker processes convert
+        from pneumo_fast.evaluation.evaluate import evaluate  # noqa: PLC0415
+        from pneumo_fast.training.train import train  # noqa: PLC0415
 
         converted.result()
     marks.append(time.perf_counter())

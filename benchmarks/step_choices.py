@@ -3,7 +3,7 @@
     python benchmarks/step_choices.py --out FILE.json
 
 The same ResNet-18 step on one fixed batch under every combination, in turns. ``train`` takes what won: see
-``CHANNELS_LAST_FROM`` in ``pneumo_fast/training/setup.py`` and ``docs/experiments.md``.
+``CHANNELS_LAST_FROM`` in ``pneumo_fast/run/model.py`` and ``docs/experiments.md``.
 """
 
 from __future__ import annotations

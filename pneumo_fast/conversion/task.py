@@ -70,7 +70,7 @@ class Task:
     pixels: bool = True
     """Whether pixels are decoded, and not headers alone looked at."""
     lasting: bool = True
-    """Whether what is written stays: it has checksums then, and outlasts a power cut."""
+    """Whether the files are kept: only then are they hashed, and flushed to disk."""
 
     @property
     def record_path(self) -> Path:

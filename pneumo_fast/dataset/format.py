@@ -148,6 +148,8 @@ def _with_checksums(values: dict[str, Any]) -> dict[str, Any]:
     shards = values.get("shards")
     if not isinstance(shards, list) or not all(isinstance(shard, dict) for shard in shards):
         return values
+    if any("checksum" in shard or "sha256" not in shard for shard in shards):
+        raise Fault("$.shards: one sha256 each expected, and no checksum, before version 3")
     renamed = [{"checksum" if name == "sha256" else name: shard[name] for name in shard} for shard in shards]
     return {**values, "shards": renamed}
 

@@ -95,10 +95,10 @@ class ShardWriter:
         self._files.__exit__(*error)
 
     def append(self, image: Images, digest: bytes) -> None:
-        """Write one more image: float16 or uint8, shape (size, size), C order; and take down its digest."""
+        """Write one more image: float16 or uint8, shape (size, size), C order; and note its digest."""
         if not self._digests:
             self._file = self._files.enter_context(atomic_file(self._path, sync=False))
-            self._of = image.shape, image.dtype
+            self._form = image.shape, image.dtype
             self._file.write(self._header(self._expected))
         self._file.write(image.data.cast("B"))
         self._digests.append(digest)
@@ -125,7 +125,7 @@ class ShardWriter:
         return size, shard_checksum(header, self._digests)
 
     def _header(self, rows: int) -> bytes:
-        shape, dtype = self._of
+        shape, dtype = self._form
         return _header((rows, *shape), dtype)
 
 
@@ -166,7 +166,7 @@ def store_unit(values: NDArray[np.float32], out: Images) -> tuple[float, float]:
     Returns
     -------
     tuple of float
-        What :func:`sums` gives for ``out``, from the values that rounding leaves in the processor's cache.
+        What :func:`sums` gives for ``out``, from the rounded values while they are in the processor's cache.
     """
     if out.dtype == np.uint8:
         levels = np.rint(values * np.float32(SCALES["uint8"]))

@@ -1,4 +1,4 @@
-"""Reads a DICOM file of any kind into a header, by pydicom; whoever needs none of it need not import pydicom."""
+"""Reads a DICOM file of any kind into a header, by pydicom; kept apart so that others need not import it."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def parse_header(data: bytes, max_bytes: int = 1 << 31) -> Header:
 
 
 def has_several(value: Any) -> bool:
-    """Whether the value of a header is a list of values, as which pydicom has its own type."""
+    """Whether a header has several values; pydicom has a list type of its own for them."""
     return isinstance(value, MutableSequence | tuple)
 
 

@@ -57,7 +57,6 @@ def test_memory_of_a_worker_is_one_image(tmp_path: Path) -> None:
     assert large[-1] - small <= MARGIN_BYTES < SHARD_BYTES
 
 
-@pytest.mark.slow  # a figure of time, so not for machines that are busy with other things
 def test_a_worker_imports_next_to_nothing() -> None:
     """Each of these takes longer to import than all that a worker needs, and there is one worker for every core."""
     names = "{'pandas', 'torch', 'numba', 'pydicom'}"
@@ -66,6 +65,7 @@ def test_a_worker_imports_next_to_nothing() -> None:
     assert not done.stdout.split()
 
 
+@pytest.mark.slow  # a figure of time, so not for machines that are busy with other things
 def test_one_image_is_converted_within_two_seconds(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (1024, 1024), dtype=np.uint8)

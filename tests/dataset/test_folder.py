@@ -346,6 +346,17 @@ def test_a_dataset_of_version_2_opens_and_is_verified(own_dataset: Path) -> None
     assert f"{shards[0].name}: its checksum is not the manifest's" in verify(own_dataset)
 
 
+@pytest.mark.parametrize("change", [lambda shard: shard.update(checksum=""), lambda shard: shard.pop("sha256")])
+def test_a_dataset_of_version_2_has_checksums_of_files(
+    own_dataset: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    manifest = as_former(own_dataset, 2)
+    change(manifest["shards"][0])
+    (own_dataset / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match="one sha256 each expected"):
+        Dataset.open(own_dataset)
+
+
 @pytest.mark.parametrize(("hashed", "ids"), [(False, "kept"), (True, "pseudonyms")])
 def test_a_dataset_of_version_1_opens(own_dataset: Path, hashed: bool, ids: str) -> None:
     manifest = as_former(own_dataset, 1)

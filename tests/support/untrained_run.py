@@ -36,8 +36,8 @@ def make_dataset(path: Path, *, mean: float = 0.5, std: float = 0.25, size: int 
         level = 0.2 + 0.3 * np.array(labels)[:, None, None] + 0.3 * rng.random((len(labels), 1, 1))
         images = (level * rng.random((len(labels), size, size))).astype(np.float16)
         name = f"{split}-00000.npy"
-        size_of, checksum = write_shard(path / name, images)
-        shards.append(ShardInfo(name=name, split=split, rows=len(labels), bytes=size_of, checksum=checksum))
+        byte_count, checksum = write_shard(path / name, images)
+        shards.append(ShardInfo(name=name, split=split, rows=len(labels), bytes=byte_count, checksum=checksum))
         index += [
             {"image_id": f"{split}, {row}", "split": split, "shard": name, "row": row, "label": label}
             | {"group": f"{split}{row // 2}", "height": size, "width": size}
