@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _BAD_FILE = (
     OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError,
-    struct.error, zipfile.BadZipFile, zlib.error,
+    AssertionError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What zipfile and torch's restricted unpickler raise for files that are damaged or no checkpoints."""
 

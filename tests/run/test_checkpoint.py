@@ -172,6 +172,13 @@ def test_any_bytes_are_no_checkpoint(content: bytes) -> None:
         damaged(Path(folder, LAST))
 
 
+def test_a_pickle_of_a_persistent_id_that_torch_does_not_know(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / LAST, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02K\x01Q.")
+        archive.writestr("archive/version", "3\n")
+    assert "AssertionError" in str(damaged(tmp_path / LAST))
+
+
 @given(data=st.data())
 def test_any_pickle_in_a_sound_zip_is_no_checkpoint(data: st.DataObject) -> None:
     """What torch's restricted unpickler stumbles over, behind checksums that are right."""
