@@ -1,7 +1,7 @@
 """The one frame of a radiograph: compared with what the header says of it, and decoded.
 
-Grey 8-bit JPEG, which most radiographs are, needs Pillow alone; pydicom, which takes as long to import as all else
-that a worker process starts with, decodes the others.
+Grey 8-bit JPEG, which most radiographs are, needs Pillow alone; pydicom, which takes longer to import than all
+else that a worker process starts with, decodes the others, and is imported for the first of them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import pandas as pd  # importing it takes as long as all else that a worker starts with
+    import pandas as pd  # importing it takes longer than all else that a worker starts with
 
 Floats = NDArray[np.float32]
 
