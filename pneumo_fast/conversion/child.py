@@ -44,7 +44,8 @@ def main(parent: int) -> None:
     Argument: the descriptor of the journal's memory.
     """
     put_on_leash(parent)
-    from pneumo_fast.conversion.task import JOURNAL, NO_FILE, convert_task  # noqa: PLC0415  # once the leash holds
+    from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the leash holds
+    from pneumo_fast.conversion.task import JOURNAL, NO_FILE  # noqa: PLC0415
 
     _limit_memory()
     journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)

@@ -21,7 +21,8 @@ MARGIN_BYTES = 8 << 20
 PROGRAM = """
 import re, sys
 from pathlib import Path
-from pneumo_fast.conversion.task import Source, Task, convert_task
+from pneumo_fast.conversion.shard import convert_task
+from pneumo_fast.conversion.task import Source, Task
 from pneumo_fast.radiograph import full_header, pixels  # what files that are no JPEG import when the first one comes
 
 def peak():  # ru_maxrss begins with the memory of the process that started this one

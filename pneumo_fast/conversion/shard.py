@@ -1,0 +1,119 @@
+"""One task becomes one whole shard, image after image, and a record of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task, count_rejects
+from pneumo_fast.dataset.npy import Images, ShardWriter, image_digest, pixel_hash, store_unit, write_array
+from pneumo_fast.dataset.pseudonyms import pseudonym
+from pneumo_fast.errors import RejectedImageError
+from pneumo_fast.files import sync_filesystem, write_atomic
+from pneumo_fast.radiograph.metadata import Metadata
+from pneumo_fast.radiograph.read import Facts, read_facts, read_radiograph
+
+
+def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int, int]:
+    """Convert one task's images; return how many were stored, rejected, and skipped as no wanted radiographs.
+
+    Parameters
+    ----------
+    condemned : dict
+        Sources, by position, that killed or stopped a worker before, with reason and detail: not read again.
+    at : callable
+        Called with the position of a source before it is read, and with :data:`NO_FILE` after the last.
+
+    Raises
+    ------
+    OSError
+        If the shard cannot be written.
+    """
+    images = len({source.image_id for source in task.sources})
+    rows: list[dict[str, Any]] = []
+    rejects: list[dict[str, str]] = []
+    totals: list[tuple[float, float]] = []
+    stored: Images = np.empty((task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
+    with ShardWriter(task.out / f"{task.name}.npy", expected=images - len(condemned)) as shard:
+        for position, source in enumerate(task.sources):
+            at(position)
+            try:
+                if position in condemned:
+                    raise RejectedImageError(*condemned[position])
+                if rows and rows[-1]["image_id"] == source.image_id:
+                    raise RejectedImageError("not_the_first", "another file of the row was taken")
+                row, total = _read_image(task, source, stored, len(rows))
+            except RejectedImageError as error:
+                rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
+            else:
+                digest = image_digest(stored) if task.lasting and task.layout != "source" else b""
+                row["pixel_hash"] = pixel_hash(digest)
+                if task.layout == "folder":
+                    path = task.out / row["shard"]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_array(path, stored, sync=False)
+                elif task.layout == "shards":
+                    shard.append(stored, digest)
+                rows.append(row)
+                totals.append(total)
+        at(NO_FILE)
+        size, checksum = shard.finish(sync=task.lasting)
+    if task.layout == "folder":
+        sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
+    record = Record(
+        name=task.name,
+        split=task.split,
+        bytes=size,
+        checksum=checksum,
+        sum=sum(total for total, _ in totals),
+        square_sum=sum(square for _, square in totals),
+        pixels=sum(task.size**2 - row["padding_pixels"] for row in rows) if task.pixels else 0,
+        images=rows,
+        rejects=rejects,
+    )
+    write_atomic(task.record_path, json.dumps(_shallow(record)), sync=False)  # one that is lost costs the task again
+    return len(rows), *count_rejects(rejects)
+
+
+def _read_image(task: Task, source: Source, out: Images, row: int) -> tuple[dict[str, Any], tuple[float, float]]:
+    """Read one image into ``out``, where pixels are wanted; return its row of the index, and the sums of its pixels."""
+    path = task.images / source.path
+    facts: Facts
+    total = 0.0, 0.0
+    if task.pixels:
+        facts = radiograph = read_radiograph(
+            path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels,
+            selection=task.selection,
+        )  # fmt: skip
+        total = store_unit(radiograph.pixels, out)
+    else:
+        facts = read_facts(path, task.size, window=task.window, max_pixels=task.max_pixels, selection=task.selection)
+    columns = {
+        "image_id": source.image_id,
+        "split": task.split,
+        "shard": _file_of(task, source),
+        "row": row if task.layout == "shards" else 0,
+        **_shallow(facts.metadata),
+        "intensity": facts.intensity,
+        "padding_pixels": facts.padding_pixels,
+        "notes": " ".join(facts.notes),
+        "uid_hash": pseudonym(task.key, "uid", facts.uid_hash),
+        "pixel_hash": "",  # it is hashed where it is written
+    }
+    return columns, total
+
+
+def _file_of(task: Task, source: Source) -> str:
+    """The file that holds the pixels of an image, as the index names it."""
+    if task.layout == "shards":
+        return f"{task.name}.npy"
+    return source.shown_path if task.layout == "source" else f"{task.split}/{source.label}/{source.image_id}.npy"
+
+
+def _shallow(data: Metadata | Record) -> dict[str, Any]:
+    """The fields of a dataclass by name; :func:`dataclasses.asdict` would copy them deeply."""
+    return {f.name: getattr(data, f.name) for f in fields(data)}
