@@ -8,7 +8,8 @@ Dtype = Literal["float16", "uint8"]
 Layout = Literal["shards", "folder", "source"]
 """Where the pixels of a dataset are: in shards, in one file per image, or still in the source files."""
 Ids = Literal["pseudonyms", "kept"]
-Decode = Literal["fast", "exact"]
+Decode = Literal["fast", "exact", "gpu"]
+"""How 8-bit JPEG is decoded: at reduced scale, in full, or in full by a GPU where there is one."""
 Window = Literal["auto", "none"]
 View = Literal["AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LATERAL", "OBLIQUE"]
 """Defined terms of View Position (PS3.3 C.8.1.1), and two words in use beside them."""

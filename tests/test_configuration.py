@@ -99,8 +99,8 @@ def test_what_decides_the_result_is_what_it_was() -> None:
         "shard_size", "size", "test_fraction", "ungrouped", "val_fraction", "views", "window",
     }  # fmt: skip
     assert {name for name, field in options_of(TrainConfig).items() if not field.option.repeated} == {
-        "cache", "class_info", "groups", "images", "labels", "max_rejects", "out", "overwrite", "resume", "size",
-        "test_fraction",
+        "cache", "class_info", "decode", "groups", "images", "labels", "max_rejects", "out", "overwrite", "resume",
+        "size", "test_fraction",
     }  # fmt: skip
     assert settings(Some()) == {"count": None, "rates": (), "size": "auto"}
 

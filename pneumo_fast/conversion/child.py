@@ -44,6 +44,7 @@ def main(parent: int) -> None:
     Argument: the descriptor of the journal's memory.
     """
     put_on_leash(parent)
+    from pneumo_fast.conversion.gpu_decoder import has_driver  # noqa: PLC0415
     from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the leash holds
     from pneumo_fast.conversion.task import JOURNAL, NO_FILE  # noqa: PLC0415
 
@@ -60,6 +61,8 @@ def main(parent: int) -> None:
             task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
         except EOFError:
             return
+        if task.decode == "gpu" and has_driver():
+            _lift_memory_limit()
         try:
             stored, rejected, skipped = convert_task(task, condemned, at)
             answer: dict[str, int | str] = {"stored": stored, "rejected": rejected, "skipped": skipped}
@@ -76,3 +79,9 @@ def _limit_memory() -> None:
     resource.setrlimit(
         resource.RLIMIT_AS, (MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard), hard)
     )
+
+
+def _lift_memory_limit() -> None:
+    """Let CUDA map more address space than there is memory, as it does; what is left are the reader's own checks."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from pneumo_fast.conversion.assemble import assemble, write_rejects
-from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers
+from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers, worker_count
+from pneumo_fast.conversion.gpu_decoder import check_gpu
 from pneumo_fast.conversion.labels import labels_of
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
@@ -62,12 +62,16 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     ------
     ConfigError
         If the hash key cannot be used.
+    DeviceError
+        If a GPU is to decode, and none can.
     LabelError
         If a table cannot be used.
     ConvertError
         If there is nothing to convert, too much was rejected, or ``out`` is taken or cannot be written.
     """
     begin = time.perf_counter()
+    if config.decode == "gpu" and not config.scheduler:
+        check_gpu()
     key = load_key(config.hash_key, make=True)
     labels = labels_of(config)
     plan = make_plan(labels, config)
@@ -192,7 +196,7 @@ def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
 @contextmanager
 def _workers(config: ConvertConfig, tasks: int) -> Iterator[Submit]:
     """Where the tasks run; however the block ends, no worker and nothing half-written is left."""
-    count = min(config.workers or len(os.sched_getaffinity(0)), tasks)
+    count = min(worker_count(config.workers, config.decode), tasks)
     try:
         with dask_workers(config.scheduler) if config.scheduler else local_workers(count) as submit:
             yield submit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 from collections import defaultdict
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+from pneumo_fast.conversion.gpu_decoder import PROCESSES, has_driver
 from pneumo_fast.conversion.supervisor import Outcome, WorkerPool
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.extras import DASK
+from pneumo_fast.vocabulary import Decode
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,12 @@ Submit = Callable[[Task, float], "Future[Outcome]"]
 # stopped pool stays, so that a task that is still on its way finds it stopped.
 _remote_pools: defaultdict[str, WorkerPool] = defaultdict(WorkerPool)
 _remote_lock = threading.Lock()
+
+
+def worker_count(asked: int | None, decode: Decode) -> int:
+    """Worker processes on this machine: as many as asked for, else one for each core, or as many as share a GPU."""
+    cores = len(os.sched_getaffinity(0))
+    return asked or (min(cores, PROCESSES) if decode == "gpu" and has_driver() else cores)
 
 
 @contextmanager

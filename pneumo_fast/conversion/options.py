@@ -101,7 +101,9 @@ class ConvertConfig:
         "Images in a shard.", "By default a 64th of the split, but 32 to 1024.", least=1, default="by the count"
     )] = None
     decode: Annotated[Decode, Option(
-        "JPEG at reduced scale, or in full.", "`fast` is the smallest at least twice the stored size."
+        "JPEG at reduced scale, in full, or by a GPU.",
+        "`fast` is the smallest at least twice the stored size. `gpu` needs NVIDIA's, and leaves to the CPU what is no "
+        "grey 8-bit JPEG ([radiographs.md](radiographs.md#on-a-gpu)).",
     )] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
     workers: Annotated[int | None, Option(

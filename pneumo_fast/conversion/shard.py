@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from pneumo_fast.conversion.gpu_decoder import DecodedAhead
 from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task, count_rejects
 from pneumo_fast.dataset.npy import Images, ShardWriter, image_digest, pixel_hash, store_unit, write_array
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.radiograph.metadata import Metadata
-from pneumo_fast.radiograph.read import Facts, read_facts, read_radiograph
+from pneumo_fast.radiograph.read import Facts, Radiograph, read_facts, read_radiograph
 
 
 def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int, int]:
@@ -38,15 +39,17 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
     rejects: list[dict[str, str]] = []
     totals: list[tuple[float, float]] = []
     stored: Images = np.empty((task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
+    ahead = DecodedAhead(task, at)
     with ShardWriter(task.out / f"{task.name}.npy", expected=images - len(condemned)) as shard:
         for position, source in enumerate(task.sources):
+            decoded = ahead.take(position)
             at(position)
             try:
                 if position in condemned:
                     raise RejectedImageError(*condemned[position])
                 if rows and rows[-1]["image_id"] == source.image_id:
                     raise RejectedImageError("not_the_first", "another file of the row was taken")
-                row, total = _read_image(task, source, stored, len(rows))
+                row, total = _read_image(task, source, stored, len(rows), decoded)
             except RejectedImageError as error:
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
             else:
@@ -79,13 +82,15 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
     return len(rows), *count_rejects(rejects)
 
 
-def _read_image(task: Task, source: Source, out: Images, row: int) -> tuple[dict[str, Any], tuple[float, float]]:
+def _read_image(
+    task: Task, source: Source, out: Images, row: int, decoded: Radiograph | None
+) -> tuple[dict[str, Any], tuple[float, float]]:
     """Read one image into ``out``, where pixels are wanted; return its row of the index, and the sums of its pixels."""
     path = task.images / source.path
     facts: Facts
     total = 0.0, 0.0
     if task.pixels:
-        facts = radiograph = read_radiograph(
+        facts = radiograph = decoded or read_radiograph(
             path, task.size, decode_mode=task.decode, window=task.window, max_pixels=task.max_pixels,
             selection=task.selection,
         )  # fmt: skip

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Task
 from pneumo_fast.errors import ConvertError
@@ -165,6 +165,8 @@ class WorkerPool:
                 worker.close()
                 at = lost.position
                 strikes[at] += 1
+                if task.decode == "gpu":  # a batch of frames may have done it: each on its own now
+                    task = replace(task, decode="exact")
                 if at == NO_FILE and strikes[at] > LOST_WORKERS:
                     message = f"workers keep dying at shard {task.name} ({lost.detail}): out of memory? Try --workers 1"
                     raise ConvertError(message) from lost

@@ -23,6 +23,7 @@ from pneumo_fast.loading.reader import ShardReader
 from pneumo_fast.loading.rng import Rows
 from pneumo_fast.radiograph.read import read_radiograph
 from pneumo_fast.run.model_input import preprocessing_of
+from pneumo_fast.vocabulary import Decode
 
 SAME: Final = ("height", "width", "bits_stored", "photometric", "spacing_mm", "sex", "age", "view", "body_part")
 """Columns of the index by which a file that was replaced by another is noticed."""
@@ -64,6 +65,11 @@ class SourceReader:
     def __len__(self) -> int:
         """Images in the split."""
         return len(self._shown)
+
+    @property
+    def decode(self) -> Decode:
+        """How JPEG is decoded."""
+        return self._preprocessing.decode
 
     def shown_path(self, row: int) -> str:
         """The file of an image, as it may be written."""

@@ -30,7 +30,7 @@ from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.folder import RETRIEVED, WORK
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.reading import AHEAD
-from pneumo_fast.prediction.scoring import Scoring, worker_count, workers_for
+from pneumo_fast.prediction.scoring import Scoring, reading_processes, workers_for
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 
 if TYPE_CHECKING:  # the extra pacs
@@ -89,7 +89,7 @@ class Retrieval:
         if not tasks:
             return
         self._folder.mkdir(mode=0o700)
-        count = min(worker_count(scoring.config), len(tasks))
+        count = min(reading_processes(scoring.model, scoring.config), len(tasks))
         # these threads are left behind where they wait for an answer when all is over
         with ThreadPool(AHEAD * count) as threads, workers_for(scoring.model, count) as submit:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pneumo_fast.conversion.executors import Submit, local_workers
+from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
 from pneumo_fast.conversion.parts import NICENESS, prepare
 from pneumo_fast.conversion.plan import printable
 from pneumo_fast.conversion.task import Task
@@ -31,9 +30,9 @@ Save = Callable[[str, bytes], None]
 """Takes the name of an overlay, and the PNG."""
 
 
-def worker_count(config: PredictConfig) -> int:
-    """How many processes read files."""
-    return config.workers or len(os.sched_getaffinity(0))
+def reading_processes(model: Model, config: PredictConfig) -> int:
+    """How many processes read files for a model."""
+    return worker_count(config.workers, model.input.preprocessing.decode)
 
 
 @contextmanager
@@ -90,7 +89,7 @@ class Scoring:
     def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
         """The table of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
         if tasks:
-            with workers_for(self.model, min(worker_count(self.config), len(tasks))) as submit:
+            with workers_for(self.model, min(reading_processes(self.model, self.config), len(tasks))) as submit:
                 yield from self.tables_by(submit, tasks)
 
     def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
@@ -98,7 +97,8 @@ class Scoring:
         overlays = Overlays(self.model) if self.config.explain or self.config.makes_dicom else None
         results = self._dicom_results()
         names = columns(self.model, self.config)
-        for task, record, stored in read(tasks, submit, worker_count(self.config), self.config.timeout_s):
+        workers = reading_processes(self.model, self.config)
+        for task, record, stored in read(tasks, submit, workers, self.config.timeout_s):
             cells, kept = score_part(self.model, record, stored, self.config)
             for place in kept:
                 if overlays is None:

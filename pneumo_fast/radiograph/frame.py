@@ -41,6 +41,22 @@ def by_frame(header: Header, form: PixelFormat) -> PixelFormat:
     return replace(form, stored=info.bits, high=info.bits - 1, notes=(*form.notes, "fewer_bits_in_frame"))
 
 
+def plain_jpeg(header: Header, form: PixelFormat) -> bytes | None:
+    """The frame, where it is grey 8-bit JPEG as the transfer syntax JPEG Baseline has it; None where it is another.
+
+    Raises
+    ------
+    RejectedImageError
+        ``frame_mismatch``, ``corrupt``, ``multi_frame`` or ``unsupported``.
+    """
+    if not isinstance(header, dict):  # the shortcut reads no other transfer syntax
+        return None
+    frame = join_fragments(header["PixelData"])
+    info = read_frame_info(frame)
+    check_agreement(info, form)
+    return frame if info.kind == "jpeg" and info.bits == 8 and form.is_grey and not info.progressive else None
+
+
 def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> tuple[Stored, tuple[str, ...]]:
     """Decode the one frame.
 
@@ -64,12 +80,8 @@ def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = No
     Exception
         Whatever pydicom and its plugins raise on damaged data.
     """
-    if isinstance(header, dict):  # read by the shortcut, so the transfer syntax is JPEG Baseline
-        frame = join_fragments(header["PixelData"])
-        info = read_frame_info(frame)
-        check_agreement(info, form)
-        if info.kind == "jpeg" and info.bits == 8 and form.is_grey and not info.progressive:
-            return decode_grey_jpeg(frame, form.rows, form.columns, least), ()
+    if (frame := plain_jpeg(header, form)) is not None:
+        return decode_grey_jpeg(frame, form.rows, form.columns, least), ()
     from pneumo_fast.radiograph.pixels import decode_by_pydicom  # noqa: PLC0415  # only where it is needed
 
     return decode_by_pydicom(header, form, least)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float64]
 Step = Callable[[Values], Values]
+Linear = tuple[float, float]
+"""(scale, offset): display = stored * scale + offset."""
 
 LARGEST_TABLE_BITS: Final = 16  # wider values go through the curve one by one
 TINIEST, LARGEST = 1e-100, 1e100  # slopes, and widths of windows, beyond these bring float64 to its limits
@@ -58,8 +60,8 @@ class Curve:
 
     apply: Step
     """Stored values (any shape) to display values in [0, 1], 0 being black."""
-    linear: tuple[float, float] | None
-    """(scale, offset) where display = stored * scale + offset for every value that can be stored, else None."""
+    linear: Linear | None
+    """The same for every value that can be stored, where it is a straight line; else None."""
     intensity: str
     """How white was decided: ``range`` (declared range), ``window``, ``voi_lut``."""
     notes: tuple[str, ...] = ()

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular
-from pneumo_fast.radiograph.frame import by_frame, decode
+from pneumo_fast.radiograph.frame import by_frame, decode, plain_jpeg
 from pneumo_fast.radiograph.greyscale import (
     Curve,
+    Linear,
     apply_curve,
     check_photometric,
     grey_of_colour,
@@ -113,6 +114,17 @@ def read_radiograph(
         return _decode(_look(data, size, window, max_pixels, selection), size, least)
 
 
+def look_at(path: Path, size: int, *, window: Window, max_pixels: int, selection: Selection | None) -> Look | None:
+    """Read one DICOM file and check its header; nothing is decoded. None where it is a PNG or JPEG file.
+
+    Parameters and errors are those of :func:`read_radiograph`.
+    """
+    data = _read(path, max_pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return None if is_picture(data) else _look(data, size, window, max_pixels, selection)
+
+
 def read_facts(
     path: Path,
     size: int,
@@ -158,20 +170,30 @@ def _of_picture(picture: Picture, size: int) -> Radiograph:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Look:
+class Look:
     """A DICOM file whose header has been checked, and how its pixels are to become an image."""
 
     header: Header
     form: PixelFormat
     curve: Curve | None
     """None for a colour image."""
-    may_shrink: bool
-    """Whether pixels may be averaged before the greyscale curve: it is linear, and none stands for padding."""
+    linear: Linear | None
+    """The greyscale curve where pixels may be averaged before it: it is linear, they are square, none is padding."""
     fit: tuple[int, int]
     """Height and width of the image within the square."""
     metadata: Metadata
     marks: tuple[str, ...]
     uid_hash: str
+
+    def linear_jpeg(self) -> bytes | None:
+        """The frame, where it is grey 8-bit JPEG whose pixels may be averaged before the greyscale curve; else None.
+
+        Raises
+        ------
+        RejectedImageError
+            ``corrupt``, ``frame_mismatch``, ``multi_frame`` or ``unsupported``.
+        """
+        return plain_jpeg(self.header, self.form) if self.linear else None
 
     def facts(self, size: int, padded: int = 0, notes: tuple[str, ...] = ()) -> dict[str, Any]:
         """The fields of :class:`Facts`, with the padding pixels within the image and the notes of decoding."""
@@ -186,7 +208,7 @@ class _Look:
         }
 
 
-def _look(data: bytes, size: int, window: Window, max_pixels: int, selection: Selection | None) -> _Look:
+def _look(data: bytes, size: int, window: Window, max_pixels: int, selection: Selection | None) -> Look:
     """Parse and check a DICOM file; nothing is decoded."""
     with rejecting("not_dicom", "no DICOM data set could be read"):
         header = parse_header(data, BYTES_PER_PIXEL * max_pixels)
@@ -197,24 +219,47 @@ def _look(data: bytes, size: int, window: Window, max_pixels: int, selection: Se
     with rejecting("bad_header", "the header cannot be interpreted"):
         metadata = read_metadata(header, form)
         curve = greyscale_curve(header, form.stored, signed=form.signed, window=window) if form.is_grey else None
-        linear = curve is not None and curve.linear is not None and first_number(header, "PixelPaddingValue") is None
+        linear = curve.linear if curve else None
+        if linear and (first_number(header, "PixelPaddingValue") is not None or metadata.pixel_height != 1.0):
+            linear = None
         marked, uid_hash = marks(header), _uid_hash(header)
     tall = form.rows * metadata.pixel_height
     check_size(round(tall), form.columns, sys.maxsize)
-    return _Look(
-        header=header, form=form, curve=curve, may_shrink=linear and metadata.pixel_height == 1.0,
+    return Look(
+        header=header, form=form, curve=curve, linear=linear,
         fit=fitted_size(tall, form.columns, size), metadata=metadata, marks=marked, uid_hash=uid_hash,
     )  # fmt: skip
 
 
-def _decode(look: _Look, size: int, least: Least) -> Radiograph:
+def _decode(look: Look, size: int, least: Least) -> Radiograph:
     """What a DICOM file shows."""
     header, form = look.header, look.form
     with rejecting("corrupt", "the pixel data cannot be decoded"):
-        stored, notes = decode(header, form, least(form.rows, form.columns) if look.may_shrink else None)
+        stored, notes = decode(header, form, least(form.rows, form.columns) if look.linear else None)
     with rejecting("bad_header", "the pixel values cannot be interpreted"):
         shown, padded = _show(header, form, stored, look.curve, look.fit)
-    return Radiograph(pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size), **look.facts(size, padded, tuple(notes)))
+    return _placed(look, size, shown, padded, tuple(notes))
+
+
+def radiograph_of(look: Look, size: int, resized: NDArray[np.float32], note: str) -> Radiograph:
+    """What a DICOM file shows whose frame, a :meth:`Look.linear_jpeg`, was decoded and resized elsewhere.
+
+    Parameters
+    ----------
+    size : int
+        As it was given to :func:`look_at`.
+    resized : ndarray of float32, shape ``look.fit``
+        Stored values; they are overwritten.
+    note : str
+        How it was decoded.
+    """
+    if look.linear is None:
+        raise ValueError("the greyscale curve is not linear: it has to come before the resize")
+    return _placed(look, size, _apply_linear(look.linear, resized), 0, (note,))
+
+
+def _placed(look: Look, size: int, shown: NDArray[np.float32], padded: int, notes: tuple[str, ...]) -> Radiograph:
+    return Radiograph(pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size), **look.facts(size, padded, notes))
 
 
 def _uid_hash(header: Header) -> str:
@@ -249,14 +294,18 @@ def _show(
         return resize(grey_of_colour(cast("Dataset", header), form, stored), *fit), 0
     padded = padding(header, form, stored)
     if padded is None and curve.linear:
-        scale, offset = curve.linear
-        shown = resize(stored, *fit)
-        shown *= np.float32(scale)
-        if offset:
-            shown += np.float32(offset)
-        return shown, 0
+        return _apply_linear(curve.linear, resize(stored, *fit)), 0
     full = apply_curve(curve, stored, form.stored, signed=form.signed)
     if padded is None:
         return resize(full, *fit), 0
     full[padded] = 0.0
     return resize(full, *fit), int(np.count_nonzero(resize(~padded, *fit) == 0.0))
+
+
+def _apply_linear(curve: Linear, resized: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Display values of resized stored ones, in place."""
+    scale, offset = curve
+    resized *= np.float32(scale)
+    if offset:
+        resized += np.float32(offset)
+    return resized

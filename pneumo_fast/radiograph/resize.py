@@ -9,6 +9,7 @@ third of the time of Pillow's loop (``docs/experiments.md``).
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -79,13 +80,35 @@ def _bands(source: int, target: int, rows: int, order: Literal["C", "F"]) -> lis
 
 def _weights(source: int, target: int) -> Floats:
     """Triangle weights, shape (target, source), float32; worked out in float64, each row sums to one."""
-    scale = source / target
-    support = max(scale, 1.0)
-    centre = (np.arange(target)[:, None] + 0.5) * scale
-    distance = np.abs(np.arange(source)[None, :] + 0.5 - centre) / support
-    weights = np.maximum(0.0, 1.0 - distance)
+    weights = _triangles(source, target, 0)
     normalized: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     return normalized
+
+
+def _triangles(source: int, target: int, beyond: int) -> NDArray[np.float64]:
+    """The kernel of each output pixel, at the input pixels and as many ``beyond`` either edge."""
+    scale = source / target
+    centre = (np.arange(target)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(-beyond, source + beyond)[None, :] + 0.5 - centre) / max(scale, 1.0)
+    weights: NDArray[np.float64] = np.maximum(0.0, 1.0 - distance)
+    return weights
+
+
+def reach(source: int, target: int) -> int:
+    """Pixels beyond the edge of the input at which the kernel of an output pixel may not be zero, at most."""
+    return math.ceil(max(source / target, 1.0))
+
+
+@lru_cache(maxsize=64)
+def share_inside(source: int, target: int) -> NDArray[np.float64]:
+    """Share of each output pixel's kernel that lies on the input, in (0, 1], shape (target,).
+
+    By it a resize has to be divided that took what is beyond the edge to be zero.
+    """
+    beyond = reach(source, target)
+    weights = _triangles(source, target, beyond)
+    share: NDArray[np.float64] = weights[:, beyond : beyond + source].sum(axis=1) / weights.sum(axis=1)
+    return share
 
 
 Boxes = tuple[NDArray[np.float64], ...]

@@ -24,7 +24,7 @@ from pneumo_fast.errors import PacsError, PredictError
 from pneumo_fast.extras import DICOM_OUT
 from pneumo_fast.pacs.node import hushed, require_pynetdicom
 from pneumo_fast.prediction.model import open_model
-from pneumo_fast.prediction.scoring import worker_count, workers_for
+from pneumo_fast.prediction.scoring import reading_processes, workers_for
 from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.forwarder import OUT_OF_RESOURCES, Forwarder
 from pneumo_fast.serving.options import ServeConfig
@@ -100,7 +100,7 @@ def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopReques
         stop or StopRequest() as ended,
         open_spool(config.spool, key, model_digest(model), quota) as spool,
         work_folder(config.spool) as work,
-        workers_for(model, worker_count(predict_config(config, work))) as submit,
+        workers_for(model, reading_processes(model, predict_config(config, work))) as submit,
     ):
         scorer = Scorer(config, model, key, spool, work, submit, lambda: ended.signal)
         with _forwarding(config, spool) as forwarder, receiving(listening, _Acceptance(spool)) as port:

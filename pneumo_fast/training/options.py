@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -12,7 +13,16 @@ from pneumo_fast.conversion.options import COUNT_OR_SHARE
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
 from pneumo_fast.training.recipes import RECIPES
-from pneumo_fast.vocabulary import LARGEST_SIZE, EngineName, Monitor, OrderName, RecipeName, ScheduleName, Teacher
+from pneumo_fast.vocabulary import (
+    LARGEST_SIZE,
+    Decode,
+    EngineName,
+    Monitor,
+    OrderName,
+    RecipeName,
+    ScheduleName,
+    Teacher,
+)
 
 BATCH_SIZE = 64
 """Images in a batch, where nothing else is asked for and an epoch has as many."""
@@ -20,8 +30,10 @@ TEACHER_OPTIONS: Final[dict[str, Teacher]] = {
     "teach_boxes_weight": "boxes", "teach_classes_weight": "classes", "teach_stage": "boxes",
 }  # fmt: skip
 """Options that mean something with a teacher alone."""
-DIRECT: Final = ("images", "labels", "class_info", "groups", "size", "test_fraction", "max_rejects", "cache")
+DIRECT: Final = ("images", "labels", "class_info", "groups", "size", "test_fraction", "decode", "max_rejects", "cache")
 """Options of training straight from images: those of ``convert``, and where to keep what it converts."""
+OF_CONVERT: Final = "that of convert"
+Direct = partial(Option, default="none", decides=False, repeated=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,37 +72,28 @@ class TrainConfig:
     limit_images: Annotated[int | None, Option(
         "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
     )] = None
-    images: Annotated[Path | None, Option(
+    images: Annotated[Path | None, Direct(
         "Folder with DICOM files: train straight from them.",
         "DATASET is then the folder to write tables into; pixels stay in the files ([direct.md](direct.md)). Other "
         "options of `convert` are given to `convert --layout source`, and DATASET here.",
-        default="none", decides=False, repeated=False, group="Straight from images",
+        group="Straight from images",
     )] = None
-    labels: Annotated[Path | None, Option(
-        "Label table of these files (CSV).", default="none", decides=False, repeated=False
+    labels: Annotated[Path | None, Direct("Label table of these files (CSV).")] = None
+    class_info: Annotated[Path | None, Direct("RSNA's table of three classes (CSV).")] = None
+    groups: Annotated[Path | None, Direct("RSNA's mapping file (JSON): which image is whose.")] = None
+    size: Annotated[int | None, Direct(
+        "Height and width of the images, in pixels.", default=OF_CONVERT, least=16, most=LARGEST_SIZE, unit="pixels"
     )] = None
-    class_info: Annotated[Path | None, Option(
-        "RSNA's table of three classes (CSV).", default="none", decides=False, repeated=False
-    )] = None
-    groups: Annotated[Path | None, Option(
-        "RSNA's mapping file (JSON): which image is whose.", default="none", decides=False, repeated=False
-    )] = None
-    size: Annotated[int | None, Option(
-        "Height and width of the images, in pixels.", least=16, most=LARGEST_SIZE, unit="pixels",
-        default="that of convert", decides=False, repeated=False,
-    )] = None
-    test_fraction: Annotated[float | None, Option(
-        "Share of the images for a test split.", least=0, below=1, default="none", decides=False, repeated=False
-    )] = None
-    max_rejects: Annotated[int | float | None, Option(
+    test_fraction: Annotated[float | None, Direct("Share of the images for a test split.", least=0, below=1)] = None
+    decode: Annotated[Decode | None, Direct("JPEG at reduced scale, in full, or by a GPU.", default=OF_CONVERT)] = None
+    max_rejects: Annotated[int | float | None, Direct(
         "Unreadable files allowed: a count, or a share as 0.01 or 1%.",
         "When the headers are read, and once more of each split while pixels are.",
-        least=0, range=COUNT_OR_SHARE, default="1%", decides=False, repeated=False,
+        least=0, range=COUNT_OR_SHARE, default="1%",
     )] = None
-    cache: Annotated[Path | None, Option(
+    cache: Annotated[Path | None, Direct(
         "Dataset folder to convert them into first.",
         "Where there is room on the disk, and they will be used again: a dataset as `convert` makes it.",
-        default="none", decides=False, repeated=False,
     )] = None
     model: Annotated[str, Option(
         "A classifier of torchvision.", "Any that begins with a convolution.", group="Model"
@@ -236,9 +239,8 @@ class TrainConfig:
             "shares with folds or limit-images": self.shares and (self.folds or self.limit_images),
             "warmup-epochs with schedule onecycle, which has a rise of its own": onecycle and self.warmup_epochs,
         }
-        for reason, found in exclusive.items():
-            if found:
-                raise ConfigError(f"{reason}: give one of them")
+        if reasons := [reason for reason, given in exclusive.items() if given]:
+            raise ConfigError(f"{reasons[0]}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")
         for option, teacher in TEACHER_OPTIONS.items():

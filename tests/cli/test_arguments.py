@@ -133,6 +133,7 @@ TRAIN_OPTIONS = {
     "--groups": "g.json",
     "--size": "64",
     "--test-fraction": "0.25",
+    "--decode": "exact",
     "--max-rejects": "5",
 }
 EVALUATE_OPTIONS = {

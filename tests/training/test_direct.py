@@ -67,9 +67,10 @@ def test_a_cache_is_the_converted_dataset(config: TrainConfig, tmp_path: Path) -
 
 
 def test_options_of_the_tables_reach_the_conversion(config: TrainConfig, phantoms: PhantomSet, tmp_path: Path) -> None:
-    train(replace(config, class_info=phantoms.class_info, max_rejects=5, epochs=1))
+    train(replace(config, class_info=phantoms.class_info, decode="exact", max_rejects=5, epochs=1))
     dataset = Dataset.open(tmp_path / "source")
     assert set(dataset.index["class"]) > {"Normal", "Lung Opacity"}
+    assert dataset.manifest.preprocessing["decode"] == "exact"
     assert dataset.manifest.source
     assert dataset.manifest.source.max_rejects == 5
 

@@ -69,6 +69,7 @@ ELSEWHERE = {
     "cache": "test_direct: test_a_cache_is_the_converted_dataset",
     "checkpoint_minutes": "test_session: test_the_state_is_saved_by_the_clock",
     "class_info": "test_direct: test_options_of_the_tables_reach_the_conversion",
+    "decode": "test_direct: test_options_of_the_tables_reach_the_conversion",
     "device": "test_setup: test_what_cannot_be_done_is_said_before_anything_is_written",
     "groups": "test_direct: test_the_run_is_that_of_the_converted_dataset",
     "half_size_epochs": "test_progressive: test_the_first_epochs_see_means_of_2_x_2_pixels_and_validation_the_whole",

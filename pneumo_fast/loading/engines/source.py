@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo_fast.conversion.executors import local_workers
+from pneumo_fast.conversion.executors import local_workers, worker_count
 from pneumo_fast.conversion.parts import NICENESS, clear, prepare, take
 from pneumo_fast.conversion.task import Record
 from pneumo_fast.dataset.npy import Images
@@ -56,7 +55,7 @@ class SourceEngine(FusedEngine):
     """
 
     def __init__(self, feed: Feed, reader: SourceReader, *, shared: bool) -> None:
-        workers, count = len(os.sched_getaffinity(0)), len(reader)
+        workers, count = worker_count(None, reader.decode), len(reader)
         super().__init__(replace(feed, threads=READ_AHEAD + 1))  # they wait for the workers
         self._reader = reader
         self._part = min(LARGEST_PART, math.ceil(feed.max_batch * (READ_AHEAD + 1) / (2 * workers)))
