@@ -27,10 +27,10 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.sources import SourceReader
-from pneumo_fast.vocabulary import Layout
 
 FIRST, LATER = "direct: open, and an epoch that decodes", "direct: a later epoch, from memory"
 READER, CONVERT, DALI = "converter's reader alone", "convert", "DALI on the CPU: decode and resize"
+GPU_FIRST, GPU_CONVERT = "direct, --decode gpu: open, and an epoch that decodes", "convert --decode gpu"
 BATCH = 64
 PART = 32  # images that the reader alone is given at once
 LEVELS = 255
@@ -39,29 +39,37 @@ LEVELS = 255
 def direct_stage(source: Path, folder: Path, *, count: int, size: int, workers: int, runs: int) -> Stage:
     """Race them; the reader alone and DALI find nothing else to do, and DALI finds its frames in memory."""
     radiographs = replicate(source, folder, count)
-    indexed, converted = (_made(radiographs, folder / layout, size, workers, layout) for layout in ("source", "shards"))
+    indexed = _made(radiographs, folder / "source", size, layout="source", workers=workers)
+    converted = _made(radiographs, folder / "shards", size, workers=workers)
+    notes = [_differences("Direct", indexed, converted)]
     with Loader(indexed, "train", LoadConfig(batch_size=PART), device=torch.device("cpu")) as loader:
         list(loader.epoch(0))
         contenders: dict[str, Contender] = {
             FIRST: partial(_first_epoch, indexed),
             LATER: partial(_later_epoch, loader),
             READER: partial(_read, indexed, workers),
-            CONVERT: partial(_convert, radiographs, folder, size, workers),
+            CONVERT: partial(_convert, radiographs, folder, size, workers=workers),
             DALI: partial(_decode_by_dali, _frames(radiographs), size, workers),
         }
+        if torch.cuda.is_available():
+            on_gpu = _made(radiographs, folder / "gpu", size, layout="source", decode="gpu")
+            exact = _made(radiographs, folder / "exact", size, decode="exact")
+            contenders[GPU_FIRST] = partial(_first_epoch, on_gpu)
+            contenders[GPU_CONVERT] = partial(_convert, radiographs, folder, size, decode="gpu")
+            notes.append(_differences("Decoded by the GPU", on_gpu, exact))
         results = race(contenders, runs)
     return Stage(
         name="direct",
         conditions={"images": count} | radiographs.about | {"to": f"{size} x {size}", "workers": workers},
         results=results,
         ratios=_ratios(results),
-        notes=[_differences(indexed, converted)],
+        notes=notes,
     )
 
 
-def _made(radiographs: Radiographs, out: Path, size: int, workers: int, layout: Layout) -> Dataset:
-    options: dict[str, Any] = {"size": size, "workers": workers, "val_fraction": 0.0, "keep_ids": True}
-    convert(ConvertConfig(images=radiographs.images, labels=radiographs.labels, out=out, layout=layout, **options))
+def _made(radiographs: Radiographs, out: Path, size: int, **options: Any) -> Dataset:
+    common: dict[str, Any] = {"size": size, "val_fraction": 0.0, "keep_ids": True}
+    convert(ConvertConfig(images=radiographs.images, labels=radiographs.labels, out=out, **common, **options))
     return Dataset.open(out)
 
 
@@ -99,10 +107,10 @@ def _read(dataset: Dataset, workers: int) -> Turn:
         return Turn(images=images, seconds=time.perf_counter() - begin)
 
 
-def _convert(radiographs: Radiographs, folder: Path, size: int, workers: int) -> Turn:
+def _convert(radiographs: Radiographs, folder: Path, size: int, **options: Any) -> Turn:
     with tempfile.TemporaryDirectory(dir=folder) as out:
         begin = time.perf_counter()
-        dataset = _made(radiographs, Path(out, "dataset"), size, workers, "shards")
+        dataset = _made(radiographs, Path(out, "dataset"), size, **options)
         return Turn(images=len(dataset.index), seconds=time.perf_counter() - begin)
 
 
@@ -141,14 +149,18 @@ def _decode_by_dali(frames: list[NDArray[np.uint8]], size: int, workers: int) ->
 
 def _ratios(results: list[Result]) -> dict[str, float]:
     rate = {result.name: result.median for result in results}
-    return {
+    on_gpu = {
+        "direct, --decode gpu / first epoch": rate[GPU_FIRST] / rate[FIRST],
+        "convert --decode gpu / convert": rate[GPU_CONVERT] / rate[CONVERT],
+    } if GPU_FIRST in rate else {}  # fmt: skip
+    return on_gpu | {
         "first epoch / the faster of reader and DALI": rate[FIRST] / max(rate[READER], rate[DALI]),
         "first epoch / convert": rate[FIRST] / rate[CONVERT],
         "converter's reader / DALI": rate[READER] / rate[DALI],
     }
 
 
-def _differences(indexed: Dataset, converted: Dataset) -> str:
+def _differences(which: str, indexed: Dataset, converted: Dataset) -> str:
     """How far the batches of both are apart, in grey levels of 255, normalization undone."""
     config, apart = LoadConfig(batch_size=min(BATCH, len(indexed.rows("train"))), order="shuffle"), []
     loaders = [
@@ -162,6 +174,6 @@ def _differences(indexed: Dataset, converted: Dataset) -> str:
     shares = ", ".join(f"{quantile:.1%} at most {np.quantile(values, quantile):g}" for quantile in (0.5, 0.99, 1.0))
     mean, std = abs(indexed.mean - converted.mean), abs(indexed.std - converted.std)
     return (
-        f"Direct and converted batches, grey levels of {LEVELS} apart: {shares}; mean and std of the train split "
+        f"{which} and converted batches, grey levels of {LEVELS} apart: {shares}; mean and std of the train split "
         f"{LEVELS * mean:.2f} and {LEVELS * std:.2f}"
     )

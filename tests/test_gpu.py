@@ -1,26 +1,35 @@
-"""What a GPU gives is what a CPU gives: training in every precision, checkpoints, scores and heat maps."""
+"""What a GPU gives is what a CPU gives: decoding, training in every precision, checkpoints, scores and heat maps."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from pneumo_fast.conversion.gpu_decoder import NOTE, TOLERANCE, GpuDecoder
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.explanation.cam import class_maps
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
+from pneumo_fast.phantoms.make import PhantomSet
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import BEST
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
-from pneumo_fast.vocabulary import Dtype
+from pneumo_fast.vocabulary import REJECTS, Dtype
+from tests.conversion.test_gpu_decoder import FRAMES
 from tests.support.make_dataset import stored_images
+from tests.support.sources import index_phantoms
 from tests.support.training import results
 
 GPU = "cuda"
@@ -92,3 +101,55 @@ def test_heat_maps_agree(layer: str, dataset: Path, tmp_path: Path) -> None:
         class_maps(model.eval().to(device), layer, images.to(device), "gradcam") for device in ("cpu", GPU)
     )
     torch.testing.assert_close(found.cpu(), expected, atol=0.01 * float(expected.max()), rtol=0.01)
+
+
+def converted_by_both(phantoms: PhantomSet, folder: Path, **options: Any) -> tuple[Dataset, Dataset]:
+    """The phantoms decoded by the CPU in full, and by the GPU."""
+    cpu, gpu = (
+        index_phantoms(phantoms, folder, decode=decode, layout="shards", out=folder / decode, **options)
+        for decode in ("exact", "gpu")
+    )
+    return cpu, gpu
+
+
+def test_decoding_agrees(phantoms: PhantomSet, tmp_path: Path) -> None:
+    exact, decoded = converted_by_both(phantoms, tmp_path)
+    assert decoded.index["notes"].str.contains(NOTE).all()
+    assert (decoded.index["image_id"] == exact.index["image_id"]).all()
+    stored, found = (stored_images(dataset, "train").astype(np.float32) for dataset in (exact, decoded))
+    assert 255 * np.abs(stored - found).max() <= TOLERANCE
+
+
+def test_decoding_while_training_agrees(phantoms: PhantomSet, tmp_path: Path) -> None:
+    exact, decoded = converted_by_both(phantoms, tmp_path)
+    source = index_phantoms(phantoms, tmp_path, decode="gpu")
+    with ExitStack() as held:
+        loaders = [
+            Loader(dataset, "train", LoadConfig(batch_size=8), device=torch.device(GPU), normalization=(0, 1))
+            for dataset in (source, decoded, exact)
+        ]
+        epochs = [held.enter_context(loader).epoch(0) for loader in loaders]
+        for (images, _), (same, _), (other, _) in zip(*epochs, strict=True):
+            assert torch.equal(images, same)
+            assert float(255 * (images - other).abs().max()) <= TOLERANCE
+
+
+def test_frames_of_any_size_agree() -> None:
+    images = GpuDecoder().decode(FRAMES)
+    assert images is not None
+    for image, frame in zip(images, FRAMES, strict=True):
+        np.testing.assert_allclose(image, frame.by_cpu(), atol=TOLERANCE)
+
+
+def test_a_gpu_loses_no_file_that_the_cpu_reads(phantoms: PhantomSet, tmp_path: Path) -> None:
+    """Of two damaged files one is cut short, and one has zeros in its frame, which libjpeg may not notice."""
+    shutil.copytree(phantoms.images, tmp_path / "images")
+    cut, spoilt, *_ = sorted((tmp_path / "images").iterdir())
+    cut.write_bytes(cut.read_bytes()[:-300])
+    whole = spoilt.read_bytes()
+    spoilt.write_bytes(whole[:-400] + bytes(100) + whole[-300:])
+    exact, decoded = converted_by_both(phantoms, tmp_path, max_rejects=2)
+    assert decoded.index["image_id"].tolist() == exact.index["image_id"].tolist()
+    expected, rejects = (pd.read_csv(dataset.path / REJECTS) for dataset in (exact, decoded))
+    assert rejects.to_dict() == expected.to_dict()
+    assert cut.name in set(rejects["path"])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,8 @@ from pneumo_fast.radiograph.codestream import decode_grey_jpeg
 from pneumo_fast.radiograph.read import Look, Radiograph, look_at, radiograph_of
 from pneumo_fast.radiograph.rejection import rejecting
 from pneumo_fast.radiograph.resize import reach, resize, share_inside
+from pneumo_fast.radiograph.selection import Selection
+from pneumo_fast.vocabulary import Window
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +153,6 @@ def _pipeline(gpu: int | None) -> Any:
             start=given("begin", types.INT32),
             shape=given("extent", types.INT32),
             axes=[0, 1],
-            normalized_anchor=False,
-            normalized_shape=False,
             out_of_bounds_policy="pad",
             fill_values=0,
         )
@@ -233,22 +234,44 @@ class DecodedAhead:
         for position, source in enumerate(self._task.sources[first : first + BATCH], start=first):
             self._at(position)
             with suppress(RejectedImageError):  # the reader will say so
-                look, frame = _open(self._task, source)
+                look, frame = self._open(source)
                 if (room := room - math.prod(frame.shape)) >= 0:
                     opened[position] = look, frame
         self._at(NO_FILE)
         images = decoder.decode([frame for _, frame in opened.values()]) if opened else None
+        if images is None:
+            return {}
         return {
             position: radiograph_of(look, self._task.size, image, NOTE)
-            for (position, (look, _)), image in zip(opened.items(), images or (), strict=images is not None)
+            for (position, (look, _)), image in zip(opened.items(), images, strict=True)
         }
 
+    def _open(self, source: Source) -> tuple[Look, Frame]:
+        task = self._task
+        return open_for_gpu(
+            task.images / source.path, task.size, window=task.window, max_pixels=task.max_pixels,
+            selection=task.selection,
+        )  # fmt: skip
 
-def _open(task: Task, source: Source) -> tuple[Look, Frame]:
-    """A file whose frame a GPU can decode; RejectedImageError for any other."""
-    look = look_at(
-        task.images / source.path, task.size, window=task.window, max_pixels=task.max_pixels, selection=task.selection
-    )
+
+def open_for_gpu(
+    path: Path,
+    size: int,
+    *,
+    window: Window = "auto",
+    max_pixels: int = 64_000_000,
+    selection: Selection | None = None,
+) -> tuple[Look, Frame]:
+    """Read a file whose frame a GPU can decode.
+
+    Parameters are those of :func:`~pneumo_fast.radiograph.read.read_radiograph`.
+
+    Raises
+    ------
+    RejectedImageError
+        If it is none.
+    """
+    look = look_at(path, size, window=window, max_pixels=max_pixels, selection=selection)
     with rejecting("corrupt", "the compressed frame cannot be found"):
         encoded = look.linear_jpeg() if look else None
     if look is None or encoded is None or not encoded[-8:].rstrip(b"\0").endswith(END_OF_IMAGE):
