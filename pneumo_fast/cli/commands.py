@@ -42,6 +42,7 @@ def convert(make: Callable[..., ConvertConfig]) -> Any:
     with display.progress("converting") as on_progress:
         summary = run(config, on_progress)
     display.show_conversion(summary, config.out)
+    display.next_command("train", config.out)
     return {"folder": config.out, **plain(summary), "manifest": json.loads(summary.manifest.to_json())}
 
 
@@ -68,7 +69,9 @@ def train(
     made = make(**options_left_open(config, context))
     if made.images:
         with display.progress("converting" if made.cache else "indexing") as on_progress:
-            made = with_dataset(made, on_progress)
+            made, conversion = with_dataset(made, on_progress)
+        if conversion:
+            display.show_conversion(conversion, made.datasets[0])
     with display.training_display() as (on_start, on_epoch, on_progress):
         if made.all_folds:
             folds = cross_validate(made, on_epoch, on_progress, on_start=on_start)

@@ -170,7 +170,7 @@ def next_command(*words: object) -> None:
 
 
 def show_conversion(summary: ConvertSummary, folder: Path) -> None:
-    """The closing summary of ``convert``."""
+    """What a conversion found, stored and rejected."""
     manifest = summary.manifest
     table = grid("split", "negative", "positive", "images", "positive %", title="Images stored")
     for split, counts in manifest.counts.items():
@@ -200,7 +200,6 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
         rate, done = summary.converted / summary.seconds, "indexed" if manifest.source else "converted"
         out.print(f"{counted(summary.converted, 'image')} {done} in {summary.seconds:.1f} s: {rate:,.0f} images/s")
     out.print(f"Written to {folder}", soft_wrap=True)
-    next_command("train", folder)
 
 
 def _show_input(manifest: Manifest) -> None:

@@ -57,7 +57,7 @@ def cross_validate(
     DatasetError
         If a fold would have images of a single patient or class.
     """
-    config = with_dataset(config)
+    config, _ = with_dataset(config)
     folds = _fold_configs(config)
     with (
         distributed.joined(config.device) as (device, rank),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pneumo_fast.conversion.convert import convert
+from pneumo_fast.conversion.convert import ConvertSummary, convert
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.devices import resolve_amp, resolve_device
 from pneumo_fast.errors import ConfigError, DeviceError
@@ -27,6 +27,7 @@ from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import DIRECT, TrainConfig
 from pneumo_fast.training.plan import OnStart, Resolved, make_plan
 from pneumo_fast.training.session import Session
+from pneumo_fast.vocabulary import Layout
 
 
 @contextmanager
@@ -84,8 +85,8 @@ def prepare(
             write_atomic(config.out / CURVES, draw_learning_curves(session.trained.history, session.trained.best_epoch))
 
 
-def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> TrainConfig:
-    """The same training on a dataset, which is made first where ``images`` and ``labels`` are given.
+def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> tuple[TrainConfig, ConvertSummary | None]:
+    """The same training on a dataset, which is made first where ``images`` and ``labels`` are given, and how it went.
 
     Without ``cache`` it has no pixels: layout ``source``, in the folder of the first of ``datasets``. What is there
     already, made of the same, is used as it is, and nothing else is replaced.
@@ -107,7 +108,7 @@ def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> Train
         As of :func:`~pneumo_fast.conversion.convert.convert`.
     """
     if config.images is None or config.labels is None:
-        return config
+        return config, None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("images with several processes: run convert first, and train on the dataset")
     setup.check_options(config, resolve_device(config.device), Rank())  # before minutes are spent
@@ -115,9 +116,10 @@ def with_dataset(config: TrainConfig, on_progress: OnProgress = silent) -> Train
         find_run(config.out, {}, resume=False, overwrite=config.overwrite)
     out = config.cache or config.datasets[0]
     given = {name: value for name in DIRECT if name != "cache" and (value := getattr(config, name)) is not None}
-    convert(ConvertConfig(**given, out=out, layout="shards" if config.cache else "source", resume=True), on_progress)
+    layout: Layout = "shards" if config.cache else "source"
+    summary = convert(ConvertConfig(**given, out=out, layout=layout, resume=True), on_progress)
     unset: dict[str, Any] = dict.fromkeys(DIRECT)
-    return replace(config, datasets=(out,), **unset)
+    return replace(config, datasets=(out,), **unset), summary
 
 
 class Found(NamedTuple):

@@ -72,7 +72,7 @@ def train(
     TrainingStoppedError
         After SIGINT or SIGTERM, once the state is saved.
     """
-    config = with_dataset(config)
+    config, _ = with_dataset(config)
     if config.all_folds:
         raise ConfigError(f"folds {config.folds} without fold: name one, or train all of them with cross_validate")
     with prepare(config, on_start, on_epoch, on_progress) as session:

@@ -52,7 +52,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
             (phantom_module, "make_phantoms"),
         ):
             monkeypatch.setattr(module, name, instead)
-        monkeypatch.setattr(prepare_module, "with_dataset", lambda config, _on_progress: config)
+        monkeypatch.setattr(prepare_module, "with_dataset", lambda config, _on_progress: (config, None))
         with pytest.raises(CaughtError):
             run_cli(*arguments)
         return caught[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_closing_summary(run_cli: Run) -> None:
         "images/s",
     ):
         assert words in " ".join(ended.out.split())
+
+
+@pytest.mark.usefixtures("place", "quick")
+def test_training_straight_from_images_says_what_was_rejected(run_cli: Run) -> None:
+    """Summary first, then the training; a run that is resumed finds nothing left to index."""
+    shutil.copytree("images", "all")
+    next(Path("all").iterdir()).write_bytes(b"")
+    given = ["train", "--images", "all", "--labels", "labels.csv", "--size", "32", "--max-rejects", "1"]
+    ended = run_cli(*given, "--epochs", "1")
+    said = " ".join(ended.out.split())
+    assert ended.code == 0
+    assert "not_dicom 1" in said
+    assert said.index("Leaks between splits") < said.index("Best checkpoint")
+    assert "Next: pneumo-fast train" not in said
+    assert "Nothing was left to convert" in run_cli(*given, "--epochs", "2", "--resume").out
 
 
 def test_verify_names_the_damage(run_cli: Run, own_dataset: Path) -> None:

@@ -30,6 +30,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 LARGEST_BYTES = 2_000_000
 BATCH = 500
 SIZE = 48
+DECODES: tuple[Decode, ...] = ("fast", "exact", "gpu") if torch.cuda.is_available() else ("fast", "exact")
 ROWS, COLUMNS, BITS = b"\x28\x00\x10\x00US", b"\x28\x00\x11\x00US", b"\x28\x00\x00\x01US"
 
 
@@ -106,7 +107,7 @@ def test_mutants(site: Site, mutants: int, campaign_seed: int, tmp_path: Path) -
     originals = sources(site)
     for first in range(0, mutants, BATCH):
         folder = tmp_path / str(first)
-        decode: Decode = "fast" if first // BATCH % 2 == 0 else "exact"
+        decode = DECODES[first // BATCH % len(DECODES)]
         numbers = range(first, min(first + BATCH, mutants))
         write_mutants(folder, originals, numbers, campaign_seed)
         config = ConvertConfig(
