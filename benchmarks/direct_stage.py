@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ from benchmarks.measure import Contender, Result, Stage, Turn, race
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.parts import clear, prepare, take
+from pneumo_fast.conversion.parts import SharedImages
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
@@ -90,20 +92,18 @@ def _first_epoch(dataset: Dataset) -> Turn:
 def _read(dataset: Dataset, workers: int) -> Turn:
     """The worker processes alone, running already."""
     reader = SourceReader(dataset, dataset.rows("train"))
-    with tempfile.TemporaryDirectory() as folder, local_workers(workers) as submit:
-        work = Path(folder)
-        prepare(work)
-        starts = range(0, len(reader), PART)
-        tasks = [reader.task(f"part-{start}", range(start, min(start + PART, len(reader))), work) for start in starts]
+    with ExitStack() as held:
+        memory = held.enter_context(
+            closing(SharedImages(len(reader), math.prod(reader.shape), reader.dtype))
+        ).descriptor
+        submit = held.enter_context(local_workers(workers, shared=(memory,)))
+        rows = np.arange(len(reader))
+        parts = np.split(rows, range(PART, len(reader), PART))
+        tasks = [reader.task(part, part, memory) for part in parts]
         for future in [submit(replace(task, sources=task.sources[:1]), 60.0) for task in tasks[:workers]]:
             future.result()
         begin = time.perf_counter()
-        images = 0
-        for task, future in [(task, submit(task, 60.0)) for task in tasks]:
-            future.result()
-            taken = take(task)
-            clear(task)
-            images += len(taken[1]) if taken else 0
+        images = sum(future.result().stored for future in [submit(task, 60.0) for task in tasks])
         return Turn(images=images, seconds=time.perf_counter() - begin)
 
 

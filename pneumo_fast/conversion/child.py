@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1  # prctl(2): be killed when the thread that started this process ends
 MOST_DISPENSABLE: Final = "1000"  # proc(5): whom the kernel kills first when memory runs out
@@ -46,7 +46,7 @@ def main(parent: int) -> None:
     put_on_leash(parent)
     from pneumo_fast.conversion.gpu_decoder import has_driver  # noqa: PLC0415
     from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the leash holds
-    from pneumo_fast.conversion.task import JOURNAL, NO_FILE  # noqa: PLC0415
+    from pneumo_fast.conversion.task import JOURNAL, NO_FILE, count_rejects, shallow  # noqa: PLC0415
 
     _limit_memory()
     journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)
@@ -64,8 +64,11 @@ def main(parent: int) -> None:
         if task.decode == "gpu" and has_driver():
             _lift_memory_limit()
         try:
-            stored, rejected, skipped = convert_task(task, condemned, at)
-            answer: dict[str, int | str] = {"stored": stored, "rejected": rejected, "skipped": skipped}
+            record = convert_task(task, condemned, at)
+            rejected, skipped = count_rejects(record.rejects)
+            answer: dict[str, Any] = {"stored": len(record.images), "rejected": rejected, "skipped": skipped}
+            if task.memory is not None:
+                answer["record"] = shallow(record)
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
         at(NO_FILE)

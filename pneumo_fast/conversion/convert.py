@@ -107,7 +107,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
 
 
 def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:
-    columns = [field.name for field in fields(Source)]
+    columns = [field.name for field in fields(Source) if field.name in plan.images]
     selection = Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
     decoded = _decoded_tasks(plan) if config.layout == "source" else set(plan.images["task"])
     return [

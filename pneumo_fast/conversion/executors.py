@@ -35,9 +35,12 @@ def worker_count(asked: int | None, decode: Decode) -> int:
 
 
 @contextmanager
-def local_workers(count: int, niceness: int = 0) -> Iterator[Submit]:
-    """Run tasks in ``count`` worker processes of this machine; none is left when the block ends, however it ends."""
-    pool = WorkerPool(niceness)
+def local_workers(count: int, niceness: int = 0, shared: tuple[int, ...] = ()) -> Iterator[Submit]:
+    """Run tasks in ``count`` worker processes of this machine; none is left when the block ends, however it ends.
+
+    The other parameters are those of :class:`~pneumo_fast.conversion.supervisor.WorkerPool`.
+    """
+    pool = WorkerPool(niceness, shared)
     executor = ThreadPoolExecutor(count, thread_name_prefix="pneumo-fast-convert")
     try:
         yield lambda task, timeout_s: executor.submit(pool.run_task, task, timeout_s)

@@ -1,9 +1,11 @@
-"""What worker processes read goes from hand to hand in files: a part of the work is written, taken and removed."""
+"""What worker processes read goes from hand to hand: in files that are written, taken and removed, or in memory."""
 
 from __future__ import annotations
 
+import mmap
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,6 +20,29 @@ core keeps them all."""
 def prepare(work: Path) -> None:
     """Make the folder that workers write into."""
     (work / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+class SharedImages:
+    """Memory for decoded images that worker processes write into; it goes with the last process that has it open.
+
+    Parameters
+    ----------
+    count, pixels : int
+        Room for so many images of so many pixels.
+    dtype : float16 or uint8
+    """
+
+    def __init__(self, count: int, pixels: int, dtype: np.dtype[Any]) -> None:
+        self.descriptor = os.memfd_create("pneumo-fast-images")
+        """Open here; to be passed to the worker processes."""
+        os.truncate(self.descriptor, count * pixels * dtype.itemsize)
+        memory = mmap.mmap(self.descriptor, count * pixels * dtype.itemsize)
+        self.images: Images = np.frombuffer(memory, dtype=dtype).reshape(count, pixels)
+        """Shape (count, pixels)."""
+
+    def close(self) -> None:
+        """Close the descriptor; the memory stays as long as the images are referred to."""
+        os.close(self.descriptor)
 
 
 def take(task: Task) -> tuple[Record, Images] | None:

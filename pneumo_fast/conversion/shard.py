@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pneumo_fast.conversion.gpu_decoder import DecodedAhead
-from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task, count_rejects
+from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task, shallow
 from pneumo_fast.dataset.npy import Images, ShardWriter, image_digest, pixel_hash, store_unit, write_array
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import sync_filesystem, write_atomic
-from pneumo_fast.radiograph.metadata import Metadata
 from pneumo_fast.radiograph.read import Facts, Radiograph, read_facts, read_radiograph
 
 
-def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> tuple[int, int, int]:
-    """Convert one task's images; return how many were stored, rejected, and skipped as no wanted radiographs.
+def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> Record:
+    """Convert one task's images, and write down what became of them unless they went into memory.
 
     Parameters
     ----------
@@ -53,33 +53,40 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
             except RejectedImageError as error:
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
             else:
-                digest = image_digest(stored) if task.lasting and task.layout != "source" else b""
-                row["pixel_hash"] = pixel_hash(digest)
-                if task.layout == "folder":
-                    path = task.out / row["shard"]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_array(path, stored, sync=False)
-                elif task.layout == "shards":
-                    shard.append(stored, digest)
+                row["pixel_hash"] = pixel_hash(_store(task, source, stored, row["shard"], shard))
                 rows.append(row)
                 totals.append(total)
         at(NO_FILE)
-        size, checksum = shard.finish(sync=task.lasting)
+        size, checksum = shard.finish()
     if task.layout == "folder":
         sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
     record = Record(
-        name=task.name,
-        split=task.split,
-        bytes=size,
-        checksum=checksum,
-        sum=sum(total for total, _ in totals),
+        name=task.name, split=task.split, bytes=size, checksum=checksum, sum=sum(total for total, _ in totals),
         square_sum=sum(square for _, square in totals),
-        pixels=sum(task.size**2 - row["padding_pixels"] for row in rows) if task.pixels else 0,
-        images=rows,
+        pixels=sum(task.size**2 - row["padding_pixels"] for row in rows) if task.pixels else 0, images=rows,
         rejects=rejects,
-    )
-    write_atomic(task.record_path, json.dumps(_shallow(record)), sync=False)  # one that is lost costs the task again
-    return len(rows), *count_rejects(rejects)
+    )  # fmt: skip
+    if task.memory is None:  # one that is lost costs the task again
+        write_atomic(task.record_path, json.dumps(shallow(record)), sync=False)
+    return record
+
+
+def _store(task: Task, source: Source, image: Images, name: str, shard: ShardWriter) -> bytes:
+    """Put an image where the task wants it; its digest, or nothing where it is not to last."""
+    if task.memory is not None:
+        if os.pwrite(task.memory, image.data, source.place * image.nbytes) != image.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return b""
+    if task.layout == "source":
+        return b""
+    digest = image_digest(image)
+    if task.layout == "folder":
+        path = task.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_array(path, image, sync=False)
+    else:
+        shard.append(image, digest)
+    return digest
 
 
 def _read_image(
@@ -102,7 +109,7 @@ def _read_image(
         "split": task.split,
         "shard": _file_of(task, source),
         "row": row if task.layout == "shards" else 0,
-        **_shallow(facts.metadata),
+        **shallow(facts.metadata),
         "intensity": facts.intensity,
         "padding_pixels": facts.padding_pixels,
         "notes": " ".join(facts.notes),
@@ -117,8 +124,3 @@ def _file_of(task: Task, source: Source) -> str:
     if task.layout == "shards":
         return f"{task.name}.npy"
     return source.shown_path if task.layout == "source" else f"{task.split}/{source.label}/{source.image_id}.npy"
-
-
-def _shallow(data: Metadata | Record) -> dict[str, Any]:
-    """The fields of a dataclass by name; :func:`dataclasses.asdict` would copy them deeply."""
-    return {f.name: getattr(data, f.name) for f in fields(data)}

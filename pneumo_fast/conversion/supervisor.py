@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Task
+from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Task
 from pneumo_fast.errors import ConvertError
 
 STRIKES = 2  # a worker can be killed from outside, or the machine stall: one more chance for the file
@@ -42,6 +42,8 @@ class Outcome:
     """For a fault of the file."""
     skipped: int
     """As other objects than are wanted."""
+    record: Record | None = None
+    """What became of the files, where the pixels went into memory; else it is in a file."""
 
 
 class WorkerLostError(Exception):
@@ -57,7 +59,7 @@ class WorkerLostError(Exception):
 class Worker:
     """One child process and the memory it journals in."""
 
-    def __init__(self, niceness: int = 0) -> None:
+    def __init__(self, niceness: int = 0, shared: tuple[int, ...] = ()) -> None:
         descriptor = os.memfd_create("pneumo-fast-journal")
         try:
             os.truncate(descriptor, JOURNAL.size)
@@ -68,7 +70,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(descriptor,),
+                pass_fds=(descriptor, *shared),
                 env=os.environ | ONE_THREAD,
             )
             if niceness:
@@ -104,14 +106,15 @@ class Worker:
                 what = "reading" if position != NO_FILE else "what is done between files"
                 raise WorkerLostError(position, "timeout", f"{what} took longer than {allowed:g} s")
         line = stdout.readline()
-        if not line:
+        if not line.endswith(b"\n"):
             raise self._lost()
         answer = json.loads(line)
         if "error" in answer:
             raise ConvertError(
                 f"shard {task.name} cannot be written ({answer['error']}): fix that, then resume with --resume"
             )
-        return Outcome(**answer)
+        record = answer.pop("record", None)
+        return Outcome(**answer, record=Record(**record) if record else None)
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""
@@ -138,10 +141,12 @@ class WorkerPool:
     ----------
     niceness : int
         What is added to the workers' own (nice(2)): the higher, the more another process goes before them.
+    shared : tuple of int
+        Descriptors that are open in the workers as well, under the same numbers.
     """
 
-    def __init__(self, niceness: int = 0) -> None:
-        self._niceness = niceness
+    def __init__(self, niceness: int = 0, shared: tuple[int, ...] = ()) -> None:
+        self._options = niceness, shared
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -192,7 +197,7 @@ class WorkerPool:
                 raise ConvertError("the conversion was stopped: resume with --resume")
             while self._idle and self._idle[-1].process.poll() is not None:  # it has ended for want of work
                 self._idle.pop().close()
-            worker = self._idle.pop() if self._idle else Worker(self._niceness)  # locked, so that stop() misses none
+            worker = self._idle.pop() if self._idle else Worker(*self._options)  # locked, so that stop() misses none
             self._busy.add(worker)
             return worker
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pneumo_fast.files import read_regular
+from pneumo_fast.radiograph.metadata import Metadata
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Dtype, Layout, Window
@@ -36,6 +37,8 @@ class Source:
     shown_path: str
     """As it will be written if the file is rejected."""
     label: int
+    place: int = 0
+    """Where its pixels go in :attr:`Task.memory`, counted in images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +65,8 @@ class Task:
     """What is wanted; without one whatever can be read."""
     pixels: bool = True
     """Whether pixels are decoded, and not headers alone looked at."""
-    lasting: bool = True
-    """Whether the files are kept: only then are they hashed, and flushed to disk."""
+    memory: int | None = None
+    """Descriptor of memory that takes the pixels: nothing is written into ``out``, and nothing is hashed."""
 
     @property
     def record_path(self) -> Path:
@@ -109,3 +112,8 @@ def count_rejects(rejects: Iterable[dict[str, str]]) -> tuple[int, int]:
     reasons = [reject["reason"] for reject in rejects]
     skipped = sum(reason in SKIPPED for reason in reasons)
     return len(reasons) - skipped, skipped
+
+
+def shallow(data: Metadata | Record) -> dict[str, Any]:
+    """The fields of a dataclass by name; :func:`dataclasses.asdict` would copy them deeply."""
+    return {f.name: getattr(data, f.name) for f in fields(data)}

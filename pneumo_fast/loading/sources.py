@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -79,14 +78,25 @@ class SourceReader:
         """Whether a file's header still says what the index says of the image."""
         return self._known[row] == tuple(found[name] for name in SAME)
 
-    def task(self, name: str, rows: Sequence[int], work: Path) -> Task:
-        """What a worker process has to do to decode some images; it knows them by their row numbers."""
+    def task(self, rows: Rows, places: Rows, memory: int) -> Task:
+        """What a worker process has to do to decode some images; it knows them by their row numbers.
+
+        Parameters
+        ----------
+        places : ndarray of int64, shape of ``rows``
+            Where each image goes in the memory.
+        memory : int
+            Descriptor, open in the worker process too.
+        """
         known = self._preprocessing
         return Task(
-            name=name, split="", images=self.folder, out=work,
-            sources=tuple(Source(str(row), self._paths[row] or " ", str(row), 0) for row in rows),
+            name="part", split="", images=self.folder, out=Path(),
+            sources=tuple(
+                Source(str(row), self._paths[row] or " ", str(row), 0, place)
+                for row, place in zip(rows.tolist(), places.tolist(), strict=True)
+            ),
             size=self.shape[0], dtype=self._dataset.manifest.dtype, layout="shards", decode=known.decode,
-            window=known.window, max_pixels=known.max_pixels, key=b"", selection=known.selection, lasting=False,
+            window=known.window, max_pixels=known.max_pixels, key=b"", selection=known.selection, memory=memory,
         )  # fmt: skip
 
     def read_into(self, rows: Rows, out: Images) -> None:

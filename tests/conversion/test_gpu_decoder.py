@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import uid
 
-from pneumo_fast.conversion import executors, gpu_decoder, supervisor
+from pneumo_fast.conversion import executors, gpu_decoder
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import worker_count
 from pneumo_fast.conversion.gpu_decoder import NOTE, PROCESSES, Frame, GpuDecoder
 from pneumo_fast.conversion.parts import prepare, take
 from pneumo_fast.conversion.shard import convert_task
-from pneumo_fast.conversion.supervisor import Outcome, WorkerLostError, WorkerPool
 from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.errors import DeviceError
@@ -173,33 +172,6 @@ def test_no_file_is_blamed_for_a_batch(converted: Run, monkeypatch: pytest.Monke
 def test_without_a_gpu_the_reader_sees_to_everything(converted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_decoder, "_decoder", lambda: None)
     assert np.array_equal(converted("gpu")[1], converted("exact")[1])
-
-
-def test_a_task_that_took_its_worker_down_is_done_again_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[Decode] = []
-
-    class Fragile:
-        process = SimpleNamespace(poll=lambda: 0)
-
-        def __init__(self, _: int) -> None:
-            """No process is started."""
-
-        def run(self, task: Task, *_: object) -> Outcome:
-            tried.append(task.decode)
-            if task.decode == "gpu":
-                raise WorkerLostError(NO_FILE, "crashed", "the worker ended (SIGSEGV)")
-            return Outcome(stored=1, rejected=0, skipped=0)
-
-        def close(self) -> None:
-            """Nothing is open."""
-
-    monkeypatch.setattr(supervisor, "Worker", Fragile)
-    task = Task(
-        name="train-0", split="train", images=Path(), out=Path(), sources=(), size=48, dtype="float16",
-        layout="shards", decode="gpu", window="auto", max_pixels=10**6, key=b"",
-    )  # fmt: skip
-    assert WorkerPool().run_task(task, 10.0).stored == 1
-    assert tried == ["gpu", "exact"]
 
 
 def test_convert_says_at_once_that_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

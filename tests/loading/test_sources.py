@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_tables_are_those_of_the_converted_dataset_but_for_what_only_pixels_tell
     pd.testing.assert_frame_equal(indexed.boxes, converted.boxes)
     assert not list(indexed.path.glob("*.npy"))
     assert verify(indexed.path) == []
+
+
+def test_no_pixel_is_written_to_a_disk(indexed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = sorted(tmp_path.rglob("*"))
+    with load(indexed, "train", SOURCE, batch_size=4) as loader:
+        assert all(sorted(tmp_path.rglob("*")) == before for _ in loader.epoch(0))
 
 
 def test_a_loader_goes_on_within_an_epoch(indexed: Dataset) -> None:

@@ -6,24 +6,22 @@ cannot be read any more costs its image alone: the batch is smaller by it, and i
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import wait
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Final
+from queue import SimpleQueue
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pneumo_fast.conversion.executors import local_workers, worker_count
-from pneumo_fast.conversion.parts import NICENESS, clear, prepare, take
+from pneumo_fast.conversion.parts import NICENESS, SharedImages
+from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Record
-from pneumo_fast.dataset.npy import Images
 from pneumo_fast.devices import device_memory
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.loading.engines.base import READ_AHEAD, Feed
@@ -56,18 +54,22 @@ class SourceEngine(FusedEngine):
 
     def __init__(self, feed: Feed, reader: SourceReader, *, shared: bool) -> None:
         workers, count = worker_count(None, reader.decode), len(reader)
-        super().__init__(replace(feed, threads=READ_AHEAD + 1))  # they wait for the workers
+        threads = READ_AHEAD + 1  # they wait for the workers
+        super().__init__(replace(feed, threads=threads))
         self._reader = reader
-        self._part = min(LARGEST_PART, math.ceil(feed.max_batch * (READ_AHEAD + 1) / (2 * workers)))
-        room = split_bytes(feed) <= KEPT_SHARE * device_memory(feed.device)[0]
-        self._kept: Images | None = np.empty((count, math.prod(reader.shape)), reader.dtype) if room else None
+        self._part = min(LARGEST_PART, math.ceil(feed.max_batch * threads / (2 * workers)))
+        self._keeps = split_bytes(feed) <= KEPT_SHARE * device_memory(feed.device)[0]
         self._is_kept, self._is_lost = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-        self._lock, self._names = threading.Lock(), itertools.count()
+        self._lock = threading.Lock()
         self._rejects: dict[int, dict[str, str]] = {}
+        self._rooms: SimpleQueue[Rows] = SimpleQueue()  # places for a batch each, where images are not kept
+        for thread in range(0 if self._keeps else threads):
+            self._rooms.put(np.arange(feed.max_batch) + thread * feed.max_batch)
         self._held = ExitStack()
-        self._work = Path(self._held.enter_context(TemporaryDirectory(prefix="pneumo-fast-")))
-        prepare(self._work)
-        self._submit = self._held.enter_context(local_workers(workers, NICENESS if shared else 0))
+        room = count if self._keeps else threads * feed.max_batch
+        self._memory = self._held.enter_context(closing(SharedImages(room, math.prod(reader.shape), reader.dtype)))
+        niceness, descriptors = NICENESS if shared else 0, (self._memory.descriptor,)
+        self._submit = self._held.enter_context(local_workers(workers, niceness, descriptors))
 
     @property
     def rejects(self) -> list[dict[str, str]]:
@@ -87,48 +89,42 @@ class SourceEngine(FusedEngine):
 
     def _write(self, rows: Rows, out: NDArray[np.float32]) -> Rows:
         missing = np.unique(rows[~(self._is_kept[rows] | self._is_lost[rows])])
-        if self._kept is not None:
-            for decoded, images in self._decode(missing):
-                self._kept[decoded], self._is_kept[decoded] = images, True
-            there = rows[self._is_kept[rows]]
-            self._normalizer.gather(self._kept, there, out[: len(there)])
+        if self._keeps:
+            self._is_kept[self._decode(missing, missing)] = True
+            there = places = rows[self._is_kept[rows]]
+            self._normalizer.gather(self._memory.images, places, out[: len(there)])
             return there
-        parts = list(self._decode(missing))
-        decoded = np.concatenate([np.empty(0, dtype=np.int64), *(numbers for numbers, _ in parts)])
-        there = rows[np.isin(rows, decoded)]
-        if len(there):
-            images = np.concatenate([images for _, images in parts])
-            self._normalizer.gather(images, np.searchsorted(decoded, there), out[: len(there)])
-        return there
+        room = self._rooms.get()
+        try:
+            there = rows[np.isin(rows, self._decode(missing, room[: len(missing)]))]
+            places = room[np.searchsorted(missing, there)]
+            self._normalizer.gather(self._memory.images, places, out[: len(there)])
+            return there
+        finally:
+            self._rooms.put(room)
 
-    def _decode(self, rows: Rows) -> Iterator[tuple[Rows, Images]]:
-        """Those of some rows, in ascending order, that can be read, and their images, shape (n, pixels); by parts."""
-        parts = np.split(rows, range(self._part, len(rows), self._part)) if len(rows) else []
-        tasks = [self._reader.task(f"part-{next(self._names)}", part.tolist(), self._work) for part in parts]
+    def _decode(self, rows: Rows, places: Rows) -> Rows:
+        """Have the images of some rows put into their places of the memory; return the rows that are there."""
+        cuts = range(self._part, len(rows), self._part)
+        parts = list(zip(np.split(rows, cuts), np.split(places, cuts), strict=True)) if len(rows) else []
+        tasks = [self._reader.task(*part, self._memory.descriptor) for part in parts]
         futures = [self._submit(task, self._reader.timeout_s) for task in tasks]
-        for task, future in zip(tasks, futures, strict=True):
-            try:
-                future.result()
-            except ConvertError as error:
-                raise DatasetError(
-                    f"images cannot be decoded by way of {self._work} ({error}): make room there, or set TMPDIR"
-                ) from error
-            taken = take(task)
-            clear(task)
-            if taken is None:
-                raise DatasetError(f"{self._work} was changed while files were read: let nothing else write there")
-            record, found = taken
-            numbers, same = self._compare(record)
-            images = found.reshape(len(found), math.prod(self._reader.shape))
-            yield (numbers, images) if same.all() else (numbers[same], images[same])
+        try:
+            return np.concatenate([rows[:0], *(self._unchanged(future.result()) for future in futures)])
+        except ConvertError as error:
+            raise DatasetError(f"images cannot be decoded ({error})") from error
+        finally:
+            wait(futures)  # until then they may be written into places that are used again
 
-    def _compare(self, record: Record) -> tuple[Rows, NDArray[np.bool_]]:
-        """Row numbers of the images in a part, and which of them are still those of the index; the others are lost."""
+    def _unchanged(self, outcome: Outcome) -> Rows:
+        """Row numbers of the images in a part that are still those of the index; the others are lost."""
+        record = cast("Record", outcome.record)
         numbers = np.array([int(row["image_id"]) for row in record.images], dtype=np.int64)
         pairs = zip(numbers.tolist(), record.images, strict=True)
         same = np.array([self._reader.is_same(number, row) for number, row in pairs], dtype=bool)
         self._lose([*record.rejects, *({"path": str(number), **CHANGED} for number in numbers[~same].tolist())])
-        return numbers, same
+        unchanged: Rows = numbers[same]
+        return unchanged
 
     def _lose(self, rejects: list[dict[str, str]]) -> None:
         """Remember files that could not be read; DatasetError if they are too many."""
