@@ -57,7 +57,7 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
                 rows.append(row)
                 totals.append(total)
         at(NO_FILE)
-        size, checksum = shard.finish()
+        size, checksum = shard.finish(sync=task.lasting)
     if task.layout == "folder":
         sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
     record = Record(
@@ -79,7 +79,7 @@ def _store(task: Task, source: Source, image: Images, name: str, shard: ShardWri
         return b""
     if task.layout == "source":
         return b""
-    digest = image_digest(image)
+    digest = image_digest(image) if task.lasting else b""
     if task.layout == "folder":
         path = task.out / name
         path.parent.mkdir(parents=True, exist_ok=True)

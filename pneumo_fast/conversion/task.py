@@ -65,6 +65,8 @@ class Task:
     """What is wanted; without one whatever can be read."""
     pixels: bool = True
     """Whether pixels are decoded, and not headers alone looked at."""
+    lasting: bool = True
+    """Whether files that are written are kept: only then are they hashed, and flushed to disk."""
     memory: int | None = None
     """Descriptor of memory that takes the pixels: nothing is written into ``out``, and nothing is hashed."""
 

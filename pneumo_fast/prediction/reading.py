@@ -54,6 +54,7 @@ def cut(
             max_pixels=preprocessing.max_pixels,
             key=key,
             selection=selection,
+            lasting=False,
         )
         for start in range(0, len(files), rows)
     ]
