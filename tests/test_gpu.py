@@ -115,6 +115,7 @@ def converted_by_both(phantoms: PhantomSet, folder: Path, **options: Any) -> tup
 def test_decoding_agrees(phantoms: PhantomSet, tmp_path: Path) -> None:
     exact, decoded = converted_by_both(phantoms, tmp_path)
     assert decoded.index["notes"].str.contains(NOTE).all()
+    assert decoded.manifest.input["decoded_on_gpu"] == len(decoded.index)
     assert (decoded.index["image_id"] == exact.index["image_id"]).all()
     stored, found = (stored_images(dataset, "train").astype(np.float32) for dataset in (exact, decoded))
     assert 255 * np.abs(stored - found).max() <= TOLERANCE

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pneumo_fast import __version__
+from pneumo_fast.conversion.gpu_decoder import NOTE
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
@@ -84,7 +85,8 @@ def assemble(
             "files_without_row": len(plan.files_without_row),
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),
-            "quality_control": int(index["notes"].str.contains("quality_control_image", regex=False).sum()),
+            "quality_control": _noted(index, "quality_control_image"),
+            **({"decoded_on_gpu": _noted(index, NOTE)} if config.decode == "gpu" else {}),
             **_unknown_kinds(records),
         },
         duplicates=_duplicates(index, records),
@@ -124,6 +126,10 @@ def _boxes(labels: LabelTable, index: pd.DataFrame, records: list[Record]) -> pd
         for column in ("y", "height", "source_height"):
             boxes[column] *= ratio
     return boxes[list(BOX_COLUMNS)]
+
+
+def _noted(index: pd.DataFrame, note: str) -> int:
+    return int(index["notes"].str.contains(note, regex=False).sum())
 
 
 def _unknown_kinds(records: list[Record]) -> dict[str, int]:
