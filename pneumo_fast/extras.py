@@ -42,7 +42,8 @@ PACS: Final = Extra(
 )  # fmt: skip
 TENSORBOARD: Final = Extra("tensorboard", {"tensorboard": "tensorboard"}, "train --tensorboard is refused")
 DALI: Final = Extra(
-    "DALI", {"nvidia-dali-cuda120": "nvidia.dali"}, "for a GPU, batches are made on the CPU and copied; --decode gpu is refused"
+    "DALI", {"nvidia-dali-cuda120": "nvidia.dali"},
+    "for a GPU, batches are made on the CPU and copied; --decode gpu is refused",
 )  # fmt: skip
 """No extra but a dependency, on Linux on x86-64; elsewhere there is none."""
 EXTRAS: Final = (DALI, DECODERS, FAST, DASK, ONNX, DICOM_OUT, PACS, TENSORBOARD)
