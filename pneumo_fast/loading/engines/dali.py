@@ -1,4 +1,4 @@
-"""The DALI engine: casts, augments and normalizes on the device. The only module that imports DALI.
+"""The DALI engine: casts, augments and normalizes on the device.
 
 DALI calls a source on the thread that asks for a batch, so a slow read would stop the training step. Here the source
 only hands over a batch that the ring's threads have already read. The stored data type crosses the bus.
