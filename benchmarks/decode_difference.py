@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pneumo_fast.conversion.gpu_decoder import NOTE, GpuDecoder, open_for_gpu
+from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, GpuDecoder, open_for_gpu
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.read import Radiograph, radiograph_of, read_radiograph
 
@@ -37,7 +37,7 @@ def by_dali(gpu: int | None) -> Read:
         images = decoder.decode([frame])
         if images is None:
             raise RejectedImageError("unsupported", "DALI cannot decode the frame, or decodes it wrongly")
-        return radiograph_of(look, size, images[0], NOTE)
+        return radiograph_of(look, size, images[0], DECODED_ON_GPU)
 
     return read
 

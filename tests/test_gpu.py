@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pneumo_fast.conversion.gpu_decoder import NOTE, TOLERANCE, GpuDecoder
+from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, TOLERANCE, GpuDecoder
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
@@ -114,8 +114,8 @@ def converted_by_both(phantoms: PhantomSet, folder: Path, **options: Any) -> tup
 
 def test_decoding_agrees(phantoms: PhantomSet, tmp_path: Path) -> None:
     exact, decoded = converted_by_both(phantoms, tmp_path)
-    assert decoded.index["notes"].str.contains(NOTE).all()
-    assert decoded.manifest.input["decoded_on_gpu"] == len(decoded.index)
+    assert decoded.index["notes"].str.contains(DECODED_ON_GPU).all()
+    assert decoded.manifest.input[DECODED_ON_GPU] == len(decoded.index)
     assert (decoded.index["image_id"] == exact.index["image_id"]).all()
     stored, found = (stored_images(dataset, "train").astype(np.float32) for dataset in (exact, decoded))
     assert 255 * np.abs(stored - found).max() <= TOLERANCE
@@ -136,7 +136,7 @@ def test_decoding_while_training_agrees(phantoms: PhantomSet, tmp_path: Path) ->
 
 
 def test_frames_of_any_size_agree() -> None:
-    images = GpuDecoder().decode(FRAMES)
+    images = GpuDecoder(0).decode(FRAMES)
     assert images is not None
     for image, frame in zip(images, FRAMES, strict=True):
         np.testing.assert_allclose(image, frame.by_cpu(), atol=TOLERANCE)

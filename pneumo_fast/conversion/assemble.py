@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pneumo_fast import __version__
-from pneumo_fast.conversion.gpu_decoder import NOTE
+from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
@@ -86,7 +86,7 @@ def assemble(
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),
             "quality_control": _noted(index, "quality_control_image"),
-            **({"decoded_on_gpu": _noted(index, NOTE)} if config.decode == "gpu" else {}),
+            **({DECODED_ON_GPU: _noted(index, DECODED_ON_GPU)} if config.uses_gpu else {}),
             **_unknown_kinds(records),
         },
         duplicates=_duplicates(index, records),

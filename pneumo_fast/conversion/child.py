@@ -44,7 +44,7 @@ def main(parent: int) -> None:
     Argument: the descriptor of the journal's memory.
     """
     put_on_leash(parent)
-    from pneumo_fast.conversion.gpu_decoder import has_driver  # noqa: PLC0415
+    from pneumo_fast.conversion.gpu_decoder import has_driver, open_decoder  # noqa: PLC0415
     from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the leash holds
     from pneumo_fast.conversion.task import JOURNAL, NO_FILE, count_rejects, shallow  # noqa: PLC0415
 
@@ -61,8 +61,10 @@ def main(parent: int) -> None:
             task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
         except EOFError:
             return
-        if task.decode == "gpu" and has_driver():
+        if task.gpu is not None and has_driver():
             _lift_memory_limit()
+            if open_decoder(task.gpu) is None:
+                _limit_memory()
         try:
             record = convert_task(task, condemned, at)
             rejected, skipped = count_rejects(record.rejects)

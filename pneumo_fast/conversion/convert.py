@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 
 from pneumo_fast.conversion.assemble import assemble, write_rejects
 from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers, worker_count
-from pneumo_fast.conversion.gpu_decoder import check_gpu
+from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, check_gpu
 from pneumo_fast.conversion.labels import labels_of
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
@@ -34,6 +34,7 @@ from pneumo_fast.radiograph.selection import Selection
 
 logger = logging.getLogger(__name__)
 
+GPU = 0  # the first that CUDA_VISIBLE_DEVICES lets through
 SAMPLE = 1024  # images that mean and standard deviation are taken from where the others are not decoded
 SHARED_DISK_S = 90.0  # NFS clients may keep what they know of a folder for 60 s (nfs(5), acdirmax)
 
@@ -63,15 +64,13 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     ConfigError
         If the hash key cannot be used.
     DeviceError
-        If a GPU is to decode, and none can.
+        If a GPU is to decode, and none can; not where nothing is left to decode.
     LabelError
         If a table cannot be used.
     ConvertError
         If there is nothing to convert, too much was rejected, or ``out`` is taken or cannot be written.
     """
     begin = time.perf_counter()
-    if config.decode == "gpu" and not config.scheduler:
-        check_gpu()
     key = load_key(config.hash_key, make=True)
     labels = labels_of(config)
     plan = make_plan(labels, config)
@@ -84,6 +83,8 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
     try:
         manifest = find_finished(config, arguments)
         if manifest is None:
+            if config.uses_gpu and not config.scheduler:
+                check_gpu(GPU)
             with locked(config.out):
                 manifest = claim(config, arguments)
                 if manifest is None:
@@ -98,6 +99,8 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
         raise ConvertError(
             f"dataset {config.out} cannot be written ({error.strerror}): fix that, then resume with --resume"
         ) from error
+    if manifest.input.get(DECODED_ON_GPU) == 0:
+        logger.warning("the GPU decoded none of the images, the CPU did: see pneumo-fast doctor")
     return ConvertSummary(
         manifest=manifest,
         seconds=time.perf_counter() - begin,
@@ -126,6 +129,7 @@ def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:
             key=key,
             selection=selection,
             pixels=name in decoded,
+            gpu=GPU if config.uses_gpu else None,
         )
         for name, part in plan.images.groupby("task", sort=False)
     ]
@@ -196,7 +200,7 @@ def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
 @contextmanager
 def _workers(config: ConvertConfig, tasks: int) -> Iterator[Submit]:
     """Where the tasks run; however the block ends, no worker and nothing half-written is left."""
-    count = min(worker_count(config.workers, config.decode), tasks)
+    count = min(worker_count(config.workers, uses_gpu=config.uses_gpu), tasks)
     try:
         with dask_workers(config.scheduler) if config.scheduler else local_workers(count) as submit:
             yield submit

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from pneumo_fast.conversion.gpu_decoder import PROCESSES, has_driver
+from pneumo_fast.conversion.gpu_decoder import PROCESSES, has_gpu
 from pneumo_fast.conversion.supervisor import Outcome, WorkerPool
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.extras import DASK
-from pneumo_fast.vocabulary import Decode
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +27,10 @@ _remote_pools: defaultdict[str, WorkerPool] = defaultdict(WorkerPool)
 _remote_lock = threading.Lock()
 
 
-def worker_count(asked: int | None, decode: Decode) -> int:
+def worker_count(asked: int | None, *, uses_gpu: bool) -> int:
     """Worker processes on this machine: as many as asked for, else one for each core, or as many as share a GPU."""
     cores = len(os.sched_getaffinity(0))
-    return asked or (min(cores, PROCESSES) if decode == "gpu" and has_driver() else cores)
+    return asked or (min(cores, PROCESSES) if uses_gpu and has_gpu() else cores)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from pneumo_fast.extras import DALI
 from pneumo_fast.radiograph.codestream import decode_grey_jpeg
 from pneumo_fast.radiograph.read import Look, Radiograph, look_at, radiograph_of
 from pneumo_fast.radiograph.rejection import rejecting
-from pneumo_fast.radiograph.resize import reach, resize, share_inside
+from pneumo_fast.radiograph.resize import kernel_inside, margin, resize
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Window
 
@@ -42,7 +42,8 @@ BATCH_PIXELS: Final = 256_000_000
 """Of all frames of a batch: the GPU holds each pixel several times."""
 TOLERANCE: Final = 3.0
 """Grey levels of 255 by which an image may differ from what the CPU makes of it."""
-NOTE: Final = "decoded_on_gpu"
+DECODED_ON_GPU: Final = "decoded_on_gpu"
+"""The note of an image that a GPU decoded."""
 END_OF_IMAGE: Final = b"\xff\xd9"
 """What was cut short goes to the CPU, which rejects it: a GPU might fill it up."""
 INSTEAD: Final = "use --decode fast or exact"
@@ -59,9 +60,9 @@ class Frame:
     """Height and width of the image."""
 
     @property
-    def beyond(self) -> tuple[int, int]:
-        """Rows and columns beyond the edge that the resize sees."""
-        return reach(self.shape[0], self.fit[0]), reach(self.shape[1], self.fit[1])
+    def margins(self) -> tuple[int, int]:
+        """Rows and columns beyond the edge that the kernel of the resize extends to."""
+        return margin(self.shape[0], self.fit[0]), margin(self.shape[1], self.fit[1])
 
     def by_cpu(self) -> NDArray[np.float32]:
         """What the reader makes of it."""
@@ -82,7 +83,7 @@ class GpuDecoder:
         If DALI is not installed, or there is no such GPU.
     """
 
-    def __init__(self, gpu: int | None = 0) -> None:
+    def __init__(self, gpu: int | None) -> None:
         self._gpu = gpu
         self._pipeline: Any = _pipeline(gpu)
 
@@ -105,22 +106,24 @@ class GpuDecoder:
         return images if apart <= TOLERANCE else None
 
     def _run(self, frames: Sequence[Frame]) -> list[NDArray[np.float32]]:
-        shape, fit, beyond = (
-            np.array([getattr(frame, name) for frame in frames], dtype=np.int32) for name in ("shape", "fit", "beyond")
+        shape, fit, margins = (
+            np.array([getattr(frame, name) for frame in frames], dtype=np.int32) for name in ("shape", "fit", "margins")
         )
-        whole = {"begin": -beyond, "extent": shape + 2 * beyond}
-        real = {"fit": fit, "first": beyond, "last": beyond + shape}
+        whole = {"begin": -margins, "extent": shape + 2 * margins}
+        real = {"fit": fit, "first": margins, "last": margins + shape}
         self._pipeline.feed_input("frame", [np.frombuffer(frame.encoded, dtype=np.uint8) for frame in frames])
         for name, values in (whole | {name: values.astype(np.float32) for name, values in real.items()}).items():
             self._pipeline.feed_input(name, values)
-        (resized,) = self._pipeline.run()
+        resized, found = self._pipeline.run()
+        if not np.array_equal(found.as_array()[:, :2], shape):
+            raise ValueError("DALI finds frames of another size than is declared")
         on_cpu = resized.as_cpu()
         return [_normalized(on_cpu.at(place)[..., 0], frame) for place, frame in enumerate(frames)]
 
 
 def _normalized(resized: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
     """Divide by what lies on the image of each pixel's kernel."""
-    down, across = (share_inside(*pair) for pair in zip(frame.shape, frame.fit, strict=True))
+    down, across = (kernel_inside(*pair) for pair in zip(frame.shape, frame.fit, strict=True))
     return (resized / (down[:, None] * across)).astype(np.float32)
 
 
@@ -141,8 +144,9 @@ def _pipeline(gpu: int | None) -> Any:
         def given(name: str, dtype: Any) -> Any:
             return fn.external_source(name=name, dtype=dtype, ndim=1)
 
+        frame = given("frame", types.UINT8)
         grey = fn.decoders.image(
-            given("frame", types.UINT8),
+            frame,
             device="cpu" if gpu is None else "mixed",
             output_type=types.GRAY,
             adjust_orientation=False,  # DICOM has its own ways to say it
@@ -156,7 +160,7 @@ def _pipeline(gpu: int | None) -> Any:
             out_of_bounds_policy="pad",
             fill_values=0,
         )
-        return fn.resize(
+        resized = fn.resize(
             framed,
             size=given("fit", types.FLOAT),
             roi_start=given("first", types.FLOAT),
@@ -165,6 +169,7 @@ def _pipeline(gpu: int | None) -> Any:
             antialias=True,
             dtype=types.FLOAT,
         )
+        return resized, fn.peek_image_shape(frame, adjust_orientation=False)
 
     pipeline = pipeline_def(batch_size=BATCH, num_threads=1, device_id=gpu, prefetch_queue_depth=1)(define)()
     try:
@@ -176,33 +181,42 @@ def _pipeline(gpu: int | None) -> Any:
 
 def has_driver() -> bool:
     """Whether NVIDIA's driver is there."""
+    return _driver() is not None
+
+
+def has_gpu() -> bool:
+    """Whether the driver lets this process use a GPU."""
+    driver, count = _driver(), ctypes.c_int()
+    return bool(driver and not driver.cuInit(0) and not driver.cuDeviceGetCount(ctypes.byref(count)) and count.value)
+
+
+def _driver() -> ctypes.CDLL | None:
     try:
-        ctypes.CDLL("libcuda.so.1")
+        return ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return False
-    return True
+        return None
 
 
-def check_gpu() -> None:
-    """Try the GPU out.
+def check_gpu(gpu: int) -> None:
+    """Try a GPU out.
 
     Raises
     ------
     DeviceError
-        If none can be used, or it does not decode as the CPU does.
+        If it cannot be used, or does not decode as the CPU does.
     """
     ramp = np.add.outer(np.arange(64, dtype=np.uint8), np.arange(64, dtype=np.uint8))
     encoded = io.BytesIO()
     Image.fromarray(ramp).save(encoded, "JPEG")
-    if GpuDecoder().decode([Frame(encoded.getvalue(), ramp.shape, (32, 32))]) is None:
+    if GpuDecoder(gpu).decode([Frame(encoded.getvalue(), ramp.shape, (32, 32))]) is None:
         raise DeviceError(f"the GPU does not decode JPEG as the CPU does: {INSTEAD}")
 
 
 @cache
-def _decoder() -> GpuDecoder | None:
-    """The one of this process; None where there can be none."""
+def open_decoder(gpu: int) -> GpuDecoder | None:
+    """The decoder of this process on a GPU; None where that cannot be used."""
     with suppress(DeviceError):
-        return GpuDecoder()
+        return GpuDecoder(gpu)
     return None
 
 
@@ -217,32 +231,37 @@ class DecodedAhead:
 
     def __init__(self, task: Task, at: Callable[[int], None]) -> None:
         self._task, self._at = task, at
-        self._decoder = _decoder() if task.decode == "gpu" and task.pixels else None
+        self._decoder = open_decoder(task.gpu) if task.gpu is not None and task.pixels else None
         self._ready: dict[int, Radiograph] = {}
+        self._next = 0  # the first source of the next batch
 
     def take(self, position: int) -> Radiograph | None:
         """The image of a source; None where the reader has to see to it. Positions are asked for in their order."""
         if self._decoder is None:
             return None
-        if position % BATCH == 0:
-            self._ready = self._decode(self._decoder, position)
+        if position == self._next:
+            self._ready = self._decode(self._decoder)
         return self._ready.pop(position, None)
 
-    def _decode(self, decoder: GpuDecoder, first: int) -> dict[int, Radiograph]:
+    def _decode(self, decoder: GpuDecoder) -> dict[int, Radiograph]:
+        """Decode a batch of the sources that come next, as many as there is room for."""
         opened: dict[int, tuple[Look, Frame]] = {}
-        room = BATCH_PIXELS
-        for position, source in enumerate(self._task.sources[first : first + BATCH], start=first):
+        pixels = 0
+        for position in range(self._next, min(self._next + BATCH, len(self._task.sources))):
             self._at(position)
             with suppress(RejectedImageError):  # the reader will say so
-                look, frame = self._open(source)
-                if (room := room - math.prod(frame.shape)) >= 0:
-                    opened[position] = look, frame
+                look, frame = self._open(self._task.sources[position])
+                pixels += math.prod(frame.shape)
+                if pixels > BATCH_PIXELS and opened:
+                    break
+                opened[position] = look, frame
+            self._next = position + 1
         self._at(NO_FILE)
         images = decoder.decode([frame for _, frame in opened.values()]) if opened else None
         if images is None:
             return {}
         return {
-            position: radiograph_of(look, self._task.size, image, NOTE)
+            position: radiograph_of(look, self._task.size, image, DECODED_ON_GPU)
             for (position, (look, _)), image in zip(opened.items(), images, strict=True)
         }
 

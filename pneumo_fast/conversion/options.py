@@ -102,12 +102,13 @@ class ConvertConfig:
     )] = None
     decode: Annotated[Decode, Option(
         "JPEG at reduced scale, in full, or by a GPU.",
-        "`fast` is the smallest at least twice the stored size. `gpu` needs NVIDIA's, and leaves to the CPU what is no "
-        "grey 8-bit JPEG ([radiographs.md](radiographs.md#on-a-gpu)).",
+        "`fast` is the smallest at least twice the stored size. `gpu` needs an NVIDIA GPU, which decodes most grey "
+        "8-bit JPEG; the CPU decodes the rest ([radiographs.md](radiographs.md#on-a-gpu)).",
     )] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
     workers: Annotated[int | None, Option(
-        "Worker processes.", least=1, default="one per core", decides=False, aliases=("--num-workers",), group="Work",
+        "Worker processes.", least=1, default="one per core, or 4 for a GPU", decides=False,
+        aliases=("--num-workers",), group="Work",
     )] = None
     scheduler: Annotated[str | None, Option(
         "Dask scheduler, tcp://HOST:PORT.", default="this machine", decides=False
@@ -148,6 +149,11 @@ class ConvertConfig:
             raise ConfigError("resume and overwrite exclude each other: give one of them")
         if isinstance(self.max_rejects, float) and not self.max_rejects <= 1:
             raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a GPU decodes now, and not whenever the pixels are needed."""
+        return self.decode == "gpu" and self.layout != "source"
 
     @property
     def label_rule(self) -> LabelRule:

@@ -1,4 +1,4 @@
-"""One task becomes one whole shard, image after image, and a record of it."""
+"""One task becomes one whole shard, or images in memory, and a record of it."""
 
 from __future__ import annotations
 

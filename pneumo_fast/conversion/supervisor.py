@@ -28,6 +28,7 @@ from pneumo_fast.errors import ConvertError
 STRIKES = 2  # a worker can be killed from outside, or the machine stall: one more chance for the file
 LOST_WORKERS = 5  # deaths of workers that were at no file, for instance while writing, before a task gives up
 PATIENCE = 10  # times a file's time limit: how long a worker may be at no file, to start or to write a shard
+GPU_START_S = 60.0  # that a worker may take at no file while it uses a GPU, whose start takes seconds
 POLL_S = 0.25
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 START = "from pneumo_fast.conversion.child import main; main({parent})"
@@ -101,7 +102,8 @@ class Worker:
             raise self._lost() from None
         while not select.select([stdout], [], [], POLL_S)[0]:
             position, since = JOURNAL.unpack_from(self._journal)
-            allowed = timeout_s if position != NO_FILE else PATIENCE * timeout_s
+            least_s = GPU_START_S if task.gpu is not None else 0.0
+            allowed = timeout_s if position != NO_FILE else max(PATIENCE * timeout_s, least_s)
             if time.monotonic() - since > allowed:
                 what = "reading" if position != NO_FILE else "what is done between files"
                 raise WorkerLostError(position, "timeout", f"{what} took longer than {allowed:g} s")
@@ -110,6 +112,8 @@ class Worker:
             raise self._lost()
         answer = json.loads(line)
         if "error" in answer:
+            if task.memory is not None:
+                raise ConvertError(f"no memory is left for decoded images: {answer['error']}")
             raise ConvertError(
                 f"shard {task.name} cannot be written ({answer['error']}): fix that, then resume with --resume"
             )
@@ -163,15 +167,15 @@ class WorkerPool:
         condemned: dict[int, tuple[str, str]] = {}
         strikes: Counter[int] = Counter()
         while True:
-            worker = self._take()
+            worker = self._take(new=bool(strikes))
             try:
                 return worker.run(task, condemned, timeout_s)
             except WorkerLostError as lost:
                 worker.close()
                 at = lost.position
                 strikes[at] += 1
-                if task.decode == "gpu":  # a batch of frames may have done it: each on its own now
-                    task = replace(task, decode="exact")
+                if task.gpu is not None:  # a batch of frames may have done it: each on its own now
+                    task = replace(task, gpu=None)
                 if at == NO_FILE and strikes[at] > LOST_WORKERS:
                     message = f"workers keep dying at shard {task.name} ({lost.detail}): out of memory? Try --workers 1"
                     raise ConvertError(message) from lost
@@ -190,14 +194,15 @@ class WorkerPool:
         for worker in idle:
             worker.close()
 
-    def _take(self) -> Worker:
-        """A worker for the calling thread alone."""
+    def _take(self, *, new: bool = False) -> Worker:
+        """A worker for the calling thread alone, which has done nothing yet where a ``new`` one is asked for."""
         with self._lock:
             if self._stopped:
                 raise ConvertError("the conversion was stopped: resume with --resume")
             while self._idle and self._idle[-1].process.poll() is not None:  # it has ended for want of work
                 self._idle.pop().close()
-            worker = self._idle.pop() if self._idle else Worker(*self._options)  # locked, so that stop() misses none
+            idle = self._idle.pop() if self._idle and not new else None
+            worker = idle or Worker(*self._options)  # locked, so that stop() misses none
             self._busy.add(worker)
             return worker
 

@@ -1,8 +1,8 @@
-"""The unit of conversion: a task is the images of one shard, and what becomes of them is its record.
+"""The unit of conversion: a task is some images, those of one shard for instance; its record is what becomes of them.
 
 A disposable process (:mod:`pneumo_fast.conversion.child`) does one after the other
 (:mod:`pneumo_fast.conversion.shard`) for a supervisor (:mod:`pneumo_fast.conversion.supervisor`). It imports nothing
-heavy, no pixels cross a process boundary, and before each file it notes in memory shared with the supervisor which
+heavy, no pixels pass through a pipe, and before each file it notes in memory shared with the supervisor which
 file it is at, so that a hang or a crash can be attributed.
 """
 
@@ -68,7 +68,9 @@ class Task:
     lasting: bool = True
     """Whether files that are written are kept: only then are they hashed, and flushed to disk."""
     memory: int | None = None
-    """Descriptor of memory that takes the pixels: nothing is written into ``out``, and nothing is hashed."""
+    """Descriptor of memory that takes the pixels: no file is written, and nothing is hashed."""
+    gpu: int | None = None
+    """Number of the GPU that decodes what it can, where ``decode`` is ``gpu``; None for the CPU, in full."""
 
     @property
     def record_path(self) -> Path:

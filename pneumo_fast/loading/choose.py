@@ -77,8 +77,7 @@ def source_engine(feed: Feed) -> SourceEngine | None:
     """The engine that decodes source files, on the CPU; None where images are stored."""
     if not isinstance(feed.reader, SourceReader):
         return None
-    shared = feed.device.type == "cpu"
-    return SourceEngine(replace(feed, device=torch.device("cpu")), feed.reader, shared=shared)
+    return SourceEngine(replace(feed, device=torch.device("cpu")), feed.reader, feed.device)
 
 
 def open_engine(engine: EngineName, feed: Feed, sources: SourceEngine | None) -> Engine:

@@ -78,7 +78,7 @@ class SourceReader:
         """Whether a file's header still says what the index says of the image."""
         return self._known[row] == tuple(found[name] for name in SAME)
 
-    def task(self, rows: Rows, places: Rows, memory: int) -> Task:
+    def task(self, rows: Rows, places: Rows, memory: int, gpu: int | None = None) -> Task:
         """What a worker process has to do to decode some images; it knows them by their row numbers.
 
         Parameters
@@ -87,6 +87,8 @@ class SourceReader:
             Where each image goes in the memory.
         memory : int
             Descriptor, open in the worker process too.
+        gpu : int, optional
+            Number of the GPU that decodes what it can.
         """
         known = self._preprocessing
         return Task(
@@ -97,6 +99,7 @@ class SourceReader:
             ),
             size=self.shape[0], dtype=self._dataset.manifest.dtype, layout="shards", decode=known.decode,
             window=known.window, max_pixels=known.max_pixels, key=b"", selection=known.selection, memory=memory,
+            gpu=gpu,
         )  # fmt: skip
 
     def read_into(self, rows: Rows, out: Images) -> None:

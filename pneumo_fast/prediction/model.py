@@ -51,6 +51,12 @@ class Model:
         return self.members[0].size
 
     @property
+    def decoding_gpu(self) -> int | None:
+        """Number of the GPU that decodes files as in training; None where the CPU does."""
+        uses_gpu = self.input.preprocessing.decode == "gpu" and self.device.type == "cuda"
+        return self.device.index or 0 if uses_gpu else None
+
+    @property
     def calibrated(self) -> bool:
         """Whether every run has a calibration."""
         return bool(calibrations(self.members))

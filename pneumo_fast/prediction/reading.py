@@ -55,6 +55,7 @@ def cut(
             key=key,
             selection=selection,
             lasting=False,
+            gpu=model.decoding_gpu,
         )
         for start in range(0, len(files), rows)
     ]

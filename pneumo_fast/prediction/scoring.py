@@ -32,7 +32,7 @@ Save = Callable[[str, bytes], None]
 
 def reading_processes(model: Model, config: PredictConfig) -> int:
     """How many processes read files for a model."""
-    return worker_count(config.workers, model.input.preprocessing.decode)
+    return worker_count(config.workers, uses_gpu=model.decoding_gpu is not None)
 
 
 @contextmanager

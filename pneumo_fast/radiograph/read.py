@@ -86,9 +86,10 @@ def read_radiograph(
     path : Path
     size : int
         Side of the square that the image is fitted into (see :mod:`pneumo_fast.radiograph.resize`), in pixels.
-    decode_mode : "fast" or "exact"
+    decode_mode : "fast", "exact" or "gpu"
         ``fast`` lets libjpeg decode 8-bit JPEG at the smallest scale that is still at least twice the size
-        wanted, where the greyscale curve is linear, so that averaging before it is the same as after.
+        wanted, where the greyscale curve is linear, so that averaging before it is the same as after. ``gpu`` is
+        ``exact`` here.
     window : "auto" or "none"
         Whether a VOI LUT or window in the file is applied (see :mod:`pneumo_fast.radiograph.greyscale`).
     max_pixels : int

@@ -94,18 +94,18 @@ def _triangles(source: int, target: int, beyond: int) -> NDArray[np.float64]:
     return weights
 
 
-def reach(source: int, target: int) -> int:
-    """Pixels beyond the edge of the input at which the kernel of an output pixel may not be zero, at most."""
+def margin(source: int, target: int) -> int:
+    """Pixels beyond the edge of the input that kernels of output pixels extend to, at most."""
     return math.ceil(max(source / target, 1.0))
 
 
 @lru_cache(maxsize=64)
-def share_inside(source: int, target: int) -> NDArray[np.float64]:
+def kernel_inside(source: int, target: int) -> NDArray[np.float64]:
     """Share of each output pixel's kernel that lies on the input, in (0, 1], shape (target,).
 
-    By it a resize has to be divided that took what is beyond the edge to be zero.
+    A resize of the input with zeros around it, divided by this, is ours.
     """
-    beyond = reach(source, target)
+    beyond = margin(source, target)
     weights = _triangles(source, target, beyond)
     share: NDArray[np.float64] = weights[:, beyond : beyond + source].sum(axis=1) / weights.sum(axis=1)
     return share

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import uid
 
+from pneumo_fast.conversion import convert as convert_module
 from pneumo_fast.conversion import executors, gpu_decoder
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import worker_count
-from pneumo_fast.conversion.gpu_decoder import NOTE, PROCESSES, Frame, GpuDecoder
+from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, PROCESSES, Frame, GpuDecoder
 from pneumo_fast.conversion.parts import prepare, take
 from pneumo_fast.conversion.shard import convert_task
 from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task
@@ -115,14 +116,14 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def converted(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: GpuDecoder) -> Any:
     """Converts all of them as one task; gives its record, the stored images, and the positions that it told."""
-    monkeypatch.setattr(gpu_decoder, "_decoder", lambda: decoder)
+    monkeypatch.setattr(gpu_decoder, "open_decoder", lambda _: decoder)
 
     def run(decode: Decode, **changes: Any) -> tuple[Record, Images, list[int]]:
         names = sorted(path.name for path in images.iterdir())
         task = Task(
             name=f"train-{decode}", split="train", images=images, out=tmp_path, size=48, dtype="float16",
             sources=tuple(Source(name, name, name, 0) for name in names), layout="shards", decode=decode,
-            window="auto", max_pixels=10**6, key=b"",
+            window="auto", max_pixels=10**6, key=b"", gpu=0 if decode == "gpu" else None,
         )  # fmt: skip
         prepare(tmp_path)
         told: list[int] = []
@@ -138,7 +139,7 @@ Run = Callable[..., tuple[Record, Images, list[int]]]
 
 
 def noted(record: Record) -> list[str]:
-    return [row["image_id"] for row in record.images if NOTE in row["notes"].split()]
+    return [row["image_id"] for row in record.images if DECODED_ON_GPU in row["notes"].split()]
 
 
 def test_a_task_becomes_what_it_becomes_on_the_cpu(converted: Run) -> None:
@@ -151,14 +152,15 @@ def test_a_task_becomes_what_it_becomes_on_the_cpu(converted: Run) -> None:
     for row, same in zip(record.images, exact.images, strict=True):
         changed = {"notes", "pixel_hash", "shard"}
         assert {k: v for k, v in row.items() if k not in changed} == {k: v for k, v in same.items() if k not in changed}
-        assert row["notes"].replace(NOTE, "").split() == same["notes"].split()
+        assert row["notes"].replace(DECODED_ON_GPU, "").split() == same["notes"].split()
 
 
-def test_batches_end_where_there_is_no_room_for_more(converted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_decoder, "BATCH", 4)
+@pytest.mark.parametrize(("name", "most"), [("BATCH", 4), ("BATCH_PIXELS", 2 * 128 * 96), ("BATCH_PIXELS", 1)])
+def test_what_does_not_fit_into_a_batch_is_in_the_next(
+    converted: Run, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    monkeypatch.setattr(gpu_decoder, name, most)
     assert sorted(noted(converted("gpu")[0])) == sorted(ON_GPU)
-    monkeypatch.setattr(gpu_decoder, "BATCH_PIXELS", 128 * 96)
-    assert 0 < len(noted(converted("gpu")[0])) < len(ON_GPU)
 
 
 def test_no_file_is_blamed_for_a_batch(converted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +172,7 @@ def test_no_file_is_blamed_for_a_batch(converted: Run, monkeypatch: pytest.Monke
 
 
 def test_without_a_gpu_the_reader_sees_to_everything(converted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_decoder, "_decoder", lambda: None)
+    monkeypatch.setattr(gpu_decoder, "open_decoder", lambda _: None)
     assert np.array_equal(converted("gpu")[1], converted("exact")[1])
 
 
@@ -183,19 +185,40 @@ def test_convert_says_at_once_that_there_is_no_gpu(tmp_path: Path, monkeypatch: 
 
 
 def test_convert_says_at_once_that_the_gpu_decodes_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_decoder, "GpuDecoder", lambda: SimpleNamespace(decode=lambda _: None))
+    monkeypatch.setattr(gpu_decoder, "GpuDecoder", lambda _: SimpleNamespace(decode=lambda _: None))
     with pytest.raises(DeviceError, match=r"does not decode JPEG as the CPU does"):
         convert(replace(write_input(tmp_path), decode="gpu"))
 
 
 def test_the_trial_is_one_that_a_good_decoder_passes(decoder: GpuDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_decoder, "GpuDecoder", lambda: decoder)
-    gpu_decoder.check_gpu()
+    monkeypatch.setattr(gpu_decoder, "GpuDecoder", lambda _: decoder)
+    gpu_decoder.check_gpu(0)
 
 
 def test_a_gpu_is_shared_by_few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
-    for driver, decode, expected in ((True, "gpu", PROCESSES), (True, "fast", 64), (False, "gpu", 64)):
-        monkeypatch.setattr(executors, "has_driver", lambda found=driver: found)
-        assert worker_count(None, cast("Decode", decode)) == expected
-        assert worker_count(7, cast("Decode", decode)) == 7
+    for there, uses_gpu, expected in ((True, True, PROCESSES), (True, False, 64), (False, True, 64)):
+        monkeypatch.setattr(executors, "has_gpu", lambda found=there: found)
+        assert worker_count(None, uses_gpu=uses_gpu) == expected
+        assert worker_count(7, uses_gpu=uses_gpu) == 7
+
+
+def test_a_finished_dataset_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert_module, "check_gpu", lambda _: None)
+    config = replace(write_input(tmp_path), decode="gpu")
+    made = convert(config).manifest
+    monkeypatch.undo()
+    monkeypatch.setattr(gpu_decoder, "has_driver", lambda: False)
+    assert convert(replace(config, resume=True)).manifest == made
+
+
+def test_that_the_cpu_decoded_everything_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(convert_module, "check_gpu", lambda _: None)
+    config = write_input(tmp_path)
+    convert(replace(config, decode="gpu"))
+    assert "the GPU decoded none of the images" in caplog.text
+    caplog.clear()
+    convert(replace(config, decode="gpu", layout="source", out=tmp_path / "source"))
+    assert "GPU" not in caplog.text

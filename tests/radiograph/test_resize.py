@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo_fast.radiograph.resize import fitted_size, place, reach, resize, share_inside
+from pneumo_fast.radiograph.resize import fitted_size, kernel_inside, margin, place, resize
 
 SHAPES = [
     ((256, 256), (224, 224)), ((512, 512), (224, 224)), ((100, 37), (20, 31)), ((37, 100), (80, 20)),
@@ -87,12 +87,12 @@ def test_placed_in_the_middle_an_odd_pixel_below_or_to_the_right() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [(1024, 224), (300, 167), (90, 91), (40, 100), (7, 7)])
-def test_a_resize_with_zeros_around_is_ours_divided_by_the_share_inside(source: int, target: int) -> None:
+def test_a_resize_with_zeros_around_is_ours_divided_by_the_kernel_inside(source: int, target: int) -> None:
     """As :func:`along_rows`, but that the weights of what lies beyond the edge count as well."""
-    line, width, beyond = np.random.default_rng(3).random(source), max(source / target, 1.0), reach(source, target) + 3
+    line, width, beyond = np.random.default_rng(3).random(source), max(source / target, 1.0), margin(source, target) + 3
     wide = np.empty(target)
     for row in range(target):
         centre = (row + 0.5) * source / target
         weights = np.maximum(0.0, 1.0 - np.abs(np.arange(-beyond, source + beyond) + 0.5 - centre) / width)
         wide[row] = weights @ np.pad(line, beyond) / weights.sum()
-    np.testing.assert_allclose(wide / share_inside(source, target), along_rows(line[:, None], target)[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(wide / kernel_inside(source, target), along_rows(line[:, None], target)[:, 0], rtol=1e-9)

@@ -16,9 +16,11 @@ from queue import SimpleQueue
 from typing import Final, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pneumo_fast.conversion.executors import local_workers, worker_count
+from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU
 from pneumo_fast.conversion.parts import NICENESS, SharedImages
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Record
@@ -48,12 +50,14 @@ class SourceEngine(FusedEngine):
         For the CPU.
     reader : SourceReader
         That of the feed.
-    shared : bool
-        Whether the model computes on the same cores.
+    device : torch.device
+        Where the model is: on a GPU, which may decode as well, or on the cores that the worker processes use.
     """
 
-    def __init__(self, feed: Feed, reader: SourceReader, *, shared: bool) -> None:
-        workers, count = worker_count(None, reader.decode), len(reader)
+    def __init__(self, feed: Feed, reader: SourceReader, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._gpu = device.index or 0 if on_gpu and reader.decode == "gpu" else None
+        workers, count = worker_count(None, uses_gpu=self._gpu is not None), len(reader)
         threads = READ_AHEAD + 1  # they wait for the workers
         super().__init__(replace(feed, threads=threads))
         self._reader = reader
@@ -62,13 +66,13 @@ class SourceEngine(FusedEngine):
         self._is_kept, self._is_lost = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         self._lock = threading.Lock()
         self._rejects: dict[int, dict[str, str]] = {}
-        self._rooms: SimpleQueue[Rows] = SimpleQueue()  # places for a batch each, where images are not kept
+        self._free: SimpleQueue[Rows] = SimpleQueue()  # places for a batch each, where images are not kept
         for thread in range(0 if self._keeps else threads):
-            self._rooms.put(np.arange(feed.max_batch) + thread * feed.max_batch)
+            self._free.put(np.arange(feed.max_batch) + thread * feed.max_batch)
         self._held = ExitStack()
         room = count if self._keeps else threads * feed.max_batch
         self._memory = self._held.enter_context(closing(SharedImages(room, math.prod(reader.shape), reader.dtype)))
-        niceness, descriptors = NICENESS if shared else 0, (self._memory.descriptor,)
+        niceness, descriptors = 0 if on_gpu else NICENESS, (self._memory.descriptor,)
         self._submit = self._held.enter_context(local_workers(workers, niceness, descriptors))
 
     @property
@@ -94,20 +98,20 @@ class SourceEngine(FusedEngine):
             there = places = rows[self._is_kept[rows]]
             self._normalizer.gather(self._memory.images, places, out[: len(there)])
             return there
-        room = self._rooms.get()
+        free = self._free.get()
         try:
-            there = rows[np.isin(rows, self._decode(missing, room[: len(missing)]))]
-            places = room[np.searchsorted(missing, there)]
+            there = rows[np.isin(rows, self._decode(missing, free[: len(missing)]))]
+            places = free[np.searchsorted(missing, there)]
             self._normalizer.gather(self._memory.images, places, out[: len(there)])
             return there
         finally:
-            self._rooms.put(room)
+            self._free.put(free)
 
     def _decode(self, rows: Rows, places: Rows) -> Rows:
         """Have the images of some rows put into their places of the memory; return the rows that are there."""
         cuts = range(self._part, len(rows), self._part)
         parts = list(zip(np.split(rows, cuts), np.split(places, cuts), strict=True)) if len(rows) else []
-        tasks = [self._reader.task(*part, self._memory.descriptor) for part in parts]
+        tasks = [self._reader.task(*part, self._memory.descriptor, self._gpu) for part in parts]
         futures = [self._submit(task, self._reader.timeout_s) for task in tasks]
         try:
             return np.concatenate([rows[:0], *(self._unchanged(future.result()) for future in futures)])
@@ -122,6 +126,8 @@ class SourceEngine(FusedEngine):
         numbers = np.array([int(row["image_id"]) for row in record.images], dtype=np.int64)
         pairs = zip(numbers.tolist(), record.images, strict=True)
         same = np.array([self._reader.is_same(number, row) for number, row in pairs], dtype=bool)
+        if self._gpu is not None and not any(DECODED_ON_GPU in row["notes"] for row in record.images):
+            logger.warning("the GPU decoded none of %d images, the CPU did: see pneumo-fast doctor", len(numbers))
         self._lose([*record.rejects, *({"path": str(number), **CHANGED} for number in numbers[~same].tolist())])
         unchanged: Rows = numbers[same]
         return unchanged
@@ -133,7 +139,7 @@ class SourceEngine(FusedEngine):
                 row = int(reject["path"])
                 if row not in self._rejects:
                     self._rejects[row] = {**reject, "path": self._reader.shown_path(row)}
-                    self._is_lost[row] = True
+                    self._is_lost[row], self._is_kept[row] = True, False
                     logger.warning("%(path)s is left out: %(reason)s (%(detail)s)", self._rejects[row])
             if len(self._rejects) > self._reader.most_rejects:
                 raise DatasetError(
