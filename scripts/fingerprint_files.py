@@ -24,7 +24,7 @@ ADDED_KEYS: Final = frozenset({
     "config.json/config/half_size_epochs", "config.json/config/images", "config.json/config/labels",
     "config.json/config/class_info", "config.json/config/groups", "config.json/config/size",
     "config.json/config/test_fraction", "config.json/config/max_rejects", "config.json/config/cache",
-    "config.json/config/decode",
+    "config.json/config/decode", "manifest.json/input/decoded_on_gpu",
 })  # fmt: skip
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}

@@ -218,7 +218,7 @@ def _show_input(manifest: Manifest) -> None:
         out.print(f"Images without a group, dropped: {facts['dropped_ungrouped']:,}")
     if facts["burned_in"]:
         out.print(f"Images marked as having burned-in annotation: {facts['burned_in']:,}")
-    if "decoded_on_gpu" in facts:
+    if facts.get("decoded_on_gpu"):
         out.print(f"Images decoded by the GPU: {facts['decoded_on_gpu']:,}")
     unknown = {name: facts.get(f"unknown_{name}", 0) for name in ("modality", "view", "body_part")}
     if any(unknown.values()):

@@ -86,7 +86,7 @@ def assemble(
             "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
             "burned_in": int((index["burned_in"] == "YES").sum()),
             "quality_control": _noted(index, "quality_control_image"),
-            **({DECODED_ON_GPU: _noted(index, DECODED_ON_GPU)} if config.uses_gpu else {}),
+            DECODED_ON_GPU: _noted(index, DECODED_ON_GPU),
             **_unknown_kinds(records),
         },
         duplicates=_duplicates(index, records),

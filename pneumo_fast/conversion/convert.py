@@ -99,7 +99,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
         raise ConvertError(
             f"dataset {config.out} cannot be written ({error.strerror}): fix that, then resume with --resume"
         ) from error
-    if manifest.input.get(DECODED_ON_GPU) == 0:
+    if config.uses_gpu and not manifest.input[DECODED_ON_GPU]:
         logger.warning("the GPU decoded none of the images, the CPU did: see pneumo-fast doctor")
     return ConvertSummary(
         manifest=manifest,

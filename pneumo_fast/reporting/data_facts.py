@@ -75,7 +75,6 @@ def input_facts(manifest: Manifest) -> list[Fact]:
         "dropped_ungrouped": "Omitted, patient unknown",
         "burned_in": "Marked as having burned-in text",
         "quality_control": "Marked as phantoms or for quality control",
-        "decoded_on_gpu": "Decoded by a GPU",
         "unknown_modality": "Modality not stated",
         "unknown_view": "View not stated",
         "unknown_body_part": "Body part not stated",
