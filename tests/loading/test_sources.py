@@ -17,9 +17,11 @@ import torch
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.loading import choose
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.engines import source
+from pneumo_fast.loading.engines.base import Feed
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.sources import SourceReader
 from pneumo_fast.phantoms.make import PhantomSet
@@ -122,6 +124,22 @@ def test_a_file_that_fails_costs_its_image_alone(indexed: Dataset) -> None:
             assert sorted(seen) == list(range(2, n))
         rejects = {reject["path"]: reject["reason"] for reject in loader.rejects}
     assert rejects == {gone.name: "not_readable", cut.name: "corrupt"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU would decode")
+def test_that_the_cpu_decodes_instead_of_a_gpu_is_said_once(
+    phantoms: PhantomSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def beside_a_gpu(feed: Feed, reader: SourceReader, _: torch.device) -> source.SourceEngine:
+        return source.SourceEngine(feed, reader, torch.device("cuda"))
+
+    monkeypatch.setattr(choose, "SourceEngine", beside_a_gpu)
+    exact, gpu = (
+        index_phantoms(phantoms, tmp_path, decode=decode, out=tmp_path / decode) for decode in ("exact", "gpu")
+    )
+    found, expected = (epochs(load(dataset, "train", SOURCE, batch_size=4)) for dataset in (gpu, exact))
+    assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(found, expected, strict=True))
+    assert caplog.text.count("the GPU decoded none of") == 1
 
 
 def test_too_many_that_fail_end_the_epoch(indexed: Dataset) -> None:

@@ -57,6 +57,7 @@ class SourceEngine(FusedEngine):
     def __init__(self, feed: Feed, reader: SourceReader, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
         self._gpu = device.index or 0 if on_gpu and reader.decode == "gpu" else None
+        self._told = False
         workers, count = worker_count(None, uses_gpu=self._gpu is not None), len(reader)
         threads = READ_AHEAD + 1  # they wait for the workers
         super().__init__(replace(feed, threads=threads))
@@ -95,8 +96,8 @@ class SourceEngine(FusedEngine):
         missing = np.unique(rows[~(self._is_kept[rows] | self._is_lost[rows])])
         if self._keeps:
             self._is_kept[self._decode(missing, missing)] = True
-            there = places = rows[self._is_kept[rows]]
-            self._normalizer.gather(self._memory.images, places, out[: len(there)])
+            there = rows[self._is_kept[rows] & ~self._is_lost[rows]]  # a file may have changed since it was kept
+            self._normalizer.gather(self._memory.images, there, out[: len(there)])
             return there
         free = self._free.get()
         try:
@@ -126,11 +127,19 @@ class SourceEngine(FusedEngine):
         numbers = np.array([int(row["image_id"]) for row in record.images], dtype=np.int64)
         pairs = zip(numbers.tolist(), record.images, strict=True)
         same = np.array([self._reader.is_same(number, row) for number, row in pairs], dtype=bool)
-        if self._gpu is not None and not any(DECODED_ON_GPU in row["notes"] for row in record.images):
-            logger.warning("the GPU decoded none of %d images, the CPU did: see pneumo-fast doctor", len(numbers))
+        self._tell_of_cpu(record)
         self._lose([*record.rejects, *({"path": str(number), **CHANGED} for number in numbers[~same].tolist())])
         unchanged: Rows = numbers[same]
         return unchanged
+
+    def _tell_of_cpu(self, record: Record) -> None:
+        """Say once where the CPU decodes what the GPU was to decode."""
+        by_gpu = [DECODED_ON_GPU in row["notes"] for row in record.images]
+        with self._lock:
+            if self._gpu is None or self._told or not by_gpu or any(by_gpu):
+                return
+            self._told = True
+        logger.warning("the GPU decoded none of %d images, the CPU did: see pneumo-fast doctor", len(by_gpu))
 
     def _lose(self, rejects: list[dict[str, str]]) -> None:
         """Remember files that could not be read; DatasetError if they are too many."""
@@ -139,7 +148,7 @@ class SourceEngine(FusedEngine):
                 row = int(reject["path"])
                 if row not in self._rejects:
                     self._rejects[row] = {**reject, "path": self._reader.shown_path(row)}
-                    self._is_lost[row], self._is_kept[row] = True, False
+                    self._is_lost[row] = True
                     logger.warning("%(path)s is left out: %(reason)s (%(detail)s)", self._rejects[row])
             if len(self._rejects) > self._reader.most_rejects:
                 raise DatasetError(
