@@ -33,6 +33,7 @@ from pneumo_fast.loading.sources import SourceReader
 FIRST, LATER = "direct: open, and an epoch that decodes", "direct: a later epoch, from memory"
 READER, CONVERT, DALI = "converter's reader alone", "convert", "DALI on the CPU: decode and resize"
 GPU_FIRST, GPU_CONVERT = "direct, --decode gpu: open, and an epoch that decodes", "convert --decode gpu"
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 BATCH = 64
 PART = 32  # images that the reader alone is given at once
 LEVELS = 255
@@ -44,7 +45,7 @@ def direct_stage(source: Path, folder: Path, *, count: int, size: int, workers: 
     indexed = _made(radiographs, folder / "source", size, layout="source", workers=workers)
     converted = _made(radiographs, folder / "shards", size, workers=workers)
     notes = [_differences("Direct", indexed, converted)]
-    with Loader(indexed, "train", LoadConfig(batch_size=PART), device=torch.device("cpu")) as loader:
+    with Loader(indexed, "train", LoadConfig(batch_size=PART), device=CPU) as loader:
         list(loader.epoch(0))
         contenders: dict[str, Contender] = {
             FIRST: partial(_first_epoch, indexed),
@@ -56,9 +57,9 @@ def direct_stage(source: Path, folder: Path, *, count: int, size: int, workers: 
         if torch.cuda.is_available():
             on_gpu = _made(radiographs, folder / "gpu", size, layout="source", decode="gpu")
             exact = _made(radiographs, folder / "exact", size, decode="exact")
-            contenders[GPU_FIRST] = partial(_first_epoch, on_gpu)
+            contenders[GPU_FIRST] = partial(_first_epoch, on_gpu, GPU)
             contenders[GPU_CONVERT] = partial(_convert, radiographs, folder, size, decode="gpu")
-            notes.append(_differences("Decoded by the GPU", on_gpu, exact))
+            notes.append(_differences("Decoded by the GPU", on_gpu, exact, GPU))
         results = race(contenders, runs)
     return Stage(
         name="direct",
@@ -81,10 +82,10 @@ def _later_epoch(loader: Loader) -> Turn:
     return Turn(images=images, seconds=time.perf_counter() - begin)
 
 
-def _first_epoch(dataset: Dataset) -> Turn:
+def _first_epoch(dataset: Dataset, device: torch.device = CPU) -> Turn:
     begin = time.perf_counter()
     config = LoadConfig(batch_size=min(BATCH, len(dataset.rows("train"))), order="shuffle")
-    with Loader(dataset, "train", config, device=torch.device("cpu")) as loader:
+    with Loader(dataset, "train", config, device=device) as loader:
         images = sum(len(labels) for _, labels in loader.epoch(0))
         return Turn(images=images, seconds=time.perf_counter() - begin)
 
@@ -160,16 +161,15 @@ def _ratios(results: list[Result]) -> dict[str, float]:
     }
 
 
-def _differences(which: str, indexed: Dataset, converted: Dataset) -> str:
+def _differences(which: str, indexed: Dataset, converted: Dataset, device: torch.device = CPU) -> str:
     """How far the batches of both are apart, in grey levels of 255, normalization undone."""
     config, apart = LoadConfig(batch_size=min(BATCH, len(indexed.rows("train"))), order="shuffle"), []
     loaders = [
-        Loader(dataset, "train", config, device=torch.device("cpu"), normalization=(0.0, 1.0))
-        for dataset in (indexed, converted)
+        Loader(dataset, "train", config, device=device, normalization=(0.0, 1.0)) for dataset in (indexed, converted)
     ]
     with loaders[0] as direct, loaders[1] as stored:
         for (ours, _), (theirs, _) in zip(direct.epoch(1), stored.epoch(1), strict=True):
-            apart.append((ours - theirs).abs().mul_(LEVELS).flatten().numpy().copy())
+            apart.append((ours - theirs).abs().mul_(LEVELS).flatten().cpu().numpy().copy())
     values = np.concatenate(apart)
     shares = ", ".join(f"{quantile:.1%} at most {np.quantile(values, quantile):g}" for quantile in (0.5, 0.99, 1.0))
     mean, std = abs(indexed.mean - converted.mean), abs(indexed.std - converted.std)
