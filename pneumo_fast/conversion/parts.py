@@ -41,8 +41,9 @@ class SharedImages:
         """Shape (count, pixels)."""
 
     def close(self) -> None:
-        """Close the descriptor; the memory stays as long as the images are referred to."""
+        """Give the memory back, as soon as nothing else refers to the images."""
         os.close(self.descriptor)
+        del self.images
 
 
 def take(task: Task) -> tuple[Record, Images] | None:
