@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +19,11 @@ from pydicom import uid
 from pneumo_fast.conversion import convert as convert_module
 from pneumo_fast.conversion import executors, gpu_decoder
 from pneumo_fast.conversion.convert import convert
-from pneumo_fast.conversion.executors import worker_count
+from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, PROCESSES, Frame, GpuDecoder
 from pneumo_fast.conversion.parts import prepare, take
 from pneumo_fast.conversion.shard import convert_task
+from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.errors import DeviceError
@@ -70,6 +73,19 @@ def test_a_damaged_frame_costs_the_batch_and_no_other(decoder: GpuDecoder) -> No
     damaged = replace(FRAMES[1], encoded=FRAMES[1].encoded[: len(FRAMES[1].encoded) // 2])
     assert decoder.decode([FRAMES[0], damaged]) is None
     assert decoder.decode([damaged, FRAMES[0]]) is None
+    assert decoder.decode(FRAMES[:1]) is not None
+
+
+def test_a_pipeline_that_cannot_be_built_again_leaves_frames_to_the_reader(
+    decoder: GpuDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int | None) -> None:
+        raise DeviceError("the GPU is lost")
+
+    with monkeypatch.context() as without:
+        without.setattr(gpu_decoder, "_pipeline", fail)
+        assert decoder.decode([replace(FRAMES[0], encoded=b"")]) is None
+        assert decoder.decode(FRAMES[:1]) is None
     assert decoder.decode(FRAMES[:1]) is not None
 
 
@@ -210,6 +226,27 @@ def test_a_finished_dataset_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     monkeypatch.setattr(gpu_decoder, "has_driver", lambda: False)
     assert convert(replace(config, resume=True)).manifest == made
+
+
+def test_a_cluster_may_have_the_gpu_that_this_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[Task] = []
+
+    @contextmanager
+    def cluster(_: str) -> Iterator[Submit]:
+        def submit(task: Task, timeout_s: float) -> Future[Outcome]:
+            tasks.append(task)
+            return submit_here(task, timeout_s)
+
+        with local_workers(1) as submit_here:
+            yield submit
+
+    monkeypatch.setattr(convert_module, "dask_workers", cluster)
+    monkeypatch.setattr(gpu_decoder, "has_driver", lambda: False)
+    config = write_input(tmp_path)
+    manifest = convert(replace(config, decode="gpu", scheduler="tcp://cluster:8786")).manifest
+    assert {task.gpu for task in tasks} == {convert_module.GPU}
+    assert manifest.input[DECODED_ON_GPU] == 0  # the worker has none either
+    assert manifest.shards == convert(replace(config, decode="exact", out=tmp_path / "exact")).manifest.shards
 
 
 def test_that_the_cpu_decoded_everything_is_said(

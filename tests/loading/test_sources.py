@@ -43,6 +43,11 @@ def files_of(dataset: Dataset, split: str) -> list[Path]:
     return [dataset.path.parent / "images" / name for name in dataset.rows(split)["shard"]]
 
 
+def child_processes() -> set[str]:
+    """Numbers of the processes that this one has started."""
+    return {pid for children in Path("/proc/self/task").glob("*/children") for pid in children.read_text().split()}
+
+
 def epochs(loader: Loader, count: int = 2) -> list[tuple[torch.Tensor, torch.Tensor]]:
     with loader:
         return [(images.clone(), labels.clone()) for epoch in range(count) for images, labels in loader.epoch(epoch)]
@@ -105,6 +110,18 @@ def test_a_loader_goes_on_within_an_epoch(indexed: Dataset) -> None:
         other.load_state_dict(state)
         rest = [images.clone() for images, _ in other.epoch(1)]
     assert all(torch.equal(one, two) for one, two in zip(rest, batches[2:], strict=True))
+
+
+@pytest.mark.parametrize("share", [source.KEPT_SHARE, 0.0], ids=["kept", "decoded anew"])
+def test_a_loader_may_be_closed_within_an_epoch(
+    indexed: Dataset, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(source, "KEPT_SHARE", share)
+    before = child_processes()
+    with load(indexed, "train", SOURCE, batch_size=2) as loader:
+        next(loader.epoch(0))
+        assert child_processes() - before
+    assert not child_processes() - before
 
 
 def test_a_file_that_fails_costs_its_image_alone(indexed: Dataset) -> None:
