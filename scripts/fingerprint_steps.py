@@ -196,10 +196,9 @@ def _judgements() -> list[Step]:
 
 
 def _real_judgements() -> list[Step]:
-    large = ("--epochs", "1", "--limit-images", "64")
     return [
         _evaluate("other data", "plain", "--dataset", "sample", results=("plain/eval",)),
-        _training("radiographs", "sample-large", large),
+        _training("radiographs", "sample-large", ("--limit-images", "64")),
         _evaluate("radiographs", "radiographs", results=("radiographs/eval", "radiographs/operating.json")),
         _explain("radiographs", "--method", "gradcam++"),
     ]

@@ -10,6 +10,7 @@ from typing import Any
 import fingerprints
 import pytest
 import torch
+import typer
 from fingerprint_files import (
     NothingComparedError,
     Row,
@@ -22,6 +23,8 @@ from fingerprint_files import (
     table,
 )
 from fingerprint_steps import BYTES, FLOATS, Step, steps
+
+from pneumo_fast.cli.app import app
 
 CHECKSUM = "ab" * 32
 
@@ -201,6 +204,14 @@ def checkout(folder: Path, figure: float, words: str = "words") -> Path:
     code = PACKAGE.replace("FIGURE", str(figure)).replace("WORDS", repr(words))
     (folder / "pneumo_fast" / "__main__.py").write_text(code)
     return folder
+
+
+def test_the_command_line_takes_every_step_that_is_to_succeed() -> None:
+    commands = vars(typer.main.get_command(app))["commands"]
+    for step in steps(Path("real"), quick=False):
+        if step.arguments and step.way != "refused":
+            name, *words = step.arguments
+            commands[name].make_context(name, words)
 
 
 @pytest.fixture
