@@ -121,7 +121,7 @@ def _store(whole: Dataset, rows: pd.DataFrame, out: Path, dtype: Dtype, layout: 
             with ShardWriter(out / name, len(images)) as shard:
                 for image in images:
                     shard.append(image, image_digest(image))
-                size, checksum = shard.finish(sync=False)
+                size, checksum = shard.finish()
             shards.append(ShardInfo(name=name, split="train", rows=len(part), bytes=size, checksum=checksum))
             names += [name] * len(part)
     reader.close()

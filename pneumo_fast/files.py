@@ -95,7 +95,7 @@ def atomic_file(path: Path, *, sync: bool = True, keep: Path | None = None) -> I
     finally:
         partial.unlink(missing_ok=True)
     if sync:
-        sync_folder(path.parent)
+        sync_path(path.parent)
 
 
 def write_atomic(path: Path, data: bytes | str, *, sync: bool = True, keep: Path | None = None) -> None:
@@ -185,7 +185,7 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
             _exchange(new, folder)
         else:
             new.rename(folder)
-        sync_folder(folder.parent)
+        sync_path(folder.parent)
     finally:
         _clear(new, folder, ours)
 
@@ -219,9 +219,15 @@ _HERE: Final = -100  # AT_FDCWD: paths are relative to the working directory
 _RENAME_EXCHANGE: Final = 2
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Flush a file to disk (fsync(2)), or a folder's entries, so that a rename in it survives a power cut.
+
+    Raises
+    ------
+    OSError
+        If it could not be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -68,9 +68,8 @@ def main(parent: int) -> None:
         try:
             record = convert_task(task, condemned, at)
             rejected, skipped = count_rejects(record.rejects)
-            answer: dict[str, Any] = {"stored": len(record.images), "rejected": rejected, "skipped": skipped}
-            if task.memory is not None:
-                answer["record"] = shallow(record)
+            counts = {"stored": len(record.images), "rejected": rejected, "skipped": skipped}
+            answer: dict[str, Any] = {**counts, "record": shallow(record)}
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
         at(NO_FILE)

@@ -39,8 +39,8 @@ def local_workers(count: int, niceness: int = 0, shared: tuple[int, ...] = ()) -
 
     The other parameters are those of :class:`~pneumo_fast.conversion.supervisor.WorkerPool`.
     """
-    pool = WorkerPool(niceness, shared)
-    executor = ThreadPoolExecutor(count, thread_name_prefix="pneumo-fast-convert")
+    pool = WorkerPool(niceness, shared, most=count)
+    executor = ThreadPoolExecutor(2 * count, thread_name_prefix="pneumo-fast-convert")
     try:
         yield lambda task, timeout_s: executor.submit(pool.run_task, task, timeout_s)
     finally:

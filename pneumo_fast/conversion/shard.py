@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +14,11 @@ from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task, shallow
 from pneumo_fast.dataset.npy import Images, ShardWriter, image_digest, pixel_hash, store_unit, write_array
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import RejectedImageError
-from pneumo_fast.files import sync_filesystem, write_atomic
 from pneumo_fast.radiograph.read import Facts, Radiograph, read_facts, read_radiograph
 
 
 def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> Record:
-    """Convert one task's images, and write down what became of them unless they went into memory.
+    """Convert one task's images. The files that are written are whole, but not flushed to disk.
 
     Parameters
     ----------
@@ -57,18 +55,13 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
                 rows.append(row)
                 totals.append(total)
         at(NO_FILE)
-        size, checksum = shard.finish(sync=task.lasting)
-    if task.layout == "folder":
-        sync_filesystem(task.out)  # at once for all of them, and before the record says that they are there
-    record = Record(
+        size, checksum = shard.finish()
+    return Record(
         name=task.name, split=task.split, bytes=size, checksum=checksum, sum=sum(total for total, _ in totals),
         square_sum=sum(square for _, square in totals),
         pixels=sum(task.size**2 - row["padding_pixels"] for row in rows) if task.pixels else 0, images=rows,
         rejects=rejects,
     )  # fmt: skip
-    if task.memory is None:  # one that is lost costs the task again
-        write_atomic(task.record_path, json.dumps(shallow(record)), sync=False)
-    return record
 
 
 def _store(task: Task, source: Source, image: Images, name: str, shard: ShardWriter) -> bytes:

@@ -114,11 +114,8 @@ class Worker:
         if "error" in answer:
             if task.memory is not None:
                 raise ConvertError(f"no memory is left for decoded images: {answer['error']}")
-            raise ConvertError(
-                f"shard {task.name} cannot be written ({answer['error']}): fix that, then resume with --resume"
-            )
-        record = answer.pop("record", None)
-        return Outcome(**answer, record=Record(**record) if record else None)
+            raise _not_written(task, answer["error"])
+        return Outcome(**answer | {"record": Record(**answer["record"])})
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""
@@ -138,6 +135,10 @@ class Worker:
                     pipe.close()
 
 
+def _not_written(task: Task, detail: str) -> ConvertError:
+    return ConvertError(f"shard {task.name} cannot be written ({detail}): fix that, then resume with --resume")
+
+
 class WorkerPool:
     """The workers of one process: as many as threads run tasks at once, started when first needed.
 
@@ -147,10 +148,13 @@ class WorkerPool:
         What is added to the workers' own (nice(2)): the higher, the more another process goes before them.
     shared : tuple of int
         Descriptors that are open in the workers as well, under the same numbers.
+    most : int, optional
+        Workers at once. Where more threads run tasks than that, workers go on while what they wrote is flushed to disk.
     """
 
-    def __init__(self, niceness: int = 0, shared: tuple[int, ...] = ()) -> None:
+    def __init__(self, niceness: int = 0, shared: tuple[int, ...] = (), most: int | None = None) -> None:
         self._options = niceness, shared
+        self._places = threading.Semaphore(most) if most else contextlib.nullcontext()
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -164,6 +168,18 @@ class WorkerPool:
         ConvertError
             If the shard cannot be written, workers keep dying for no file's fault, or the pool was stopped.
         """
+        with self._places:
+            outcome = self._run(task, timeout_s)
+        if task.memory is not None or outcome.record is None:
+            return outcome
+        try:
+            outcome.record.keep(task)
+        except OSError as error:
+            raise _not_written(task, error.strerror or type(error).__name__) from error
+        return replace(outcome, record=None)
+
+    def _run(self, task: Task, timeout_s: float) -> Outcome:
+        """Have a worker do the task, and another one if need be."""
         condemned: dict[int, tuple[str, str]] = {}
         strikes: Counter[int] = Counter()
         while True:

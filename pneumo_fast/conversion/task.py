@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pneumo_fast.files import read_regular
+from pneumo_fast.files import read_regular, sync_filesystem, sync_path, write_atomic
 from pneumo_fast.radiograph.metadata import Metadata
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.radiograph.selection import Selection
@@ -97,6 +97,20 @@ class Record:
     """One row per stored image, for the index."""
     rejects: list[dict[str, str]]
     """One row per rejected file: path, reason, detail."""
+
+    def keep(self, task: Task) -> None:
+        """Write it into a file, once what it tells of is safe from a power cut, where it has to be.
+
+        Raises
+        ------
+        OSError
+            If something cannot be written.
+        """
+        if task.lasting and task.layout == "folder":
+            sync_filesystem(task.out)  # at once for all files
+        elif task.lasting and self.bytes:
+            sync_path(task.out / f"{task.name}.npy")
+        write_atomic(task.record_path, json.dumps(shallow(self)), sync=False)  # one that is lost costs the task again
 
     @classmethod
     def find(cls, task: Task) -> Record | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tokenize
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -106,8 +105,8 @@ class ShardWriter:
         self._file.write(image.data.cast("B"))
         self._digests.append(digest)
 
-    def finish(self, *, sync: bool = True) -> tuple[int, str]:
-        """Complete the file and, with ``sync``, flush it to disk, though not yet its name.
+    def finish(self) -> tuple[int, str]:
+        """Complete the file; nothing is flushed to disk.
 
         Returns
         -------
@@ -122,9 +121,6 @@ class ShardWriter:
         if len(self._digests) != self._expected:
             self._file.seek(0)
             self._file.write(header)
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
         return size, shard_checksum(header, self._digests)
 
     def _header(self, rows: int) -> bytes:

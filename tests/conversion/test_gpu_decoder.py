@@ -143,7 +143,7 @@ def converted(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dec
         )  # fmt: skip
         prepare(tmp_path)
         told: list[int] = []
-        convert_task(replace(task, **changes), {}, told.append)
+        convert_task(replace(task, **changes), {}, told.append).keep(task)
         taken = take(task)
         assert taken is not None
         return *taken, told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import mmap
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,10 @@ import numpy as np
 import pytest
 
 from pneumo_fast.conversion import supervisor
+from pneumo_fast.conversion import task as task_module
+from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.supervisor import Outcome, Worker, WorkerLostError, WorkerPool
-from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Source, Task
+from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Source, Task
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 
@@ -104,3 +108,67 @@ def test_a_retry_has_a_worker_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     finally:
         pool.stop()
         os.close(memory)
+
+
+@pytest.fixture
+def one_image(tmp_path: Path) -> Task:
+    write_dicom(tmp_path / "image.dcm", np.full((64, 64), 7, dtype=np.uint8))
+    (tmp_path / "out" / ".convert").mkdir(parents=True)
+    return replace(
+        TASK,
+        images=tmp_path,
+        out=tmp_path / "out",
+        sources=(Source("0", "image.dcm", "0", 0),),
+        decode="fast",
+        gpu=None,
+    )
+
+
+def test_a_worker_goes_on_while_a_shard_is_flushed(one_image: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(one_image, name="train-1")
+    flushing, converted = threading.Event(), threading.Event()
+    keep = Record.keep
+
+    def keep_slowly(record: Record, task: Task) -> None:
+        if task is one_image:
+            flushing.set()
+            assert converted.wait(30)
+        keep(record, task)
+
+    monkeypatch.setattr(Record, "keep", keep_slowly)
+    with local_workers(1) as submit:
+        first = submit(one_image, 10.0)
+        assert flushing.wait(30)
+        submit(other, 10.0).result(30)
+        assert Record.find(one_image) is None
+        converted.set()
+        first.result(30)
+    assert Record.find(one_image) is not None
+
+
+def test_workers_are_as_many_as_are_asked_for(one_image: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: set[int] = set()
+    run = Worker.run
+
+    def run_and_tell(worker: Worker, *arguments: Any) -> Outcome:
+        used.add(worker.process.pid)
+        return run(worker, *arguments)
+
+    monkeypatch.setattr(Worker, "run", run_and_tell)
+    with local_workers(1) as submit:
+        tasks = [submit(replace(one_image, name=f"train-{number}"), 10.0) for number in range(4)]
+        assert sum(task.result(30).stored for task in tasks) == 4
+    assert len(used) == 1
+
+
+def test_no_record_tells_of_what_could_not_be_flushed(one_image: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(task_module, "sync_path", fail)
+    with (
+        local_workers(1) as submit,
+        pytest.raises(ConvertError, match=r"shard train-0 cannot be written \(Input/output error\): .* --resume"),
+    ):
+        submit(one_image, 10.0).result(30)
+    assert Record.find(one_image) is None

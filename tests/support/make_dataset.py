@@ -185,7 +185,7 @@ def write_shard(path: Path, images: Any) -> tuple[int, str]:
     with ShardWriter(path, len(images)) as shard:
         for image in images:
             shard.append(image, image_digest(image))
-        return shard.finish(sync=False)
+        return shard.finish()
 
 
 def _write_shards(path: Path, split: str, stored: Any, shard_rows: int) -> list[ShardInfo]:
