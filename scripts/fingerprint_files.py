@@ -16,16 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-ADDED_KEYS: Final = frozenset({
-    "metrics.json/options", "metrics.json/folds", "metrics.json/spread", "metrics.json/run/folds",
-    "explain.json/options", "explain.json/run/folds", "predictions.json/counts/results",
-    "config.json/config/recipe", "config.json/config/teach", "config.json/config/teach_boxes_weight",
-    "config.json/config/teach_classes_weight", "config.json/config/teach_stage",
-    "config.json/config/half_size_epochs", "config.json/config/images", "config.json/config/labels",
-    "config.json/config/class_info", "config.json/config/groups", "config.json/config/size",
-    "config.json/config/test_fraction", "config.json/config/max_rejects", "config.json/config/cache",
-    "config.json/config/decode", "manifest.json/input/decoded_on_gpu",
-})  # fmt: skip
+ADDED_KEYS: Final[frozenset[str]] = frozenset()
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}
 """Drawn from numbers that are compared, and labelled in words."""
