@@ -59,7 +59,7 @@ def _train(radiographs: Radiographs, folder: Path, size: int, workers: int) -> P
     dataset, run = folder / "dataset", folder / "run"
     options: dict[str, Any] = {"size": size, "workers": workers, "val_fraction": 0.3, "keep_ids": True}
     convert(ConvertConfig(images=radiographs.images, labels=radiographs.labels, out=dataset, **options))
-    train(TrainConfig(datasets=(dataset,), out=run, epochs=1, batch_size=16, limit_images=TRAINED_ON))
+    train(TrainConfig(datasets=(dataset,), out=run, epochs=1, limit_images=TRAINED_ON))
     return run
 
 

@@ -44,7 +44,7 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
     assert content == json.loads(out.read_text())
     assert {"date", "cpu", "cores", "memory_gb", "gpu", "threads", "versions"} <= content["surroundings"].keys()
     stages = {stage["name"]: stage for stage in content["stages"]}
-    assert list(stages) == ["convert", "load", "train", "predict"]
+    assert list(stages) == ["convert", "direct", "load", "start", "train", "predict"]
     for stage in stages.values():
         for result in stage["results"]:
             assert len(result["turns"]) == 1
