@@ -1,6 +1,6 @@
 """From a folder of radiographs and a label table to a dataset: plan, tasks, assembly.
 
-Each task writes one whole shard and then a record of it into ``OUT/.convert``; when all are done the tables are
+Each task becomes one whole shard and then a record of it in ``OUT/.convert``; when all are done the tables are
 assembled from the records and the manifest is written last. The bytes depend on the input and the options, not on
 the number of workers, nor on how often the conversion was killed and resumed.
 """

@@ -27,7 +27,8 @@ _TO_HALF: Final = np.float32(1 / HALF_FACTOR)
 _SHIFT: Final = np.int32(HALF_SHIFT)
 _ONE: Final = np.int32(1)
 _BELOW_HALF: Final = np.int32((1 << (HALF_SHIFT - 1)) - 1)  # of the last bit that stays: ties go to even
-_BELOW_NORMAL: Final = np.uint32(np.float32(2.0**-14).view(np.uint32) - 1)  # float32s between 0 and float16's normals
+_BELOW_NORMAL: Final = np.uint32(np.float32(2.0**-14).view(np.uint32) - 1)
+"""How many numbers of float32 lie between 0 and the smallest normal number of float16."""
 Images = NDArray[np.float16] | NDArray[np.uint8]
 
 
