@@ -60,6 +60,7 @@ def _recipe_of(run: Path) -> str | None:
 
 def _of_run(config: Path) -> dict[str, Any]:
     """The options of an earlier run, but for where to write."""
+    from pneumo_fast.records import Fault, build  # noqa: PLC0415  # for --help
     from pneumo_fast.run.folder import read_config  # noqa: PLC0415  # for --help
     from pneumo_fast.run.folds import is_cross_validation  # noqa: PLC0415
     from pneumo_fast.run.layout import CONFIG, fold_folder  # noqa: PLC0415
@@ -79,7 +80,9 @@ def _of_run(config: Path) -> dict[str, Any]:
     taken = {}
     for name, field in options_of(TrainConfig).items():
         if name in saved and field.option.repeated:
-            value = saved[name]
-            single = field.types[0] if field.types else str
-            taken[name] = tuple(map(single, value)) if field.is_list and isinstance(value, list) else value
+            try:
+                taken[name] = build(saved[name], field.type)
+            except Fault as error:
+                what = name + str(error).removeprefix("$")
+                raise RunError(f"{run / CONFIG} is damaged ({what}): name another run") from error
     return taken

@@ -44,6 +44,16 @@ def test_a_configuration_is_repeated_with_its_recipe_or_another(config_of: Any, 
     assert again == recipe("reference", ema=0.5, seed=4)
 
 
+@pytest.mark.parametrize("saved", [{"weights": 1.5}, {"epochs": "ten"}, {"seed": 0.5}, {"shares": 1}, {"amp": "yes"}])
+def test_an_option_of_another_type_is_one_line(run_cli: Any, tmp_path: Path, saved: dict[str, Any]) -> None:
+    (tmp_path / CONFIG).write_text(json.dumps({"config": saved}))
+    ended = run_cli("train", "--config", tmp_path)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    (name,) = saved
+    assert f"{CONFIG} is damaged ({name}: expected `" in ended.err
+
+
 def test_the_words_of_a_report_give_the_same_options(config_of: Any) -> None:
     """An option that was put back to its default included."""
     made = recipe("recommended", lr=1e-4, epochs=3)
