@@ -31,8 +31,8 @@ from fingerprint_files import NothingComparedError, Print, Prints, Value, compar
 from fingerprint_steps import Step, steps, write_damaged, write_inputs
 
 BASE: Final = "76b90f5"
-"""The commit whose behaviour is the measure. Before it came version 3 of the dataset format, with other checksums, and
-the memory format that evaluation takes on a CPU, with other last digits."""
+"""The commit whose behaviour is the measure. Commits before version 3 of the dataset format have other checksums, and
+those before evaluation chose its memory format on a CPU other last digits."""
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"
 NOT_COMPARED: Final = {"previous.pt"}
