@@ -46,7 +46,7 @@ def main(parent: int) -> None:
     put_on_leash(parent)
     from pneumo_fast.conversion.gpu_decoder import has_driver, open_decoder  # noqa: PLC0415
     from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the leash holds
-    from pneumo_fast.conversion.task import JOURNAL, NO_FILE, count_rejects, shallow  # noqa: PLC0415
+    from pneumo_fast.conversion.task import JOURNAL, NO_FILE, shallow  # noqa: PLC0415
 
     _limit_memory()
     journal = mmap.mmap(int(sys.argv[1]), JOURNAL.size)
@@ -66,10 +66,7 @@ def main(parent: int) -> None:
             if open_decoder(task.gpu) is None:
                 _limit_memory()
         try:
-            record = convert_task(task, condemned, at)
-            rejected, skipped = count_rejects(record.rejects)
-            counts = {"stored": len(record.images), "rejected": rejected, "skipped": skipped}
-            answer: dict[str, Any] = {**counts, "record": shallow(record)}
+            answer: dict[str, Any] = shallow(convert_task(task, condemned, at))
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
         at(NO_FILE)

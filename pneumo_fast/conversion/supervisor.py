@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Task
+from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Task, count_rejects
 from pneumo_fast.errors import ConvertError
 
 STRIKES = 2  # a worker can be killed from outside, or the machine stall: one more chance for the file
@@ -115,7 +115,9 @@ class Worker:
             if task.memory is not None:
                 raise ConvertError(f"no memory is left for decoded images: {answer['error']}")
             raise _not_written(task, answer["error"])
-        return Outcome(**answer | {"record": Record(**answer["record"])})
+        record = Record(**answer)
+        rejected, skipped = count_rejects(record.rejects)
+        return Outcome(stored=len(record.images), rejected=rejected, skipped=skipped, record=record)
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""
