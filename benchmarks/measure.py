@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,8 +16,10 @@ from typing import Any
 import torch
 from PIL import features
 
+from pneumo_fast.extras import DALI, version_of
+
 PACKAGES = (
-    "pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "numpy", "pydicom", "pillow", "python-gdcm",
+    "pneumo-fast", "torch", "torchvision", *DALI.modules, "numpy", "pydicom", "pillow", "python-gdcm",
     "pylibjpeg", "pylibjpeg-libjpeg",
 )  # fmt: skip
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -148,7 +149,7 @@ def surroundings() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": {"torch": torch.get_num_threads()} | {n: os.environ[n] for n in THREADS if n in os.environ},
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
         "libjpeg_turbo": features.version("libjpeg_turbo"),
     }
 
@@ -159,13 +160,6 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def report(stages: list[Stage]) -> str:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class Extra(NamedTuple):
@@ -41,8 +50,10 @@ PACS: Final = Extra(
     "predict --dicomweb, serve and doctor --echo are refused",
 )  # fmt: skip
 TENSORBOARD: Final = Extra("tensorboard", {"tensorboard": "tensorboard"}, "train --tensorboard is refused")
+DALI_PACKAGES: Final = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
+"""One for each version of CUDA; the first is a dependency, and any will do."""
 DALI: Final = Extra(
-    "DALI", {"nvidia-dali-cuda120": "nvidia.dali"},
+    "DALI", {next(filter(version_of, DALI_PACKAGES), DALI_PACKAGES[0]): "nvidia.dali"},
     "for a GPU, batches are made on the CPU and copied; --decode gpu is refused",
 )  # fmt: skip
 """No extra but a dependency, on Linux on x86-64; elsewhere there is none."""

@@ -6,11 +6,10 @@ import platform
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from pneumo_fast.extras import DALI, EXTRAS, Extra
+from pneumo_fast.extras import DALI, EXTRAS, Extra, version_of
 
 TORCH: Final = Extra(
     "PyTorch", {"torch": "torch", "torchvision": "torchvision"}, "train, evaluate, explain and show do not run"
@@ -46,14 +45,6 @@ def examine(extra: Extra) -> Part:
 def examine_extras() -> list[Part]:
     """Import every optional part that exists for this processor."""
     return [examine(extra) for extra in EXTRAS if extra is not DALI or platform.machine() == "x86_64"]
-
-
-def version_of(package: str) -> str | None:
-    """Version of an installed package; None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def fault_of(module: str) -> str | None:

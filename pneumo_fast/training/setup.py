@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import platform
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from pneumo_fast.configuration import settings
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import join_datasets, limit_images, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.extras import DALI, version_of
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
@@ -268,7 +268,7 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
         raise ConfigError(f"batch-size {batch_size} for {rank.world_size} processes: two images each at least")
 
 
-PACKAGES = ("pneumo-fast", "torch", "torchvision", "nvidia-dali-cuda120", "torchmetrics", "numpy", "pydicom", "pillow")
+PACKAGES = ("pneumo-fast", "torch", "torchvision", *DALI.modules, "torchmetrics", "numpy", "pydicom", "pillow")
 
 
 def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:
@@ -284,12 +284,8 @@ def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> d
             "threads": torch.get_num_threads(),
         },
         "dataset": {"identity": dataset.identity, "counts": dataset.manifest.counts, "split": dataset.manifest.split},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version_of(name) or "not installed" for name in PACKAGES},
+        },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
