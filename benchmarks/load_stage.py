@@ -26,6 +26,7 @@ from benchmarks.peers import PEERS
 from benchmarks.processes import AbsentError, Entry, Process, devices, entries
 
 OURS = "pneumo-fast, fused, float16"
+STREAMED, RESIDENT = "pneumo-fast, dali, float16, cuda", "pneumo-fast, resident, float16, cuda"
 SWEEP_S = 0.5
 SHUFFLED_EPOCHS = 5
 CHI_SQUARE_5 = 3.84  # exceeded by chance in 5 % of cases, one degree of freedom
@@ -61,11 +62,18 @@ class Racer:
 
 
 def load_stage(
-    stored: Stored, numbered: Stored, *, batch_size: int, runs: int, least_s: float, only: tuple[str, ...] = ()
+    stored: Stored,
+    numbered: Stored,
+    *,
+    batch_size: int,
+    runs: int,
+    least_s: float,
+    only: tuple[str, ...] = (),
+    on: str | None = None,
 ) -> Stage:
     """Race the loaders; each turn is as many epochs over all training images as take ``least_s`` seconds.
 
-    With ``only``, those whose name contains one of these texts.
+    With ``only``, those whose name contains one of these texts; with ``on``, for this device alone.
     """
     results: list[Result] = []
     notes: list[str] = []
@@ -73,6 +81,8 @@ def load_stage(
     limits = memory_limits(pixels, runs) | bus_limits()
     limits["our kernel from memory, images/s"] = kernel_limit(pixels, batch_size, runs)
     for device in devices():
+        if on not in {None, device.type}:
+            continue
         wanted = [entry for entry in entries(device) if not only or any(text in entry.name for text in only)]
         racers = _racers(stored, wanted, device, batch_size, notes)
         tail = "" if device.type == "cpu" else f", {device.type}"
@@ -95,7 +105,7 @@ def load_stage(
         name="load",
         conditions=stored.about | {"batch": batch_size, "page cache": "warm", "malloc": "tuned"},
         results=results,
-        ratios=_ratios(results, limits),
+        ratios=_ratios(results, limits) | _gpu_ratios(results, limits, 2 * pixels),
         notes=[*_columns(results), *notes],
     )
 
@@ -258,3 +268,15 @@ def _ratios(results: list[Result], limits: dict[str, float]) -> dict[str, float]
     for name in ("images/s at the speed of a copy", "our kernel from memory, images/s"):
         ratios[f"fused / {name}"] = by_name[OURS].median / limits[name]
     return ratios
+
+
+def _gpu_ratios(results: list[Result], limits: dict[str, float], image_bytes: int) -> dict[str, float]:
+    """What is asked of the loader on a GPU: stored bytes streamed over those of a plain copy there, and resident."""
+    by_name = {result.name: result for result in results}
+    if not {STREAMED, RESIDENT} <= by_name.keys():
+        return {}
+    streamed = by_name[STREAMED].median * image_bytes / 1e9
+    return {
+        "dali, cuda / pinned host to device": streamed / limits["pinned host to device, GB/s"],
+        "resident, cuda / dali, cuda": ratio(results, RESIDENT, STREAMED),
+    }

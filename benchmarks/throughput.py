@@ -71,6 +71,7 @@ def _parse() -> Any:
     parser.add_argument("--batch-size", type=_positive, default=256, help="for loading")
     parser.add_argument("--least-seconds", type=float, default=1.0, help="that a run of loading takes, in whole epochs")
     parser.add_argument("--only", action="append", metavar="TEXT", help="load: contenders named so; may be repeated")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="load: on this one alone; else on each there is")
     grow = f"load as the dataset grows, replicated to so many images: {' '.join(map(str, SIZES))} if none is given"
     parser.add_argument("--rehearse-scale", type=_positive, nargs="*", metavar="N", help=grow)
     parser.add_argument("--runs", type=_positive, default=5, help="that count, after one to warm up")
@@ -110,7 +111,7 @@ def _measure(name: str, work: Path, arguments: Any) -> Stage:
         stored = store_dataset(dataset, work / name, arguments.images, source)
         numbered = store_numbered(dataset, work / "numbered", min(arguments.images, NUMBERED))
         only = tuple(arguments.only or ())
-        return load_stage(stored, numbered, **counts, least_s=arguments.least_seconds, only=only)
+        return load_stage(stored, numbered, **counts, least_s=arguments.least_seconds, only=only, on=arguments.device)
     dataset, source = _dataset(work, arguments.train_size, arguments)
     stored = store_dataset(dataset, work / name, arguments.images, source)
     return train_stage(stored, batch_size=arguments.train_batch_size, steps=arguments.steps, runs=arguments.runs)

@@ -55,6 +55,7 @@ def logits(run: Path, device: str) -> Any:
     return evaluate(EvaluateConfig(run=run, device=device, resamples=100)).predictions.logits
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by torch's own compiler
 @pytest.mark.parametrize("loader", ["dali", "resident"])
 @pytest.mark.parametrize(
     ("options", "tolerance"),
@@ -81,8 +82,8 @@ def test_a_run_goes_on_from_gpu_to_cpu_and_back(dataset: Path, tmp_path: Path) -
         run = trained(dataset, tmp_path / "run", device, epochs=epochs, resume=True)
     other = trained(dataset, tmp_path / "other", "cpu", epochs=3)
     assert [record["epoch"] for record in results(run)] == [1, 2, 3]
-    for found, expected in zip(results(run), results(other), strict=True):
-        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)
+    for found, expected in zip(results(run), results(other), strict=True):  # of training, noise grows by the step
+        assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=0.004)
 
 
 def test_evaluation_agrees(dataset: Path, tmp_path: Path) -> None:
@@ -91,7 +92,8 @@ def test_evaluation_agrees(dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", ["layer3", "layer4"])
-def test_heat_maps_agree(layer: str, dataset: Path, tmp_path: Path) -> None:
+def test_heat_maps_agree(layer: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # a map is a difference, in which rounding shows
     checkpoint = load_trained(trained(dataset, tmp_path / "run", "cpu", epochs=2, lr=1e-3) / BEST)
     model = build_model(checkpoint.arch)
     model.load_state_dict(checkpoint.model)

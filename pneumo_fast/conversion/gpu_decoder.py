@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,13 +118,14 @@ class GpuDecoder:
         if not np.array_equal(found.as_array()[:, :2], shape):
             raise ValueError("DALI finds frames of another size than is declared")
         on_cpu = resized.as_cpu()
-        return [_normalized(on_cpu.at(place)[..., 0], frame) for place, frame in enumerate(frames)]
+        return [on_cpu.at(place)[..., 0] * _factors(frame.shape, frame.fit) for place, frame in enumerate(frames)]
 
 
-def _normalized(resized: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
-    """Divide by what lies on the image of each pixel's kernel."""
-    down, across = (kernel_inside(*pair) for pair in zip(frame.shape, frame.fit, strict=True))
-    return (resized / (down[:, None] * across)).astype(np.float32)
+@lru_cache(maxsize=16)
+def _factors(shape: tuple[int, int], fit: tuple[int, int]) -> NDArray[np.float32]:
+    """One over what lies on the image of each pixel's kernel, shape ``fit``."""
+    down, across = (kernel_inside(*pair) for pair in zip(shape, fit, strict=True))
+    return (1 / (down[:, None] * across)).astype(np.float32)
 
 
 def _pipeline(gpu: int | None) -> Any:

@@ -8,6 +8,8 @@ costs no memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -62,15 +64,21 @@ def permute(positions: Rows, n: int, seed: int, epoch: int) -> Rows:
     ndarray of int64, shape (k,)
     """
     width = math.isqrt(max(0, n - 1)) + 1
-    state = mix_int(mix_int(seed & MASK) ^ (epoch & MASK))  # one after the other, so that (1, 2) is not (2, 1)
-    keys = [np.uint64(mix_int(state + number)) for number in range(1, ROUNDS + 1)]
+    keys = _keys(seed & MASK, epoch & MASK)
     out = _encrypt(positions, width, keys)
     while (outside := out >= n).any():
         out[outside] = _encrypt(out[outside], width, keys)
     return out
 
 
-def _encrypt(values: Rows, width: int, keys: list[np.uint64]) -> Rows:
+@lru_cache(maxsize=16)
+def _keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:
+    """One for each round."""
+    state = mix_int(mix_int(seed) ^ epoch)  # one after the other, so that (1, 2) is not (2, 1)
+    return tuple(np.uint64(mix_int(state + number)) for number in range(1, ROUNDS + 1))
+
+
+def _encrypt(values: Rows, width: int, keys: Iterable[np.uint64]) -> Rows:
     """One pass of the Feistel network on ``0 .. width**2 - 1``; addition modulo ``width`` makes it a bijection."""
     left, right = np.divmod(values, width)
     for key in keys:

@@ -75,10 +75,11 @@ def collect(loader: Loader, epoch: int, batches: int | None = None) -> list[tupl
 
 
 def check_pixels(found: NDArray[Any], expected: NDArray[Any], place: Place) -> None:
+    """A GPU multiplies and adds in one go: what is near the mean is off by what rounds the largest values."""
     if place.device == "cpu":
         np.testing.assert_array_max_ulp(found, expected, maxulp=2)
     else:
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=max(1e-5, 2e-7 * float(np.abs(expected).max())))
 
 
 def reference(dataset: Dataset, split: str, mean: float, std: float) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -258,4 +258,5 @@ def test_a_run_on_each_device(config: TrainConfig, tmp_path: Path, device: str) 
     resolved = json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]
     assert resolved["device"] == {"cpu": "cpu", "cuda": "cuda:0"}[device]
     assert resolved["amp_dtype"] == {"cpu": "None", "cuda": "torch.float16"}[device]
-    assert load_resumable(tmp_path / "run" / LAST).learner["scaler"]["scale"] == (65536.0 if device == "cuda" else 1.0)
+    scale = load_resumable(tmp_path / "run" / LAST).learner["scaler"]["scale"]
+    assert (scale > 1) == (device == "cuda"), "float16 alone needs a scaled loss"

@@ -1,13 +1,15 @@
 """The DALI engine: casts, augments and normalizes on the device.
 
 DALI calls a source on the thread that asks for a batch, so a slow read would stop the training step. Here the source
-only hands over a batch that the ring's threads have already read. The stored data type crosses the bus.
+only hands over a batch that the ring's threads have already read and, for a GPU, copied there, in the stored data type.
+DALI's own copy took each image on its own and reached an eighth of the speed of the bus (``docs/experiments.md``).
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +21,10 @@ from pneumo_fast.extras import DALI
 from pneumo_fast.loading.augment import Draws, noise_field
 from pneumo_fast.loading.engines.base import READ_AHEAD, Batch, Feed
 from pneumo_fast.loading.engines.ring import Position, Ring, Slot, make_slots, nvtx_range
+from pneumo_fast.loading.engines.stored import StoredImages
+
+if TYPE_CHECKING:
+    from pneumo_fast.loading.reader import ShardReader
 
 try:
     from nvidia.dali import fn, pipeline_def, types
@@ -30,6 +36,7 @@ except ImportError as error:
     ) from error
 
 DALI_DEPTH = 2  # batches in flight inside DALI; more did not help
+GPU_THREADS = 8  # reading threads for a GPU at most: four read slower than the bus takes it
 ARGUMENT_TYPES = (types.FLOAT, types.FLOAT, types.FLOAT, types.FLOAT, types.INT32)  # of what _arguments gives
 ARGUMENT_DIMENSIONS = (2, 0, 0, 0, 1)
 
@@ -42,13 +49,20 @@ class DaliEngine:
         self._stopped = True
         self._failure: Exception | None = None
         self._in_dali: list[Slot] = []
+        self._unasked: list[deque[Slot]] = [deque() for _ in range(2 if feed.augmentation else 1)]
+        """Batches in DALI of which it does not know all yet, for each of its sources."""
         self._lent: Batch | None = None
         self._held: deque[tuple[torch.cuda.Event, Batch]] = deque()
-        shape = (feed.max_batch, 1, *feed.reader.shape)
+        self._stored = StoredImages(cast("ShardReader", feed.reader))
+        on_gpu = feed.device.type == "cuda"
+        self._copying = torch.cuda.Stream(feed.device) if on_gpu else None  # type: ignore[no-untyped-call]
+        threads = min(GPU_THREADS, len(os.sched_getaffinity(0))) if on_gpu else feed.threads
+        ahead = max(READ_AHEAD, threads) if on_gpu else READ_AHEAD
         dtype = torch.float16 if feed.reader.dtype == np.float16 else torch.uint8
-        slots = make_slots(DALI_DEPTH + READ_AHEAD + 1, shape, dtype, pinned=feed.device.type == "cuda")
-        self._ring = Ring(slots, self._fill, feed.threads)
-        self._pipeline = _pipeline(feed, self._source)
+        shape = (feed.max_batch, 1, *feed.reader.shape)
+        slots = make_slots(DALI_DEPTH + ahead + 1, shape, dtype, gpu=feed.device if on_gpu else None)
+        self._ring = Ring(slots, self._fill, threads)
+        self._pipeline = _pipeline(feed, self._images, self._arguments)
 
     def begin(self, epoch: int, first: int, stop: int) -> None:
         """See :class:`pneumo_fast.loading.engines.base.Engine`."""
@@ -69,7 +83,8 @@ class DaliEngine:
         images, labels = (from_dlpack(output.as_tensor()) for output in outputs)
         slot = self._in_dali.pop(0)
         if stream is not None:
-            slot.delivered = stream.record_event()
+            slot.delivered = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            slot.delivered.record(stream)
             self._lent = images, labels
         self._ring.give_back(slot)
         return images, labels
@@ -95,6 +110,8 @@ class DaliEngine:
             self._ring.end()
             self._in_dali.clear()
             self._held.clear()
+            for unasked in self._unasked:
+                unasked.clear()
 
     def close(self) -> None:
         """See :class:`pneumo_fast.loading.engines.base.Engine`."""
@@ -107,46 +124,74 @@ class DaliEngine:
         with nvtx_range("read", self._feed.device):
             rows = self._feed.rows(*position)
             slot.rows = len(rows)
-            self._feed.reader.read_into(rows, slot.images.numpy()[: len(rows), 0])
+            self._stored.read_into(rows, slot.images.numpy()[: len(rows), 0])
             np.take(self._feed.labels, rows, out=slot.labels.numpy()[: len(rows)], mode="clip")
             if augmentation := self._feed.augmentation:
                 draws = augmentation.draw(position[0], rows, self._feed.reader.shape[0])
                 slot.arguments = _arguments(self._feed, draws)
+        if self._copying is not None:
+            with nvtx_range("copy", self._feed.device):
+                slot.fetch(self._copying)
 
-    def _source(self) -> tuple[NDArray[np.generic], ...]:
-        """What DALI calls: hand over the next batch that has been read."""
-        if self._stopped or self._failure is not None or not self._ring:
-            raise StopIteration
-        try:
-            slot = self._ring.take()
-        except Exception as error:  # noqa: BLE001  # next() raises it; in here it would be DALI's
-            self._failure = error
-            raise StopIteration from None
-        self._in_dali.append(slot)
-        return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows], *slot.arguments
+    def _images(self) -> tuple[Any, Any]:
+        """What DALI calls for images and labels."""
+        slot = self._hand_over(self._unasked[0])
+        if slot.on_gpu is not None:
+            images, labels = slot.on_gpu
+            return images[: slot.rows], labels[: slot.rows]
+        return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows]
+
+    def _arguments(self) -> tuple[NDArray[np.generic], ...]:
+        """What DALI calls for how images are augmented, before or after it asks for them."""
+        return self._hand_over(self._unasked[1]).arguments
+
+    def _hand_over(self, unasked: deque[Slot]) -> Slot:
+        """The next batch that has been read, of which one of the sources has not told DALI."""
+        if not unasked:
+            if self._stopped or self._failure is not None or not self._ring:
+                raise StopIteration
+            try:
+                slot = self._ring.take()
+            except Exception as error:  # noqa: BLE001  # next() raises it; in here it would be DALI's
+                self._failure = error
+                raise StopIteration from None
+            self._in_dali.append(slot)
+            for queue in self._unasked:
+                queue.append(slot)
+        return unasked.popleft()
 
 
-def _pipeline(feed: Feed, source: Any) -> Any:
+def _pipeline(feed: Feed, source: Any, argument_source: Any) -> Any:
     """Build the one pipeline, for a GPU or without one, with augmentation or without.
 
-    ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered.
+    ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered, and because
+    what is on the GPU has arrived before DALI is told of it.
     """
     stored = types.FLOAT16 if feed.reader.dtype == np.float16 else types.UINT8
     on_gpu = feed.device.type == "cuda"
 
     def define() -> tuple[Any, Any]:
-        images, labels, *arguments = fn.external_source(
+        images, labels = fn.external_source(
             source=source,
-            num_outputs=7 if feed.augmentation else 2,
+            num_outputs=2,
             batch=True,
             no_copy=True,
-            dtype=[stored, types.FLOAT, *(ARGUMENT_TYPES if feed.augmentation else ())],
-            ndim=[3, 0, *(ARGUMENT_DIMENSIONS if feed.augmentation else ())],
-            layout=["CHW", *[""] * (6 if feed.augmentation else 1)],
+            device="gpu" if on_gpu else "cpu",
+            dtype=[stored, types.FLOAT],
+            ndim=[3, 0],
+            layout=["CHW", ""],
         )
-        if on_gpu:
-            images, labels = images.gpu(), labels.gpu()
-        return _augmented(feed, images, *arguments) if feed.augmentation else _normalized(feed, images), labels
+        if not feed.augmentation:
+            return _normalized(feed, images), labels
+        arguments = fn.external_source(
+            source=argument_source,
+            num_outputs=len(ARGUMENT_TYPES),
+            batch=True,
+            no_copy=True,
+            dtype=list(ARGUMENT_TYPES),
+            ndim=list(ARGUMENT_DIMENSIONS),
+        )
+        return _augmented(feed, images, *arguments), labels
 
     decorate = pipeline_def(
         batch_size=feed.max_batch,

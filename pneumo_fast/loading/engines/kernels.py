@@ -124,6 +124,14 @@ def _stream(descriptors: Any, offsets: Any, scratch: Any, out: Any, shift: Any, 
     return descriptors.size
 
 
+def _read(descriptors: Any, offsets: Any, out: Any) -> Any:
+    wanted = out.shape[1]
+    for i in range(descriptors.size):
+        if _pread(descriptors[i], out.ctypes.data + i * wanted, wanted, offsets[i]) != wanted:
+            return i
+    return descriptors.size
+
+
 def _gather(images: Any, rows: Any, out: Any, shift: Any, factor: Any) -> None:
     for i in range(rows.size):
         _normalize(images[rows[i]], out[i], shift, factor)
@@ -138,6 +146,9 @@ class Kernels(NamedTuple):
     to the first that came back short."""
     gather: Any
     """Of (images, rows, out, shift, factor): normalizes some of the images in memory."""
+    read: Any
+    """Of (descriptors, offsets, out), where ``out`` is of bytes: reads image by image as they are stored; returns how
+    many, up to the first that came back short."""
 
 
 @lru_cache
@@ -163,10 +174,11 @@ _UNUSABLE: Final = (
 
 def _compile(bits: int, *, cache: bool) -> Kernels:
     stored = uint16 if bits == 16 else uint8
-    kernels = Kernels(njit(_stream, cache=cache, **_compiled), njit(_gather, cache=cache, **_compiled))
+    kernels = Kernels(*(njit(kernel, cache=cache, **_compiled) for kernel in (_stream, _gather, _read)))
     with _alone(kernels.stream.stats.cache_path):
         kernels.stream.compile((int32[::1], int64[::1], stored[::1], float32[:, ::1], float32, float32))
         kernels.gather.compile((stored[:, ::1], int64[::1], float32[:, ::1], float32, float32))
+        kernels.read.compile((int32[::1], int64[::1], uint8[:, ::1]))
     return kernels
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """One reused batch of host memory; pinned where a GPU will fetch it."""
+    """One reused batch of memory: of the host's, pinned where a GPU fetches from it, and then of the GPU's as well."""
 
     images: torch.Tensor
     """Shape (max_batch, 1, size, size)."""
@@ -34,17 +34,35 @@ class Slot:
     """Row numbers of the images in it, where the engine tells."""
     arguments: tuple[NDArray[np.generic], ...] = ()
     """What DALI is told about each image, beside its pixels."""
+    on_gpu: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Room for images and labels on the GPU, where one fetches them."""
     delivered: torch.cuda.Event | None = None
     """Passed on the device once the batch that came from here has left this memory."""
 
+    def fetch(self, stream: torch.cuda.Stream) -> None:
+        """Copy the filled rows to the GPU, and wait until they are there."""
+        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            for there, here in zip(self.on_gpu or (), (self.images, self.labels), strict=True):
+                there[: self.rows].copy_(here[: self.rows], non_blocking=True)
+            copied.record(stream)
+        copied.synchronize()
 
-def make_slots(count: int, shape: tuple[int, ...], dtype: torch.dtype, *, pinned: bool = False) -> list[Slot]:
-    """Slots for images of this shape, (max_batch, 1, size, size), in this machine's memory."""
 
-    def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=pinned)  # whatever PyTorch's defaults are
+def make_slots(
+    count: int, shape: tuple[int, ...], dtype: torch.dtype, *, gpu: torch.device | None = None
+) -> list[Slot]:
+    """Slots for images of this shape, (max_batch, 1, size, size), in this machine's memory, and on a GPU if given."""
 
-    return [Slot(images=empty(shape, dtype), labels=empty(shape[:1], torch.float32)) for _ in range(count)]
+    def room(device: torch.device | str, *, pinned: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        images = torch.empty(shape, dtype=dtype, device=device, pin_memory=pinned)
+        return images, torch.empty(shape[:1], dtype=torch.float32, device=device, pin_memory=pinned)
+
+    def slot() -> Slot:
+        images, labels = room("cpu", pinned=gpu is not None)  # whatever PyTorch's default device is
+        return Slot(images=images, labels=labels, on_gpu=room(gpu) if gpu else None)
+
+    return [slot() for _ in range(count)]
 
 
 Position = tuple[int, int]

@@ -39,7 +39,10 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(cache: Path) -> Run:
-    """Loads and uses the kernels in a new process; gives cache hits of (stream, gather) by type, and what was said."""
+    """Loads and uses the kernels in a new process.
+
+    It gives cache hits of (stream, gather, read) by type, and what was said.
+    """
 
     def run() -> tuple[dict[str, list[int]], str]:
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
@@ -53,8 +56,8 @@ def run(cache: Path) -> Run:
 
 
 def test_are_compiled_once(run: Run) -> None:
-    assert run() == ({"16": [0, 0], "8": [0, 0]}, "")
-    assert run() == ({"16": [1, 1], "8": [1, 1]}, "")
+    assert run() == ({"16": [0, 0, 0], "8": [0, 0, 1]}, "")  # they read alike
+    assert run() == ({"16": [1, 1, 1], "8": [1, 1, 1]}, "")
 
 
 def damage(content: bytes, how: str) -> bytes:
@@ -67,7 +70,7 @@ def test_a_damaged_cache_is_not_used(run: Run, cache: Path, ending: str, how: st
     for path in cache.rglob(f"*.{ending}"):
         path.write_bytes(damage(path.read_bytes(), how))
     found, said = run()
-    assert found == {"16": [0, 0], "8": [0, 0]}
+    assert not any(map(any, found.values()))
     assert "compiled kernels cannot be kept on disk or read from there" in said
 
 

@@ -1,0 +1,58 @@
+"""Images read as they are stored, by a compiled kernel or without one, are those that the reader gives."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.errors import DatasetError
+from pneumo_fast.loading import reader as reader_module
+from pneumo_fast.loading.engines import stored as stored_module
+from pneumo_fast.loading.engines.fused import compiled_kernels
+from pneumo_fast.loading.engines.stored import StoredImages
+from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.vocabulary import Dtype
+from tests.support.make_dataset import make_dataset, stored_images
+
+WAYS = pytest.mark.parametrize(
+    "way", [pytest.param("kernel", marks=pytest.mark.skipif(compiled_kernels(8).result() is None, reason="no numba")),
+            "no kernel", "files that are not kept open"],
+)  # fmt: skip
+
+
+def open_images(dataset: Dataset, way: str, monkeypatch: pytest.MonkeyPatch) -> StoredImages:
+    if way == "no kernel":
+        monkeypatch.setattr(stored_module, "compiled_kernels", lambda _bits: Future())
+    elif way != "kernel":
+        monkeypatch.setattr(reader_module, "openable_files", lambda _wanted: 0)
+    compiled_kernels(8 * dataset.dtype.itemsize).result()
+    return StoredImages(ShardReader(dataset, dataset.rows("train")))
+
+
+@WAYS
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_rows_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, dtype: Dtype) -> None:
+    dataset = make_dataset(tmp_path / "d", dtype=dtype, size=9)
+    expected = stored_images(dataset, "train")
+    rows = np.array([*range(len(expected))[::-1], 3, 3, 4, 0])
+    out = np.zeros((len(rows), 9, 9), dtype=expected.dtype)
+    open_images(dataset, way, monkeypatch).read_into(rows, out)
+    np.testing.assert_array_equal(out, expected[rows], strict=True)
+
+
+@WAYS
+def test_a_shard_that_was_cut_short_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    dataset = make_dataset(tmp_path / "d")
+    images = open_images(dataset, way, monkeypatch)
+    rows = np.arange(len(dataset.rows("train")))
+    out = np.zeros((len(rows), *dataset.manifest.image_shape), dtype=dataset.dtype)
+    images.read_into(rows, out)
+    last = dataset.path / str(dataset.rows("train")["shard"].iloc[-1])
+    os.truncate(last, last.stat().st_size - 1)
+    with pytest.raises(DatasetError, match="was cut short"):
+        images.read_into(rows, out)
