@@ -52,6 +52,8 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
                 rejects.append({"path": source.shown_path, "reason": error.reason, "detail": error.detail})
             else:
                 row["pixel_hash"] = pixel_hash(_store(task, source, stored, row["shard"], shard))
+                if not task.lasting:
+                    row["sums"] = total
                 rows.append(row)
                 totals.append(total)
         at(NO_FILE)

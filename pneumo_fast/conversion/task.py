@@ -94,7 +94,8 @@ class Record:
     pixels: int
     """Pixels that are no padding."""
     images: list[dict[str, Any]]
-    """One row per stored image, for the index."""
+    """One row per stored image, for the index; where images are not to last, with ``sums`` of its values and of their
+    squares."""
     rejects: list[dict[str, str]]
     """One row per rejected file: path, reason, detail."""
 

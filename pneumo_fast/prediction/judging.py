@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from pneumo_fast.metrics.ranking import Ranking, rank
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import ThresholdMetrics, at_threshold
 from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.table import Row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +44,9 @@ class Judging:
         self._parts: list[pd.DataFrame] = []
         self._without = 0
 
-    def add(self, scored: pd.DataFrame) -> None:
-        """Take the scored rows of a part: ``image_id`` and ``logit``, as text."""
-        joined = scored[["image_id", "logit"]].join(self._table, on="image_id")
+    def add(self, scored: Sequence[Row]) -> None:
+        """Take the scored rows of a part."""
+        joined = pd.DataFrame(scored, columns=["image_id", "logit"]).join(self._table, on="image_id")
         known = joined["label"].notna()
         self._without += int((~known).sum())
         self._parts.append(joined[known])

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from pneumo_fast.dataset.npy import Images, sums
 from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.vocabulary import WarningKind
 
@@ -18,25 +17,26 @@ UNKNOWN: Final = "unknown"
 
 
 def find_warnings(
-    row: Mapping[str, Any], stored: Images, trained: ModelInput, mean: float, std: float
+    row: Mapping[str, Any], pixels: int, trained: ModelInput, mean: float, std: float
 ) -> dict[WarningKind, str]:
     """Kinds of warnings about an image, each with the value found.
 
     Parameters
     ----------
     row : mapping
-        Its row of a conversion's record.
-    stored : ndarray of float16 or uint8, shape (size, size)
+        Its row of a conversion's record, with the sums of its values and of their squares.
+    pixels : int
+        Of the image.
     trained : ModelInput
         What was seen in training.
     mean, std : float
         Of the training pixels, in [0, 1].
     """
-    return dict(_warnings(row, stored, trained, mean, std))
+    return dict(_warnings(row, pixels, trained, mean, std))
 
 
 def _warnings(
-    row: Mapping[str, Any], stored: Images, trained: ModelInput, mean: float, std: float
+    row: Mapping[str, Any], pixels: int, trained: ModelInput, mean: float, std: float
 ) -> Iterator[tuple[WarningKind, str]]:
     if row["modality"] not in {"", "OT", *trained.preprocessing.modalities}:
         yield "modality", row["modality"]
@@ -49,9 +49,8 @@ def _warnings(
     aspect = row["height"] / max(row["width"], 1)
     if not trained.aspects[0] <= aspect <= trained.aspects[1]:
         yield "aspect", f"{aspect:.3f}"
-    total, square = sums(stored)
-    pixels = max(stored.size - row["padding_pixels"], 1)
-    level, spread = total / pixels, math.sqrt(max(square / pixels - (total / pixels) ** 2, 0.0))
+    (total, square), inside = row["sums"], max(pixels - row["padding_pixels"], 1)
+    level, spread = total / inside, math.sqrt(max(square / inside - (total / inside) ** 2, 0.0))
     if abs(level - mean) > BRIGHTNESS * std or spread < CONTRAST * std:
         yield "intensity", f"{level:.3f}+-{spread:.3f}"
     if row["burned_in"] == "YES":

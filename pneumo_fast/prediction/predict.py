@@ -12,13 +12,11 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-import pandas as pd
 
 from pneumo_fast import __version__
 from pneumo_fast.conversion.task import Task
@@ -44,7 +42,7 @@ from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.remote import Retrieval, retrieving
 from pneumo_fast.prediction.scoring import Scoring
-from pneumo_fast.prediction.table import columns
+from pneumo_fast.prediction.table import Row, columns, from_csv, to_csv
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import plain
@@ -68,17 +66,17 @@ class Counts:
     results: Counter[str] = field(default_factory=Counter)
     """Scored images by what became of their DICOM objects: written, stored, not_stored."""
 
-    def add(self, table: pd.DataFrame) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Count the rows of a part."""
-        scored = table[table["reject"] == ""]
-        self.files += len(table)
+        scored = [row for row in rows if not row["reject"]]
+        self.files += len(rows)
         self.scored += len(scored)
-        self.rejects.update(reason for reason in table["reject"] if reason)
-        self.warnings.update(word.partition("=")[0] for words in scored["warnings"] for word in words.split())
-        words = (word for told in scored.get("dicom", ()) for word in told.split())
+        self.rejects.update(row["reject"] for row in rows if row["reject"])
+        self.warnings.update(word.partition("=")[0] for row in scored for word in row["warnings"].split())
+        words = (word for row in scored for word in row.get("dicom", "").split())
         self.results.update(word for word in words if word in {WRITTEN, STORED, NOT_STORED})
-        for name in (name for name in table.columns if name.startswith("class")):
-            self.positives[name] += int((scored[name] == "1").sum())
+        for name in (name for name in rows[0] if name.startswith("class")):
+            self.positives[name] += sum(row[name] == "1" for row in scored)
 
     @property
     def faults(self) -> int:
@@ -139,8 +137,8 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         with _writing(config.out), locked(config.out):
             claim(config, arguments)
             scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save, store)
-            now = _score(scoring, remote, config, on_progress)
-            counts = _join(scoring, config, judging)
+            counts, now = _score(scoring, remote, config, on_progress)
+            _join(scoring, config, judging)
             judgement = judging.judge(config) if judging else None
             notes = tuple(_notes(config, model, repeated, counts, judgement))
             _write_summary(config, model, counts, judgement, notes)
@@ -183,29 +181,35 @@ def _part(config: PredictConfig, task: Task) -> Path:
     return config.out / WORK / f"{task.name}.csv"
 
 
-def _read_part(path: Path) -> pd.DataFrame:
+def _read_part(path: Path) -> str:
     with open_regular(path) as file:
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+        return file.read().decode()
 
 
-def _score(scoring: Scoring, remote: Retrieval | None, config: PredictConfig, on_progress: OnProgress) -> int:
-    """Write the parts that are not done yet; stop as soon as too much is rejected. Returns how many files were read."""
+def _score(
+    scoring: Scoring, remote: Retrieval | None, config: PredictConfig, on_progress: OnProgress
+) -> tuple[Counts, int]:
+    """Write the parts that are not done yet; stop as soon as too much is rejected.
+
+    Returns what is in all parts, and how many files were read now.
+    """
+    names = columns(scoring.model, config)
     total, counts = len(scoring.files), Counts()
     limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
     left = []
     for task in scoring.tasks:
         if (path := _part(config, task)).exists():
-            counts.add(_read_part(path))
+            counts.add(from_csv(_read_part(path)))
         else:
             left.append(task)
     before = counts.files
     _check_rejects(counts, limit, config)
-    for task, table in remote.tables(scoring, left) if remote else scoring.tables(left):
-        write_atomic(_part(config, task), table.to_csv(index=False, lineterminator="\n"), sync=False)
-        counts.add(table)
+    for task, rows in remote.tables(scoring, left) if remote else scoring.tables(left):
+        write_atomic(_part(config, task), to_csv(rows, names), sync=False)
+        counts.add(rows)
         on_progress(counts.files, total)
         _check_rejects(counts, limit, config)
-    return counts.files - before
+    return counts, counts.files - before
 
 
 def _check_rejects(counts: Counts, limit: int, config: PredictConfig) -> None:
@@ -217,18 +221,15 @@ def _check_rejects(counts: Counts, limit: int, config: PredictConfig) -> None:
         )
 
 
-def _join(scoring: Scoring, config: PredictConfig, judging: Judging | None) -> Counts:
-    """Join the parts into the table, and count."""
-    counts = Counts()
+def _join(scoring: Scoring, config: PredictConfig, judging: Judging | None) -> None:
+    """Join the parts into the table."""
     with atomic_file(config.out / TABLE) as out:
-        out.write((",".join(columns(scoring.model, config)) + "\n").encode())
-        for task in scoring.tasks:
-            table = _read_part(_part(config, task))
-            out.write(table.to_csv(index=False, header=False, lineterminator="\n").encode())
-            counts.add(table)
+        for number, task in enumerate(scoring.tasks):
+            text = _read_part(_part(config, task))
+            header, _, rows = text.partition("\n")
+            out.write((rows if number else f"{header}\n{rows}").encode())
             if judging:
-                judging.add(table[table["reject"] == ""])
-    return counts
+                judging.add([row for row in from_csv(text) if not row["reject"]])
 
 
 def _notes(

@@ -16,6 +16,7 @@ from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.scoring import Scoring
+from pneumo_fast.prediction.table import columns
 
 AnyPath = str | PathLike[str]
 
@@ -55,8 +56,8 @@ class Predictor:
         files, _ = find(config)
         with tempfile.TemporaryDirectory(prefix="pneumo-fast-") as work:
             scoring = Scoring.of(self.model, config, files, Path(work), secrets.token_bytes(32), lambda *_: None)
-            tables = [table for _, table in scoring.tables(scoring.tasks)]
-        return _typed(pd.concat(tables, ignore_index=True))
+            rows = [row for _, part in scoring.tables(scoring.tasks) for row in part]
+        return _typed(pd.DataFrame(rows, columns=columns(self.model, config), dtype=str))
 
 
 def load(*runs: AnyPath, device: str = "auto") -> Predictor:

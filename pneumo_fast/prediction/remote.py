@@ -17,8 +17,6 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from pneumo_fast.conversion.executors import Submit
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Task
@@ -31,6 +29,7 @@ from pneumo_fast.prediction.folder import RETRIEVED, WORK
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.reading import AHEAD
 from pneumo_fast.prediction.scoring import Scoring, reading_processes, workers_for
+from pneumo_fast.prediction.table import Row
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 
 if TYPE_CHECKING:  # the extra pacs
@@ -77,8 +76,8 @@ class Retrieval:
         self._rejects: dict[int, RejectedImageError] = {}
         self._lock, self._open = threading.Lock(), True
 
-    def tables(self, scoring: Scoring, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
-        """The table of each part, as :meth:`Scoring.tables` gives it.
+    def tables(self, scoring: Scoring, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
+        """The rows of each part, as :meth:`Scoring.tables` gives it.
 
         Raises
         ------
@@ -93,8 +92,9 @@ class Retrieval:
         # these threads are left behind where they wait for an answer when all is over
         with ThreadPool(AHEAD * count) as threads, workers_for(scoring.model, count) as submit:
             try:
-                for task, table in scoring.tables_by(partial(self._submit, threads, submit, scoring), tasks):
-                    yield task, self._finish(task, table)
+                for task, rows in scoring.tables_by(partial(self._submit, threads, submit, scoring), tasks):
+                    self._finish(task, rows)
+                    yield task, rows
             finally:
                 with self._lock:
                     self._open = False
@@ -130,13 +130,12 @@ class Retrieval:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
 
-    def _finish(self, task: Task, table: pd.DataFrame) -> pd.DataFrame:
-        """Remove a part's files; say in its table why some were not there."""
-        for row, source in enumerate(task.sources):
+    def _finish(self, task: Task, rows: Sequence[Row]) -> None:
+        """Remove a part's files; say in its rows why some were not there."""
+        for row, source in zip(rows, task.sources, strict=True):
             Path(source.path).unlink(missing_ok=True)
             if error := self._rejects.pop(int(source.image_id), None):
-                table.loc[row, ["reject", "detail"]] = error.reason, error.detail
-        return table
+                row |= {"reject": error.reason, "detail": error.detail}
 
 
 def _id(instance: Instance, config: PredictConfig) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
 from pneumo_fast.conversion.parts import NICENESS, prepare
 from pneumo_fast.conversion.plan import printable
@@ -22,7 +20,7 @@ from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.overlays import Overlays
 from pneumo_fast.prediction.reading import LARGEST_PART, SMALLEST_PART, cut, read
-from pneumo_fast.prediction.table import columns, score_part, to_table
+from pneumo_fast.prediction.table import Row, columns, score_part, to_rows
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
@@ -86,13 +84,13 @@ class Scoring:
             store=store,
         )  # fmt: skip
 
-    def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
-        """The table of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
+    def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
+        """The rows of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
         if tasks:
             with workers_for(self.model, min(reading_processes(self.model, self.config), len(tasks))) as submit:
                 yield from self.tables_by(submit, tasks)
 
-    def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, pd.DataFrame]]:
+    def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
         """The same, by worker processes that run already."""
         overlays = Overlays(self.model) if self.config.explain or self.config.makes_dicom else None
         results = self._dicom_results()
@@ -106,7 +104,7 @@ class Scoring:
                 number = int(record.images[place]["image_id"])
                 cells[number] |= self._show(overlays, results, number, stored[place], cells[number])
             numbers = [int(source.image_id) for source in task.sources]
-            yield task, to_table([self._named(number) | cells[number] for number in numbers], names)
+            yield task, to_rows((self._named(number) | cells[number] for number in numbers), names)
 
     def _named(self, number: int) -> dict[str, str]:
         """Id and path of a file, as they are to be written."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from pneumo_fast.conversion.task import Record
 from pneumo_fast.dataset.npy import Images
@@ -15,6 +16,8 @@ from pneumo_fast.prediction.model import Model, Scores
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.outside import find_warnings
 
+Row = dict[str, str]
+"""A row of the table, by column; empty where there is nothing to tell."""
 REFUSED: Final = "refused"
 """The reason of a file that was rejected for a warning."""
 
@@ -50,15 +53,15 @@ def score_part(
         int(reject["path"]): {"reject": reject["reason"], "detail": reject["detail"]} for reject in record.rejects
     }
     kept, numbers = [], []
-    for place, (row, image) in enumerate(zip(record.images, stored, strict=True)):
-        found = find_warnings(row, image, model.input, first.mean, first.std)
+    for place, row in enumerate(record.images):
+        found = find_warnings(row, model.size**2, model.input, first.mean, first.std)
         cells[int(row["image_id"])] = {"warnings": " ".join(f"{kind}={value}" for kind, value in found.items())}
         if refused := [kind for kind in found if kind in config.refuse]:
             cells[int(row["image_id"])] |= {"reject": REFUSED, "detail": f"warning of {' and '.join(refused)}"}
         else:
             kept.append(place)
             numbers.append(int(row["image_id"]))
-    scores = model.score(stored[kept], config.batch_size)
+    scores = model.score(stored[kept] if len(kept) < len(stored) else stored, config.batch_size)
     for number, values in zip(numbers, _cells(model, scores, config), strict=True):
         cells[number] |= values
     return cells, kept
@@ -83,6 +86,20 @@ def _cells(model: Model, scores: Scores, config: PredictConfig) -> list[dict[str
     ]
 
 
-def to_table(rows: Sequence[dict[str, Any]], names: list[str]) -> pd.DataFrame:
-    """A table of text, where what a row does not have is empty."""
-    return pd.DataFrame([{name: str(row.get(name, "")) for name in names} for row in rows], columns=names, dtype=str)
+def to_rows(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[Row]:
+    """Rows of text, where what there is no cell for is empty."""
+    return [{name: str(row.get(name, "")) for name in names} for row in cells]
+
+
+def to_csv(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """A table with its header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(row.values() for row in rows)
+    return out.getvalue()
+
+
+def from_csv(text: str) -> list[Row]:
+    """What :func:`to_csv` was given."""
+    return list(csv.DictReader(io.StringIO(text, newline="")))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import pydicom
 
@@ -23,6 +23,7 @@ from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.scoring import Scoring
+from pneumo_fast.prediction.table import Row
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.spool import Outcome, Spool
 
@@ -126,9 +127,8 @@ class Scorer:
             Path(file.full).write_bytes(self._spool.object_of(number))
         config = predict_config(self._config, work)
         scoring = Scoring.of(self._model, config, files, work / READING, self._key, lambda *_: None)
-        for task, table in scoring.tables_by(self._submit, scoring.tasks):
+        for task, rows in scoring.tables_by(self._submit, scoring.tasks):
             places = [int(source.image_id) for source in task.sources]
-            rows: list[Any] = table.to_dict("records")
             yield [
                 self._outcome(numbers[place], row, [work / RESULTS / name.format(place) for name in NAMES])
                 for place, row in zip(places, rows, strict=True)
@@ -136,7 +136,7 @@ class Scorer:
             if self._stopped():
                 return
 
-    def _outcome(self, number: int, row: dict[str, Any], files: Sequence[Path]) -> Outcome:
+    def _outcome(self, number: int, row: Row, files: Sequence[Path]) -> Outcome:
         if row["reject"]:
             return Outcome(number=number, reason=row["reject"])
         probability = float(row["probability"])

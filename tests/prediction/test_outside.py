@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pneumo_fast.dataset.npy import sums
 from pneumo_fast.prediction.outside import find_warnings
 from pneumo_fast.run.model_input import ModelInput, Preprocessing
 
@@ -49,11 +50,12 @@ def image(low: float = 0.25, high: float = 0.75) -> Any:
     ],
 )
 def test_warnings(row: dict[str, Any], stored: Any, expected: dict[str, str]) -> None:
-    assert find_warnings(ROW | row, stored, TRAINED, mean=0.5, std=0.25) == expected
+    row = ROW | row | {"sums": sums(stored)}
+    assert find_warnings(row, stored.size, TRAINED, mean=0.5, std=0.25) == expected
 
 
 def test_what_training_was_told_to_take_is_no_warning() -> None:
     wider = replace(TRAINED.preprocessing, modalities=("CR", "RF"), body_parts=("CHEST", "RIB"))
-    row = ROW | {"modality": "RF", "body_part": "RIB"}
-    assert set(find_warnings(row, image(), TRAINED, mean=0.5, std=0.25)) == {"modality", "body_part"}
-    assert find_warnings(row, image(), replace(TRAINED, preprocessing=wider), mean=0.5, std=0.25) == {}
+    row = ROW | {"modality": "RF", "body_part": "RIB", "sums": sums(image())}
+    assert set(find_warnings(row, 1024, TRAINED, mean=0.5, std=0.25)) == {"modality", "body_part"}
+    assert find_warnings(row, 1024, replace(TRAINED, preprocessing=wider), mean=0.5, std=0.25) == {}
