@@ -311,6 +311,21 @@ class TestGpuProof:
         again = sandbox.run("gpu_proof", "proof", PYTHON=str(python), FAILS=fails)
         assert "proof exists; name a new folder" in again.stderr
 
+    def test_some_of_the_steps(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        python = write_program(tmp_path / "bin" / "gpu-python", dedent(self.FAKE))
+        done = sandbox.run("gpu_proof", "proof", PYTHON=str(python), FAILS="nothing", STEPS="load speedrun")
+        assert re.findall(r"== (\w+)", done.stdout) == ["load", "speedrun"]
+        assert "--stage load" in (sandbox.root / "proof" / "load.txt").read_text()
+        assert done.returncode == 0
+
+    def test_it_looks_wherever_tests_need_a_gpu(self) -> None:
+        searched = tuple(word for word in (ROOT / "scripts" / "gpu_proof").read_text().split() if word[:6] == "tests/")
+        marks = re.compile(r"mark\.gpu|\b(EVERYWHERE|ENGINES|DEVICES)\b")
+        files = (path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__))
+        marked = [path.relative_to(ROOT).as_posix() for path in files if marks.search(path.read_text())]
+        assert "tests/test_gpu.py" in marked
+        assert not [path for path in marked if not path.startswith(searched)]
+
     def test_without_a_gpu_it_says_so(self, sandbox: Sandbox, tmp_path: Path) -> None:
         python = write_program(tmp_path / "bin" / "plain-python", "#!/bin/sh\nexit 1\n")
         done = sandbox.run("gpu_proof", "proof", PYTHON=str(python))
