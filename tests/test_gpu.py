@@ -55,7 +55,6 @@ def logits(run: Path, device: str) -> Any:
     return evaluate(EvaluateConfig(run=run, device=device, resamples=100)).predictions.logits
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by torch's own compiler
 @pytest.mark.parametrize("loader", ["dali", "resident"])
 @pytest.mark.parametrize(
     ("options", "tolerance"),
@@ -63,18 +62,28 @@ def logits(run: Path, device: str) -> Any:
         ({}, 0.005),
         ({"amp": True}, 0.01),
         ({"amp": True, "amp_dtype": "bfloat16"}, 0.03),
-        ({"compile": True}, 0.01),
         ({"augment": "strong", "ema": 0.9, "clip_norm": 1.0}, 0.01),
         ({"teach": ("boxes", "classes")}, 0.01),
     ],
-    ids=["float32", "float16", "bfloat16", "compiled", "augmented", "taught"],
+    ids=["float32", "float16", "bfloat16", "augmented", "taught"],
 )
 def test_training_agrees(options: dict[str, Any], tolerance: float, loader: str, dataset: Path, tmp_path: Path) -> None:
-    without = {name: value for name, value in options.items() if name not in {"amp", "amp_dtype", "compile"}}
+    without = {name: value for name, value in options.items() if name not in {"amp", "amp_dtype"}}
     (expected,) = results(trained(dataset, tmp_path / "cpu", "cpu", **without))
     (found,) = results(trained(dataset, tmp_path / "gpu", GPU, loader=loader, **options))
     for name in ("train_loss", "val_loss"):
         assert found[name] == pytest.approx(expected[name], rel=tolerance), name
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by torch's own compiler
+@pytest.mark.parametrize("loader", ["dali", "resident"])
+def test_compiled_training_agrees(phantoms: PhantomSet, loader: str, tmp_path: Path) -> None:
+    """At 64 pixels: where the last maps have one, PyTorch 2.11 compiles a wrong layout on a GPU, and training ends."""
+    dataset = index_phantoms(phantoms, tmp_path, layout="shards", out=tmp_path / "dataset", size=64).path
+    (expected,) = results(trained(dataset, tmp_path / "cpu", "cpu"))
+    (found,) = results(trained(dataset, tmp_path / "gpu", GPU, loader=loader, compile=True))
+    for name in ("train_loss", "val_loss"):
+        assert found[name] == pytest.approx(expected[name], rel=0.01), name
 
 
 def test_a_run_goes_on_from_gpu_to_cpu_and_back(dataset: Path, tmp_path: Path) -> None:

@@ -242,13 +242,26 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int, targets: Targ
         Their height and width, in pixels.
     targets : Targets, optional
         Of a full batch, where there are teachers.
+
+    Raises
+    ------
+    ConfigError
+        If the compiler fails.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
     images = torch.zeros(batch_size // learner.config.accumulate, 1, size, size, device=learner.device)
     learner.model.train()
     with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
-        logits, losses = learner.forward(images, targets and targets.first(len(images)))
-        (logits.sum() + losses.sum()).backward()  # type: ignore[no-untyped-call]
+        try:
+            logits, losses = learner.forward(images, targets and targets.first(len(images)))
+            (logits.sum() + losses.sum()).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:  # what it compiled may be wrong about a layout
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ConfigError(
+                f"torch.compile fails for images of {size} x {size} pixels ({reason}): omit --compile"
+            ) from error
     learner.optimizer.zero_grad(set_to_none=True)
     for buffer, kept in zip(learner.model.buffers(), buffers, strict=True):
         buffer.copy_(kept)

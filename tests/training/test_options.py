@@ -174,6 +174,21 @@ def test_the_model_is_compiled_before_the_first_step_and_trains_the_same(
     torch.compiler.reset()
 
 
+def test_a_compiler_that_fails_is_told_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, config: TrainConfig, tmp_path: Path
+) -> None:
+    class Broken(torch.nn.Module):
+        def __init__(self, _model: torch.nn.Module) -> None:
+            super().__init__()
+
+        def forward(self, _images: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("expected stride 9==1\nError in op: convolution")
+
+    monkeypatch.setattr(torch, "compile", Broken)
+    with pytest.raises(ConfigError, match=r"torch.compile fails for .* \(expected stride 9==1\): omit --compile"):
+        train(replace(config, out=tmp_path / "run", compile=True))
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("asked", [False, True])
 def test_batchnorm_is_shared_by_several_processes_where_asked_for(
