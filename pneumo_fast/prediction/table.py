@@ -93,11 +93,13 @@ def to_rows(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[Ro
 
 def to_csv(rows: Sequence[Row], names: Sequence[str]) -> str:
     """A table with its header."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(row.values() for row in rows)
-    return out.getvalue()
+    lines = [names, *([row[name] for name in names] for row in rows)]
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
+
+
+def _quoted(cell: str) -> str:
+    """In quotation marks where it needs them; a carriage return does, too, which the module csv overlooks."""
+    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
 
 
 def from_csv(text: str) -> list[Row]:
