@@ -79,7 +79,10 @@ def _parse() -> Any:
     parser.add_argument("--train-batch-size", type=_positive, default=256 if gpu else 32, help="for training")
     parser.add_argument("--steps", type=_positive, default=50 if gpu else 8, help="training steps in a run")
     parser.add_argument("--out", type=Path, help="file for the raw values (JSON)")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not gpu:
+        parser.error("--device cuda: there is no CUDA device")
+    return arguments
 
 
 def _positive(text: str) -> int:

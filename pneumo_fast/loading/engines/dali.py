@@ -2,12 +2,11 @@
 
 DALI calls a source on the thread that asks for a batch, so a slow read would stop the training step. Here the source
 only hands over a batch that the ring's threads have already read and, for a GPU, copied there, in the stored data type.
-DALI's own copy took each image on its own and reached an eighth of the speed of the bus (``docs/experiments.md``).
+DALI's own copy of such a batch reached an eighth of the speed of the bus (``docs/experiments.md``).
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,7 +35,6 @@ except ImportError as error:
     ) from error
 
 DALI_DEPTH = 2  # batches in flight inside DALI; more did not help
-GPU_THREADS = 5  # reading threads for a GPU at most: more read faster still, but each has a batch in the GPU's memory
 ARGUMENT_TYPES = (types.FLOAT, types.FLOAT, types.FLOAT, types.FLOAT, types.INT32)  # of what _arguments gives
 ARGUMENT_DIMENSIONS = (2, 0, 0, 0, 1)
 
@@ -56,12 +54,11 @@ class DaliEngine:
         self._stored = StoredImages(cast("ShardReader", feed.reader))
         on_gpu = feed.device.type == "cuda"
         self._copying = torch.cuda.Stream(feed.device) if on_gpu else None  # type: ignore[no-untyped-call]
-        threads = min(GPU_THREADS, len(os.sched_getaffinity(0))) if on_gpu else feed.threads
-        ahead = max(READ_AHEAD, threads) if on_gpu else READ_AHEAD
+        ahead = max(READ_AHEAD, feed.threads) if on_gpu else READ_AHEAD
         dtype = torch.float16 if feed.reader.dtype == np.float16 else torch.uint8
         shape = (feed.max_batch, 1, *feed.reader.shape)
         slots = make_slots(DALI_DEPTH + ahead + 1, shape, dtype, gpu=feed.device if on_gpu else None)
-        self._ring = Ring(slots, self._fill, threads)
+        self._ring = Ring(slots, self._fill, feed.threads)
         self._pipeline = _pipeline(feed, self._give_images, self._give_arguments)
 
     def begin(self, epoch: int, first: int, stop: int) -> None:

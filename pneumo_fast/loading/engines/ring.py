@@ -40,10 +40,12 @@ class Slot:
     """Passed on the device once the batch that came from here has left this memory."""
 
     def fetch(self, stream: torch.cuda.Stream) -> None:
-        """Copy the filled rows to the GPU, and wait until they are there."""
+        """Copy the filled rows to the GPU, where one fetches them, and wait until they are there."""
+        if self.on_gpu is None:
+            return
         copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            for there, here in zip(self.on_gpu or (), (self.images, self.labels), strict=True):
+            for there, here in zip(self.on_gpu, (self.images, self.labels), strict=True):
                 there[: self.rows].copy_(here[: self.rows], non_blocking=True)
             copied.record(stream)
         copied.synchronize()
