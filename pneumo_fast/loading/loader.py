@@ -26,7 +26,7 @@ from pneumo_fast.loading.rng import Rows
 from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.loading.targets import Targets, TargetTable
 
-THREADS = {"cpu": 4, "cuda": 5}
+THREADS, GPU_THREADS = 4, 5
 """Reading threads at most: beyond the cores they only wait for each other, and each has a batch in a GPU's memory."""
 
 
@@ -102,7 +102,7 @@ class Loader:
             std=std,
             augmentation=config.augmentation,
             device=device,
-            threads=min(THREADS[device.type], len(os.sched_getaffinity(0))),
+            threads=min(THREADS if device.type == "cpu" else GPU_THREADS, len(os.sched_getaffinity(0))),
         )
         self.engine = choose_engine(config, feed)
         """The engine's name."""
