@@ -22,7 +22,6 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.loading import reader as reader_module
-from pneumo_fast.loading.engines.fused import compiled_kernels
 from pneumo_fast.loading.reader import ShardReader, openable_files
 from pneumo_fast.phantoms.make import PhantomSet
 
@@ -51,8 +50,6 @@ def in_folders(phantoms: PhantomSet, tmp_path_factory: pytest.TempPathFactory) -
 @contextmanager
 def reading(dataset: Dataset, split: str = "train") -> Iterator[ShardReader]:
     """A reader; when it is closed, as many files are open as before."""
-    for bits in (8, 16):
-        compiled_kernels(bits).result()  # a thread that is loading them opens files as well
     before = len(list(OPEN.iterdir()))
     reader = ShardReader(dataset, dataset.rows(split))
     try:

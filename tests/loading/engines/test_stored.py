@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,15 @@ WAYS = pytest.mark.parametrize(
 )  # fmt: skip
 
 
-def open_images(dataset: Dataset, way: str, monkeypatch: pytest.MonkeyPatch) -> StoredImages:
+@contextmanager
+def opened(dataset: Dataset, way: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredImages]:
     if way == "no kernel":
         monkeypatch.setattr(stored_module, "compiled_kernels", lambda _bits: Future())
     elif way != "kernel":
         monkeypatch.setattr(reader_module, "openable_files", lambda _wanted: 0)
     compiled_kernels(8 * dataset.dtype.itemsize).result()
-    return StoredImages(ShardReader(dataset, dataset.rows("train")))
+    with closing(ShardReader(dataset, dataset.rows("train"))) as reader:
+        yield StoredImages(reader)
 
 
 @WAYS
@@ -41,18 +45,19 @@ def test_rows_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way:
     expected = stored_images(dataset, "train")
     rows = np.array([*range(len(expected))[::-1], 3, 3, 4, 0])
     out = np.zeros((len(rows), 9, 9), dtype=expected.dtype)
-    open_images(dataset, way, monkeypatch).read_into(rows, out)
+    with opened(dataset, way, monkeypatch) as images:
+        images.read_into(rows, out)
     np.testing.assert_array_equal(out, expected[rows], strict=True)
 
 
 @WAYS
 def test_a_shard_that_was_cut_short_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     dataset = make_dataset(tmp_path / "d")
-    images = open_images(dataset, way, monkeypatch)
     rows = np.arange(len(dataset.rows("train")))
     out = np.zeros((len(rows), *dataset.manifest.image_shape), dtype=dataset.dtype)
-    images.read_into(rows, out)
     last = dataset.path / str(dataset.rows("train")["shard"].iloc[-1])
-    os.truncate(last, last.stat().st_size - 1)
-    with pytest.raises(DatasetError, match="was cut short"):
+    with opened(dataset, way, monkeypatch) as images:
         images.read_into(rows, out)
+        os.truncate(last, last.stat().st_size - 1)
+        with pytest.raises(DatasetError, match="was cut short"):
+            images.read_into(rows, out)
