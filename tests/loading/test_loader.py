@@ -30,11 +30,11 @@ from tests.support.loaders import (
     Place,
     check_epoch,
     collect,
+    left_behind,
     load,
     memory,
     reference,
     resources,
-    settled,
     within,
 )
 from tests.support.make_dataset import LABELS, make_dataset
@@ -117,7 +117,7 @@ def test_a_closed_loader_leaves_no_thread_and_no_file_open(tmp_path: Path, place
     before = resources()
     for _ in range(3):
         once()
-    assert settled(before) == before
+    assert left_behind(before) == (0, 0)
 
 
 @EVERYWHERE
@@ -229,12 +229,12 @@ def test_fifty_loaders_leave_nothing_behind(tmp_path: Path, place: Place) -> Non
     for _ in range(5):
         once()
     gc.collect()
-    files, before = resources(), memory()
+    before, held = resources(), memory()
     for _ in range(50):
         once()
     gc.collect()
-    assert settled(files) == files
-    assert memory() - before < 16 << 20
+    assert left_behind(before) == (0, 0)
+    assert memory() - held < 16 << 20
 
 
 @ENGINES

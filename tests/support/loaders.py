@@ -108,13 +108,18 @@ def resources() -> tuple[int, int]:
     return len(list(Path("/proc/self/task").iterdir())), len(list(Path("/proc/self/fd").iterdir()))
 
 
-def settled(expected: tuple[int, int]) -> tuple[int, int]:
-    """The resources, once they are as expected or two seconds have passed; a joined thread may linger for a moment."""
+def left_behind(before: tuple[int, int]) -> tuple[int, int]:
+    """How many more threads and open file descriptors there are than before, once none or two seconds have passed.
+
+    A joined thread lingers for a moment, among those before as well: fewer than before are no fault.
+    """
     deadline = time.monotonic() + 2
-    while (now := resources()) != expected and time.monotonic() < deadline:
+    while True:
+        threads, files = (max(now - then, 0) for now, then in zip(resources(), before, strict=True))
+        if (threads, files) == (0, 0) or time.monotonic() > deadline:
+            return threads, files
         gc.collect()  # an error holds on to DALI's frames
         time.sleep(0.01)
-    return now
 
 
 def memory() -> int:
