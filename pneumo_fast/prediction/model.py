@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +35,27 @@ class Scores:
     """Standard deviation of the logit over the runs; 0 for a single one."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: the ensemble has none before it is asked for
 class Model:
     """Runs, opened to score images."""
 
     members: tuple[Member, ...]
     input: ModelInput
     """What the files have to become; what was seen in training is that of all runs together."""
-    ensemble: Ensemble
-    """On the device, in evaluation mode."""
     device: torch.device
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """On the device, in evaluation mode; put there when it is asked for first, and tried on a black image."""
+        ensemble = Ensemble(self.members).eval()
+        for_inference(ensemble, self.device, self.size)
+        with torch.inference_mode():
+            ensemble(torch.zeros(1, 1, self.size, self.size, device=self.device))  # a GPU's libraries start with it
+        return ensemble
+
+    def warm_up(self) -> None:
+        """Put the ensemble on the device now, if it is not there yet: starting a GPU takes a second."""
+        _ = self.ensemble
 
     @property
     def size(self) -> int:
@@ -79,10 +91,11 @@ class Model:
         PredictError
             If a batch does not fit into memory, or a logit is no number.
         """
+        ensemble = self.ensemble  # put on the device outside of inference mode, in which Grad-CAM could not use it
         batches = [stored[start : start + batch_size] for start in range(0, len(stored), batch_size)]
         try:
             with torch.inference_mode():
-                parts = [torch.stack(self.ensemble.logits(self.batch(batch))).cpu() for batch in batches]
+                parts = [torch.stack(ensemble.logits(self.batch(batch))).cpu() for batch in batches]
         except torch.OutOfMemoryError as error:
             raise PredictError(
                 f"batches of {batch_size} do not fit into the memory of {self.device}: use a smaller --batch-size"
@@ -93,7 +106,7 @@ class Model:
                 f"{', '.join(str(member.run) for member in self.members)}: the logit of an image is no number: train "
                 "again, with a smaller --lr or without --amp"
             )
-        logit, probability, *calibrated = (each.numpy() for each in self.ensemble.combine(list(logits)))
+        logit, probability, *calibrated = (each.numpy() for each in ensemble.combine(list(logits)))
         return Scores(
             logit=logit,
             probability=probability,
@@ -103,7 +116,7 @@ class Model:
 
 
 def open_model(runs: Sequence[Path], device: str) -> Model:
-    """Open the best checkpoint of each run.
+    """Open the best checkpoint of each run; the device is not used yet (:meth:`Model.warm_up`).
 
     Raises
     ------
@@ -121,9 +134,7 @@ def open_model(runs: Sequence[Path], device: str) -> Model:
                 f"run {member.run} was trained on images that were made in another way (--dtype, --decode, --window "
                 f"or the selection) than those of {members[0].run}: score them one by one"
             )
-    ensemble = Ensemble(members).eval()
-    for_inference(ensemble, place, members[0].size)
-    return Model(members=members, input=_together(inputs), ensemble=ensemble, device=place)
+    return Model(members=members, input=_together(inputs), device=place)
 
 
 def _input_of(member: Member) -> ModelInput:

@@ -41,4 +41,4 @@ class Overlays:
 
     def _network(self, run: int, batch: torch.Tensor) -> tuple[torch.nn.Module, torch.Tensor]:
         identity = self._model.members[run].identity
-        return self._model.members[run].model, (batch - identity.mean) / identity.std
+        return self._model.ensemble.models[run], (batch - identity.mean) / identity.std

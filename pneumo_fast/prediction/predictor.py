@@ -78,7 +78,9 @@ def load(*runs: AnyPath, device: str = "auto") -> Predictor:
         If the device is not there.
     """
     folders = tuple(map(Path, runs))
-    return Predictor(folders, open_model(folders, device))
+    model = open_model(folders, device)
+    model.warm_up()
+    return Predictor(folders, model)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

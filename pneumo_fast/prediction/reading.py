@@ -64,7 +64,9 @@ def cut(
 def read(
     tasks: Sequence[Task], submit: Submit, workers: int, timeout_s: float
 ) -> Iterator[tuple[Task, Record, Images]]:
-    """Each part with what became of its files and the stored images, in order; its files go when it has been used.
+    """Start to read at once; give each part, with what became of its files and the stored images, in order.
+
+    A part's files go when it has been used.
 
     Parameters
     ----------
@@ -84,13 +86,16 @@ def read(
     def start(count: int) -> None:
         running.extend((task, submit(task, timeout_s)) for task in islice(left, count))
 
+    def parts() -> Iterator[tuple[Task, Record, Images]]:
+        while running:
+            task, future = running.popleft()
+            future.result()
+            start(1)
+            yield task, *_taken(task)
+            clear(task)
+
     start(AHEAD * workers)
-    while running:
-        task, future = running.popleft()
-        future.result()
-        start(1)
-        yield task, *_taken(task)
-        clear(task)
+    return parts()
 
 
 def _taken(task: Task) -> tuple[Record, Images]:

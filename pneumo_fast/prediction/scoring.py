@@ -92,11 +92,12 @@ class Scoring:
 
     def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
         """The same, by worker processes that run already."""
+        parts = read(tasks, submit, reading_processes(self.model, self.config), self.config.timeout_s)
+        self.model.warm_up()  # while the first parts are being read
         overlays = Overlays(self.model) if self.config.explain or self.config.makes_dicom else None
         results = self._dicom_results()
         names = columns(self.model, self.config)
-        workers = reading_processes(self.model, self.config)
-        for task, record, stored in read(tasks, submit, workers, self.config.timeout_s):
+        for task, record, stored in parts:
             cells, kept = score_part(self.model, record, stored, self.config)
             for place in kept:
                 if overlays is None:

@@ -90,6 +90,7 @@ def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopReques
     from pneumo_fast.pacs.receiver import Listening, receiving  # noqa: PLC0415  # an extra
 
     model, key = open_model(config.runs, config.device), load_key(config.hash_key, make=True)
+    model.warm_up()
     quota = Quota(objects=config.max_waiting, bytes=int(config.max_waiting_gb * 1e9))
     listening = Listening(
         aet=config.aet, host=config.host, port=config.port, allowed=config.allow, associations=config.associations,
