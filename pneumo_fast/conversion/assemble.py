@@ -78,17 +78,7 @@ def assemble(
         },
         split=_split_facts(config, labels, index, key),
         counts=label_counts(index),
-        input={
-            "label_rows": len(labels.images),
-            "ignored": labels.ignored,
-            "rows_without_file": len(plan.unmatched),
-            "files_without_row": len(plan.files_without_row),
-            "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
-            "burned_in": int((index["burned_in"] == "YES").sum()),
-            "quality_control": _noted(index, "quality_control_image"),
-            DECODED_ON_GPU: _noted(index, DECODED_ON_GPU),
-            **_unknown_kinds(records),
-        },
+        input=_input_facts(config, labels, plan, index) | _unknown_kinds(records),
         duplicates=_duplicates(index, records),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         arguments=asdict(arguments),
@@ -126,6 +116,20 @@ def _boxes(labels: LabelTable, index: pd.DataFrame, records: list[Record]) -> pd
         for column in ("y", "height", "source_height"):
             boxes[column] *= ratio
     return boxes[list(BOX_COLUMNS)]
+
+
+def _input_facts(config: ConvertConfig, labels: LabelTable, plan: Plan, index: pd.DataFrame) -> dict[str, int]:
+    """Counts of what was found and left out, and of images that a reader should know of."""
+    return {
+        "label_rows": len(labels.images),
+        "ignored": labels.ignored,
+        "rows_without_file": len(plan.unmatched),
+        "files_without_row": len(plan.files_without_row),
+        "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,
+        "burned_in": int((index["burned_in"] == "YES").sum()),
+        "quality_control": _noted(index, "quality_control_image"),
+        DECODED_ON_GPU: _noted(index, DECODED_ON_GPU),
+    }
 
 
 def _noted(index: pd.DataFrame, note: str) -> int:
