@@ -16,7 +16,6 @@ from benchmarks.measure import Contender, Result, Stage, Turn, race
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.parts import prepare
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
@@ -78,7 +77,6 @@ def _read(config: PredictConfig, model: Model) -> Any:
     """The stored images of each part, as prediction reads them."""
     files, _ = find(config)
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-bench-") as work:
-        prepare(Path(work))
         tasks = cut(files, model, model.input.preprocessing.selection, Path(work), bytes(32))
         workers = config.workers or 1
         with local_workers(workers) as submit:

@@ -9,17 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from pneumo_fast.conversion.task import WORK_FOLDER, Record, Task
+from pneumo_fast.conversion.task import Record, Task
 from pneumo_fast.dataset.npy import Images
 
 NICENESS: Final = 10
 """Of workers that share the cores with the model: its threads wait for one another, so that one that is kept from its
 core keeps them all."""
-
-
-def prepare(work: Path) -> None:
-    """Make the folder that workers write into."""
-    (work / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
 
 
 class SharedImages:
@@ -46,20 +41,20 @@ class SharedImages:
         del self.images
 
 
-def take(task: Task) -> tuple[Record, Images] | None:
-    """What became of a task's files, and the stored images, (n, size, size); None where what was written is gone."""
-    record = Record.find(task)
-    if record is None:
-        return None
+def take(task: Task, record: Record) -> Images | None:
+    """The images that a task has stored, (n, size, size); None where they are not there any more, or not whole."""
     if not record.images:
-        return record, np.empty((0, task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
-    return record, np.load(_shard(task))
+        return np.empty((0, task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
+    try:
+        whole = _shard(task).stat().st_size == record.bytes
+        return np.load(_shard(task)) if whole else None
+    except FileNotFoundError:
+        return None
 
 
 def clear(task: Task) -> None:
     """Remove what a worker wrote."""
     _shard(task).unlink(missing_ok=True)
-    task.record_path.unlink(missing_ok=True)
 
 
 def _shard(task: Task) -> Path:

@@ -43,8 +43,8 @@ class Outcome:
     """For a fault of the file."""
     skipped: int
     """As other objects than are wanted."""
-    record: Record | None = None
-    """What became of the files, where the pixels went into memory; else it is in a file."""
+    record: Record | None
+    """What became of the files; None where it is kept in a file, beside what is to last."""
 
 
 class WorkerLostError(Exception):
@@ -81,8 +81,8 @@ class Worker:
         finally:
             os.close(descriptor)
 
-    def run(self, task: Task, condemned: dict[int, tuple[str, str]], timeout_s: float) -> Outcome:
-        """Have the task done.
+    def run(self, task: Task, condemned: dict[int, tuple[str, str]], timeout_s: float) -> Record:
+        """Have the task done; what became of its files.
 
         Raises
         ------
@@ -115,9 +115,7 @@ class Worker:
             if task.memory is not None:
                 raise ConvertError(f"no memory is left for decoded images: {answer['error']}")
             raise _not_written(task, answer["error"])
-        record = Record(**answer)
-        rejected, skipped = count_rejects(record.rejects)
-        return Outcome(stored=len(record.images), rejected=rejected, skipped=skipped, record=record)
+        return Record(**answer)
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""
@@ -171,16 +169,19 @@ class WorkerPool:
             If the shard cannot be written, workers keep dying for no file's fault, or the pool was stopped.
         """
         with self._places:
-            outcome = self._run(task, timeout_s)
-        if task.memory is not None or outcome.record is None:
-            return outcome
-        try:
-            outcome.record.keep(task)
-        except OSError as error:
-            raise _not_written(task, error.strerror or type(error).__name__) from error
-        return replace(outcome, record=None)
+            record = self._run(task, timeout_s)
+        kept = task.lasting and task.memory is None
+        if kept:
+            try:
+                record.keep(task)
+            except OSError as error:
+                raise _not_written(task, error.strerror or type(error).__name__) from error
+        rejected, skipped = count_rejects(record.rejects)
+        return Outcome(
+            stored=len(record.images), rejected=rejected, skipped=skipped, record=None if kept else record
+        )  # fmt: skip
 
-    def _run(self, task: Task, timeout_s: float) -> Outcome:
+    def _run(self, task: Task, timeout_s: float) -> Record:
         """Have a worker do the task, and another one if need be."""
         condemned: dict[int, tuple[str, str]] = {}
         strikes: Counter[int] = Counter()

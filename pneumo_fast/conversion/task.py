@@ -66,7 +66,7 @@ class Task:
     pixels: bool = True
     """Whether pixels are decoded, and not headers alone looked at."""
     lasting: bool = True
-    """Whether files that are written are kept: only then are they hashed, and flushed to disk."""
+    """Whether files that are written are kept: only then are they hashed and flushed to disk, and the record kept."""
     memory: int | None = None
     """Descriptor of memory that takes the pixels: no file is written, and nothing is hashed."""
     gpu: int | None = None
@@ -100,16 +100,16 @@ class Record:
     """One row per rejected file: path, reason, detail."""
 
     def keep(self, task: Task) -> None:
-        """Write it into a file, once what it tells of is safe from a power cut, where it has to be.
+        """Write it into a file, once what it tells of is safe from a power cut.
 
         Raises
         ------
         OSError
             If something cannot be written.
         """
-        if task.lasting and task.layout == "folder":
+        if task.layout == "folder":
             sync_filesystem(task.out)  # at once for all files
-        elif task.lasting and self.bytes:
+        elif self.bytes:
             sync_path(task.out / f"{task.name}.npy")
         write_atomic(task.record_path, json.dumps(shallow(self)), sync=False)  # one that is lost costs the task again
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pneumo_fast.conversion.executors import Submit
 from pneumo_fast.conversion.parts import clear, take
@@ -89,16 +89,16 @@ def read(
     def parts() -> Iterator[tuple[Task, Record, Images]]:
         while running:
             task, future = running.popleft()
-            future.result()
+            record = cast("Record", future.result().record)
             start(1)
-            yield task, *_taken(task)
+            yield task, record, _taken(task, record)
             clear(task)
 
     start(AHEAD * workers)
     return parts()
 
 
-def _taken(task: Task) -> tuple[Record, Images]:
-    if (found := take(task)) is None:
+def _taken(task: Task, record: Record) -> Images:
+    if (stored := take(task, record)) is None:
         raise PredictError(f"{task.out} was changed while files were read: let nothing else write there, and resume")
-    return found
+    return stored

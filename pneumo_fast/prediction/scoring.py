@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
-from pneumo_fast.conversion.parts import NICENESS, prepare
+from pneumo_fast.conversion.parts import NICENESS
 from pneumo_fast.conversion.plan import printable
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.npy import Images
@@ -76,7 +76,7 @@ class Scoring:
             views=config.views or known.views,
             body_parts=config.body_parts or known.body_parts,
         )
-        prepare(work)
+        work.mkdir(parents=True, exist_ok=True)
         largest = SMALLEST_PART if config.dicomweb else LARGEST_PART  # the files of several parts lie there at once
         return cls(
             model=model, config=config, files=files, ids=identify(files, config, known),

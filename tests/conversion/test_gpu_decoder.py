@@ -21,7 +21,7 @@ from pneumo_fast.conversion import executors, gpu_decoder
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, PROCESSES, Frame, GpuDecoder
-from pneumo_fast.conversion.parts import prepare, take
+from pneumo_fast.conversion.parts import take
 from pneumo_fast.conversion.shard import convert_task
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task
@@ -141,12 +141,11 @@ def converted(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dec
             sources=tuple(Source(name, name, name, 0) for name in names), layout="shards", decode=decode,
             window="auto", max_pixels=10**6, key=b"", gpu=0 if decode == "gpu" else None,
         )  # fmt: skip
-        prepare(tmp_path)
         told: list[int] = []
-        convert_task(replace(task, **changes), {}, told.append).keep(task)
-        taken = take(task)
-        assert taken is not None
-        return *taken, told
+        record = convert_task(replace(task, **changes), {}, told.append)
+        stored = take(task, record)
+        assert stored is not None
+        return record, stored, told
 
     return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import json
 import mmap
 import os
 import threading
@@ -20,8 +21,8 @@ import pytest
 from pneumo_fast.conversion import supervisor
 from pneumo_fast.conversion import task as task_module
 from pneumo_fast.conversion.executors import local_workers
-from pneumo_fast.conversion.supervisor import Outcome, Worker, WorkerLostError, WorkerPool
-from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Source, Task
+from pneumo_fast.conversion.supervisor import Worker, WorkerLostError, WorkerPool
+from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Source, Task, shallow
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 
@@ -29,6 +30,12 @@ TASK = Task(
     name="train-0", split="train", images=Path(), out=Path(), sources=(), size=48, dtype="float16", layout="shards",
     decode="gpu", window="auto", max_pixels=10**6, key=b"", gpu=0,
 )  # fmt: skip
+RECORD = Record(
+    name="train-0", split="train", bytes=0, checksum="", sum=0.0, square_sum=0.0, pixels=0,
+    images=[{"image_id": "0"}], rejects=[],
+)  # fmt: skip
+ANSWER = json.dumps(shallow(RECORD)).encode()
+"""Of a worker, but for the end of its line."""
 
 
 def test_a_task_that_took_its_worker_down_is_done_again_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,21 +47,22 @@ def test_a_task_that_took_its_worker_down_is_done_again_by_the_cpu(monkeypatch: 
         def __init__(self, *_: object) -> None:
             """No process is started."""
 
-        def run(self, task: Task, *_: object) -> Outcome:
+        def run(self, task: Task, *_: object) -> Record:
             tried.append(task.gpu)
             if task.gpu is not None:
                 raise WorkerLostError(NO_FILE, "crashed", "the worker ended (SIGSEGV)")
-            return Outcome(stored=1, rejected=0, skipped=0)
+            return RECORD
 
         def close(self) -> None:
             """Nothing is open."""
 
     monkeypatch.setattr(supervisor, "Worker", Fragile)
-    assert WorkerPool().run_task(TASK, 10.0).stored == 1
+    outcome = WorkerPool().run_task(replace(TASK, lasting=False), 10.0)
+    assert (outcome.stored, outcome.record) == (1, RECORD)
     assert tried == [0, None]
 
 
-@pytest.mark.parametrize("answer", [b"", b'{"stored": 1', b'{"stored": 1, "rejected": 0, "skipped": 0}'])
+@pytest.mark.parametrize("answer", [b"", ANSWER[:20], ANSWER])
 def test_a_worker_that_dies_while_it_answers_is_lost(answer: bytes) -> None:
     reading, writing = os.pipe()
     os.write(writing, answer)
@@ -90,7 +98,7 @@ def test_a_retry_has_a_worker_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     pool, used = WorkerPool(shared=(memory,)), []
     run = Worker.run
 
-    def run_or_die(worker: Worker, task: Task, *more: Any) -> Outcome:
+    def run_or_die(worker: Worker, task: Task, *more: Any) -> Record:
         used.append(worker.process.pid)
         if task.gpu is not None and len(used) > 1:
             worker.process.kill()
@@ -150,7 +158,7 @@ def test_workers_are_as_many_as_are_asked_for(one_image: Task, monkeypatch: pyte
     used: set[int] = set()
     run = Worker.run
 
-    def run_and_tell(worker: Worker, *arguments: Any) -> Outcome:
+    def run_and_tell(worker: Worker, *arguments: Any) -> Record:
         used.add(worker.process.pid)
         return run(worker, *arguments)
 

@@ -48,7 +48,7 @@ class DaliEngine:
         self._failure: Exception | None = None
         self._in_dali: list[Slot] = []
         self._unasked: list[deque[Slot]] = [deque() for _ in range(2 if feed.augmentation else 1)]
-        """Batches in DALI of which it does not know all yet, for each of its sources."""
+        """Slots taken from the ring that a source has not yet handed to DALI, one queue for each source."""
         self._lent: Batch | None = None
         self._held: deque[tuple[torch.cuda.Event, Batch]] = deque()
         self._stored = StoredImages(cast("ShardReader", feed.reader))
@@ -139,11 +139,11 @@ class DaliEngine:
         return slot.images.numpy()[: slot.rows], slot.labels.numpy()[: slot.rows]
 
     def _give_arguments(self) -> tuple[NDArray[np.generic], ...]:
-        """What DALI calls for how images are augmented, before or after it asks for them."""
+        """What DALI calls for the arguments of the augmentation, before or after the images of the same batch."""
         return self._hand_over(self._unasked[1]).arguments
 
     def _hand_over(self, unasked: deque[Slot]) -> Slot:
-        """The next batch that has been read, of which one of the sources has not told DALI."""
+        """The next slot that a source has to hand to DALI, given the queue of that source."""
         if not unasked:
             if self._stopped or self._failure is not None or not self._ring:
                 raise StopIteration
@@ -162,7 +162,8 @@ def _pipeline(feed: Feed, source: Any, argument_source: Any) -> Any:
     """Build the one pipeline, for a GPU or without one, with augmentation or without.
 
     ``no_copy`` is safe because a slot is not filled again before the batch made from it has been delivered, and because
-    what is on the GPU has arrived before DALI is told of it.
+    what is on the GPU has arrived before DALI is told of it. Labels are copied, since nothing is done to them: before
+    DALI 2.3 the consumer would get the slot's own memory.
     """
     stored = types.FLOAT16 if feed.reader.dtype == np.float16 else types.UINT8
     on_gpu = feed.device.type == "cuda"
@@ -178,6 +179,7 @@ def _pipeline(feed: Feed, source: Any, argument_source: Any) -> Any:
             ndim=[3, 0],
             layout=["CHW", ""],
         )
+        labels = fn.copy(labels)
         if not feed.augmentation:
             return _normalized(feed, images), labels
         arguments = fn.external_source(
