@@ -42,7 +42,7 @@ from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.remote import Retrieval, retrieving
 from pneumo_fast.prediction.scoring import Scoring
-from pneumo_fast.prediction.table import Row, columns, from_csv, to_csv
+from pneumo_fast.prediction.table import Row, columns, from_csv, is_whole, to_csv
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import plain
@@ -186,6 +186,16 @@ def _read_part(path: Path) -> str:
         return file.read().decode()
 
 
+def _rows_done(config: PredictConfig, task: Task, names: Sequence[str]) -> list[Row] | None:
+    """The rows of a part that is done; None where it is not, or where a power cut has left a piece of it."""
+    try:
+        text = _read_part(_part(config, task))
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    rows = from_csv(text) if text.endswith("\n") else []
+    return rows if len(rows) == len(task.sources) and all(is_whole(row, names) for row in rows) else None
+
+
 def _score(
     scoring: Scoring, remote: Retrieval | None, config: PredictConfig, on_progress: OnProgress
 ) -> tuple[Counts, int]:
@@ -198,8 +208,8 @@ def _score(
     limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
     left = []
     for task in scoring.tasks:
-        if (path := _part(config, task)).exists():
-            counts.add(from_csv(_read_part(path)))
+        if rows := _rows_done(config, task, names):
+            counts.add(rows)
         else:
             left.append(task)
     before = counts.files

@@ -98,10 +98,15 @@ def to_csv(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def _quoted(cell: str) -> str:
-    """In quotation marks where it needs them; a carriage return does, too, which the module csv overlooks."""
+    """In quotation marks where it needs them; for a carriage return as well, which csv of Python 3.11 overlooks."""
     return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
 
 
 def from_csv(text: str) -> list[Row]:
     """What :func:`to_csv` was given."""
     return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def is_whole(row: Row, names: Sequence[str]) -> bool:
+    """Whether a row that was read has a cell for each of these columns, and no other."""
+    return list(row) == list(names) and None not in row.values()

@@ -219,6 +219,27 @@ def test_what_was_interrupted_is_resumed_to_the_same_bytes(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.csv", "predictions.json"]
 
 
+@pytest.mark.parametrize("left", [b"", b"image_id,path\n", 0.5, b"\xff\xfe"])
+def test_a_part_that_a_power_cut_has_damaged_is_done_again(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes | float
+) -> None:
+    predict(options(out=tmp_path / "whole"))
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_join", fail)
+    with pytest.raises(KeyboardInterrupt):
+        predict(options())
+    monkeypatch.undo()
+    part = next((tmp_path / "out" / ".predict").glob("part-*1.csv"))
+    whole = part.read_bytes()
+    part.write_bytes(left if isinstance(left, bytes) else whole[: int(left * len(whole))])
+
+    assert predict(options(resume=True)).now == 8
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
+
+
 def test_too_many_rejects_end_it_and_more_allowed_resume_it(options: Options, some: Path) -> None:
     for number in range(3):
         (some / f"0{number}.txt").write_text("no DICOM")
