@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from PIL import features
 
-from pneumo_fast.extras import DALI, version_of
+from pneumo_fast.extras import installed_dali, version_of
 
 PACKAGES = (
-    "pneumo-fast", "torch", "torchvision", *DALI.modules, "numpy", "pydicom", "pillow", "python-gdcm",
+    "pneumo-fast", "torch", "torchvision", *installed_dali().modules, "numpy", "pydicom", "pillow", "python-gdcm",
     "pylibjpeg", "pylibjpeg-libjpeg",
 )  # fmt: skip
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

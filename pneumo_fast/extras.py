@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple
 
 
 def version_of(package: str) -> str | None:
     """Version of an installed package; None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  # slow: worker processes do without
+
     try:
         return version(package)
     except PackageNotFoundError:
@@ -38,7 +39,9 @@ DECODERS: Final = Extra(
     },
     "JPEG Lossless, JPEG-LS, HTJ2K and 12-bit JPEG are rejected; JPEG 2000 and RLE take longer",
 )  # fmt: skip
-FAST: Final = Extra("fast", {"numba": "numba"}, "loading on a CPU has about a quarter of its speed")
+FAST: Final = Extra(
+    "fast", {"numba": "numba"}, "loading has about a quarter of its speed on a CPU, and is slower for a GPU too"
+)  # fmt: skip
 DASK: Final = Extra("dask", {"distributed": "distributed"}, "convert --scheduler is refused")
 ONNX: Final = Extra(
     "export", {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
@@ -53,8 +56,16 @@ TENSORBOARD: Final = Extra("tensorboard", {"tensorboard": "tensorboard"}, "train
 DALI_PACKAGES: Final = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
 """One for each version of CUDA; the first is a dependency, and any will do."""
 DALI: Final = Extra(
-    "DALI", {next(filter(version_of, DALI_PACKAGES), DALI_PACKAGES[0]): "nvidia.dali"},
+    "DALI", {DALI_PACKAGES[0]: "nvidia.dali"},
     "for a GPU, batches are made on the CPU and copied; --decode gpu is refused",
 )  # fmt: skip
 """No extra but a dependency, on Linux on x86-64; elsewhere there is none."""
+
+
+def installed_dali() -> Extra:
+    """DALI as :data:`DALI` has it, with the package that is installed, if any is."""
+    package = next(filter(version_of, DALI_PACKAGES), DALI_PACKAGES[0])
+    return DALI._replace(modules=dict.fromkeys([package], "nvidia.dali"))
+
+
 EXTRAS: Final = (DALI, DECODERS, FAST, DASK, ONNX, DICOM_OUT, PACS, TENSORBOARD)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from pneumo_fast.extras import DALI, EXTRAS, Extra, version_of
+from pneumo_fast.extras import DALI, EXTRAS, Extra, installed_dali, version_of
 
 TORCH: Final = Extra(
     "PyTorch", {"torch": "torch", "torchvision": "torchvision"}, "train, evaluate, explain and show do not run"
@@ -44,7 +44,8 @@ def examine(extra: Extra) -> Part:
 
 def examine_extras() -> list[Part]:
     """Import every optional part that exists for this processor."""
-    return [examine(extra) for extra in EXTRAS if extra is not DALI or platform.machine() == "x86_64"]
+    others = [extra for extra in EXTRAS if extra is not DALI]
+    return [examine(extra) for extra in ([installed_dali()] if platform.machine() == "x86_64" else []) + others]
 
 
 def fault_of(module: str) -> str | None:

@@ -13,8 +13,8 @@ from torch import nn
 from pneumo_fast.configuration import settings
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import join_datasets, limit_images, select_fold
-from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.extras import DALI, version_of
+from pneumo_fast.errors import ConfigError, DatasetError, memory_ran_out
+from pneumo_fast.extras import installed_dali, version_of
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
@@ -255,9 +255,9 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int, targets: Targ
         try:
             logits, losses = learner.forward(images, targets and targets.first(len(images)))
             (logits.sum() + losses.sum()).backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, AssertionError) as error:  # what it compiled may be wrong about a layout
+            if memory_ran_out(error):
+                raise
             reason = str(error).strip().partition("\n")[0][:200]
             raise ConfigError(
                 f"torch.compile fails for images of {size} x {size} pixels ({reason}): omit --compile"
@@ -281,7 +281,16 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
         raise ConfigError(f"batch-size {batch_size} for {rank.world_size} processes: two images each at least")
 
 
-PACKAGES = ("pneumo-fast", "torch", "torchvision", *DALI.modules, "torchmetrics", "numpy", "pydicom", "pillow")
+PACKAGES = (
+    "pneumo-fast",
+    "torch",
+    "torchvision",
+    *installed_dali().modules,
+    "torchmetrics",
+    "numpy",
+    "pydicom",
+    "pillow",
+)
 
 
 def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:

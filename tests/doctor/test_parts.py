@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from pneumo_fast import extras
 from pneumo_fast.doctor import parts
 from pneumo_fast.doctor.parts import TORCH, examine, examine_extras, fault_of
-from pneumo_fast.extras import DALI, DALI_PACKAGES, EXTRAS, Extra, version_of
+from pneumo_fast.extras import DALI, EXTRAS, Extra, installed_dali, version_of
 
 PROJECT = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
 
@@ -51,11 +52,22 @@ def test_an_extra_is_what_the_project_declares(extra: Extra) -> None:
     name = re.escape("dependencies" if extra is DALI else extra.name)
     (block,) = re.findall(rf"(?ms)^{name} = \[(.*?)\](?: #[^\n]*)?$", PROJECT)
     declared = {Requirement(text).name for text in re.findall(r'"(.*?)"', block)}
-    if extra is DALI:
-        assert DALI_PACKAGES[0] in declared
-        assert set(extra.modules) < set(DALI_PACKAGES)
-    else:
-        assert set(extra.modules) == declared
+    assert set(extra.modules) <= declared if extra is DALI else set(extra.modules) == declared
+
+
+@pytest.mark.parametrize(
+    ("installed", "named"),
+    [
+        (["nvidia-dali-cuda130"], "nvidia-dali-cuda130"),
+        (["nvidia-dali-cuda120"], "nvidia-dali-cuda120"),
+        ([], "nvidia-dali-cuda120"),
+    ],
+)
+def test_dali_is_called_by_the_package_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], named: str
+) -> None:
+    monkeypatch.setattr(extras, "version_of", lambda package: "2.4.0" if package in installed else None)
+    assert installed_dali().command == f"pip install {named}"
 
 
 def test_every_part_of_the_processor_is_examined(monkeypatch: pytest.MonkeyPatch) -> None:

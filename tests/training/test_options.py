@@ -174,18 +174,29 @@ def test_the_model_is_compiled_before_the_first_step_and_trains_the_same(
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize(
+    ("raised", "told", "message"),
+    [
+        (
+            AssertionError("expected stride 9==1\nError in op: convolution"), ConfigError,
+            r"torch.compile fails for .* \(expected stride 9==1\): omit --compile",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError, "^DefaultCPUAllocator"),
+    ],
+)  # fmt: skip
 def test_a_compiler_that_fails_is_told_before_the_first_step(
-    monkeypatch: pytest.MonkeyPatch, config: TrainConfig, tmp_path: Path
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, config: TrainConfig, tmp_path: Path, raised: Exception, told: type[Exception],
+    message: str,
+) -> None:  # fmt: skip
     class Broken(torch.nn.Module):
         def __init__(self, _model: torch.nn.Module) -> None:
             super().__init__()
 
         def forward(self, _images: torch.Tensor) -> torch.Tensor:
-            raise AssertionError("expected stride 9==1\nError in op: convolution")
+            raise raised
 
     monkeypatch.setattr(torch, "compile", Broken)
-    with pytest.raises(ConfigError, match=r"torch.compile fails for .* \(expected stride 9==1\): omit --compile"):
+    with pytest.raises(told, match=message):
         train(replace(config, out=tmp_path / "run", compile=True))
 
 
