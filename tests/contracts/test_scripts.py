@@ -318,6 +318,13 @@ class TestGpuProof:
         assert "--stage load" in (sandbox.root / "proof" / "load.txt").read_text()
         assert done.returncode == 0
 
+    def test_a_step_that_there_is_not(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        python = write_program(tmp_path / "bin" / "gpu-python", dedent(self.FAKE))
+        done = sandbox.run("gpu_proof", "proof", PYTHON=str(python), FAILS="nothing", STEPS="laod speedrun")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "no step is called laod" in done.stderr
+        assert not (sandbox.root / "proof").exists()
+
     def test_it_looks_wherever_tests_need_a_gpu(self) -> None:
         searched = tuple(word for word in (ROOT / "scripts" / "gpu_proof").read_text().split() if word[:6] == "tests/")
         marks = re.compile(r"mark\.gpu|\b(EVERYWHERE|ENGINES|DEVICES)\b")
