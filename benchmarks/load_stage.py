@@ -105,7 +105,7 @@ def load_stage(
         name="load",
         conditions=stored.about | {"batch": batch_size, "page cache": "warm", "malloc": "tuned"},
         results=results,
-        ratios=_ratios(results, limits) | _gpu_ratios(results, limits, 2 * pixels),
+        ratios=_ratios(results, limits) | gpu_ratios(results, limits, 2 * pixels),
         notes=[*_columns(results), *notes],
     )
 
@@ -270,7 +270,7 @@ def _ratios(results: list[Result], limits: dict[str, float]) -> dict[str, float]
     return ratios
 
 
-def _gpu_ratios(results: list[Result], limits: dict[str, float], image_bytes: int) -> dict[str, float]:
+def gpu_ratios(results: list[Result], limits: dict[str, float], image_bytes: int) -> dict[str, float]:
     """What is asked of the loader on a GPU: stored bytes streamed over those of a plain copy there, and resident."""
     by_name = {result.name: result for result in results}
     if not {STREAMED, RESIDENT} <= by_name.keys():

@@ -78,7 +78,7 @@ def test_training_agrees(options: dict[str, Any], tolerance: float, loader: str,
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by torch's own compiler
 @pytest.mark.parametrize("loader", ["dali", "resident"])
 def test_compiled_training_agrees(phantoms: PhantomSet, loader: str, tmp_path: Path) -> None:
-    """At 64 pixels: where the last maps have one, PyTorch 2.11 compiles a wrong layout on a GPU, and training ends."""
+    """At 64 pixels: where the last maps have one pixel, PyTorch 2.11 compiles a wrong layout on a GPU, and fails."""
     dataset = index_phantoms(phantoms, tmp_path, layout="shards", out=tmp_path / "dataset", size=64).path
     (expected,) = results(trained(dataset, tmp_path / "cpu", "cpu"))
     (found,) = results(trained(dataset, tmp_path / "gpu", GPU, loader=loader, compile=True))

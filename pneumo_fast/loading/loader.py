@@ -27,7 +27,7 @@ from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.loading.targets import Targets, TargetTable
 
 THREADS, GPU_THREADS = 4, 5
-"""Reading threads at most: beyond the cores they only wait for each other, and each has a batch in a GPU's memory."""
+"""Reading threads at most, on a CPU and for a GPU. More wait for each other, or take a GPU's memory: a batch each."""
 
 
 class Loader:

@@ -26,7 +26,7 @@ def find_warnings(
     row : mapping
         Its row of a conversion's record, with the sums of its values and of their squares.
     pixels : int
-        Of the image.
+        Number of pixels of the stored image.
     trained : ModelInput
         What was seen in training.
     mean, std : float

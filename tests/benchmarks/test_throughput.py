@@ -16,6 +16,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
 from benchmarks import train_stage
+from benchmarks.load_stage import RESIDENT, STREAMED, gpu_ratios
+from benchmarks.measure import Result, Turn
 from benchmarks.processes import entries
 from benchmarks.throughput import main
 from tests.support.make_dataset import make_dataset
@@ -112,6 +114,19 @@ def throughput(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
         return capfd.readouterr().out
 
     return run
+
+
+def test_what_is_asked_of_loading_on_a_gpu() -> None:
+    gpu = torch.device("cuda", 0)
+    assert {STREAMED, RESIDENT} < {f"{entry.name}, {gpu.type}" for entry in entries(gpu)}
+    streamed = Result(name=STREAMED, turns=[Turn(images=200_000, seconds=1.0)])
+    resident = Result(name=RESIDENT, turns=[Turn(images=1_000_000, seconds=1.0)])
+    limits = {"pinned host to device, GB/s": 50.0}
+    assert gpu_ratios([streamed, resident], limits, 100_000) == {
+        "dali, cuda / pinned host to device": pytest.approx(0.4),
+        "resident, cuda / dali, cuda": pytest.approx(5.0),
+    }
+    assert gpu_ratios([resident], limits, 100_000) == {}
 
 
 def test_training_is_measured(throughput: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

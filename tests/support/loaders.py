@@ -75,7 +75,7 @@ def collect(loader: Loader, epoch: int, batches: int | None = None) -> list[tupl
 
 
 def check_pixels(found: NDArray[Any], expected: NDArray[Any], place: Place) -> None:
-    """A GPU multiplies and adds in one go: what is near the mean is off by what rounds the largest values."""
+    """A GPU uses fused multiply-add (FMA): what is near the mean is off by what rounds the largest values."""
     if place.device == "cpu":
         np.testing.assert_array_max_ulp(found, expected, maxulp=2)
     else:

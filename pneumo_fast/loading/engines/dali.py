@@ -128,7 +128,7 @@ class DaliEngine:
                 slot.arguments = _arguments(self._feed, draws)
         if self._copying is not None:
             with nvtx_range("copy", self._feed.device):
-                slot.fetch(self._copying)
+                slot.copy_to_gpu(self._copying)
 
     def _give_images(self) -> tuple[Any, Any]:
         """What DALI calls for images and labels."""

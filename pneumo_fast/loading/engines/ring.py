@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """One reused batch of memory: of the host's, pinned where a GPU fetches from it, and then of the GPU's as well."""
+    """One reused batch buffer in host memory, pinned where it is copied to a GPU, and its copy in GPU memory."""
 
     images: torch.Tensor
     """Shape (max_batch, 1, size, size)."""
@@ -35,12 +35,12 @@ class Slot:
     arguments: tuple[NDArray[np.generic], ...] = ()
     """What DALI is told about each image, beside its pixels."""
     on_gpu: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Room for images and labels on the GPU, where one fetches them."""
+    """Images and labels on the GPU, of the same shapes, where they are copied there."""
     delivered: torch.cuda.Event | None = None
     """Passed on the device once the batch that came from here has left this memory."""
 
-    def fetch(self, stream: torch.cuda.Stream) -> None:
-        """Copy the filled rows to the GPU, where one fetches them, and wait until they are there."""
+    def copy_to_gpu(self, stream: torch.cuda.Stream) -> None:
+        """Copy the filled rows to :attr:`on_gpu`, if there is such memory, and wait until they are there."""
         if self.on_gpu is None:
             return
         copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.npy import Images
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.loading import reader as reader_module
 from pneumo_fast.loading.engines import stored as stored_module
 from pneumo_fast.loading.engines.fused import compiled_kernels
 from pneumo_fast.loading.engines.stored import StoredImages
 from pneumo_fast.loading.reader import ShardReader
+from pneumo_fast.loading.rng import Rows
 from pneumo_fast.vocabulary import Dtype
 from tests.support.make_dataset import make_dataset, stored_images
 
@@ -45,8 +47,17 @@ def test_rows_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way:
     expected = stored_images(dataset, "train")
     rows = np.array([*range(len(expected))[::-1], 3, 3, 4, 0])
     out = np.zeros((len(rows), 9, 9), dtype=expected.dtype)
+    by_python: list[int] = []
+    read_into = ShardReader.read_into
+
+    def count(reader: ShardReader, rows: Rows, out: Images) -> None:
+        by_python.append(len(rows))
+        read_into(reader, rows, out)
+
+    monkeypatch.setattr(ShardReader, "read_into", count)
     with opened(dataset, way, monkeypatch) as images:
         images.read_into(rows, out)
+    assert sum(by_python) == (0 if way == "kernel" else len(rows))
     np.testing.assert_array_equal(out, expected[rows], strict=True)
 
 
