@@ -6,6 +6,7 @@ grow with the number of files, but for their paths.
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import math
@@ -190,9 +191,9 @@ def _rows_done(config: PredictConfig, task: Task, names: Sequence[str]) -> list[
     """The rows of a part that is done; None where it is not, or where a power cut has left a piece of it."""
     try:
         text = _read_part(_part(config, task))
-    except (FileNotFoundError, UnicodeDecodeError):
+        rows = from_csv(text) if text.endswith("\n") else []
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
         return None
-    rows = from_csv(text) if text.endswith("\n") else []
     return rows if len(rows) == len(task.sources) and all(is_whole(row, names) for row in rows) else None
 
 

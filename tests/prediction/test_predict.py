@@ -219,7 +219,7 @@ def test_what_was_interrupted_is_resumed_to_the_same_bytes(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.csv", "predictions.json"]
 
 
-@pytest.mark.parametrize("left", [b"", b"image_id,path\n", 0.5, b"\xff\xfe"])
+@pytest.mark.parametrize("left", [b"", b"image_id,path\n", 0.5, b"\xff\xfe\n", b"\0\n" * 9])
 def test_a_part_that_a_power_cut_has_damaged_is_done_again(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes | float
 ) -> None:
