@@ -54,7 +54,7 @@ class Model:
         return ensemble
 
     def warm_up(self) -> None:
-        """Put the ensemble on the device now, if it is not there yet: starting a GPU takes a second."""
+        """Put the ensemble on the device now, if it is not there yet: starting a GPU takes a while."""
         _ = self.ensemble
 
     @property

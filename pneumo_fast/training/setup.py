@@ -282,15 +282,8 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
 
 
 PACKAGES = (
-    "pneumo-fast",
-    "torch",
-    "torchvision",
-    *installed_dali().modules,
-    "torchmetrics",
-    "numpy",
-    "pydicom",
-    "pillow",
-)
+    "pneumo-fast", "torch", "torchvision", *installed_dali().modules, "torchmetrics", "numpy", "pydicom", "pillow",
+)  # fmt: skip
 
 
 def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:
