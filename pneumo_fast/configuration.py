@@ -123,7 +123,7 @@ def _options_of(config: type[Any]) -> dict[str, Field]:
     found, group = {}, ""
     for field in fields(config):
         kind, *marks = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (None,)
-        option = next((mark for mark in marks if isinstance(mark, Option)), None)
+        option = next((mark for mark in reversed(marks) if isinstance(mark, Option)), None)  # the outermost
         if option is None:
             raise TypeError(f"{config.__name__}.{field.name} has no Option")
         is_list = get_origin(kind) is tuple

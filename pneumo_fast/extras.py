@@ -47,7 +47,7 @@ ONNX: Final = Extra(
     "export", {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
     "export writes --format torch alone",
 )  # fmt: skip
-DICOM_OUT: Final = Extra("dicom", {"highdicom": "highdicom"}, "predict --dicom-out is refused")
+DICOM_OUT: Final = Extra("dicom", {"highdicom": "highdicom"}, "predict --dicom-out and --store, and serve are refused")
 PACS: Final = Extra(
     "pacs", {"dicomweb-client": "dicomweb_client", "pynetdicom": "pynetdicom"},
     "predict --dicomweb, serve and doctor --echo are refused",

@@ -36,7 +36,8 @@ Match = Literal["filename", "path", "AccessionNumber", "SOPInstanceUID", "StudyI
 IdSource = Literal["filename", "AccessionNumber", "SOPInstanceUID", "StudyInstanceUID"]
 """What the id of a file that is scored is."""
 Split = Literal["train", "val", "test"]
-OrderName = Literal["sequential", "shuffle", "weighted", "windowed"]
+TrainOrder = Literal["shuffle", "weighted", "windowed"]
+OrderName = Literal["sequential", TrainOrder]
 EngineName = Literal["auto", "dali", "fused", "resident", "source"]
 Strength = Literal["light", "strong"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]

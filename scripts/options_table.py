@@ -27,10 +27,12 @@ COMMANDS: dict[str, type[Any]] = {
 KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path", bool: "a flag"}
 HEAD = """# Options
 
-Every option of every command, as `scripts/options_table.py` writes them from the fields of the configurations. From
+The options of each command, as `scripts/options_table.py` writes them from the fields of its configuration. From
 Python a field has the option's name with underscores, or the one in brackets.
 
-Every command also takes `--quiet` and `--json` ([shell.md](shell.md)).
+Every command also takes `--quiet` and `--json` ([shell.md](shell.md)). Not in the tables are
+`train --config FILE`, which takes the options of an earlier run, `evaluate RUN_A RUN_B`, which compares two runs,
+`verify DATASET`, and `doctor --echo AET@HOST:PORT --aet TITLE`.
 """
 
 

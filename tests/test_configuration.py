@@ -13,6 +13,7 @@ import pytest
 from pneumo_fast.configuration import Option, check, options_of, settings
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.training.options import TrainConfig
 
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "scripts" / "options_table.py"))
@@ -84,6 +85,11 @@ def test_every_field_is_an_option(config: type[Any]) -> None:
     options = options_of(config)
     assert list(options) == [field.name for field in fields(config)]
     assert all(field.option.help.endswith(".") for field in options.values())
+
+
+def test_an_option_that_a_configuration_says_anew_takes_the_place_of_the_shared_one() -> None:
+    assert options_of(ServeConfig)["hash_key"].option.more == "The UIDs of results are derived with it."
+    assert options_of(ServeConfig)["hash_key"].group == "Privacy"
 
 
 def test_what_decides_the_result_is_what_it_was() -> None:

@@ -27,7 +27,7 @@ from pneumo_fast.vocabulary import (
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
 
-Groups = Annotated[Path | None, Option("RSNA's mapping file (JSON): which image is whose.", recorded=DIGEST)]
+Groups = Annotated[Path | None, Option("RSNA's mapping file (JSON): the patient of each image.", recorded=DIGEST)]
 HashKey = Annotated[
     Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
 ]
@@ -59,7 +59,7 @@ class ConvertConfig:
         "Column with the path below IMAGES.", "For tables that name files rather than ids."
     )] = None
     match: Annotated[Match, Option(
-        "What tells a file's row: its name, its path, or an attribute.",
+        "How a file's row is found: by its name, its path, or an attribute.",
         "The id column holds the name without its ending, the path below IMAGES, or the attribute's value. Files "
         "without such a header have no row.",
     )] = "filename"
@@ -98,12 +98,13 @@ class ConvertConfig:
         "whenever they are needed ([direct.md](direct.md)).",
     )] = "shards"
     shard_size: Annotated[int | None, Option(
-        "Images in a shard.", "By default a 64th of the split, but 32 to 1024.", least=1, default="by the count"
+        "Images in a shard.", "By default a 64th of the split, at least 32 and at most 4096.", least=1,
+        default="by the count",
     )] = None
     decode: Annotated[Decode, Option(
         "JPEG at reduced scale, in full, or by a GPU.",
-        "`fast` is the smallest at least twice the stored size. `gpu` needs an NVIDIA GPU, which decodes most grey "
-        "8-bit JPEG; the CPU decodes the rest ([radiographs.md](radiographs.md#on-a-gpu)).",
+        "`fast` takes the smallest scale that leaves at least twice the stored size. `gpu` needs an NVIDIA GPU, which "
+        "decodes most grey 8-bit JPEG; the CPU decodes the rest ([radiographs.md](radiographs.md#on-a-gpu)).",
     )] = "fast"
     window: Annotated[Window, Option("Apply VOI LUTs and windows.")] = "auto"
     workers: Annotated[int | None, Option(
@@ -122,7 +123,7 @@ class ConvertConfig:
         "Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False
     )] = 10.0
     max_pixels: Annotated[int, Option(
-        "Larger images are rejected unread.",
+        "Largest image; larger ones are rejected undecoded.",
         "In pixels, rows times columns; the default is twice the largest radiographs in use.",
         least=1,
     )] = 64_000_000

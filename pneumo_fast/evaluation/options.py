@@ -31,15 +31,19 @@ class EvaluateConfig:
         "Probability that makes an image positive; may be repeated.",
         name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
     )] = (0.5, 0.25)
-    target_sensitivity: Annotated[float, Option("Choose a threshold for this target.", above=0, most=1)] = 0.9
-    target_specificity: Annotated[float, Option("Choose a threshold for this target.", above=0, most=1)] = 0.9
+    target_sensitivity: Annotated[float, Option(
+        "Also choose a threshold for this sensitivity.", above=0, most=1
+    )] = 0.9
+    target_specificity: Annotated[float, Option(
+        "Also choose a threshold for this specificity.", above=0, most=1
+    )] = 0.9
     cost_ratio: Annotated[float | None, Option(
         "False positives that one false negative costs.",
         "Chooses the threshold of least cost.",
         above=0, below=math.inf, default="no such threshold",
     )] = None
     prevalence: Annotated[float | None, Option(
-        "Also give predictive values at this prevalence.", above=0, below=1, default="no"
+        "Also give predictive values at this prevalence.", above=0, below=1, default="none"
     )] = None
     resamples: Resamples = 2000
     seed: Annotated[int, Option("Chooses resamples and halves.", "The halves are of the validation split.")] = 0

@@ -25,7 +25,7 @@ class ExplainConfig:
     layer: Annotated[str | None, Option(
         "Layer whose output is mapped.",
         "Name of a module, as the model has it; by default the last one with a map of 4 x 4 or more.",
-        default="the last fine enough",
+        default="the last with 4 x 4 cells or more",
     )] = None
     ids: Annotated[tuple[str, ...], Option(
         "Image to draw; may be repeated.",

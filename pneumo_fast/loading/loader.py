@@ -1,7 +1,7 @@
 """Batches of one split, normalized, on the device: the same ones whichever engine makes them.
 
 Which rows make up which batch is decided by :class:`pneumo_fast.loading.batches.Order` alone. How they get to the
-device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`: ``dali``, ``fused`` or ``resident``.
+device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Loader:
     ConfigError
         If the split or the batch size is too small, or the engine cannot serve the device.
     DeviceError
-        If DALI is not installed, the device is not there, or the split does not fit into its memory.
+        If engine ``dali`` is asked for and not installed, the device is not there, or the split does not fit into its
+        memory.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ class LoadConfig:
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their numbers there."""
     engine: EngineName = "auto"
-    """``auto`` is ``resident`` where ``resident_share`` allows it, else ``dali`` on a GPU, where it is
-    installed, and ``fused`` otherwise."""
+    """``auto`` is ``source`` for a dataset of that layout, else ``resident`` where ``resident_share`` allows it, else
+    ``dali`` on a GPU, where it is installed, and ``fused`` otherwise."""
     resident_share: float = 0.0
     """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 

@@ -42,7 +42,7 @@ class PredictConfig:
         "Run folders, then what to score: files, folders, or a CSV with a column of paths.",
         "Folders are searched at any depth. The logits of several runs, as of the folds of a cross-validation, are "
         "averaged. Paths in a CSV start from its folder.",
-        positional=True, recorded=DIGEST,
+        positional=True, default="required", recorded=DIGEST,
     )] = ()
     out: Annotated[Path, Option("Folder to write.", aliases=("-o",), decides=False)] = Path("predictions")
     thresholds: Annotated[tuple[float, ...], Option(
@@ -62,7 +62,7 @@ class PredictConfig:
         default="none", group="PACS", recorded=DIGEST,
     )] = None
     query: Annotated[tuple[str, ...], Option(
-        "KEYWORD=VALUE that they match; may be repeated.",
+        "Query KEYWORD=VALUE that instances match; may be repeated.",
         "A keyword or tag of DICOM that the server searches by, for instance StudyDate=20260101-20260131.",
         default="none", recorded=DIGEST,
     )] = ()
@@ -76,7 +76,7 @@ class PredictConfig:
         default="the environment", decides=False,
     )] = None
     network_timeout_s: Annotated[float, Option(
-        "Seconds that the server may say nothing.", "A whole answer may take ten times as long.",
+        "Seconds that the server may be silent.", "A whole answer may take ten times as long.",
         above=0, below=math.inf, unit="seconds", decides=False,
     )] = 30.0
     modalities: Modalities = ()
@@ -84,7 +84,7 @@ class PredictConfig:
     body_parts: BodyParts = ()
     refuse: Refuse = ()
     labels: Annotated[Path | None, Option(
-        "Label table (CSV), to judge the scores.", decides=False, group="Labels"
+        "Label table (CSV), to evaluate the scores.", decides=False, group="Labels"
     )] = None
     match: Annotated[IdSource, Option(
         "What an image's id is: its file's name without ending, or an attribute."

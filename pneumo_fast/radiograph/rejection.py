@@ -16,7 +16,7 @@ class rejecting:  # noqa: N801  # called like a function, as those of contextlib
     """Turn whatever is raised into a rejection.
 
     pydicom, Pillow and their plugins raise what their input leads them to (more than ten types were seen on damaged
-    files), and one file is the unit of failure: this is the one place where any exception is caught. The text of the
+    files), and one file is the unit of failure: so any exception is caught here. The text of the
     exception may quote the file, so only its type is kept.
     """
 

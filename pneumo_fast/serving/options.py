@@ -22,16 +22,16 @@ class ServeConfig:
     # fmt: off
     runs: Annotated[tuple[Path, ...], Option(
         "Run folders.", "The logits of several runs, as of the folds of a cross-validation, are averaged.",
-        positional=True,
+        positional=True, default="required",
     )] = ()
     allow: Annotated[tuple[str, ...], Option(
-        "AE title that may call; may be repeated.", default="to be given", group="Receiver"
+        "AE title that may call; may be repeated.", default="required", group="Receiver"
     )] = ()
     aet: Annotated[str, Option("Our AE title.")] = OUR_AET
     host: Annotated[str, Option(
-        "Address to listen at.", "DICOM's own protocol is neither encrypted nor authenticated."
+        "Address to listen on.", "DICOM's own protocol is neither encrypted nor authenticated."
     )] = "127.0.0.1"
-    port: Annotated[int, Option("Port to listen at; 0 for any that is free.", least=0, most=65535)] = 11112
+    port: Annotated[int, Option("Port to listen on; 0 for any that is free.", least=0, most=65535)] = 11112
     associations: Annotated[int, Option("Associations that may be open at once.", least=1, most=100)] = 8
     max_message_mb: Annotated[float, Option(
         "Largest message taken.", above=0, most=900, unit="megabytes"
@@ -50,7 +50,7 @@ class ServeConfig:
         "Probability that makes an image positive, where the run has no operating threshold.",
         least=0, most=1, refusal=NO_PROBABILITY,
     )] = 0.5
-    spool: Annotated[Path, Option("Folder for what waits, and the journal.", group="Spool")] = Path("spool")
+    spool: Annotated[Path, Option("Folder for the queue and the journal.", group="Spool")] = Path("spool")
     max_waiting: Annotated[int, Option("Objects that may wait.", least=1)] = 10_000
     max_waiting_gb: Annotated[float, Option(
         "Size of the objects that may wait.", above=0, below=math.inf, unit="gigabytes"
@@ -59,7 +59,7 @@ class ServeConfig:
     views: Views = ()
     body_parts: BodyParts = ()
     refuse: Refuse = ()
-    device: Annotated[Device, Option("auto, cpu, cuda or cuda:N.", group="Work")] = "auto"
+    device: Annotated[Device, Option("auto, cpu, cuda or cuda:N.", decides=False, group="Work")] = "auto"
     batch_size: BatchSize = 64
     workers: Annotated[int | None, Option(
         "Worker processes that read images.", least=1, default="one per core", aliases=("--num-workers",)

@@ -18,10 +18,10 @@ from pneumo_fast.vocabulary import (
     Decode,
     EngineName,
     Monitor,
-    OrderName,
     RecipeName,
     ScheduleName,
     Teacher,
+    TrainOrder,
 )
 
 BATCH_SIZE = 64
@@ -53,8 +53,8 @@ class TrainConfig:
         "Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."
     )] = "none"
     flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
-    order: Annotated[OrderName, Option(
-        "shuffle, weighted or windowed.", "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1."
+    order: Annotated[TrainOrder, Option(
+        "Order of the training images.", "`weighted` draws both classes equally often; `pos_weight` `auto` is then 1."
     )] = "shuffle"
     balance: Annotated[str, Option(
         "Column that --order weighted balances.", "Its values become equally frequent."
@@ -64,7 +64,7 @@ class TrainConfig:
         "Patient-grouped cross-validation folds.",
         "The images of training and validation are divided, and `evaluate` uses the same part. Mean and standard "
         "deviation stay those of the dataset. Without `--fold` every fold is trained, into `OUT/fold-1` and so on.",
-        least=2, default="no",
+        least=2, default="off",
     )] = None
     fold: Annotated[int | None, Option(
         "Train one fold alone: the one to validate on, from 1.", default="every fold"
@@ -80,7 +80,7 @@ class TrainConfig:
     )] = None
     labels: Annotated[Path | None, Direct("Label table of these files (CSV).")] = None
     class_info: Annotated[Path | None, Direct("RSNA's table of three classes (CSV).")] = None
-    groups: Annotated[Path | None, Direct("RSNA's mapping file (JSON): which image is whose.")] = None
+    groups: Annotated[Path | None, Direct("RSNA's mapping file (JSON): the patient of each image.")] = None
     size: Annotated[int | None, Direct(
         "Height and width of the images, in pixels.", default=OF_CONVERT, least=16, most=LARGEST_SIZE, unit="pixels"
     )] = None
@@ -100,7 +100,8 @@ class TrainConfig:
     )] = "resnet18"
     weights: Annotated[str, Option(
         "none, default (pretrained) or a file.",
-        "Pretrained ones are torchvision's, which are fetched, and are summed over the colour channels.",
+        "Pretrained ones are torchvision's, downloaded on first use; the first convolution is summed over its colour "
+        "channels.",
     )] = "none"
     recipe: Annotated[RecipeName, Option(
         "Set of options to start from; those given singly override it.",
@@ -124,10 +125,10 @@ class TrainConfig:
         "To save memory; the step is that of the whole batch, but for BatchNorm.",
         least=1,
     )] = 1
-    optimizer: Annotated[Literal["adam", "adamw"], Option("adam or adamw.")] = "adam"
+    optimizer: Annotated[Literal["adam", "adamw"], Option("Optimizer.")] = "adam"
     lr: Annotated[float, Option("Highest learning rate.", above=0, below=math.inf)] = 1e-4
     weight_decay: Annotated[float, Option(
-        "Weight decay.", "In the gradient with `adam`, apart from it with `adamw`.", least=0
+        "Weight decay.", "Added to the gradient with `adam`, decoupled from it with `adamw`.", least=0
     )] = 0.0
     schedule: Annotated[ScheduleName, Option(
         "Learning-rate schedule.",
@@ -139,11 +140,11 @@ class TrainConfig:
     clip_norm: Annotated[float | None, Option(
         "Gradient-norm clipping.",
         "The largest norm of the gradient over all weights.",
-        above=0, below=math.inf, default="any",
+        above=0, below=math.inf, default="off",
     )] = None
     ema: Annotated[float | None, Option(
         "EMA decay of the weights.",
-        "The averaged weights are then validated and saved, with a warm-up of the decay. 0 switches off a recipe's.",
+        "The averaged weights are then validated and saved; the decay is warmed up. 0 turns off a recipe's.",
         least=0, below=1, default="off",
     )] = None
     label_smoothing: Annotated[float, Option(
@@ -157,7 +158,7 @@ class TrainConfig:
     teach: Annotated[tuple[Teacher, ...], Option(
         "Auxiliary supervision: boxes or classes; may be repeated.",
         "While it trains, the model also learns to predict the mask of the boxes, or the class, from its features; "
-        "what is saved to be judged is the model alone ([training.md](training.md#auxiliary-supervision)).",
+        "the saved model has no auxiliary heads ([training.md](training.md#auxiliary-supervision)).",
         recorded="teach", default="none", group="Auxiliary supervision",
     )] = ()
     teach_boxes_weight: Annotated[float, Option(
@@ -167,24 +168,24 @@ class TrainConfig:
         "Weight of the classes' loss beside the label's.", above=0, below=math.inf, recorded="teach-classes-weight"
     )] = 1.0
     teach_stage: Annotated[str | None, Option(
-        "Stage of the model whose features tell the boxes.",
+        "Stage of the model whose features the box head reads.",
         "Any module that gives a square map, by its name in torchvision; by default the last that is at least twice as "
         "fine as the coarsest: `layer3` of a ResNet.",
-        default="layer3, or its like", recorded="teach-stage",
+        default="layer3 or its equivalent", recorded="teach-stage",
     )] = None
     monitor: Annotated[Monitor, Option(
-        "Validation metric that selects the best epoch.", "By it an epoch is the best one.", group="Selection"
+        "Validation metric that selects the best epoch.", group="Selection"
     )] = "auroc"
     patience: Annotated[int | None, Option(
-        "Early stopping: epochs without improvement.", least=1, default="all"
+        "Early stopping: epochs without improvement.", least=1, default="off"
     )] = None
     max_skipped: Annotated[int, Option(
         "Skipped steps allowed in an epoch.", "A step is skipped if its gradient is not finite.", least=0, decides=False
     )] = 20
     amp: Annotated[bool, Option(
         "Automatic mixed precision.",
-        "float16 with a scaled loss on a GPU; on a CPU bfloat16 where that has instructions for whole matrices (AMX), "
-        "else float32, which was the faster one ([measured](experiments.md)).",
+        "float16 with a scaled loss on a GPU; on a CPU bfloat16 where it has AMX, else float32, which is faster there "
+        "([measured](experiments.md)).",
         recorded="amp-dtype", group="Speed",
     )] = False
     amp_dtype: Annotated[Literal["float16", "bfloat16"] | None, Option(
@@ -231,8 +232,6 @@ class TrainConfig:
         check(self)
         self._check_recipe()
         self._check_direct()
-        if self.order == "sequential":
-            raise ConfigError("order sequential is not for training: use shuffle, weighted or windowed")
         onecycle = self.schedule == "onecycle"
         exclusive = {
             "resume and overwrite exclude each other": self.resume and self.overwrite,

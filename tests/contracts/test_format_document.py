@@ -71,7 +71,7 @@ def test_keys_within_the_manifest(dataset: Dataset, key: str) -> None:
 
 
 def test_files(own_dataset: Path) -> None:
-    said = documented("## The dataset, format 1")
+    said = documented("## The dataset")
     found = {path.name for path in own_dataset.iterdir()}
     assert {name for name in found if not re.search(r"-0000[1-9]\.npy$", name)} <= set(said)
     assert {name for name in said if name.endswith((".csv", ".json"))} <= found
@@ -85,7 +85,14 @@ def test_run_folder(own_dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     taught = {"teach": ("boxes", "classes"), "batch_size": 16, "device": "cpu"}
     train(TrainConfig(datasets=(own_dataset,), out=run, epochs=1, **taught))  # type: ignore[arg-type]
-    elsewhere = {"previous.pt", "tensorboard/", "trace.json", *JUDGED, *(f"{name}/" for name in JUDGED_FOLDERS)}
+    elsewhere = {
+        "previous.pt",
+        "rejects.csv",
+        "tensorboard/",
+        "trace.json",
+        *JUDGED,
+        *(f"{name}/" for name in JUDGED_FOLDERS),
+    }
     assert {path.name for path in run.iterdir()} == set(documented("## The run folder")) - elsewhere
     config: dict[str, Any] = json.loads((run / "config.json").read_text())
     assert documented("### `config.json`") == list(config)
