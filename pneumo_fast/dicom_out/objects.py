@@ -63,12 +63,14 @@ class Finding:
     """Architecture, in words."""
     checksums: tuple[str, ...]
     """SHA-256 of each checkpoint."""
+    scorer: str
+    """What tells checkpoints, calibration and threshold together from others."""
 
 
 def derived_uid(key: bytes, kind: str, source: Source, finding: Finding) -> str:
-    """A UID (PS3.5 annex B.2) that the same image, model and key always give, so that nothing is stored twice."""
-    text = "\0".join((kind, source.dataset.SOPInstanceUID, *finding.checksums))
-    return f"2.25.{int.from_bytes(hmac.new(key, text.encode(), hashlib.sha256).digest()[:16])}"
+    """A UID (PS3.5 annex B.2) that the same image, scorer and key always give, so that nothing is stored twice."""
+    text = "\0".join((kind, source.dataset.SOPInstanceUID, finding.scorer))
+    return f"2.25.{int.from_bytes(hmac.new(key, text.encode(), hashlib.sha256).digest()[:16], 'big')}"
 
 
 def make_capture(source: Source, finding: Finding, png: bytes, key: bytes) -> pydicom.Dataset:

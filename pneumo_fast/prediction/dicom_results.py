@@ -44,11 +44,10 @@ class DicomResults:
 
     def __init__(self, folder: Path | None, store: Store | None, model: Model, threshold: float, key: bytes) -> None:
         self._folder, self._store, self._model, self._key = folder, store, model, key
-        point = model.operating_point
-        self._threshold = point.threshold if point else threshold
+        self._threshold, self._scorer = model.threshold(threshold), model.digest(threshold)
         self._most = BYTES_PER_PIXEL * model.input.preprocessing.max_pixels
         if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # its files name patients
 
     def write(self, number: int, path: Path, scored: dict[str, Any], png: bytes) -> str:
         """Make the objects of one image; where they are and what was mended in its header, or why there are none."""
@@ -60,6 +59,7 @@ class DicomResults:
             threshold=self._threshold,
             model=", ".join(sorted({member.identity.arch for member in self._model.members})),
             checksums=tuple(member.identity.sha256 for member in self._model.members),
+            scorer=self._scorer,
         )
         try:
             source = read_source(path, self._most)

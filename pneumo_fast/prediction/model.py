@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +20,7 @@ from pneumo_fast.errors import DatasetError, PredictError, RunError
 from pneumo_fast.evaluation.ensemble import Ensemble, Member, calibrations, open_members
 from pneumo_fast.evaluation.inference import named_datasets
 from pneumo_fast.metrics.thresholds import Chosen
+from pneumo_fast.records import plain
 from pneumo_fast.run.model import for_inference
 from pneumo_fast.run.model_input import ModelInput
 
@@ -78,6 +81,17 @@ class Model:
         """The first threshold that ``evaluate`` chose; None for several runs, to whose mean none was fitted."""
         operating = self.members[0].operating
         return operating.thresholds[0] if len(self.members) == 1 and operating and operating.thresholds else None
+
+    def threshold(self, default: float) -> float:
+        """The probability that makes an image positive in a report: the run's operating threshold, where it has one."""
+        point = self.operating_point
+        return point.threshold if point else default
+
+    def digest(self, default: float) -> str:
+        """What tells the figures of a report from others': checkpoints, calibrations and threshold, in hexadecimal."""
+        checksums = [member.identity.sha256 for member in self.members]
+        decided = checksums, [plain(each) for each in calibrations(self.members)], self.threshold(default)
+        return hashlib.sha256(json.dumps(decided).encode()).hexdigest()
 
     def batch(self, stored: Images) -> torch.Tensor:
         """Images as the ensemble takes them, float32 (n, 1, size, size) in [0, 1], on the device."""

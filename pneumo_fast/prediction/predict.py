@@ -23,7 +23,7 @@ from pneumo_fast import __version__
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PredictError
-from pneumo_fast.files import atomic_file, locked, open_regular, write_atomic
+from pneumo_fast.files import atomic_file, locked, open_regular, sync_filesystem, write_atomic
 from pneumo_fast.pacs.address import check_address
 from pneumo_fast.prediction.dicom_results import NOT_STORED, STORED, WRITTEN, check_results
 from pneumo_fast.prediction.files import find
@@ -216,11 +216,19 @@ def _score(
     before = counts.files
     _check_rejects(counts, limit, config)
     for task, rows in remote.tables(scoring, left) if remote else scoring.tables(left):
+        _flush(config)
         write_atomic(_part(config, task), to_csv(rows, names), sync=False)
         counts.add(rows)
         on_progress(counts.files, total)
         _check_rejects(counts, limit, config)
     return counts, counts.files - before
+
+
+def _flush(config: PredictConfig) -> None:
+    """Have overlays and DICOM objects on disk before a table says that they are there."""
+    for folder in (config.out if config.explain else None, config.dicom_out):
+        if folder:
+            sync_filesystem(folder)
 
 
 def _check_rejects(counts: Counts, limit: int, config: PredictConfig) -> None:

@@ -27,7 +27,7 @@ INSERT INTO made_with VALUES ('{hash_key}');
 CREATE TABLE instances (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     instance TEXT NOT NULL,                 -- pseudonym of the SOP Instance UID
-    model TEXT NOT NULL,                    -- digest of the runs' checksums
+    model TEXT NOT NULL,                    -- digest of checkpoints, calibration and threshold
     state TEXT NOT NULL DEFAULT 'waiting',  -- waiting, set aside, scored, rejected
     received REAL NOT NULL,                 -- seconds since 1970, as the other times
     finished REAL,

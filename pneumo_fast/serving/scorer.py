@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import logging
 import shutil
 import time
@@ -16,7 +16,7 @@ from typing import Final
 import pydicom
 
 from pneumo_fast.conversion.executors import Submit
-from pneumo_fast.errors import PacsError, PneumoError
+from pneumo_fast.errors import PacsError, PneumoError, PredictError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.prediction.dicom_results import NAMES, WRITTEN
 from pneumo_fast.prediction.files import File
@@ -24,6 +24,7 @@ from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.scoring import Scoring
 from pneumo_fast.prediction.table import Row
+from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.spool import Outcome, Spool
 
@@ -40,11 +41,6 @@ MOST_FAILURES: Final = 3
 PAUSE_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-def model_digest(model: Model) -> str:
-    """What tells a model from others."""
-    return hashlib.sha256(" ".join(member.identity.sha256 for member in model.members).encode()).hexdigest()[:16]
 
 
 def predict_config(config: ServeConfig, work: Path) -> PredictConfig:
@@ -116,7 +112,11 @@ class Scorer:
 
     def _score(self, numbers: Sequence[int]) -> None:
         # a folder for each batch: workers may be late with files of one that failed
-        with self._spool.begin(numbers), TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as folder:
+        with (
+            self._spool.begin(numbers),
+            _written(),
+            TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as folder,
+        ):
             for outcomes in self._outcomes(numbers, Path(folder)):
                 self._spool.finish(outcomes, forward=self._config.forward is not None)
 
@@ -147,6 +147,19 @@ class Scorer:
             for uid, data in results:
                 write_atomic(self._config.dicom_out / f"{uid}.dcm", data)
         return Outcome(number=number, probability=probability, results=results)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Tell a disk without room, which is waited for, from other reasons why a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        where = f" in {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
+        what = f"a file{where} cannot be written ({error.strerror or type(error).__name__})"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise SpoolFullError(f"{what}: free some space; what was accepted stands") from error
+        raise PredictError(what) from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from pneumo_fast.prediction.scoring import reading_processes, workers_for
 from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.forwarder import OUT_OF_RESOURCES, Forwarder
 from pneumo_fast.serving.options import ServeConfig
-from pneumo_fast.serving.scorer import Scorer, model_digest, predict_config, work_folder
+from pneumo_fast.serving.scorer import Scorer, predict_config, work_folder
 from pneumo_fast.serving.spool import Counts, Quota, Spool, open_spool
 from pneumo_fast.signals import StopRequest
 from pneumo_fast.vocabulary import counted
@@ -99,7 +99,7 @@ def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopReques
     with (
         hushed(),
         stop or StopRequest() as ended,
-        open_spool(config.spool, key, model_digest(model), quota) as spool,
+        open_spool(config.spool, key, model.digest(config.threshold), quota) as spool,
         work_folder(config.spool) as work,
         workers_for(model, reading_processes(model, predict_config(config, work))) as submit,
     ):
@@ -121,7 +121,7 @@ def _check(config: ServeConfig) -> None:
     if config.dicom_out:
         if config.dicom_out.exists() and not config.dicom_out.is_dir():
             raise PredictError(f"{config.dicom_out} is a file: name a folder with --dicom-out")
-        config.dicom_out.mkdir(parents=True, exist_ok=True)
+        config.dicom_out.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ row names no patient. See ``docs/serving.md``.
 from __future__ import annotations
 
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -287,14 +288,17 @@ def open_spool(folder: Path, key: bytes, model: str, quota: Quota) -> Iterator[S
     key : bytes
         The hash key.
     model : str
-        Digest of what scores: the same instance is scored once by each model.
+        Digest of what scores, with calibration and threshold: the same instance is scored once by each.
 
     Raises
     ------
     PacsError
-        If another process serves it, the folder cannot be written, or the file is not such a spool.
+        If another process serves it, the folder cannot be written or is open to other users, or the file is not such
+        a spool.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (mode := stat.S_IMODE(folder.stat().st_mode)) & 0o077:
+        raise PacsError(f"{folder} is open to other users (mode {mode:04o}): chmod 700 it, or name a new folder")
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(folder))

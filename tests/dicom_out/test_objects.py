@@ -22,7 +22,9 @@ pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 from pneumo_fast.dicom_out.objects import SCHEME, Finding, make_capture, make_report
 
 KEY = b"k" * 32
-FINDING = Finding(probability=0.75, calibrated=0.25, threshold=0.5, model="resnet18", checksums=("ab" * 32,))
+FINDING = Finding(
+    probability=0.75, calibrated=0.25, threshold=0.5, model="resnet18", checksums=("ab" * 32,), scorer="ef" * 32
+)
 needs_validator = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (dicom3tools) is not installed")
 
 
@@ -107,13 +109,13 @@ def test_below_the_threshold_it_is_negative(source: Source) -> None:
     assert "Calibrated probability of pneumonia" not in found
 
 
-def test_uids_are_those_of_image_model_and_key(source: Source) -> None:
+def test_uids_are_those_of_image_scorer_and_key(source: Source) -> None:
     uids = {made.SOPInstanceUID for made in both(source)}
     again = {made.SOPInstanceUID for made in both(source, replace(FINDING, probability=0.1))}
     assert len(uids) == 2
     assert uids == again
     others = [
-        *both(source, replace(FINDING, checksums=("cd" * 32,))),
+        *both(source, replace(FINDING, scorer="cd" * 32)),
         *both(source, key=b"other" * 8),
     ]
     assert not uids & {made.SOPInstanceUID for made in others}

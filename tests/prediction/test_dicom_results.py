@@ -13,6 +13,8 @@ from pydicom.uid import EnhancedSRStorage
 
 from pneumo_fast.errors import PredictError
 from pneumo_fast.prediction import dicom_results
+from pneumo_fast.prediction import predict as predict_module
+from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import predict
 from tests.dicom_out.test_objects import errors_of, needs_validator
@@ -56,6 +58,35 @@ def test_the_same_image_gives_the_same_uids(options: Options, some: Path, tmp_pa
         predict(options(inputs=paths, dicom_out=tmp_path / name, out=tmp_path / f"out-{name}"))
     one, two = objects(tmp_path / "one"), objects(tmp_path / "two")
     assert [made.SOPInstanceUID for made in one.values()] == [made.SOPInstanceUID for made in two.values()]
+
+
+def test_another_threshold_gives_other_uids(
+    options: Options, some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PACS keeps the first object of a UID, so that one with another class would be lost."""
+    monkeypatch.setattr(Model, "operating_point", None)
+    paths = (options().runs[0], next(some.iterdir()))
+    for threshold in (0.5, 0.05):
+        folder = tmp_path / f"{threshold}"
+        predict(options(inputs=paths, thresholds=(threshold,), dicom_out=folder, out=tmp_path / f"out-{threshold}"))
+    one, two = objects(tmp_path / "0.5"), objects(tmp_path / "0.05")
+    assert not {made.SOPInstanceUID for made in one.values()} & {made.SOPInstanceUID for made in two.values()}
+    assert (tmp_path / "0.5").stat().st_mode & 0o777 == 0o700
+
+
+def test_objects_are_on_disk_before_the_table_says_so(
+    options: Options, some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[Path, int, bool]] = []
+    tables = tmp_path / "out" / ".predict"
+
+    def flush(folder: Path) -> None:
+        flushed.append((folder, len(list(folder.rglob("*.dcm"))), any(tables.glob("*.csv"))))
+
+    monkeypatch.setattr(predict_module, "sync_filesystem", flush)
+    paths = (options().runs[0], next(some.iterdir()))
+    predict(options(inputs=paths, dicom_out=tmp_path / "results"))
+    assert flushed == [(tmp_path / "results", 2, False)]
 
 
 def test_nothing_is_written_among_other_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -173,6 +174,41 @@ def test_a_full_disk_is_waited_for(
         wait_until(lambda: states(config) == [("scored", None)] * 2)
         assert store(server.port, *copies(phantom, 3)) == [0, 0, 0]
     assert journal(config.spool, "SELECT max(attempts) FROM instances") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("number", "left"),
+    [(errno.ENOSPC, [("scored", None)] * 2), (errno.EACCES, [("set aside", "PredictError")] * 2)],
+)
+def test_a_file_that_cannot_be_written_costs_no_instance(
+    make_options: Options, phantom: Path, tmp_path: Path, failing: dict[int, Exception],
+    monkeypatch: pytest.MonkeyPatch, number: int, left: list[tuple[str, str | None]],
+) -> None:  # fmt: skip
+    """Of a full disk, when there is room again; where the folder may not be written, at the next start."""
+    assert not failing
+    config, write, fails = make_options(tmp_path), Path.write_bytes, iter(range(12))
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        if path.is_relative_to(config.spool) and (number == errno.EACCES or next(fails, None) is not None):
+            raise OSError(number, os.strerror(number), str(path))
+        return write(path, data)
+
+    with monkeypatch.context() as patched, served(config) as server:
+        patched.setattr(Path, "write_bytes", write_bytes)
+        assert store(server.port, *copies(phantom, 2)) == [0, 0]
+        wait_until(lambda: states(config) == left)
+    assert journal(config.spool, "SELECT max(attempts) FROM instances") == [(0,)]
+    with served(config):
+        wait_until(lambda: states(config) == [("scored", None)] * 2)
+
+
+def test_a_spool_that_others_may_enter_is_refused(make_options: Options, tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir(mode=0o755)
+    with (
+        pytest.raises(PacsError, match=r"spool is open to other users \(mode 0755\): chmod 700 it, or name a new"),
+        served(make_options(tmp_path)),
+    ):
+        pass
 
 
 def test_it_stops_between_parts(make_options: Options, phantom: Path, tmp_path: Path) -> None:
