@@ -247,7 +247,7 @@ def show_verification(dataset: Path, problems: list[str]) -> None:
     """What ``verify`` found."""
     for problem in problems:
         out.print(problem, soft_wrap=True)
-    verdict = f"{counted(len(problems), 'problem')}: convert again" if problems else "intact, every byte"
+    verdict = f"{counted(len(problems), 'problem')}: convert again" if problems else "intact"
     out.print(f"{dataset}: {verdict}", soft_wrap=True)
 
 

@@ -189,7 +189,8 @@ def show_prediction(summary: PredictSummary, config: PredictConfig) -> None:
     for note in summary.notes:
         out.print(note)
     if summary.now:
-        out.print(f"{summary.now:,} files in {summary.seconds:.1f} s: {summary.now / summary.seconds:,.0f} files/s")
+        files = counted(summary.now, "file") + (" more" if summary.now < counts.files else "")
+        out.print(f"{files} in {summary.seconds:.1f} s: {summary.now / summary.seconds:,.0f} files/s")
     out.print(f"Written to {summary.out / 'predictions.csv'}", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")
 

@@ -121,8 +121,8 @@ def _boxes(labels: LabelTable, index: pd.DataFrame, records: list[Record]) -> pd
 def _input_facts(config: ConvertConfig, labels: LabelTable, plan: Plan, index: pd.DataFrame) -> dict[str, int]:
     """Counts of what was found and left out, and of images that a reader should know of."""
     return {
-        "label_rows": len(labels.images),
-        "ignored": labels.ignored,
+        "label_rows": len(labels.images) + len(labels.left_out),
+        "ignored": len(labels.left_out),
         "rows_without_file": len(plan.unmatched),
         "files_without_row": len(plan.files_without_row),
         "dropped_ungrouped": plan.ungrouped if config.ungrouped == "drop" else 0,

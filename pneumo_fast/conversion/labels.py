@@ -20,7 +20,7 @@ from typing import Final, NoReturn, cast
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.conversion.options import ConvertConfig, LabelRule
+from pneumo_fast.conversion.options import ConvertConfig, LabelRule, canonical
 from pneumo_fast.errors import LabelError
 from pneumo_fast.files import read_regular
 
@@ -49,8 +49,8 @@ class LabelTable:
     """One row per box: ``image_id``, and ``x``, ``y``, ``width``, ``height`` in source pixels (float)."""
     group_source: str
     """Where groups come from: ``none``, ``column`` or ``mapping``."""
-    ignored: int = 0
-    """Images left out because their label is to be ignored."""
+    left_out: pd.DataFrame
+    """The images whose label is to be ignored, with the columns of ``images``."""
 
 
 def labels_of(config: ConvertConfig) -> LabelTable:
@@ -119,17 +119,15 @@ def read_labels(
     _check_ids(path, table[id_column], id_source)
     meant = _meant(path, table, label)
     _check_agreement(path, table[id_column], meant, label.column)
-    ignored = table[id_column][meant < 0].nunique()
-    table, binary = table[meant >= 0], meant[meant >= 0]
-    if table.empty:
+    if (meant < 0).all():
         raise LabelError(f"table {path}: every row is ignored by its label")
 
     first = ~table[id_column].duplicated()
-    rows = pd.DataFrame({"image_id": table[id_column], "label": binary})[first].reset_index(drop=True)
+    rows = pd.DataFrame({"image_id": table[id_column], "label": meant})[first].reset_index(drop=True)
     rows["group"] = ""
     rows["class"] = ""
     known = {"group": table[group_column]} if group_column else {}
-    known |= {"path": below[table.index]} if path_column else {}
+    known |= {"path": below} if path_column else {}
     for name, cells in known.items():
         _check_agreement(path, table[id_column], cells, str(cells.name))
         rows[name] = cells[first].to_numpy()
@@ -140,7 +138,9 @@ def read_labels(
         classes = _read_classes(class_info, id_column)
         rows["class"] = [classes.get(image_id, "") for image_id in rows["image_id"]]
     source = "mapping" if groups else "column" if group_column else "none"
-    return LabelTable(images=rows, boxes=_boxes(path, table, binary, id_column), group_source=source, ignored=ignored)
+    kept = rows["label"] >= 0
+    boxes = _boxes(path, table[meant >= 0], meant, id_column)
+    return LabelTable(images=rows[kept].reset_index(drop=True), boxes=boxes, group_source=source, left_out=rows[~kept])
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -152,7 +152,8 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         data = read_regular(path)
         text = io.StringIO(data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"), newline="")
-        delimiter = _delimiter(path, text.readline())
+        delimiter = _delimiter(path, header := text.readline())
+        _check_names(path, next(csv.reader([header], delimiter=delimiter), []))
         text.seek(0)
         table = pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False, sep=delimiter)
     except OSError as error:
@@ -184,6 +185,13 @@ def _delimiter(path: Path, header: str) -> str:
     if len(found) > 1 and most > 1:
         raise LabelError(f"table {path}: {' and '.join(map(repr, found))} both divide its header: keep one delimiter")
     return found[0]
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse two columns of one name, of which only the first would be read."""
+    for place, name in ((place, name) for place, name in enumerate(names) if name):
+        if name in names[:place]:
+            raise LabelError(f"table {path}: columns {names.index(name) + 1} and {place + 1} have one name: keep one")
 
 
 def require_columns(path: Path, table: pd.DataFrame, names: Mapping[str, str]) -> None:
@@ -243,14 +251,12 @@ def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:
     label = cells.map({cell: rule.label_of(cell) for cell in cells.unique()})
     if label.isna().any():
         row = _first(label.isna())
-        _fail(
-            path,
-            row,
-            rule.column,
-            cells[row],
-            rule.expected,
-            "; name other labels with --positive, --negative, --ignore",
-        )
+        remedy = "; name other labels with --positive, --negative, --ignore"
+        _fail(path, row, rule.column, cells[row], rule.expected, remedy)
+    there = {value for cell in cells.unique() for value in rule.values_of(cell)}
+    for option, values in (("positive", rule.positive), ("negative", rule.negative), ("ignore", rule.ignore)):
+        for value in (value for value in values if canonical(value) not in there):
+            raise LabelError(f"table {path}, column {rule.column!r}: no cell is {value!r}: correct or omit --{option}")
     return label.astype(int)
 
 

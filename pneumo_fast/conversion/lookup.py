@@ -113,7 +113,8 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
     if source == "column" or config.groups:
         wanted["group"] = [group for group in dataset.index["group"].unique() if group]
     if not wanted:
-        raise DatasetError(f"dataset {folder} holds image ids as they are (--keep-ids): there is nothing to look up")
+        what = MAPPING_NEEDED if notes else "there is nothing to look up"
+        raise DatasetError(f"dataset {folder} holds image ids as they are (--keep-ids). {what}")
     return key_of(dataset, config.hash_key), _conversion(config, json.dumps(manifest.arguments)), wanted, notes
 
 

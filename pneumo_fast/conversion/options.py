@@ -221,9 +221,13 @@ class LabelRule:
                     raise ConfigError(f"label value {value!r} is both {seen[value]} and {meaning}: give it one meaning")
                 seen[value] = meaning
 
+    def values_of(self, cell: str) -> set[str]:
+        """The values that a cell holds."""
+        return set(map(canonical, cell.split("|") if self.positive else [cell]))
+
     def label_of(self, cell: str) -> int | None:
         """1, 0, or -1 for a row that is ignored; None where the cell fits no value, or is positive and negative."""
-        parts = set(map(canonical, cell.split("|") if self.positive else [cell]))
+        parts = self.values_of(cell)
         if parts & set(map(canonical, self.ignore)):
             return -1
         positive = bool(parts & set(map(canonical, self.positive or ("1",))))

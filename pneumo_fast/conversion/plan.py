@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -80,9 +81,14 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         images=_with_others(cut_into_shards(table, config.shard_size), matches.others),
         rejects=tuple({**reject, "path": printable(reject["path"])} for reject in matches.rejects),
         unmatched=matches.unmatched,
-        files_without_row=tuple(map(printable, matches.files_without_row)),
+        files_without_row=tuple(map(printable, _unclaimed(matches.files_without_row, labels, config))),
         ungrouped=ungrouped,
     )
+
+
+def _unclaimed(files: Sequence[str], labels: LabelTable, config: ConvertConfig) -> Sequence[str]:
+    """Those files that no row claims that is left out for its label."""
+    return match(list(files), labels.left_out, config).files_without_row if len(labels.left_out) else files
 
 
 def _with_others(images: pd.DataFrame, others: dict[str, list[str]]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pneumo_fast.configuration import Option, check
+from pneumo_fast.configuration import Option, check, options_of
 from pneumo_fast.conversion.options import COUNT_OR_SHARE, DIGEST, HashKey, LabelRule
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize, Resamples
@@ -127,6 +127,10 @@ class PredictConfig:
             given = f"{self.inputs[0]} is not one" if self.inputs else "nothing is given"
             raise ConfigError(f"a run folder, and then what to score, expected; {given}")
         self._check_source()
+        if self.labels is None:
+            columns = "id_column", "label_column", "positive", "negative", "ignore", "group_column"
+            for name in (name for name in columns if getattr(self, name) != options_of(PredictConfig)[name].default):
+                raise ConfigError(f"{name.replace('_', '-')} without labels: give --labels as well")
         for value in (*self.runs, *self.thresholds):
             if (*self.runs, *self.thresholds).count(value) > 1:
                 raise ConfigError(f"{value} is given more than once: give each run and threshold once")

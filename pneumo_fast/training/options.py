@@ -26,10 +26,11 @@ from pneumo_fast.vocabulary import (
 
 BATCH_SIZE = 64
 """Images in a batch, where nothing else is asked for and an epoch has as many."""
-TEACHER_OPTIONS: Final[dict[str, Teacher]] = {
-    "teach_boxes_weight": "boxes", "teach_classes_weight": "classes", "teach_stage": "boxes",
+NEEDS: Final = {
+    "teach_boxes_weight": ("teach", "boxes"), "teach_classes_weight": ("teach", "classes"),
+    "teach_stage": ("teach", "boxes"), "window": ("order", "windowed"), "balance": ("order", "weighted"),
 }  # fmt: skip
-"""Options that mean something with a teacher alone."""
+"""Options that mean something beside a value of another one alone."""
 DIRECT: Final = ("images", "labels", "class_info", "groups", "size", "test_fraction", "decode", "max_rejects", "cache")
 """Options of training straight from images: those of ``convert``, and where to keep what it converts."""
 OF_CONVERT: Final = "that of convert"
@@ -242,10 +243,9 @@ class TrainConfig:
             raise ConfigError(f"{reasons[0]}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")
-        for option, teacher in TEACHER_OPTIONS.items():
-            if teacher not in self.teach and getattr(self, option) != options_of(TrainConfig)[option].default:
-                name = option.replace("_", "-")
-                raise ConfigError(f"{name} without teach {teacher}: give --teach {teacher} as well")
+        for option, (other, value) in NEEDS.items():
+            if value not in getattr(self, other) and getattr(self, option) != options_of(TrainConfig)[option].default:
+                raise ConfigError(f"{option.replace('_', '-')} without {other} {value}: give --{other} {value} as well")
         if self.half_size_epochs and self.half_size_epochs >= self.epochs:
             raise ConfigError(
                 f"half-size-epochs {self.half_size_epochs} of {self.epochs} epochs: fewer expected, so that the model "

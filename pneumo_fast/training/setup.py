@@ -26,7 +26,7 @@ from pneumo_fast.run.model import build_model, check_choice, memory_format, with
 from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
-from pneumo_fast.training.options import BATCH_SIZE, TEACHER_OPTIONS, TrainConfig
+from pneumo_fast.training.options import BATCH_SIZE, NEEDS, TrainConfig
 from pneumo_fast.training.plan import Resolved
 from pneumo_fast.training.teachers import Taught, check_teachable
 
@@ -111,7 +111,7 @@ def settings_of(
     if isinstance(config.batch_size, int):
         values["batch-size"] = config.batch_size
     values["teach"] = list(config.teachers) or None  # as in a checkpoint of a release that had no teachers
-    taught = {name: getattr(config, name) for name, teacher in TEACHER_OPTIONS.items() if teacher in config.teach}
+    taught = {name: getattr(config, name) for name, (_, needed) in NEEDS.items() if needed in config.teach}
     values |= {name.replace("_", "-"): value for name, value in taught.items()}
     if data.classes:
         values["classes"] = data.classes

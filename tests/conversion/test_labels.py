@@ -111,6 +111,9 @@ def test_bad_cells_are_named(
         pytest.param("patientId\na\n", {}, "no column 'Target'.*with --label-column", id="no-label"),
         pytest.param(PLAIN + "a,0\n", {"group_column": "p"}, "no column 'p'.*--group-column", id="no-group"),
         pytest.param(PLAIN + "a,0\n", {"path_column": "f"}, "no column 'f'.*--path-column", id="no-path"),
+        pytest.param(
+            "patientId,Target,Target\na,0,1\n", {}, "columns 2 and 3 have one name: keep", id="one-name-twice"
+        ),
         pytest.param(PLAIN + "a,0,\nb,1,\n", {}, "line 2: more cells than the header", id="surplus-cells"),
         pytest.param(PLAIN + "a,0\nb,1,\n", {}, "csv, line 3: 3 cells, but .* have 2; each", id="one-surplus-cell"),
         pytest.param(PLAIN + '"a,0\n', {}, r"cannot be read \(EOF inside string", id="open-quote"),
@@ -317,7 +320,7 @@ def test_values_are_given_a_meaning(
     rows = "".join(f"i{number},{cell}\n" for number, cell in enumerate(cells))
     found = read(tmp_path, PLAIN + rows, label=LabelRule(**rule))  # type: ignore[arg-type]
     assert found.images["label"].tolist() == labels
-    assert found.ignored == ignored
+    assert len(found.left_out) == ignored
 
 
 @pytest.mark.parametrize(
@@ -332,6 +335,8 @@ def test_values_are_given_a_meaning(
         ("a,1|x\n", {"negative": ("no",)}, "'1|x' found, 1 or no expected"),
         ("a,y|n\n", {"positive": ("y",), "negative": ("n",)}, "'y|n' found, y or n expected"),
         ("a,-1\n", {"ignore": ("-1",)}, "every row is ignored"),
+        ("a,Yes\nb,No\n", {"positive": ("yes",)}, "column 'Target': no cell is 'yes': correct or omit --positive"),
+        ("a,1\nb,0\n", {"ignore": ("2",)}, "column 'Target': no cell is '2': correct or omit --ignore"),
         ("a,1\na,-1\n", {"ignore": ("-1",)}, "all rows of an image must agree"),
     ],
 )

@@ -21,7 +21,7 @@ from pneumo_fast.errors import ConvertError
 def table(ids: list[str], *, source: str = "none", **columns: Any) -> LabelTable:
     images = pd.DataFrame({"image_id": ids, "label": 0, "group": "", "class": ""}).assign(**columns)
     boxes = pd.DataFrame({"image_id": ids[:1], "x": 1.0, "y": 1.0, "width": 1.0, "height": 1.0})
-    return LabelTable(images=images, boxes=boxes, group_source=source)
+    return LabelTable(images=images, boxes=boxes, group_source=source, left_out=images[:0])
 
 
 def folder(path: Path, *names: str) -> Path:
@@ -63,6 +63,13 @@ def test_an_image_belongs_to_the_row_with_its_name(
 def test_what_does_not_match_is_counted(tmp_path: Path) -> None:
     made = plan(table(["a", "b", "c"]), folder(tmp_path, "a.dcm", "d.dcm", "e.dcm", "x/readme.txt"))
     assert (len(made.unmatched), made.files_without_row) == (2, ("d.dcm", "e.dcm", "x/readme.txt"))
+
+
+def test_the_file_of_a_row_that_is_left_out_has_a_row(tmp_path: Path) -> None:
+    labels = replace(table(["a", "b"]), left_out=table(["d"]).images)
+    made = plan(labels, folder(tmp_path, "a.dcm", "b.dcm", "d.dcm", "e.dcm"))
+    assert set(paths(made)) == {"a", "b"}
+    assert (made.unmatched, made.files_without_row) == ((), ("e.dcm",))
 
 
 def test_several_files_of_one_row_are_ambiguous(tmp_path: Path) -> None:
