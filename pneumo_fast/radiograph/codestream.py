@@ -155,7 +155,9 @@ def decode_grey_jpeg(frame: bytes, rows: int, columns: int, least: tuple[int, in
     try:  # straight into the array: opening the frame as a file first takes a tenth longer
         Image.frombuffer("L", size, pixels, "raw", "L", 0, 1).frombytes(frame, "jpeg", "L", "", scale, 0)
     except ValueError:  # truncated, or without its last marker: a file may end so, bytes in memory may not
-        with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+        from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415  # only where it is needed
+
+        with JpegImageFile(io.BytesIO(frame)) as image:  # Image.open has a limit of its own; the size has been checked
             if image.size != (columns, rows) or image.mode != "L":
                 raise RejectedImageError("frame_mismatch", f"the JPEG frame is {image.size} {image.mode}") from None
             image.draft("L", size)

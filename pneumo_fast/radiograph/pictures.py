@@ -74,7 +74,7 @@ def read_picture(data: bytes, least: Callable[[int, int], tuple[int, int] | None
         rows, columns, bits = _declared(data)
     check_size(rows, columns, max_pixels)
     with rejecting("corrupt", "the picture cannot be decoded"):
-        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "MPO"]) as image:
+        with _opened(data) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise RejectedImageError("multi_frame", "more than one picture in the file")
             if image.size != (columns, rows):
@@ -87,6 +87,17 @@ def read_picture(data: bytes, least: Callable[[int, int], tuple[int, int] | None
             pixels, notes = turn(pixels), (*notes, "exif_orientation")
     height, width = (columns, rows) if orientation in _SWAPPING else (rows, columns)
     return Picture(pixels=pixels, white=white, height=height, width=width, bits=bits, notes=notes)
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture by the reader of its format, without Pillow's own limit: the size has been checked against ours.
+
+    ``Image.open`` refuses 178 million pixels and more, by a number that every thread of the process shares.
+    """
+    from PIL import JpegImagePlugin, PngImagePlugin  # noqa: PLC0415  # only where there is a picture
+
+    stream = io.BytesIO(data)
+    return PngImagePlugin.PngImageFile(stream) if data.startswith(_PNG) else JpegImagePlugin.jpeg_factory(stream)
 
 
 def _declared(data: bytes) -> tuple[int, int, int]:

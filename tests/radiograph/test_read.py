@@ -183,6 +183,14 @@ def test_a_picture_has_no_metadata(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_pillows_limit_of_pixels_is_not_ours(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "a", kind)
+    expected = read_radiograph(tmp_path / "a", 64).pixels
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)
+    np.testing.assert_array_equal(read_radiograph(tmp_path / "a", 64).pixels, expected)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     """Against Pillow's own, on a picture that is no square and has no symmetry; full scale and reduced."""
