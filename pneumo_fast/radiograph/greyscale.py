@@ -34,6 +34,7 @@ TINIEST, LARGEST = 1e-100, 1e100  # slopes, and widths of windows, beyond these 
 FINEST_STEP: Final = 2.0**-40  # of two grey levels, as a share of the largest value: float64 resolves 2**-52
 GREY_TOLERANCE: Final = 4 / 255  # lossy chroma rounding makes grey channels differ by this much
 WORD_BITS: Final = 16  # that an entry of a LUT is stored in
+BYTE_BITS: Final = 8
 WIDE_WINDOW, WIDEST_WINDOW = 2, 4  # times the range of the values
 LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -221,11 +222,25 @@ def _read_lut(header: Header, item: Dataset, name: str, *, negative: bool) -> tu
 
 
 def _lut_data(data: object, entries: int, bits: int, order: str) -> Values:
-    """LUT Data come as numbers, or as words in the file's byte order; entries of 8 bits may be packed two in a word."""
-    words = np.frombuffer(data, f"{order}u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data))
-    if bits <= 8 and len(words) == (entries + 1) // 2:
+    """LUT Data come as numbers, or as words in the file's byte order; entries of 8 bits may be packed two in a word.
+
+    Outputs are unsigned (PS3.3 C.11.1.1.1), but old files write them as signed numbers (VR SS).
+    """
+    if isinstance(data, bytes):
+        words = np.frombuffer(data, f"{order}u2")
+    else:
+        numbers = np.atleast_1d(np.asarray(data)).astype(np.int64)
+        lone_bytes = bits <= BYTE_BITS and len(numbers) >= entries and _are_signed_bytes(numbers)
+        words = (numbers & (0xFF if lone_bytes else 0xFFFF)).astype("<u2")
+    if bits <= BYTE_BITS and len(words) == (entries + 1) // 2:
         words = np.frombuffer(words.astype("<u2").tobytes(), np.uint8)
     return words.astype(np.float64)
+
+
+def _are_signed_bytes(numbers: NDArray[np.int64]) -> bool:
+    """Whether entries of 8 bits were written as signed bytes, one in a word, so that 255 became -1."""
+    low, high = stored_range(BYTE_BITS, signed=True)
+    return low <= int(numbers.min()) < 0 and int(numbers.max()) <= high
 
 
 def _lookup(table: Values, first: int) -> Step:

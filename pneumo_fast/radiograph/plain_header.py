@@ -56,7 +56,7 @@ class _NotPlainError(Exception):
 def _walk(data: bytes) -> dict[str, Any]:
     """Wanted elements of the top level by keyword, up to and with the pixel data."""
     header: dict[str, Any] = {}
-    position, last = PREFIX, 0
+    position, last, is_baseline = PREFIX, 0, False
     while position < len(data):
         group, number, vr, length = _short(data, position)
         tag = group << 16 | number
@@ -73,14 +73,20 @@ def _walk(data: bytes) -> dict[str, Any]:
             length = _fragments_end(data, position) - position
         if length == _UNDEFINED or position + length > len(data) or (vr == b"SQ" and group == 0x0028):
             raise _NotPlainError
-        if tag == _TRANSFER_SYNTAX and data[position : position + length].rstrip(b"\0 ") != JPEG_BASELINE:
-            raise _NotPlainError
+        if tag == _TRANSFER_SYNTAX:
+            _check_syntax(data[position : position + length])
+            is_baseline = True
         if (keyword := WANTED.get(tag)) is not None:
             header[keyword] = _value(vr, data[position : position + length])
-        if tag == PIXEL_DATA and header.get("PhotometricInterpretation") in GREY:
+        if tag == PIXEL_DATA and is_baseline and header.get("PhotometricInterpretation") in GREY:
             return header
         position += length
     raise _NotPlainError
+
+
+def _check_syntax(value: bytes) -> None:
+    if value.rstrip(b"\0 ") != JPEG_BASELINE:
+        raise _NotPlainError
 
 
 def _value(vr: bytes, value: bytes) -> Any:
@@ -89,7 +95,7 @@ def _value(vr: bytes, value: bytes) -> Any:
         return value
     if vr in {b"US", b"SS"}:
         numbers = list(struct.unpack(f"<{len(value) // 2}{'H' if vr == b'US' else 'h'}", value))
-        return numbers[0] if len(numbers) == 1 else numbers
+        return numbers[0] if len(numbers) == 1 else numbers or None
     text = value.decode("ascii").rstrip("\0 ")
     if vr in _TEXT_VRS:
         if "\\" in text:

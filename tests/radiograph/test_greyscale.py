@@ -137,6 +137,25 @@ def test_lut_data_as_numbers() -> None:
     assert shown(curve(VOILUTSequence=[item]), 0, 1, 2) == pytest.approx([0, 0.2, 1])
 
 
+@pytest.mark.parametrize(
+    ("numbers", "bits", "values"),
+    [
+        ([0, 13107, -13108, -1], 16, [0, 0.2, 0.8, 1]),
+        ([0, 51, -52, -1], 8, [0, 0.2, 0.8, 1]),  # bytes, one in a word, that were signed
+        ([0x3300, -0x34], 8, [0, 0.2, 0.8, 1]),  # bytes, two in a word
+        ([0, 819, 3276, 4095], 12, [0, 0.2, 0.8, 1]),
+    ],
+)
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_lut_data_as_signed_numbers_are_unsigned(
+    numbers: list[int], bits: int, values: list[float], keyword: str
+) -> None:
+    item = lut(np.array([0]), 0, bits, count=4)
+    item.add_new("LUTData", "SS", numbers)
+    attributes: dict[str, Any] = {keyword: [item]}
+    assert shown(curve(**attributes), 0, 1, 2, 3) == pytest.approx(values)
+
+
 def test_lut_data_of_a_big_endian_file() -> None:
     item = lut(np.array([0, 0x3300, 0xFF00]).astype(np.uint16).byteswap(), 0, 16)
     header = Dataset()

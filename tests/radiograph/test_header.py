@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset, uid
+from pydicom import Dataset, dcmread, uid
 from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate
 
@@ -142,6 +142,19 @@ def _sequence() -> list[Dataset]:
 def test_steps_back(title: str, options: dict[str, Any], tmp_path: Path) -> None:
     assert parse_plain(save(tmp_path / "file", **options)) is None, title
     assert isinstance(parse_header((tmp_path / "file").read_bytes()), Dataset)
+
+
+@pytest.mark.parametrize("keyword", ["BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"])
+def test_an_empty_number_has_its_obvious_value(keyword: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "file", syntax=BASELINE, frames=[jpeg()])
+    dataset = dcmread(tmp_path / "file")
+    dataset[keyword].value = None
+    dataset.save_as(tmp_path / "file")
+    assert parse_plain((tmp_path / "file").read_bytes()) is not None
+    radiograph = outcome(tmp_path / "file")
+    assert isinstance(radiograph, Radiograph)
+    assert radiograph.notes == (f"no_{keyword}",)
+    assert_same(radiograph, by_pydicom(tmp_path / "file", monkeypatch))
 
 
 @pytest.mark.parametrize("name", ["MR_small.dcm", "image_dfl.dcm", "SC_rgb_jpeg.dcm", "rtplan.dcm", "README.txt"])

@@ -32,10 +32,12 @@ from tests.support.radiograph_makers import (
     picture,
     read,
     rle,
+    signed_lut,
     truncated_png,
     wavelet,
     window,
     with_offsets,
+    without_syntax,
     written,
 )
 
@@ -96,6 +98,12 @@ GREYSCALE = [
         "VOI LUT, also beside a window: the LUT counts",
         file(VOILUTSequence=[lut(np.arange(256) // 2, 0, 8)], WindowCenter=100, WindowWidth=50),
         X / 2 / 255,
+        intensity="voi_lut",
+    ),
+    read(
+        "LUT Data as signed numbers: unsigned",
+        file(VOILUTSequence=[signed_lut(np.arange(256) * 257)]),
+        X / 255,
         intensity="voi_lut",
     ),
     read("window, center or width empty", file(WindowCenter="", WindowWidth=""), X / 255),
@@ -206,6 +214,8 @@ ENCODINGS = [
     read("no file meta information", edited(no_meta), X / 255),
     read("no file meta information, implicit", edited(no_meta, syntax=uid.ImplicitVRLittleEndian), X / 255),
     read("compressed, without a transfer syntax", no_syntax, _J, "other_syntax"),
+    read("file meta information without a transfer syntax", edited(without_syntax), X / 255),
+    read("the same, compressed", edited(without_syntax, syntax=BASELINE, frames=[jpeg()]), _J, "other_syntax"),
     read(
         "group length of the file meta information wrong",
         edited(lambda data: data[:140] + b"\x07" + data[141:]),

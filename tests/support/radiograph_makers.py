@@ -14,10 +14,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import uid
+from pydicom import Dataset, uid
 from pydicom.encaps import encapsulate, encapsulate_extended
 
-from tests.support.radiograph_files import RAMP, jpeg, save
+from tests.support.radiograph_files import RAMP, jpeg, lut, save
 
 Make = Callable[[Path], object]
 Values = NDArray[np.float64]
@@ -99,6 +99,13 @@ def no_syntax(path: Path) -> None:
     path.write_bytes(no_meta(data))
 
 
+def without_syntax(data: bytes) -> bytes:
+    """Without the Transfer Syntax UID in its file meta information."""
+    at = data.index(b"\x02\x00\x10\x00UI")
+    (length,) = struct.unpack_from("<H", data, at + 6)
+    return data[:at] + data[at + 8 + length :]
+
+
 def declared(frame: bytes, marker: bytes, offset: int, size: tuple[int, int], order: str) -> bytes:
     """The frame with another size in its own head."""
     at = frame.index(marker) + offset
@@ -134,6 +141,13 @@ def made_square(image: NDArray[np.float64]) -> NDArray[np.float64]:
     rows, columns = image.shape
     narrow = Image.fromarray(image.astype(np.float32)).resize((columns // 2, rows), Image.Resampling.BILINEAR)
     return np.pad(np.asarray(narrow, np.float64), ((0, 0), (columns // 4, columns // 4)))
+
+
+def signed_lut(entries: NDArray[Any]) -> Dataset:
+    """An item of a LUT sequence of 16 bits whose data are signed numbers, as in old files."""
+    item = lut(entries, 0, 16)
+    item.add_new("LUTData", "SS", entries.astype("<u2").view("<i2").tolist())
+    return item
 
 
 def palette(entries: NDArray[Any], bits: int) -> dict[str, Any]:
