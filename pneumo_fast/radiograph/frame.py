@@ -17,7 +17,7 @@ from pneumo_fast.radiograph.codestream import (
     join_fragments,
     read_frame_info,
 )
-from pneumo_fast.radiograph.header import Header, PixelFormat, Stored
+from pneumo_fast.radiograph.header import Decoded, Header, PixelFormat
 
 BEGIN_BYTES: Final = 1024  # of pixel data: offset table, boxes and head of a codestream
 
@@ -57,7 +57,7 @@ def plain_jpeg(header: Header, form: PixelFormat) -> bytes | None:
     return frame if info.kind == "jpeg" and info.bits == 8 and form.is_grey and not info.progressive else None
 
 
-def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> tuple[Stored, tuple[str, ...]]:
+def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = None) -> Decoded:
     """Decode the one frame.
 
     Parameters
@@ -67,11 +67,10 @@ def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = No
 
     Returns
     -------
-    stored : ndarray of integers, shape (rows, columns) or (rows, columns, 3)
-        Smaller by the scale, if one was used. Unused high bits are masked.
-    notes : tuple of str
-        ``high_bits_masked`` if they held anything; ``other_syntax`` if the frame is compressed in another way than
-        the transfer syntax says.
+    Decoded
+        Smaller by the scale, if one was used. The notes are ``high_bits_masked`` or ``clipped_to_bits_stored`` if
+        there was anything above Bits Stored, and ``other_syntax`` if the frame is compressed in another way than the
+        transfer syntax says.
 
     Raises
     ------
@@ -81,7 +80,8 @@ def decode(header: Header, form: PixelFormat, least: tuple[int, int] | None = No
         Whatever pydicom and its plugins raise on damaged data.
     """
     if (frame := plain_jpeg(header, form)) is not None:
-        return decode_grey_jpeg(frame, form.rows, form.columns, least), ()
+        pixels = decode_grey_jpeg(frame, form.rows, form.columns, least)
+        return Decoded(pixels, pixels, ())
     from pneumo_fast.radiograph.pixels import decode_by_pydicom  # noqa: PLC0415  # only where it is needed
 
     return decode_by_pydicom(header, form, least)

@@ -300,24 +300,3 @@ def grey_of_rgb(rgb: NDArray[np.integer], white: int) -> NDArray[np.float64]:
     if int((brightest - darkest).max()) > GREY_TOLERANCE * white:
         raise RejectedImageError("colour", "the three channels differ")
     return np.clip(rgb @ (LUMINANCE / white), 0.0, 1.0)
-
-
-def padding(header: Header, form: PixelFormat, stored: NDArray[np.integer]) -> NDArray[np.bool_] | None:
-    """Pixels that hold Pixel Padding Value, or lie between it and the Range Limit (PS3.3 C.7.5.1.1.2).
-
-    Returns
-    -------
-    ndarray of bool of the shape of ``stored``, or None where the file names no padding
-    """
-    value, limit = first_number(header, "PixelPaddingValue"), first_number(header, "PixelPaddingRangeLimit")
-    if value is None:
-        return None
-    both = (value, value if limit is None else limit)
-    low, high = sorted(as_stored(int(v), form.stored, signed=form.signed) for v in both)
-    return (stored >= low) & (stored <= high)
-
-
-def as_stored(value: int, bits: int, *, signed: bool) -> int:
-    """Padding values are often written with the wrong one of US and SS, or with bits that the pixels lose."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if signed and value >> (bits - 1) else value

@@ -83,6 +83,18 @@ def first_number(header: Header, keyword: str) -> float | None:
 
 Stored = NDArray[np.integer]
 
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame that has been decoded; each array has the shape (rows, columns) or (rows, columns, 3)."""
+
+    stored: Stored
+    """Values within Bits Stored."""
+    words: Stored
+    """What the decoder gave: the same array, unless there was something above Bits Stored."""
+    notes: tuple[str, ...]
+
+
 COLOUR: Final = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from pneumo_fast.radiograph.codestream import (
     join_fragments,
     read_frame_info,
 )
-from pneumo_fast.radiograph.header import Header, PixelFormat, Stored
+from pneumo_fast.radiograph.header import Decoded, Header, PixelFormat, Stored
 
 _JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
 _LOSSLESS: Final = ("gdcm", "pylibjpeg")
@@ -51,9 +51,7 @@ _SYNTAXES: Final[dict[Kind, UID]] = {
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
 
 
-def decode_by_pydicom(
-    header: Header, form: PixelFormat, least: tuple[int, int] | None
-) -> tuple[Stored, tuple[str, ...]]:
+def decode_by_pydicom(header: Header, form: PixelFormat, least: tuple[int, int] | None) -> Decoded:
     """Decode a frame of any kind; see :func:`pneumo_fast.radiograph.frame.decode`."""
     if not isinstance(header, Dataset):  # the shortcut reads JPEG Baseline alone
         return _decode_codestream(header, form, uid.JPEGBaseline8Bit, least)
@@ -89,9 +87,7 @@ def _transfer_syntax(header: Dataset) -> UID | None:
     return UID(syntax)
 
 
-def _decode_codestream(
-    header: Header, form: PixelFormat, syntax: UID | None, least: tuple[int, int] | None
-) -> tuple[Stored, tuple[str, ...]]:
+def _decode_codestream(header: Header, form: PixelFormat, syntax: UID | None, least: tuple[int, int] | None) -> Decoded:
     """Decode what the frame is, whatever the transfer syntax calls it, if the header declares the same image."""
     frame = join_fragments(header.get("PixelData"))
     info = read_frame_info(frame)
@@ -100,13 +96,14 @@ def _decode_codestream(
     other = info.kind != expected or (syntax == uid.JPEGBaseline8Bit and (info.bits != 8 or info.progressive))
     notes = ("other_syntax",) if other else ()
     if info.kind == "jpeg" and info.bits == 8 and form.is_grey:
-        return decode_grey_jpeg(frame, form.rows, form.columns, least), notes
+        pixels = decode_grey_jpeg(frame, form.rows, form.columns, least)
+        return Decoded(pixels, pixels, notes)
     if not isinstance(header, Dataset):
         header = _as_dataset(header)
     if syntax is None or other:
         syntax = _SYNTAXES[info.kind]
-    stored, more = _decode_by_plugin(header, form, syntax, frame, frame_bits=info.bits)
-    return stored, (*notes, *more)
+    decoded = _decode_by_plugin(header, form, syntax, frame, frame_bits=info.bits)
+    return replace(decoded, notes=(*notes, *decoded.notes))
 
 
 def _as_dataset(header: Header) -> Dataset:
@@ -118,9 +115,7 @@ def _as_dataset(header: Header) -> Dataset:
     return dataset
 
 
-def _decode_by_plugin(
-    header: Dataset, form: PixelFormat, syntax: UID, frame: bytes, *, frame_bits: int
-) -> tuple[Stored, tuple[str, ...]]:
+def _decode_by_plugin(header: Dataset, form: PixelFormat, syntax: UID, frame: bytes, *, frame_bits: int) -> Decoded:
     """Decode with the fastest plugin that can; a plugin that fails passes the frame on to the next."""
     header.file_meta.TransferSyntaxUID = syntax
     header.PixelData = encapsulate([frame])
@@ -200,10 +195,12 @@ def _check_length(header: Dataset, form: PixelFormat) -> None:
         raise RejectedImageError("frame_mismatch", f"{found} bytes of pixel data, {expected} declared")
 
 
-def _corrected(stored: Stored, form: PixelFormat) -> tuple[Stored, tuple[str, ...]]:
+def _corrected(words: Stored, form: PixelFormat) -> Decoded:
     """Bits above Bits Stored may hold overlays or rubbish (PS3.5 8.1.1); the sign moves to its place."""
-    unused = 8 * stored.itemsize - form.stored
+    unused = 8 * words.itemsize - form.stored
     if not unused or not form.is_grey:
-        return stored, ()
-    masked = (stored << unused) >> unused  # shifts in the array's own signed or unsigned type
-    return masked, () if np.array_equal(masked, stored) else ("high_bits_masked",)
+        return Decoded(words, words, ())
+    stored = (words << unused) >> unused  # shifts in the array's own signed or unsigned type
+    return (
+        Decoded(stored, words, ()) if np.array_equal(stored, words) else Decoded(stored, words, ("high_bits_masked",))
+    )

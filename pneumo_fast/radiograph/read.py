@@ -29,10 +29,10 @@ from pneumo_fast.radiograph.greyscale import (
     check_photometric,
     grey_of_colour,
     greyscale_curve,
-    padding,
 )
-from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Header, PixelFormat, first_number, parse_header
+from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Decoded, Header, PixelFormat, first_number, parse_header
 from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
+from pneumo_fast.radiograph.padding import padding
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.rejection import NO_PIXELS, check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
@@ -236,10 +236,10 @@ def _decode(look: Look, size: int, least: Least) -> Radiograph:
     """What a DICOM file shows."""
     header, form = look.header, look.form
     with rejecting("corrupt", "the pixel data cannot be decoded"):
-        stored, notes = decode(header, form, least(form.rows, form.columns) if look.linear else None)
+        decoded = decode(header, form, least(form.rows, form.columns) if look.linear else None)
     with rejecting("bad_header", "the pixel values cannot be interpreted"):
-        shown, padded = _show(header, form, stored, look.curve, look.fit)
-    return _placed(look, size, shown, padded, tuple(notes))
+        shown, padded = _show(header, form, decoded, look.curve, look.fit)
+    return _placed(look, size, shown, padded, decoded.notes)
 
 
 def radiograph_of(look: Look, size: int, resized: NDArray[np.float32], note: str) -> Radiograph:
@@ -288,12 +288,13 @@ def _check(header: Header, max_pixels: int, selection: Selection | None) -> Pixe
 
 
 def _show(
-    header: Header, form: PixelFormat, stored: NDArray[np.integer], curve: Curve | None, fit: tuple[int, int]
+    header: Header, form: PixelFormat, decoded: Decoded, curve: Curve | None, fit: tuple[int, int]
 ) -> tuple[NDArray[np.float32], int]:
     """Display values of the fitted size, and how many of them show padding alone."""
+    stored = decoded.stored
     if curve is None:
         return resize(grey_of_colour(cast("Dataset", header), form, stored), *fit), 0
-    padded = padding(header, form, stored)
+    padded = padding(header, form, decoded)
     if padded is None and curve.linear:
         return _apply_linear(curve.linear, resize(stored, *fit)), 0
     full = apply_curve(curve, stored, form.stored, signed=form.signed)

@@ -150,6 +150,17 @@ GREYSCALE = [
     ),
     read("Pixel Padding Range Limit", file(PixelPaddingValue=0, PixelPaddingRangeLimit=18), _PAD),
     read(
+        "Pixel Padding Value that Bits Stored cannot hold: no pixel",
+        file(_WIDE, "MONOCHROME1", BitsStored=12, PixelPaddingValue=4096),
+        1 - X * 16 / 4095,
+    ),
+    read(
+        "the same, held by words above Bits Stored: black",
+        file(np.where(X < 20, np.uint16(0x8000), _WIDE), "MONOCHROME1", BitsStored=12, PixelPaddingValue=0x8000),
+        np.where(X < 20, 0, 1 - X * 16 / 4095),
+        "high_bits_masked",
+    ),
+    read(
         "High Bit, Bits Stored, Pixel Representation, Photometric Interpretation or Samples per Pixel missing",
         file(
             **dict.fromkeys(
