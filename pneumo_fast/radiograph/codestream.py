@@ -27,6 +27,7 @@ _KINDS: Final[dict[int, Kind]] = {
 _OTHER_FRAMES: Final = {0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # hierarchical or arithmetic
 _ALONE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _PROGRESSIVE, _START_OF_SCAN, _END_OF_IMAGE = 0xC2, 0xDA, 0xD9
+_CODING_STYLE, _START_OF_TILE, _REVERSIBLE = 0x52, 0x90, 1  # ISO 15444-1 A.6.1, A.4.2, table A.20
 JPEG_2000: Final = b"\xff\x4f\xff\x51"
 _STARTS: Final = (b"\xff\xd8\xff", JPEG_2000)
 ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -87,8 +88,33 @@ def _read_jpeg(frame: bytes) -> FrameInfo:
         position += 1 if marker == 0xFF else 2 if marker in _ALONE else 2 + length
 
 
+def find_loss(frame: bytes, info: FrameInfo) -> bool | None:
+    """Whether compression changed the values; None for JPEG 2000 that is reversible, but may have been cut short."""
+    if info.kind in {"jpeg", "jpeg_lossless"}:
+        return info.kind == "jpeg"
+    try:
+        if info.kind == "jpeg_ls":
+            scan = _find_segment(frame, 2, _START_OF_SCAN)
+            return bool(scan[5 + 2 * scan[4]])  # NEAR, behind the components (ISO 14495-1 C.2.3)
+        coding = _find_segment(frame, frame.find(JPEG_2000) + 2, _CODING_STYLE)
+        return None if coding[13] == _REVERSIBLE else True
+    except (struct.error, IndexError):
+        return None
+
+
+def _find_segment(frame: bytes, position: int, wanted: int) -> bytes:
+    """The first segment of a marker, from its marker on; empty where there is none before the data."""
+    while True:
+        fill, marker, length = _segment(frame, position)
+        if fill != 0xFF or marker in {_START_OF_TILE, _END_OF_IMAGE}:
+            return b""
+        if marker == wanted:
+            return frame[position : position + 2 + length]
+        position += 1 if marker == 0xFF else 2 + length
+
+
 def check_agreement(info: FrameInfo, form: PixelFormat) -> None:
-    """Refuse a frame that is not the image that the header declares (``frame_mismatch``)."""
+    """Refuse a frame that is not the image that the header declares (``frame_mismatch``, ``bad_header``)."""
     declared, found = (form.rows, form.columns, form.samples), (info.rows, info.columns, info.samples)
     if found != declared:
         raise RejectedImageError("frame_mismatch", f"the frame is {found}, the header declares {declared}")
@@ -96,6 +122,8 @@ def check_agreement(info: FrameInfo, form: PixelFormat) -> None:
         raise RejectedImageError(
             "frame_mismatch", f"the frame has {info.bits} bits, the header declares {form.stored} of {form.allocated}"
         )
+    if info.bits > form.stored and form.high != form.stored - 1:  # the values lie elsewhere, or the header is wrong
+        raise RejectedImageError("bad_header", f"High Bit is {form.high} with {form.stored} bits stored of {info.bits}")
     if info.signed and not form.signed:
         raise RejectedImageError("frame_mismatch", "the frame has signed values, the header declares unsigned ones")
     if form.signed and info.kind == "jpeg":  # its samples are unsigned (PS3.5 8.2.1); JPEG 2000 may hold the sign's bit

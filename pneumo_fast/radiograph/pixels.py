@@ -17,12 +17,15 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.extras import DECODERS
 from pneumo_fast.radiograph.codestream import (
     ITEM,
+    FrameInfo,
     Kind,
     check_agreement,
     decode_grey_jpeg,
+    find_loss,
     join_fragments,
     read_frame_info,
 )
+from pneumo_fast.radiograph.greyscale import stored_range
 from pneumo_fast.radiograph.header import Decoded, Header, PixelFormat, Stored
 
 _JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
@@ -43,6 +46,7 @@ _KINDS: Final[dict[UID, Kind]] = {
     uid.JPEGLossless: "jpeg_lossless", uid.JPEGLosslessSV1: "jpeg_lossless",
     uid.JPEGLSLossless: "jpeg_ls", uid.JPEGLSNearLossless: "jpeg_ls",
 }  # fmt: skip
+_LOSSLESS_WAVELETS: Final = {uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL}
 _SYNTAXES: Final[dict[Kind, UID]] = {
     "jpeg": uid.JPEGExtended12Bit, "jpeg_lossless": uid.JPEGLossless,
     "jpeg_ls": uid.JPEGLSNearLossless, "jpeg_2000": uid.JPEG2000,
@@ -100,9 +104,11 @@ def _decode_codestream(header: Header, form: PixelFormat, syntax: UID | None, le
         return Decoded(pixels, pixels, notes)
     if not isinstance(header, Dataset):
         header = _as_dataset(header)
+    named = syntax
     if syntax is None or other:
         syntax = _SYNTAXES[info.kind]
-    decoded = _decode_by_plugin(header, form, syntax, frame, frame_bits=info.bits)
+    clip = _may_overshoot(header, form, named, frame, info)
+    decoded = _decode_by_plugin(header, form, syntax, frame, frame_bits=info.bits, clip=clip)
     return replace(decoded, notes=(*notes, *decoded.notes))
 
 
@@ -115,7 +121,9 @@ def _as_dataset(header: Header) -> Dataset:
     return dataset
 
 
-def _decode_by_plugin(header: Dataset, form: PixelFormat, syntax: UID, frame: bytes, *, frame_bits: int) -> Decoded:
+def _decode_by_plugin(
+    header: Dataset, form: PixelFormat, syntax: UID, frame: bytes, *, frame_bits: int, clip: bool = False
+) -> Decoded:
     """Decode with the fastest plugin that can; a plugin that fails passes the frame on to the next."""
     header.file_meta.TransferSyntaxUID = syntax
     header.PixelData = encapsulate([frame])
@@ -129,7 +137,7 @@ def _decode_by_plugin(header: Dataset, form: PixelFormat, syntax: UID, frame: by
     failures = []
     for plugin in installed:
         try:
-            return _corrected(_pixels(header, form, plugin), form)
+            return _corrected(_pixels(header, form, plugin), form, clip=clip)
         except RuntimeError as error:  # what pydicom makes of whatever a plugin raises
             failures.append(error)
     hint = "" if set(able) <= {*installed, "pillow"} else "; the extra decoders may be able to"
@@ -195,11 +203,30 @@ def _check_length(header: Dataset, form: PixelFormat) -> None:
         raise RejectedImageError("frame_mismatch", f"{found} bytes of pixel data, {expected} declared")
 
 
-def _corrected(words: Stored, form: PixelFormat) -> Decoded:
+def _may_overshoot(header: Dataset, form: PixelFormat, named: UID | None, frame: bytes, info: FrameInfo) -> bool:
+    """Whether what lies above Bits Stored comes of lossy compression, which goes a little beyond white.
+
+    Masked, such pixels would be black. Overlays and rubbish, which are what masking is for, would not survive lossy
+    compression. A reversible JPEG 2000 codestream is lossy where it was cut short, which it does not tell: then Lossy
+    Image Compression counts, unless the transfer syntax is a lossless one (the loss may be an earlier one). Not where
+    the sign is the header's alone: nobody can know which bit of the frame holds it.
+    """
+    if info.bits <= form.stored or info.signed != form.signed or not form.is_grey:
+        return False
+    lossy = find_loss(frame, info)
+    if lossy is None:
+        return named not in _LOSSLESS_WAVELETS and str(header.get("LossyImageCompression") or "").strip() == "01"
+    return lossy
+
+
+def _corrected(words: Stored, form: PixelFormat, *, clip: bool = False) -> Decoded:
     """Bits above Bits Stored may hold overlays or rubbish (PS3.5 8.1.1); the sign moves to its place."""
     unused = 8 * words.itemsize - form.stored
     if not unused or not form.is_grey:
         return Decoded(words, words, ())
+    if clip:
+        stored = np.clip(words, *stored_range(form.stored, signed=form.signed))
+        return Decoded(stored, words, () if np.array_equal(stored, words) else ("clipped_to_bits_stored",))
     stored = (words << unused) >> unused  # shifts in the array's own signed or unsigned type
     return (
         Decoded(stored, words, ()) if np.array_equal(stored, words) else Decoded(stored, words, ("high_bits_masked",))

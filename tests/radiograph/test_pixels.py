@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
@@ -11,9 +14,13 @@ from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.extras import DECODERS
 from pneumo_fast.radiograph import pixels
+from pneumo_fast.radiograph.codestream import find_loss, read_frame_info
 from pneumo_fast.radiograph.frame import decode
 from pneumo_fast.radiograph.header import PixelFormat
 from pneumo_fast.radiograph.pixels import installed_decoders
+from pneumo_fast.radiograph.read import read_radiograph
+from tests.support.radiograph_files import RAMP
+from tests.support.radiograph_makers import jpeg_ls, wide_frame
 
 COMPRESSED = [syntax for syntax in pixels.PLUGINS if syntax != uid.JPEGExtended12Bit]
 
@@ -56,6 +63,30 @@ def test_what_the_decoders_are_said_to_bring(monkeypatch: pytest.MonkeyPatch) ->
     said = DECODERS.without.split(" are rejected")[0]
     assert all(word in said for word in kinds.values())
     assert all(any(name.startswith(kind) for name in rejected) for kind in kinds)
+
+
+@pytest.mark.parametrize(("near", "lossy"), [(b"\0", False), (b"\2", True)])
+def test_jpeg_ls_tells_whether_it_is_lossless(near: bytes, lossy: bool) -> None:
+    frame = jpeg_ls(64, 64).replace(b"\x08\x01\x01\x00\x00", b"\x08\x01\x01\x00" + near)
+    assert find_loss(frame, read_frame_info(frame)) is lossy
+
+
+@pytest.mark.parametrize(
+    ("syntax", "lossy", "note", "white"),
+    [
+        (uid.JPEG2000, "01", "clipped_to_bits_stored", 1.0),
+        (uid.JPEG2000, "00", "high_bits_masked", 0.0),
+        (uid.JPEG2000Lossless, "01", "high_bits_masked", 0.0),  # the loss was an earlier one
+    ],
+)
+def test_reversible_jpeg_2000_may_have_been_cut_short(
+    syntax: uid.UID, lossy: str, note: str, white: float, tmp_path: Path
+) -> None:
+    pixels = np.where(RAMP > 125, 4096, 0).astype(np.uint16)
+    wide_frame(pixels, syntax=syntax, BitsStored=12, LossyImageCompression=lossy)(tmp_path / "file")
+    radiograph = read_radiograph(tmp_path / "file", 64)
+    assert radiograph.notes == (note,)
+    assert radiograph.pixels[-1, 0] == white
 
 
 def test_a_syntax_without_a_decoder_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

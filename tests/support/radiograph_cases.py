@@ -35,6 +35,7 @@ from tests.support.radiograph_makers import (
     signed_lut,
     truncated_png,
     wavelet,
+    wide_frame,
     window,
     with_offsets,
     without_syntax,
@@ -42,6 +43,7 @@ from tests.support.radiograph_makers import (
 )
 
 _WIDE = RAMP.astype(np.uint16) * 16
+_CHECKED = (np.indices((64, 64)).sum(0) // 8 % 2 * 4095).astype(np.uint16)
 _SIGNED = RAMP.astype(np.int16) * 8 - 1000
 _JPEG_12 = jpeg().replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c")  # 12 bits after its head
 _GREY_RGB = np.repeat(RAMP[..., None], 3, axis=2)
@@ -207,6 +209,19 @@ ENCODINGS = [
         wavelet(_SIGNED.astype(np.uint16) & 0xFFF, PixelRepresentation=1),
         (X * 8 - 1000 + 2048) / 4095,
     ),
+    read(
+        "lossy JPEG 2000 of more bits than are stored, beyond white: clipped",
+        wide_frame(_CHECKED, ratio=4, BitsStored=12),
+        _CHECKED / 4095,
+        "clipped_to_bits_stored",
+        tolerance=0.4,
+    ),
+    read(
+        "lossless JPEG 2000 of more bits than are stored: masked",
+        wide_frame(_WIDE | np.uint16(0x8000), BitsStored=12),
+        X * 16 / 4095,
+        "high_bits_masked",
+    ),
     read("JPEG 2000 with the boxes of a JP2 file", file(syntax=J2K, frames=[jpeg_2000(boxes=True)]), X / 255),
     read(
         "another codestream than the transfer syntax says",
@@ -317,6 +332,11 @@ REJECTED = [
     Case("Rows missing", "not_an_image", file(Rows=None)),
     Case("more bits stored than allocated", "bad_header", file(BitsStored=12)),
     Case("High Bit is not Bits Stored - 1, uncompressed", "bad_header", file(_WIDE, BitsStored=12, HighBit=15)),
+    Case(
+        "the same, JPEG 2000 that has those bits",
+        "bad_header",
+        wide_frame(_WIDE * 16, BitsStored=12, HighBit=15),
+    ),
     Case("three samples in MONOCHROME2", "bad_header", file(_GREY_RGB)),
     Case("RGB that is declared signed", "bad_header", file(_GREY_RGB, "RGB", PixelRepresentation=1)),
     Case("1 bit allocated", "unsupported", file(BitsAllocated=1, BitsStored=1)),

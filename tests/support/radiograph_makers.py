@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from openjpeg.utils import encode
 from PIL import Image
 from pydicom import Dataset, uid
 from pydicom.encaps import encapsulate, encapsulate_extended
@@ -179,6 +180,14 @@ def wavelet(pixels: NDArray[Any], bits: int = 12, **declared: Any) -> Make:
         dataset.save_as(path)
 
     return make
+
+
+def wide_frame(pixels: NDArray[Any], *, ratio: float = 1, **declared: Any) -> Make:
+    """A JPEG 2000 frame of 16 bits, reversible unless compressed by a ratio."""
+    ratios = [ratio] if ratio > 1 else None
+    frame = bytes(encode(pixels, 16, 2, compression_ratios=ratios))
+    syntax = uid.JPEG2000 if ratio > 1 else J2K
+    return file(pixels, frames=[frame + b"\0" * (len(frame) % 2)], **{"syntax": syntax, **declared})
 
 
 def truncated_png(path: Path) -> None:
