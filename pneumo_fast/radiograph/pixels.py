@@ -27,6 +27,7 @@ from pneumo_fast.radiograph.codestream import (
 )
 from pneumo_fast.radiograph.greyscale import stored_range
 from pneumo_fast.radiograph.header import Decoded, Header, PixelFormat, Stored
+from pneumo_fast.radiograph.rejection import OUT_OF_MEMORY
 
 _JPEG: Final = ("pillow", "pylibjpeg")  # gdcm aborts the process on some damaged frames
 _LOSSLESS: Final = ("gdcm", "pylibjpeg")
@@ -52,6 +53,7 @@ _SYNTAXES: Final[dict[Kind, UID]] = {
     "jpeg_ls": uid.JPEGLSNearLossless, "jpeg_2000": uid.JPEG2000,
 }  # fmt: skip
 """The most general transfer syntax of each kind of codestream."""
+_NO_MEMORY: Final = ("Unable to allocate", "out of memory", "bad_alloc")  # NumPy, Pillow, C++
 EXCESS: Final = 1 / 16  # share of a frame by which uncompressed pixel data may be too long, as padding
 
 
@@ -139,9 +141,17 @@ def _decode_by_plugin(
         try:
             return _corrected(_pixels(header, form, plugin), form, clip=clip)
         except RuntimeError as error:  # what pydicom makes of whatever a plugin raises
+            if _ran_out_of_memory(error, plugin):
+                raise RejectedImageError(*OUT_OF_MEMORY) from error
             failures.append(error)
     hint = "" if set(able) <= {*installed, "pillow"} else "; the extra decoders may be able to"
     raise RejectedImageError("corrupt", f"{' and '.join(installed)} cannot decode the frame{hint}") from failures[-1]
+
+
+def _ran_out_of_memory(error: RuntimeError, plugin: str) -> bool:
+    """Of what a plugin raised pydicom hands on nothing but the text; that of Python's own MemoryError is empty."""
+    text = str(error).rstrip()
+    return text.endswith(f"{plugin}:") or any(words in text for words in _NO_MEMORY)
 
 
 def _able(syntax: UID, frame_bits: int) -> tuple[str, ...]:

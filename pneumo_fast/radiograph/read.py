@@ -34,7 +34,7 @@ from pneumo_fast.radiograph.header import BYTES_PER_PIXEL, Decoded, Header, Pixe
 from pneumo_fast.radiograph.metadata import Metadata, marks, read_metadata
 from pneumo_fast.radiograph.padding import padding
 from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
-from pneumo_fast.radiograph.rejection import NO_PIXELS, check_size, rejecting
+from pneumo_fast.radiograph.rejection import NO_PIXELS, OUT_OF_MEMORY, check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.vocabulary import Decode, Window
@@ -149,6 +149,8 @@ def read_facts(
 def _read(path: Path, max_pixels: int) -> bytes:
     try:
         return read_regular(path, BYTES_PER_PIXEL * max_pixels)
+    except MemoryError as error:
+        raise RejectedImageError(*OUT_OF_MEMORY) from error
     except OSError as error:
         reason = "too_large" if error.errno == errno.EFBIG else "not_readable"
         raise RejectedImageError(reason, error.strerror or type(error).__name__) from error
@@ -158,7 +160,8 @@ def _of_picture(picture: Picture, size: int) -> Radiograph:
     """A picture knows nothing of its patient."""
     rows, columns = picture.height, picture.width
     height, width = fitted_size(rows, columns, size)
-    shown = resize(picture.pixels, height, width)
+    with rejecting("corrupt", "the picture cannot be resized"):
+        shown = resize(picture.pixels, height, width)
     shown /= np.float32(picture.white)
     return Radiograph(
         pixels=place(np.clip(shown, 0.0, 1.0, out=shown), size),

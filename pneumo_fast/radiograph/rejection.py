@@ -8,6 +8,8 @@ from pneumo_fast.errors import RejectedImageError
 
 SMALLEST_SIDE: Final = 32
 LONGEST_ASPECT: Final = 4.0
+OUT_OF_MEMORY: Final = "out_of_memory", "there was not enough memory to read the file"
+"""Reason and detail of a file that might be read with more memory."""
 NO_PIXELS: Final = "not_an_image", "no pixel data"
 """Reason and detail of a DICOM object that shows nothing."""
 
@@ -32,6 +34,8 @@ class rejecting:  # noqa: N801  # called like a function, as those of contextlib
         """Reject the file, unless it is rejected already or the process is to end."""
         if kind is None or isinstance(error, RejectedImageError | KeyboardInterrupt | SystemExit | GeneratorExit):
             return  # what decoders written in Rust raise when they panic is a BaseException, but none of these
+        if isinstance(error, MemoryError):  # the file may be as it should be
+            raise RejectedImageError(*OUT_OF_MEMORY) from error
         raise RejectedImageError(self._reason, f"{self._detail} ({kind.__name__})") from error
 
 
@@ -67,6 +71,7 @@ REASONS: Final = {
     "frame_mismatch": "the compressed frame's size or kind is not what the header declares",
     "changed": "the file is no longer the one that was indexed (--layout source)",
     "corrupt": "the pixel data are truncated or damaged",
+    "out_of_memory": "there was not enough memory to read the file",
     "crashed": "the file took its worker process down, twice",
     "timeout": "reading the file took longer than allowed, twice",
     "ambiguous": "several files match one row of the label table",
@@ -79,6 +84,7 @@ REMEDIES: Final = {
     "too_large": "--max-pixels",
     "needs_decoders": "the extra decoders",
     "timeout": "--timeout-s",
+    "out_of_memory": "fewer --workers",
     "ambiguous": "--several first or --several all",
 }
 """What helps against some of them, where the files are as they should be."""

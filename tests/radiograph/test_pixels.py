@@ -89,6 +89,20 @@ def test_reversible_jpeg_2000_may_have_been_cut_short(
     assert radiograph.pixels[-1, 0] == white
 
 
+@pytest.mark.parametrize("text", ["", "Unable to allocate 8 GiB for an array"])
+def test_memory_that_runs_out_in_a_plugin_is_no_damage(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide_frame(RAMP.astype(np.uint16))(tmp_path / "file")
+
+    def run_out(*_: object, **_more: object) -> None:
+        raise MemoryError(text) if text else MemoryError
+
+    monkeypatch.setattr("openjpeg.utils._openjpeg.decode", run_out)
+    with pytest.raises(RejectedImageError, match="out_of_memory"):
+        read_radiograph(tmp_path / "file", 64)
+
+
 def test_a_syntax_without_a_decoder_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
     assert plugins_of(uid.RLELossless) == []

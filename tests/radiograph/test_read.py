@@ -238,6 +238,29 @@ def test_pillows_limit_of_pixels_is_not_ours(kind: str, tmp_path: Path, monkeypa
     np.testing.assert_array_equal(read_radiograph(tmp_path / "a", 64).pixels, expected)
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("read", "read_regular"), ("read", "parse_header"), ("read", "decode"), ("read", "resize"),
+        ("pictures", "decode_grey_jpeg"),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_is_no_damage(
+    place: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "pictures":
+        (tmp_path / "file").write_bytes(jpeg())
+    else:
+        save(tmp_path / "file")
+
+    def run_out(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"pneumo_fast.radiograph.{place}.{name}", run_out)
+    with pytest.raises(RejectedImageError, match="out_of_memory"):
+        read_radiograph(tmp_path / "file", 64)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     """Against Pillow's own, on a picture that is no square and has no symmetry; full scale and reduced."""
