@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -98,17 +99,55 @@ def _with_others(images: pd.DataFrame, others: dict[str, list[str]]) -> pd.DataF
     return spread.assign(shown_path=spread["path"].map(printable))
 
 
-def find_files(folder: Path, out: Path) -> list[str]:
-    """Every file that is not hidden, below the folder but not below ``out``; relative, sorted, with links to files."""
-    if not folder.is_dir():
-        raise ConvertError(f"images folder {folder} is not there: give the folder that holds the DICOM files")
-    found, dataset = [], out.resolve()
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(parent, name).resolve() != dataset]
-        below = os.path.relpath(parent, folder)
-        prefix = "" if below == os.curdir else below + os.sep
-        found += [prefix + name for name in names if not name.startswith(".")]
-    return sorted(found)
+def find_files(folder: Path, *left_out: Path) -> list[str]:
+    """Every file that is not hidden, below the folder but not below what is left out; relative and sorted.
+
+    Links to files and to folders are followed; a folder is searched once, by its own path if it lies below this one.
+
+    Raises
+    ------
+    ConvertError
+        If the folder is not there, or it or one below it cannot be read.
+    """
+    try:
+        if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir() raises what the walk below tells better
+            raise ConvertError(f"images folder {folder} is not there: give the folder that holds the DICOM files")
+        return sorted(_walk(folder, {path.resolve() for path in left_out}))
+    except OSError as error:  # which folder it is may name a patient
+        raise ConvertError(
+            f"a folder in {folder} cannot be read ({error.strerror}), and its files would be missing: make it readable "
+            f"or move it away; find -L {shlex.quote(str(folder))} -type d >/dev/null says which it is"
+        ) from error
+
+
+def _walk(folder: Path, left_out: set[Path]) -> Iterator[str]:
+    searched: set[tuple[int, int]] = set()
+    starts = [folder]
+    for start in starts:  # links to folders are added to it, and searched when all else is
+        linked = start != folder
+        if linked and (_place(start) in searched or start.resolve() in left_out):
+            continue
+        for parent, folders, names in os.walk(start, onerror=_raise_unless_gone):
+            searched.add(_place(Path(parent)))
+            below = os.path.relpath(parent, folder)
+            prefix = "" if below == os.curdir else below + os.sep
+            yield from (prefix + name for name in names if not name.startswith("."))
+            inside = [Path(parent, name) for name in sorted(folders) if not name.startswith(".")]
+            starts += [path for path in inside if path.is_symlink()]
+            own = [path for path in inside if not path.is_symlink() and path.resolve() not in left_out]
+            # without links none comes twice, whatever the file system says: some give folders the same number
+            folders[:] = [path.name for path in own if not linked or _place(path) not in searched]
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """What tells a folder from every other one."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # what has gone holds no file
+        raise error
 
 
 def printable(path: str) -> str:

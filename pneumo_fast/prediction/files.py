@@ -49,6 +49,8 @@ def find(config: PredictConfig) -> tuple[list[File], int]:
         If a path is not there, or there is no file at all.
     LabelError
         If a CSV cannot be read or has no such column.
+    ConvertError
+        If a folder cannot be read.
     """
     found: dict[str, File] = {}
     given = 0

@@ -123,7 +123,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
     PacsError
         If a server refuses, does not answer, or answers with what it must not.
     ConvertError
-        If worker processes keep dying.
+        If a folder cannot be read, or worker processes keep dying.
     """
     begin = time.perf_counter()
     model = open_model(config.runs, config.device)

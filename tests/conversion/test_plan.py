@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.plan import Plan, cut_into_shards, hide_ids, make_plan
+from pneumo_fast.conversion.plan import Plan, cut_into_shards, find_files, hide_ids, make_plan
 from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.errors import ConvertError
 
@@ -98,6 +99,57 @@ def test_links_are_files(tmp_path: Path) -> None:
     os.link(store / "2", images / "hard.dcm")
     (tmp_path / "link").symlink_to(images)
     assert set(paths(plan(table(["soft", "hard", "broken"]), tmp_path / "link"))) == {"soft", "hard", "broken"}
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_searched_once(tmp_path: Path) -> None:
+    """A link to what lies there anyway, and loops, add nothing; the files keep their own paths."""
+    folder(tmp_path / "store", "1/x.dcm", "2.dcm")
+    images = folder(tmp_path / "images", "z/a.dcm", "dataset/b.dcm", ".hidden/c.dcm")
+    (images / "a").symlink_to(images / "z")
+    (images / "loop").symlink_to(images)
+    (images / "z" / "up").symlink_to("..")
+    (images / "one").symlink_to(tmp_path / "store")
+    (images / "two").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "1" / "back").symlink_to(tmp_path / "store")
+    (images / "result").symlink_to(images / "dataset")
+    assert find_files(images, images / "dataset") == ["one/1/x.dcm", "one/2.dcm", "z/a.dcm"]
+
+
+def test_a_link_that_leads_above_the_images_finds_them_once(tmp_path: Path) -> None:
+    images = folder(tmp_path / "above" / "images", "a.dcm", "../b.dcm")
+    (images / "up").symlink_to(tmp_path / "above")
+    assert find_files(images) == ["a.dcm", "up/b.dcm"]
+
+
+@pytest.mark.parametrize("unread", ["Mustermann", "."])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, number: int, unread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = folder(tmp_path / "some images", "a.dcm", "Mustermann/b.dcm")
+    scandir = os.scandir
+
+    def scan(path: Any = ".") -> Any:
+        if Path(path) == images / unread:
+            raise OSError(number, os.strerror(number), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(ConvertError) as told:
+        find_files(images)
+    assert f"a folder in {images} cannot be read ({os.strerror(number)})" in str(told.value)
+    assert f"find -L '{images}' -type d" in str(told.value)
+    assert "Mustermann" not in str(told.value)
+
+
+def test_a_folder_that_has_gone_meanwhile_holds_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, scandir = folder(tmp_path, "a.dcm", "gone/b.dcm"), os.scandir
+
+    def scan(path: Any = ".") -> Any:
+        return scandir(path if Path(path).name != "gone" else images / "nowhere")
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert find_files(images) == ["a.dcm"]
 
 
 def test_the_dataset_itself_holds_no_images(tmp_path: Path) -> None:
