@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Task, count_rejects
 from pneumo_fast.errors import ConvertError
@@ -31,7 +32,14 @@ PATIENCE = 10  # times a file's time limit: how long a worker may be at no file,
 GPU_START_S = 60.0  # that a worker may take at no file while it uses a GPU, whose start takes seconds
 POLL_S = 0.25
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-START = "from pneumo_fast.conversion.child import main; main({parent})"
+HOME = str(Path(__file__).absolute().parents[2])
+START = (
+    # what lies in the working directory, beside the images, is no program: "python -c" looks for modules there first
+    "import sys; sys.path[:] = [place for place in sys.path if place]; import importlib, typing; "
+    # ours are those of this process, wherever it has them from, and nothing else is looked for beside them
+    "sys.path.insert(0, {home!r}); import pneumo_fast; del sys.path[0]; "
+    "from pneumo_fast.conversion.child import main; main({parent})"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +75,7 @@ class Worker:
             self._journal = mmap.mmap(descriptor, JOURNAL.size)
             JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())
             self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", START.format(parent=os.getpid()), str(descriptor)],
+                [sys.executable, "-c", START.format(home=HOME, parent=os.getpid()), str(descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

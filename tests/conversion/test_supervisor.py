@@ -8,6 +8,8 @@ import io
 import json
 import mmap
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -130,6 +132,24 @@ def one_image(tmp_path: Path) -> Task:
         decode="fast",
         gpu=None,
     )
+
+
+@pytest.mark.parametrize("name", ["resource", "numpy", "pickle", "typing", "pneumo_fast"])
+def test_a_worker_runs_nothing_that_lies_in_the_working_directory(
+    name: str, one_image: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    with local_workers(1) as submit:
+        assert submit(one_image, 10.0).result(30).stored == 1
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_worker_finds_the_package_where_this_process_has_it() -> None:
+    """As in a checkout that is not installed; without a parent of that number it ends at once."""
+    program = supervisor.START.format(home=supervisor.HOME, parent=0)
+    ended = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_a_worker_goes_on_while_a_shard_is_flushed(one_image: Task, monkeypatch: pytest.MonkeyPatch) -> None:
