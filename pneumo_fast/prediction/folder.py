@@ -84,19 +84,19 @@ def claim(config: PredictConfig, arguments: Arguments) -> None:
         If it is taken, or holds predictions of other arguments that cannot be resumed with these.
     """
     out, work = config.out, config.out / WORK
-    finished, begun = _is_finished(out), (work / ARGUMENTS).exists()
+    finished, begun = _is_finished(out), work.is_dir()
     if (finished or begun) and not (config.overwrite or config.resume):
         state = "predictions" if finished else "unfinished predictions (--resume resumes them)"
         raise PredictError(f"{out} holds {state}: give --overwrite to replace them, or name another folder with --out")
-    if not (finished or begun) and out.is_dir() and any(path.name not in {LOCK, WORK} for path in out.iterdir()):
+    if not (finished or begun) and out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
         raise PredictError(f"{out} holds files that are no predictions: name an empty or a new folder with --out")
-    if begun and config.resume:
+    if config.resume and (work / ARGUMENTS).exists():
         _check_resumed(work / ARGUMENTS, arguments, out)
         sweep_partials(work)
         return
     if finished and config.resume:
         raise PredictError(f"{out} is finished: there is nothing to resume; --overwrite replaces it")
-    work.mkdir(exist_ok=True)
+    work.mkdir(exist_ok=True)  # first, or a kill would leave files that are nobody's
     _remove(out)
     write_atomic(work / ARGUMENTS, json.dumps(asdict(arguments)))
 

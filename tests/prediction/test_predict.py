@@ -19,6 +19,7 @@ from pneumo_fast.evaluation.inference import named_datasets
 from pneumo_fast.files import write_atomic
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.phantoms.make import PhantomSet
+from pneumo_fast.prediction import folder
 from pneumo_fast.prediction import predict as module
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import predict
@@ -262,6 +263,29 @@ def test_only_its_own_files_are_replaced(options: Options, tmp_path: Path) -> No
     with pytest.raises(PredictError, match="holds files that are no predictions"):
         predict(options(out=tmp_path / "theirs", overwrite=True))
     assert (tmp_path / "theirs" / "predictions.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("again", ["resume", "overwrite"])
+def test_what_was_killed_while_it_replaced_is_begun_by_us(
+    again: str, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former table is half removed, and nothing says yet what is to take its place."""
+    predict(options())
+    whole = (tmp_path / "out" / "predictions.csv").read_bytes()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "write_atomic", fail)
+    with pytest.raises(KeyboardInterrupt):
+        predict(options(overwrite=True))
+    monkeypatch.undo()
+    with pytest.raises(PredictError, match="holds unfinished predictions"):
+        predict(options())
+    assert predict(options(**{again: True})).now == 20
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == whole
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 # ---- what cannot work
