@@ -65,7 +65,8 @@ def find(config: PredictConfig) -> tuple[list[File], int]:
 
 def _below(path: Path, config: PredictConfig) -> Iterator[File]:
     if path.is_dir():
-        yield from (File(str(path), name) for name in find_files(path, config.out))
+        written = [config.out, *([config.dicom_out] if config.dicom_out else [])]
+        yield from (File(str(path), name) for name in find_files(path, *written))
     elif not path.exists():
         raise PredictError(f"{path} is not there: give files, folders, or a CSV with a column of paths")
     elif path.suffix.lower() == ".csv":

@@ -89,6 +89,23 @@ def test_objects_are_on_disk_before_the_table_says_so(
     assert flushed == [(tmp_path / "results", 2, False)]
 
 
+def test_results_below_the_scanned_folder_are_no_files_to_score(
+    options: Options, some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in sorted(some.iterdir())[3:]:
+        path.unlink()
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_module, "_join", fail)
+    with pytest.raises(KeyboardInterrupt):
+        predict(options(dicom_out=some / "results"))
+    monkeypatch.undo()
+    assert len(objects(some / "results")) == 6
+    assert predict(options(dicom_out=some / "results", resume=True)).counts.files == 3
+
+
 def test_nothing_is_written_among_other_files(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
