@@ -8,7 +8,6 @@ the number of workers, nor on how often the conversion was killed and resumed.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from pneumo_fast.conversion.assemble import assemble, write_rejects
 from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, check_gpu
 from pneumo_fast.conversion.labels import labels_of
-from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.options import ConvertConfig, most_rejects
 from pneumo_fast.conversion.plan import Plan, hide_ids, make_plan
 from pneumo_fast.conversion.resume import Arguments, claim, find_finished
 from pneumo_fast.conversion.task import Record, Source, Task, count_rejects
@@ -144,7 +143,7 @@ def _decoded_tasks(plan: Plan) -> set[str]:
 def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnProgress) -> int:
     """Have the unfinished tasks done; stop as soon as too much is rejected. Returns the images converted."""
     total = len(plan.images) + len(plan.rejects)
-    limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
+    limit = most_rejects(config.max_rejects, total)
     finished = _finished(tasks)
     names = {record.name for record in finished}
     left = [task for task in tasks if task.name not in names]

@@ -27,6 +27,14 @@ from pneumo_fast.vocabulary import (
 DIGEST = "input_digest"  # of what is in the files, wherever they lie
 COUNT_OR_SHARE = "a count of at least 0, or a share from 0.0 to 1.0"
 
+
+def most_rejects(allowed: int | float, total: int) -> int:
+    """How many of so many files may be rejected, by a count or a share of them."""
+    if isinstance(allowed, int):
+        return allowed
+    return math.floor(allowed * total * (1 + 1e-12))  # or 0.29 of 100, which is 28.999... in binary, would be 28
+
+
 Groups = Annotated[Path | None, Option("RSNA's mapping file (JSON): the patient of each image.", recorded=DIGEST)]
 HashKey = Annotated[
     Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)

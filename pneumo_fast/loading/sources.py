@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pneumo_fast.conversion.options import most_rejects
 from pneumo_fast.conversion.plan import find_files, printable
 from pneumo_fast.conversion.task import Source, Task
 from pneumo_fast.dataset.folder import Dataset
@@ -53,8 +53,8 @@ class SourceReader:
         if preprocessing is None:
             raise DatasetError(f"dataset {dataset.path} does not say how its images are made: run convert again")
         self._preprocessing = preprocessing
-        self.timeout_s, allowed = source.timeout_s, source.max_rejects
-        self.most_rejects = allowed if isinstance(allowed, int) else math.floor(allowed * len(rows))
+        self.timeout_s = source.timeout_s
+        self.most_rejects = most_rejects(source.max_rejects, len(rows))
         """Files of the split that may turn out unreadable."""
         self._shown = rows["shard"].tolist()
         self._known: list[tuple[Any, ...]] = list(rows[list(SAME)].itertuples(index=False, name=None))

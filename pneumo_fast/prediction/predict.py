@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import math
 import shutil
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from pneumo_fast import __version__
+from pneumo_fast.conversion.options import most_rejects
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PredictError
@@ -206,7 +206,7 @@ def _score(
     """
     names = columns(scoring.model, config)
     total, counts = len(scoring.files), Counts()
-    limit = config.max_rejects if isinstance(config.max_rejects, int) else math.floor(config.max_rejects * total)
+    limit = most_rejects(config.max_rejects, total)
     left = []
     for task in scoring.tasks:
         if rows := _rows_done(config, task, names):
