@@ -15,7 +15,7 @@ from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.conversion.plan import find_files, printable
 from pneumo_fast.conversion.resume import ARGUMENTS
 from pneumo_fast.conversion.task import WORK_FOLDER
-from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.folder import Dataset, csv_text
 from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
@@ -72,7 +72,7 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
             f"no pseudonym of dataset {config.dataset} stands for an id of {config.labels}: give the table that it was "
             "made from"
         )
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False)
+    table = csv_text(pd.DataFrame(rows, columns=list(COLUMNS)))
     _write_privately(config.out, table.encode("utf-8", "surrogateescape"))
     unknown = {kind: len(wanted[kind]) - count for kind, count in found.items()}
     return IdsSummary(out=config.out, found=found, unknown=unknown, notes=notes)

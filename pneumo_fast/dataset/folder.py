@@ -6,7 +6,10 @@ reads it anywhere. The manifest is written last: a folder without one is not a d
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -141,9 +144,28 @@ def is_dataset(path: Path) -> bool:
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:
     """Write a CSV table atomically; return its SHA-256."""
-    text = table.to_csv(index=False, lineterminator="\n")
+    text = csv_text(table)
     write_atomic(folder / name, text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV: a header, commas, quotes only where necessary, and the same in every version of Python."""
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" not in text:
+        return text
+    quoted = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    return "".join(csv_line(cells) for cells in csv.reader(io.StringIO(quoted, newline="")))
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """A line of CSV, with its end."""
+    return ",".join(map(_quoted, cells)) + "\n"
+
+
+def _quoted(cell: str) -> str:
+    """In quotation marks where it needs them; for a carriage return as well, which csv overlooks before Python 3.13."""
+    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
 
 
 def _read_table(folder: Path, manifest: Manifest, name: str, types: dict[str, type]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from pneumo_fast.conversion.task import Record
+from pneumo_fast.dataset.folder import csv_line
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.metrics.scored import call_positive
 from pneumo_fast.prediction.model import Model, Scores
@@ -94,12 +95,7 @@ def to_rows(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[Ro
 def to_csv(rows: Sequence[Row], names: Sequence[str]) -> str:
     """A table with its header."""
     lines = [names, *([row[name] for name in names] for row in rows)]
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
-
-
-def _quoted(cell: str) -> str:
-    """In quotation marks where it needs them; for a carriage return as well, which csv of Python 3.11 overlooks."""
-    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',"\r\n') else cell
+    return "".join(map(csv_line, lines))
 
 
 def from_csv(text: str) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.folder import Dataset, csv_text, write_table
 from pneumo_fast.dataset.format import BOX_COLUMNS, INDEX_TYPES, Manifest
 from pneumo_fast.dataset.npy import (
     SCALES,
@@ -108,6 +109,19 @@ def test_odd_text_comes_through_a_table(own_dataset: Path) -> None:
     write_table(own_dataset, "index.csv", odd)
     forge_table(own_dataset, "index.csv", (own_dataset / "index.csv").read_text())
     assert Dataset.open(own_dataset).index["notes"].tolist() == odd["notes"].tolist()
+
+
+def test_a_carriage_return_comes_through_a_table() -> None:
+    """And the rest of the table is what pandas makes of it."""
+    texts = ["a\rb", "\r", "\r\n", "c,\r", 'q"', "", "x\n", "plain"]
+    table = pd.DataFrame({"class": texts, "mean": [0.1, 1e-12, 1.0, 1 / 3, 2e20, 5.0, -0.0, 7.5], "row": range(8)})
+    read = pd.read_csv(io.BytesIO(csv_text(table).encode()), dtype=str, keep_default_na=False)
+    assert read["class"].tolist() == texts
+    without = table.assign(**{"class": [text.replace("\r", "_") for text in texts]})
+    assert csv_text(without) == without.to_csv(index=False)
+    plain = pd.read_csv(io.StringIO(csv_text(without)), dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(read[["mean", "row"]], plain[["mean", "row"]])
+    assert csv_text(table).startswith('class,mean,row\n"a\rb",0.1,0\n')
 
 
 # ---- damage

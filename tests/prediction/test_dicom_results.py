@@ -90,7 +90,7 @@ def test_objects_are_on_disk_before_the_table_says_so(
 
 
 def test_results_below_the_scanned_folder_are_no_files_to_score(
-    options: Options, some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: Options, some: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in sorted(some.iterdir())[3:]:
         path.unlink()
