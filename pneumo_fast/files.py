@@ -66,21 +66,32 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 @contextmanager
-def atomic_file(path: Path, *, sync: bool = True, keep: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_file(
+    path: Path, *, sync: bool = True, keep: Path | None = None, mode: int = 0o666, replace: bool = True
+) -> Iterator[BinaryIO]:
     """Open a file, for writing and reading back, that appears under ``path`` only once it is complete and on disk.
 
     When the block raises, ``path`` is left as it was and the temporary file is removed. Without ``sync`` the file
     is whole for every reader but not yet safe from a power cut; one :func:`sync_filesystem` later makes many so.
     What was there before gets the name ``keep``, where one is given, once the new file is complete.
 
+    Parameters
+    ----------
+    mode : int
+        Who may read and write the file, at any moment; the process's umask takes from it.
+    replace : bool
+        Whether it takes the place of a file that is there, also of one that has appeared meanwhile.
+
     Raises
     ------
+    FileExistsError
+        If a file is there that it is not to replace, which is left as it is.
     OSError
         If the disk is full, the folder is missing or may not be written.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("w+b") as file:
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w+b") as file:
             yield file
             if sync:
                 file.flush()
@@ -91,16 +102,27 @@ def atomic_file(path: Path, *, sync: bool = True, keep: Path | None = None) -> I
                 keep.hardlink_to(path)
             except OSError:  # some file systems have no links
                 shutil.copyfile(path, keep)
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            path.hardlink_to(partial)  # of two processes only one can
     finally:
         partial.unlink(missing_ok=True)
     if sync:
         sync_path(path.parent)
 
 
-def write_atomic(path: Path, data: bytes | str, *, sync: bool = True, keep: Path | None = None) -> None:
+def write_atomic(
+    path: Path,
+    data: bytes | str,
+    *,
+    sync: bool = True,
+    keep: Path | None = None,
+    mode: int = 0o666,
+    replace: bool = True,
+) -> None:
     """Write a small file whole or not at all, as :func:`atomic_file` does; text is encoded as UTF-8."""
-    with atomic_file(path, sync=sync, keep=keep) as file:
+    with atomic_file(path, sync=sync, keep=keep, mode=mode, replace=replace) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 

@@ -74,6 +74,20 @@ def test_what_was_there_is_kept_once_the_new_file_is_whole(
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"x": "third", "kept": "second"}
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_has_its_mode_at_any_moment(tmp_path: Path, mode: int) -> None:
+    with atomic_file(tmp_path / "new", mode=mode) as file:
+        assert os.fstat(file.fileno()).st_mode & 0o777 == mode
+    assert (tmp_path / "new").stat().st_mode & 0o777 == mode
+
+
+def test_what_has_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "new", "mine", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "new", "other", replace=False)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("new", "mine")]
+
+
 def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomic(tmp_path / "gone" / "x", "")

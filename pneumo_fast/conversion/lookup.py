@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.files import open_regular, read_regular
+from pneumo_fast.files import open_regular, read_regular, write_atomic
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
 
 COLUMNS = ("kind", "pseudonym", "id")
@@ -73,7 +72,7 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
             "made from"
         )
     table = csv_text(pd.DataFrame(rows, columns=list(COLUMNS)))
-    _write_privately(config.out, table.encode("utf-8", "surrogateescape"))
+    write_atomic(config.out, table.encode("utf-8", "surrogateescape"), mode=0o600)
     unknown = {kind: len(wanted[kind]) - count for kind, count in found.items()}
     return IdsSummary(out=config.out, found=found, unknown=unknown, notes=notes)
 
@@ -149,15 +148,3 @@ def _given(config: IdsConfig, conversion: ConvertConfig) -> dict[str, list[str]]
         groups += ids
         ids += [f"{image_id}-{number}" for image_id in ids for number in range(1, MOST_FILES + 1)]
     return {"image": ids, "row": ids, "group": groups, "path": paths}
-
-
-def _write_privately(path: Path, data: bytes) -> None:
-    """Write a file that no other user can read at any moment."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

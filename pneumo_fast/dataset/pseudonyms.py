@@ -7,10 +7,11 @@ import hmac
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.files import read_regular
+from pneumo_fast.files import read_regular, write_atomic
 
 KEY_BYTES = 32
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -60,16 +61,8 @@ def load_key(path: Path | None = None, *, make: bool = False) -> bytes:
 def _make_key(path: Path) -> None:
     """Write a new key so that two processes starting at once end with the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        pass  # the other process was first: its key counts
-    finally:
-        partial.unlink()
+    with suppress(FileExistsError):  # the other process was first: its key counts
+        write_atomic(path, secrets.token_hex(KEY_BYTES) + "\n", mode=0o600, replace=False)
 
 
 def pseudonym(key: bytes, kind: str, text: str, digits: int = 16) -> str:

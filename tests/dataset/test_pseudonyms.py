@@ -63,6 +63,21 @@ def test_key_lies_in_the_configuration_folder(
     assert load_key(make=True) == bytes.fromhex(default_key_path().read_text())
 
 
+def test_two_processes_of_the_same_number_end_with_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in two containers that share a home: one makes the key while the other is about to."""
+    path, link, keys = tmp_path / "hash.key", os.link, []
+
+    def link_later(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        keys.append(load_key(path, make=True))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_later)
+    keys.append(load_key(path, make=True))
+    assert set(keys) == {bytes.fromhex(path.read_text())}
+    assert [p.name for p in tmp_path.iterdir()] == ["hash.key"]
+
+
 def test_the_first_of_two_processes_makes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "hash.key"
 
