@@ -27,6 +27,7 @@ from pneumo_fast.vocabulary import SPLITS
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-9  # of mean and std: sums are taken in another order here
+AT_ONCE = 1024  # files whose rows are in memory together: in the layout folder there are as many files as images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,36 +68,45 @@ def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
     if dataset.manifest.source:
         logger.warning("%s: only its tables are checked; the pixels are in the source files", path)
         return _check_index(dataset)
-    files = [(str(name), rows) for name, rows in dataset.index.groupby("shard", sort=True)]
-    checks = []
+    shards = {shard.name: shard for shard in dataset.manifest.shards}
+    places = {str(name): rows for name, rows in dataset.index.groupby("shard").indices.items()}
+    needed, names = dataset.index[["split", "row", "pixel_hash"]], sorted(places)
+
+    def check_file(name: str) -> FileCheck:
+        return _check_file(dataset, name, shards.get(name), needed.iloc[places[name]])
+
+    checks: list[FileCheck] = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for check in pool.map(lambda file: _check_file(dataset, *file), files):
-            checks.append(check)
-            on_progress(len(checks), len(files))
+        for start in range(0, len(names), AT_ONCE):
+            for check in pool.map(check_file, names[start : start + AT_ONCE]):
+                checks.append(check)
+                on_progress(len(checks), len(names))
     problems = [problem for check in checks for problem in check.problems]
     problems += _check_index(dataset)
     if not problems:  # sums over damaged files would only say the same once more
-        train = [check for (_, rows), check in zip(files, checks, strict=True) if rows["split"].iloc[0] == "train"]
+        splits = needed["split"].to_numpy()
+        train = [check for name, check in zip(names, checks, strict=True) if splits[places[name][0]] == "train"]
         problems += _check_statistics(dataset, train)
     return problems
 
 
-def _check_file(dataset: Dataset, name: str, rows: pd.DataFrame) -> FileCheck:
-    """Check one shard, or one image of the folder layout."""
+def _check_file(dataset: Dataset, name: str, listed: ShardInfo | None, rows: pd.DataFrame) -> FileCheck:
+    """Check one shard, as the manifest lists it, or one image of the folder layout."""
     try:
         with open_regular(dataset.path / name) as file:
-            return _check_content(dataset, name, rows, file)
+            return _check_content(dataset, name, listed, rows, file)
     except OSError as error:
         return FileCheck(problems=(f"{name}: cannot be read ({error.strerror})",))
     except DatasetError as error:
         return FileCheck(problems=(f"{name}: {error}",))
 
 
-def _check_content(dataset: Dataset, name: str, rows: pd.DataFrame, file: BufferedReader) -> FileCheck:
+def _check_content(
+    dataset: Dataset, name: str, listed: ShardInfo | None, rows: pd.DataFrame, file: BufferedReader
+) -> FileCheck:
     """Check an open file image by image: a shard of any size takes the memory of one image."""
     offset, shape, dtype = read_header(file, dataset.path / name)
     size = os.fstat(file.fileno()).st_size
-    listed = {shard.name: shard for shard in dataset.manifest.shards}.get(name)
     expected = dataset.manifest.image_shape if listed is None else (listed.rows, *dataset.manifest.image_shape)
     if shape != expected or dtype != dataset.dtype or size - offset != math.prod(shape) * dtype.itemsize:
         problem = f"{name}: {dtype} {shape}, {size} bytes; {dataset.dtype} {expected} expected"

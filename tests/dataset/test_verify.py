@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -15,10 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pneumo_fast.dataset import verify as verify_module
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.npy import write_array
 from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import DatasetError
+from tests.support.conversions import run, write_input
 
 
 def test_a_sound_dataset_has_no_problems(dataset: Dataset) -> None:
@@ -207,3 +210,18 @@ def test_what_a_forged_dataset_claims_fills_no_memory(
         except DatasetError as error:
             found = str(error)
     assert re.search(problem, found)
+
+
+def test_rows_of_few_files_are_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the layout folder there are as many files as images."""
+    config = write_input(tmp_path)
+    run(config, layout="folder")
+    monkeypatch.setattr(verify_module, "AT_ONCE", 2)
+    found = []
+
+    def count(*_: int) -> None:
+        found.append(sum(type(one) is pd.DataFrame and len(one) == 1 for one in gc.get_objects()))
+
+    assert verify(config.out, count) == []
+    assert len(found) == 12
+    assert max(found) <= 2
