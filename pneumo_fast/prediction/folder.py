@@ -5,8 +5,8 @@
     OUT/predictions.csv     one row per file, in order of the paths
     OUT/predictions.json    the model, the options and the counts; written last
     OUT/explain/*.png       overlays, named by the row's number from 0
-    OUT/.predict/           while it is not finished: the parts that are done, and what decides them; in ``retrieved``
-                            the files of a server that are just being read
+    OUT/.predict/           while it is not finished: the parts that are done, and what decides them; of a server also
+                            its ``instances.json``, and in ``retrieved`` the files that are just being read
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ READING: Final = "reading"
 """Folder in it that the worker processes write into."""
 RETRIEVED: Final = "retrieved"
 """Folder in it for the files of a server; these alone name patients."""
+INSTANCES: Final = "instances.json"
+"""File in it with what a server has said of its instances, for its owner alone."""
 ARGUMENTS: Final = "arguments.json"
 
 
@@ -51,13 +53,13 @@ class Arguments:
     calibrations: str
     """Digest of what was fitted to them."""
     files: str
-    """Keyed hash of the paths, and of the server that they are of."""
+    """Keyed hash of the paths, and of the server that they are of and the query."""
 
     @classmethod
     def of(cls, config: PredictConfig, model: Model, files: list[File], key: bytes) -> Arguments:
         """Work them out."""
         paths, outputs = (hmac.new(key, digestmod=hashlib.sha256) for _ in range(2))
-        for name in (*(file.shown for file in files), config.dicomweb or ""):
+        for name in (*(file.shown for file in files), config.dicomweb or "", *config.query):
             paths.update(name.encode("utf-8", "surrogateescape") + b"\0")
         outputs.update(str(config.dicom_out).encode("utf-8", "surrogateescape"))
         return cls(
@@ -72,11 +74,16 @@ class Arguments:
         names = sorted(self.options.keys() | other.options.keys())
         found = [name.replace("_", "-") for name in names if self.options.get(name) != other.options.get(name)]
         found += ["the runs"] if (self.runs, self.calibrations) != (other.runs, other.calibrations) else []
-        return found + (["the files or the hash key"] if self.files != other.files else [])
+        return found + (["the files, the query or the hash key"] if self.files != other.files else [])
 
 
-def claim(config: PredictConfig, arguments: Arguments) -> None:
+def claim(config: PredictConfig, arguments: Arguments, instances: str = "") -> None:
     """Make the folder ready to be written; other people's files in it are left alone.
+
+    Parameters
+    ----------
+    instances : str
+        What is to be kept of a server's instances.
 
     Raises
     ------
@@ -98,6 +105,8 @@ def claim(config: PredictConfig, arguments: Arguments) -> None:
         raise PredictError(f"{out} is finished: there is nothing to resume; --overwrite replaces it")
     work.mkdir(exist_ok=True)  # first, or a kill would leave files that are nobody's
     _remove(out)
+    if instances:
+        write_atomic(work / INSTANCES, instances, mode=0o600)
     write_atomic(work / ARGUMENTS, json.dumps(asdict(arguments)))
 
 

@@ -136,7 +136,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         save, store = partial(_save, config.out / OVERLAYS), remote.server.store if remote and config.store else None
         _warn(config)
         with _writing(config.out), locked(config.out):
-            claim(config, arguments)
+            claim(config, arguments, remote.told if remote else "")
             scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save, store)
             counts, now = _score(scoring, remote, config, on_progress)
             _join(scoring, config, judging)

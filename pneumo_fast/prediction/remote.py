@@ -7,11 +7,13 @@ killed process left there goes when the prediction is resumed.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -25,12 +27,13 @@ from pneumo_fast.extras import PACS
 from pneumo_fast.pacs.address import parse_query
 from pneumo_fast.pacs.credentials import load_credentials
 from pneumo_fast.prediction.files import File
-from pneumo_fast.prediction.folder import RETRIEVED, WORK
+from pneumo_fast.prediction.folder import INSTANCES, RETRIEVED, WORK
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.reading import AHEAD
 from pneumo_fast.prediction.scoring import Scoring, reading_processes, workers_for
 from pneumo_fast.prediction.table import Row
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
+from pneumo_fast.records import Fault, build, parse_file
 
 if TYPE_CHECKING:  # the extra pacs
     from pneumo_fast.pacs.dicomweb import DicomWeb
@@ -41,12 +44,14 @@ if TYPE_CHECKING:  # the extra pacs
 def retrieving(config: PredictConfig) -> Iterator[Retrieval | None]:
     """The instances that match the query, to be scored in the block; None where no server is named.
 
+    Where a prediction is resumed they are those that it was begun with, whatever the server has by now.
+
     Raises
     ------
     PacsError
         If dicomweb-client is not installed, or the server refuses, does not answer, or answers with what it must not.
     PredictError
-        If nothing matches.
+        If nothing matches, or the list of what is resumed is damaged.
     ConfigError
         If the credentials cannot be used.
     """
@@ -58,10 +63,20 @@ def retrieving(config: PredictConfig) -> Iterator[Retrieval | None]:
     except ImportError as error:
         raise PacsError(f"--dicomweb needs dicomweb-client, which is not installed: {PACS.command}") from error
     with connected(config.dicomweb, load_credentials(config.credentials), config.network_timeout_s) as server:
-        instances = server.search(parse_query(config.query))
+        kept = config.out / WORK / INSTANCES
+        instances = _read(kept) if config.resume and kept.exists() else server.search(parse_query(config.query))
         if not instances:
             raise PredictError(f"no instance on {server.host} matches the query: see its keywords, values and ranges")
         yield Retrieval(server, instances, config)
+
+
+def _read(kept: Path) -> list[Instance]:
+    from pneumo_fast.pacs.search import Instance  # noqa: PLC0415  # an extra
+
+    try:
+        return build(parse_file(kept), list[Instance])
+    except (OSError, Fault) as error:
+        raise PredictError(f"{kept} cannot be read ({error}): give --overwrite to begin again") from error
 
 
 class Retrieval:
@@ -69,6 +84,8 @@ class Retrieval:
 
     def __init__(self, server: DicomWeb, instances: Sequence[Instance], config: PredictConfig) -> None:
         self.server = server
+        self.told = json.dumps([asdict(one) for one in instances])
+        """What the server has said of them, to go on with."""
         self._instances, self._folder = instances, config.out / WORK / RETRIEVED
         self.files = [
             File(str(self._folder), f"{one.study}/{one.series}/{one.uid}.dcm", _id(one, config)) for one in instances

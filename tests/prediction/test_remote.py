@@ -20,7 +20,7 @@ import pytest
 
 from pneumo_fast.errors import ConfigError, PacsError, PredictError
 from pneumo_fast.pacs import session
-from pneumo_fast.prediction.folder import RETRIEVED, WORK
+from pneumo_fast.prediction.folder import INSTANCES, RETRIEVED, WORK
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import predict
 from pneumo_fast.prediction.predictor import load
@@ -164,13 +164,36 @@ def test_a_server_that_goes_is_gone_on_with(status: int, remote: Options, archiv
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_other_instances_are_not_resumed_with(remote: Options, archive: Archive) -> None:
+def test_it_is_resumed_with_the_same_instances(remote: Options, archive: Archive, tmp_path: Path) -> None:
+    """Whatever the server has by now."""
+    first = archive.matches.pop(0)  # the first of the table as well, were it asked again
     archive.files[archive.matches[0]["00080018"]] = b"no DICOM"
+    kept = tmp_path / "out" / WORK / INSTANCES
     with stub_server(archive) as stub:
         with pytest.raises(PredictError, match="were rejected, 0 are allowed"):
             predict(remote(stub.url, max_rejects=0))
-        del archive.matches[-1]
-        with pytest.raises(PredictError, match="what differs: the files or the hash key"):
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        archive.matches.insert(0, first)
+        with pytest.raises(PredictError, match="what differs: the files, the query or the hash key"):
+            predict(remote(stub.url, query=("Modality=DX",), resume=True))
+        asked = len(stub.asked)
+        assert predict(remote(stub.url, resume=True)).counts.files == 19
+        assert {one.path.rpartition("/")[0].endswith("/instances") for one in stub.asked[asked:]} == {True}
+    assert not kept.exists()
+
+
+def test_a_damaged_list_of_instances_is_told(remote: Options, archive: Archive, tmp_path: Path) -> None:
+    archive.files[archive.matches[0]["00080018"]] = b"no DICOM"
+    kept = tmp_path / "out" / WORK / INSTANCES
+    with stub_server(archive) as stub:
+        with pytest.raises(PredictError, match="were rejected"):
+            predict(remote(stub.url, max_rejects=0))
+        whole = kept.read_text()
+        kept.write_text(whole[:99])
+        with pytest.raises(PredictError, match=r"instances.json cannot be read .*: give --overwrite to begin again"):
+            predict(remote(stub.url, resume=True))
+        kept.write_text(whole.replace(archive.matches[-1]["00080018"], "../../x"))
+        with pytest.raises(PredictError, match="what differs: the files"):
             predict(remote(stub.url, resume=True))
 
 
@@ -202,7 +225,7 @@ def test_files_lie_where_nobody_else_looks_while_they_are_read(
     folder.mkdir(parents=True)
     (folder / "left.dcm").write_text("by a process that was killed")
     with stub_server(answer) as stub:
-        predict(remote(stub.url))
+        predict(remote(stub.url, resume=True))
     assert modes == {0o700}
     assert 0 < most < 20
     assert nothing_stays(tmp_path / "out")
