@@ -121,6 +121,8 @@ def read_labels(
     _check_agreement(path, table[id_column], meant, label.column)
     if (meant < 0).all():
         raise LabelError(f"table {path}: every row is ignored by its label")
+    if path_column:
+        _check_agreement(path, below[table.index], binary, label.column)
 
     first = ~table[id_column].duplicated()
     rows = pd.DataFrame({"image_id": table[id_column], "label": meant})[first].reset_index(drop=True)

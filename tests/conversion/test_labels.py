@@ -89,6 +89,7 @@ def test_complete_tables_agree_with_each_other(rsna: LabelTable) -> None:
         ("f,Target\n/b,0\n", {"path_column": "f"}, 2, "f", "'/b' found, a path below the images"),
         ("f,Target\na,0\n.x,0\n", {"path_column": "f"}, 3, "f", "an id of 1 to 200 bytes without / and"),
         ("f,Target\na/b,0\na__b,0\n", {"path_column": "f"}, 3, "f", "not the same as in line 2"),
+        ("patientId,f,Target\na,x,0\nb,x,1\n", {"path_column": "f"}, 3, "Target", "not the same as in line 2"),
     ],
 )  # fmt: skip
 def test_bad_cells_are_named(
