@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class Scoring:
     files: Sequence[File]
     ids: Sequence[str]
     """Of the files, as they are."""
+    shared_paths: frozenset[str]
+    """Those that files below several of the given folders have."""
     tasks: Sequence[Task]
     """The parts."""
     selection: Selection
@@ -77,9 +80,11 @@ class Scoring:
             body_parts=config.body_parts or known.body_parts,
         )
         work.mkdir(parents=True, exist_ok=True)
+        paths = Counter(file.path for file in files)
         largest = SMALLEST_PART if config.dicomweb else LARGEST_PART  # the files of several parts lie there at once
         return cls(
             model=model, config=config, files=files, ids=identify(files, config, known),
+            shared_paths=frozenset(path for path, count in paths.items() if count > 1),
             tasks=cut(files, model, selection, work.absolute(), key, largest), selection=selection, key=key, save=save,
             store=store,
         )  # fmt: skip
@@ -112,7 +117,8 @@ class Scoring:
         image_id, file = self.ids[number], self.files[number]
         if self.config.keep_ids:
             return {"image_id": printable(image_id), "path": printable(file.shown)}
-        path = pseudonym(self.key, "path", printable(file.path))
+        name = file.shown if file.path in self.shared_paths else file.path  # wherever else the folder lies
+        path = pseudonym(self.key, "path", printable(name))
         return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
 
     def _dicom_results(self) -> DicomResults | None:

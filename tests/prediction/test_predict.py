@@ -131,6 +131,23 @@ def plant(folder: Path, name: str, **attributes: Any) -> None:
     write_dicom(folder / name, pixels, **attributes)
 
 
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_files_of_one_name_in_two_folders_can_be_told_apart(
+    keep_ids: bool, options: Options, some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(some.iterdir())
+    for name, image in {"pa/IM1.dcm": files[0], "pa/IM2.dcm": files[1], "pb/IM1.dcm": files[2]}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(image, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    predict(options(inputs=(options().runs[0], Path("pa"), Path("pb")), keep_ids=keep_ids))
+    key = load_key()
+    named = ["pa/IM1.dcm", "pa/IM2.dcm" if keep_ids else "IM2.dcm", "pb/IM1.dcm"]
+    assert table(tmp_path / "out")["path"].tolist() == [
+        name if keep_ids else pseudonym(key, "path", name) for name in named
+    ]
+
+
 def test_a_mixed_folder(options: Options, some: Path, tmp_path: Path) -> None:
     (some / "deep" / "er").mkdir(parents=True)
     plant(some / "deep", "ct", Modality="CT")
