@@ -108,7 +108,9 @@ class Worker:
             stdin.flush()
         except BrokenPipeError:
             raise self._lost() from None
-        while not select.select([stdout], [], [], POLL_S)[0]:
+        answers = select.poll()  # which takes descriptors of any number, as select() does not
+        answers.register(stdout, select.POLLIN)
+        while not answers.poll(POLL_S * 1000):
             position, since = JOURNAL.unpack_from(self._journal)
             least_s = GPU_START_S if task.gpu is not None else 0.0
             allowed = timeout_s if position != NO_FILE else max(PATIENCE * timeout_s, least_s)

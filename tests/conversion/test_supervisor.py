@@ -8,6 +8,7 @@ import io
 import json
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -76,6 +77,24 @@ def test_a_worker_that_dies_while_it_answers_is_lost(answer: bytes) -> None:
         worker.process = SimpleNamespace(stdin=io.BytesIO(), stdout=stdout, wait=lambda: -9)
         with pytest.raises(WorkerLostError, match=r"the worker ended \(SIGKILL\)"):
             worker.run(TASK, {}, 10.0)
+
+
+def test_a_worker_is_heard_through_a_descriptor_of_any_number() -> None:
+    reading, writing = os.pipe()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
+    try:
+        high = fcntl.fcntl(reading, fcntl.F_DUPFD_CLOEXEC, 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(reading)
+    os.write(writing, ANSWER + b"\n")
+    os.close(writing)
+    worker = cast("Any", Worker.__new__(Worker))
+    worker._journal = mmap.mmap(-1, JOURNAL.size)
+    with os.fdopen(high, "rb") as stdout:
+        worker.process = SimpleNamespace(stdin=io.BytesIO(), stdout=stdout)
+        assert worker.run(TASK, {}, 10.0) == RECORD
 
 
 def test_memory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
