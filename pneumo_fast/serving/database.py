@@ -57,8 +57,17 @@ COMMIT;
 """
 
 
+REMEDIES: Final = {
+    "disk is full": "free some space",
+    "disk I/O": "free some space, or see to the disk",
+    "locked": "another program uses it, which has to end first",
+}
+"""What helps against an error of SQLite, by what it says."""
+OTHER_REMEDY: Final = "see that the folder and its files are there and may be written"
+
+
 class SpoolFullError(PacsError):
-    """The quota is reached, or the disk is full; nothing was changed."""
+    """The quota is reached, the disk is full, or the file cannot be used for now; nothing was changed."""
 
 
 class SpoolDamagedError(PacsError):
@@ -140,7 +149,7 @@ class Database:
         Raises
         ------
         SpoolFullError
-            If there is no room on the disk.
+            If there is no room on the disk, or the file cannot be used, for instance since another program locks it.
         SpoolDamagedError
             If the file is damaged.
         """
@@ -160,8 +169,9 @@ class Database:
             try:
                 yield self._connection
             except sqlite3.OperationalError as error:
+                remedy = next((told for words, told in REMEDIES.items() if words in str(error)), OTHER_REMEDY)
                 raise SpoolFullError(
-                    f"{self.path} cannot be written ({error}): free some space; what was accepted stands"
+                    f"{self.path} cannot be used ({error}): {remedy}; what was accepted stands"
                 ) from error
             except sqlite3.DatabaseError as error:
                 raise SpoolDamagedError(

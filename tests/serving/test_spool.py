@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pneumo_fast.errors import PacsError
-from pneumo_fast.serving.database import SpoolDamagedError, SpoolFullError
+from pneumo_fast.serving.database import Database, SpoolDamagedError, SpoolFullError
 from pneumo_fast.serving.spool import FILE, MOST_ATTEMPTS, Outcome, Quota, Spool, open_spool
 from tests.support.serving import journal
 
@@ -153,7 +153,7 @@ def test_a_full_disk_refuses_and_keeps_what_is_there(spool: Spool) -> None:
     spool.accept("1.1", b"1" * 10_000)
     with spool.base.reading() as base:
         base.execute("PRAGMA max_page_count = 30")
-    with pytest.raises(SpoolFullError, match=r"cannot be written \(database or disk is full\): free some space"):
+    with pytest.raises(SpoolFullError, match=r"cannot be used \(database or disk is full\): free some space"):
         spool.accept("1.2", b"1" * 1_000_000)
     assert spool.counts().received == 1
     assert spool.object_of(1) == b"1" * 10_000
@@ -162,6 +162,24 @@ def test_a_full_disk_refuses_and_keeps_what_is_there(spool: Spool) -> None:
     with pytest.raises(SpoolFullError):
         spool.finish([big], forward=True)
     assert spool.fresh(10) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("found", "remedy"),
+    [
+        ("database or disk is full", "free some space; "),
+        ("disk I/O error", "free some space, or see to the disk; "),
+        ("database is locked", "another program uses it, which has to end first; "),
+        ("database table is locked", "another program uses it"),
+        ("unable to open database file", "see that the folder and its files are there and may be written; "),
+    ],
+)
+def test_each_error_of_sqlite_has_its_remedy(tmp_path: Path, found: str, remedy: str) -> None:
+    base = Database(tmp_path / "spool.sqlite3", "key")
+    with pytest.raises(SpoolFullError) as told, base.transaction():
+        raise sqlite3.OperationalError(found)
+    base.close()
+    assert f"cannot be used ({found}): {remedy}" in str(told.value)
 
 
 @pytest.mark.parametrize(
