@@ -118,16 +118,13 @@ def read_labels(
         raise LabelError(f"{path}: groups come from the column {group_column!r} or from {groups}, not from both")
     _check_ids(path, table[id_column], id_source)
     meant = _meant(path, table, label)
-    _check_agreement(path, table[id_column], meant, label.column)
+    for key in (table[id_column], *([below] if path_column else [])):
+        _check_agreement(path, key, meant, label.column)
     if (meant < 0).all():
         raise LabelError(f"table {path}: every row is ignored by its label")
-    if path_column:
-        _check_agreement(path, below[table.index], binary, label.column)
 
     first = ~table[id_column].duplicated()
-    rows = pd.DataFrame({"image_id": table[id_column], "label": meant})[first].reset_index(drop=True)
-    rows["group"] = ""
-    rows["class"] = ""
+    rows = pd.DataFrame({"image_id": table[id_column], "label": meant, "group": "", "class": ""})[first]
     known = {"group": table[group_column]} if group_column else {}
     known |= {"path": below} if path_column else {}
     for name, cells in known.items():
