@@ -30,6 +30,7 @@ from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_b
 from pneumo_fast.explanation.results import Drawn, Explanation, ExplanationFile, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import replaced_folder, write_atomic
+from pneumo_fast.loading.targets import boxes_of
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid
 from pneumo_fast.progress import OnProgress, part_of_whole, silent
@@ -157,6 +158,13 @@ def _stored_ids(judged: Judged, rows: pd.DataFrame, config: ExplainConfig) -> tu
             f"{len(unknown)} of {len(stored)} ids are not in split {config.split!r}, first {unknown[0]!r}: use ids of "
             "the label table or of index.csv, or another --split"
         )
+    times = rows["image_id"].value_counts()
+    for given, image_id in zip(config.ids, stored, strict=True):
+        if times[image_id] > 1:
+            raise ConfigError(
+                f"id {given!r} names {times[image_id]} images of split {config.split!r}, each of another dataset: name "
+                "the dataset with --dataset"
+            )
     return tuple(stored)
 
 
@@ -173,12 +181,13 @@ def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: Expl
 
 
 def _boxes(judged: Judged, rows: pd.DataFrame) -> dict[int, Corners]:
-    """Boxes by row, of the positive images that have any."""
-    by_id = dict(iter(judged.dataset.boxes.groupby("image_id")))
+    """Boxes by row, as far as they lie within their images, of the positive images that have any."""
+    found, lost = boxes_of(judged.dataset, rows)
+    if lost:
+        _log.warning("%d boxes lie outside of their images or have no area, and are left out", lost)
+    positive = rows["label"].to_numpy()[found["number"]] == 1
     return {
-        row: stored_boxes(by_id[image_id], judged.dataset.size)
-        for row, (image_id, label) in enumerate(zip(rows["image_id"], rows["label"], strict=True))
-        if label == 1 and image_id in by_id
+        int(row): stored_boxes(own, judged.dataset.size) for row, own in found[positive].groupby("number", sort=True)
     }
 
 

@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.selection import open_datasets
 from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.evaluation.inference import open_run
 from pneumo_fast.explanation import explain as explain_module
 from pneumo_fast.explanation.explain import explain
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.phantoms.make import make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.run.folder import write_config
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
-from tests.support.untrained_run import make_dataset, make_run
+from tests.support.untrained_run import change, make_dataset, make_run
 
 
 def train_on_phantoms(folder: Path, *, size: int, epochs: int) -> Path:
@@ -185,6 +190,61 @@ def test_a_single_image_with_a_box(trained: Path, monkeypatch: pytest.MonkeyPatc
     found = explain(config(trained, count=1))
     assert found.boxes is not None
     assert (found.boxes.images, found.randomised.images) == (1, 1)
+
+
+def with_boxes(folder: Path, x: float, *rows: int) -> Path:
+    """A dataset of noise in which some validation images have one box of 8 pixels in the left upper corner."""
+    make_dataset(folder)
+    table = pd.DataFrame(
+        [
+            {"image_id": f"val, {row}", "x": x, "y": 0, "width": 8, "height": 8}
+            | {"source_width": 32, "source_height": 32}
+            for row in rows
+        ]
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tables"]["boxes.csv"] = write_table(folder, "boxes.csv", table)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def alike(tmp_path: Path) -> Path:
+    """A run on two datasets that give their images the same ids, but boxes to different ones."""
+    folders = [with_boxes(tmp_path / "one", 0.0, 1), with_boxes(tmp_path / "other", 16.0, 1, 4)]
+    run = make_run(tmp_path / "run", folders[0])
+    change(run, dataset_identity=open_datasets(folders).identity)
+    write_config(run, {"config": {"datasets": [str(folder) for folder in folders]}})
+    return run
+
+
+def test_images_of_one_id_have_the_boxes_of_their_own_dataset(alike: Path) -> None:
+    judged = open_run(alike, None, "cpu")
+    rows = judged.rows("val")
+    boxes = explain_module._boxes(judged, rows)
+    per_dataset = len(rows) // 2
+    assert {row: [corners[0, 0] for corners in own] for row, own in boxes.items()} == {
+        1: [0.0], per_dataset + 1: [16.0], per_dataset + 4: [16.0]
+    }  # fmt: skip
+
+
+def test_an_id_of_several_images_has_to_be_told_apart(alike: Path) -> None:
+    with pytest.raises(ConfigError, match="id 'val, 4' names 2 images of split 'val', each of another dataset: name"):
+        explain(config(alike, ids=("val, 4",)))
+    (drawn,) = explain(config(alike, ids=("val, 4",), dataset=alike.parent / "other")).images
+    assert drawn.hit is not None
+
+
+def test_boxes_are_cut_off_at_the_edges_and_those_outside_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run", with_boxes(tmp_path / "dataset", 28.0, 1, 4))
+    judged = open_run(run, None, "cpu")
+    rows = judged.rows("val")
+    assert [corners[0][2, 0] for corners in explain_module._boxes(judged, rows).values()] == [32.0, 32.0]
+    outside = replace(judged, dataset=replace(judged.dataset, boxes=judged.dataset.boxes.assign(x=[32.0, 4.0])))
+    assert list(explain_module._boxes(outside, rows)) == [4]
+    assert "1 boxes lie outside of their images or have no area, and are left out" in caplog.text
 
 
 def test_progress_reaches_the_end(boxless: Path) -> None:
