@@ -49,11 +49,11 @@ def class_maps(
     """
     with torch.enable_grad(), _output_of(model, layer) as outputs:
         logits = model(images_nchw.clone().requires_grad_())[:, 0]  # a clone: what was made to infer has no gradient
-        if len(outputs) == 0 or outputs[-1].ndim != 4:
+        if len(outputs) == 0 or outputs[-1].ndim != 4 or len(outputs[-1]) != len(images_nchw):
             raise ConfigError(f"layer {layer!r} gives no map: use one of {', '.join(map_layers(model, images_nchw))}")
         output = outputs[-1]
         (gradient,) = torch.autograd.grad(logits.sum(), output)
-    output, gradient = output.detach(), gradient.detach()
+    output, gradient = (_channels_first(part.detach()) for part in (output, gradient))
     if method == "hirescam":
         weighted = gradient * output
     elif method == "gradcam++":
@@ -93,15 +93,35 @@ def _output_of(model: nn.Module, layer: str) -> Iterator[list[torch.Tensor]]:
 
 
 def map_layers(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width of each module's output that is a map of more than one place, in the order they are done.
+    """Height and width of each module's output that is a square map of more than one place, in the order they are done.
+
+    Where a model has layers with the channels last, one whose channels are as many as its rows and columns is left out:
+    its axes cannot be told apart.
 
     Parameters
     ----------
-    images_nchw : Tensor of float32, shape (N, 1, H, W), normalized
+    images_nchw : Tensor of float32, shape (N, 1, size, size), normalized
         Only the first is looked at.
     """
     shapes = map_shapes(model, images_nchw)
-    return {name: (height, width) for name, (_, height, width) in shapes.items() if height * width > 1}
+    either = any(map(_has_channels_last, shapes.values()))
+    sides = {
+        name: shape[:2] if _has_channels_last(shape) else shape[1:]
+        for name, shape in shapes.items()
+        if not either or len(set(shape)) > 1
+    }
+    return {name: (height, width) for name, (height, width) in sides.items() if height == width > 1}
+
+
+def _has_channels_last(shape: tuple[int, int, int]) -> bool:
+    """Whether the sizes of a map of square images are height, width and channels: Swin's blocks have it so."""
+    return shape[0] == shape[1] != shape[2]
+
+
+def _channels_first(maps: torch.Tensor) -> torch.Tensor:
+    """Maps as (n, c, h, w)."""
+    _, first, second, third = maps.shape
+    return maps.permute(0, 3, 1, 2) if _has_channels_last((first, second, third)) else maps
 
 
 def default_layer(sizes: dict[str, tuple[int, int]]) -> str:

@@ -34,7 +34,10 @@ class Maps:
         self._judges = judged.judges(config.split)
         layers = map_layers(judged.models[0].network, self._normalized(np.zeros(1, dtype=np.int64)))
         if not layers:
-            raise ConfigError(f"images of {self.size} pixels are too small for a map of {config.run}")
+            raise ConfigError(
+                f"no layer of model {judged.checkpoint.arch!r} gives a square map of images of {self.size} pixels: "
+                f"heat maps need larger images, or a run of another --model than {config.run}, such as resnet18"
+            )
         if config.layer and config.layer not in layers:
             raise ConfigError(f"layer {config.layer!r} gives no map: use one of {', '.join(layers)}")
         self.layer = config.layer or default_layer(layers)
@@ -56,6 +59,11 @@ class Maps:
             for number in np.unique(judges).tolist():
                 mine, network = judges == number, model or self.judged.models[number].network
                 _, found = class_maps(network, self.layer, self._normalized(batch[mine]), self._method)
+                if found.shape[1:] != self.map_size:  # numpy would repeat a smaller one
+                    raise ConfigError(
+                        f"layer {self.layer!r} gives a map of {tuple(found.shape[1:])} places, {self.map_size} "
+                        "expected: use another --layer"
+                    )
                 maps[mine] = found.cpu().numpy()
             yield batch, maps
 

@@ -83,23 +83,26 @@ def check_choice(name: str, weights: str) -> None:
 
 
 def map_shapes(model: nn.Module, images_nchw: torch.Tensor) -> dict[str, tuple[int, int, int]]:
-    """Channels, height and width of each module's output that is a map, in the order they are done.
+    """Channels, height and width of each module's output that is a map of each image, in the order they are done.
+
+    Of a layer that puts the channels last, as Swin's blocks do, it is height, width and channels.
 
     Parameters
     ----------
     images_nchw : Tensor of float32, shape (N, 1, H, W), normalized
         Only the first is looked at; the model must be in evaluation mode.
     """
+    twice = torch.cat([images_nchw[:1]] * 2)  # an output that is not of images, such as a table of positions, has 1
     shapes: dict[str, tuple[int, int, int]] = {}
 
     def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and len(output) == len(twice):
             shapes[name] = output.shape[1], output.shape[2], output.shape[3]
 
     handles = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
-            model(images_nchw[:1])
+            model(twice)
     finally:
         for handle in handles:
             handle.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import Permute
 
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.explanation.cam import class_maps, default_layer, enlarge, map_layers
@@ -122,7 +123,54 @@ def test_images_made_to_infer_can_be_explained() -> None:
 )
 def test_layers_that_cannot_be_used(layer: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        class_maps(Pooled().eval(), layer, IMAGES, "gradcam")
+        class_maps(Pooled().eval(), layer, IMAGES[:, :, :5], "gradcam")
+
+
+class ChannelsLast(Pooled):
+    """The same with a layer that puts the channels last, and one whose output is of no image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.table = Permute([0, 2, 3, 1]), nn.Conv2d(1, 3, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        places = self.last(self.features(images)) + self.table(torch.ones(1, 1, 5, 5)).mean()
+        logits: torch.Tensor = self.head(places.mean(dim=(1, 2)))
+        return logits
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam"])
+def test_a_layer_with_the_channels_last_gives_the_map_of_the_one_with_them_first(method: Method) -> None:
+    model, images = ChannelsLast().eval(), IMAGES[:, :, :5]
+    first, last = (class_maps(model, layer, images, method)[1] for layer in ("features", "last"))
+    assert first.shape == (4, 5, 5)
+    torch.testing.assert_close(last, first)
+
+
+def test_what_is_not_of_each_image_is_no_map() -> None:
+    model, images = ChannelsLast().eval(), IMAGES[:, :, :5]
+    assert map_layers(model, images[:1]) == {"features": (5, 5), "last": (5, 5)}
+    with pytest.raises(ConfigError, match="layer 'table' gives no map: use one of features, last"):
+        class_maps(model, "table", images, "gradcam")
+
+
+def test_axes_that_cannot_be_told_apart_are_left_out() -> None:
+    model = ChannelsLast().eval()
+    model.features = nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.Conv2d(5, 3, 1))  # type: ignore[assignment]
+    assert set(map_layers(model, IMAGES[:, :, :5])) == {"features.1", "features", "last"}
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_v2_t"])
+def test_swin_has_square_maps(name: str) -> None:
+    torch.manual_seed(0)
+    model, images = build_model(name).eval(), torch.randn(2, 1, 64, 64)
+    sizes = map_layers(model, images)
+    layer = default_layer(sizes)
+    _, maps = class_maps(model, layer, images, "gradcam")
+    assert layer == "features.5"
+    assert sizes[layer] == maps.shape[1:] == (4, 4)
+    alone = class_maps(model, layer, images[1:], "gradcam")[1]
+    torch.testing.assert_close(maps[1:], alone, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

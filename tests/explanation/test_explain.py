@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from pneumo_fast.conversion.convert import convert
@@ -20,6 +21,7 @@ from pneumo_fast.dataset.selection import open_datasets
 from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.evaluation.inference import open_run
 from pneumo_fast.explanation import explain as explain_module
+from pneumo_fast.explanation import maps as maps_module
 from pneumo_fast.explanation.explain import explain
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.metrics.intervals import Estimate
@@ -174,6 +176,18 @@ def test_maps_of_another_kind_replace_the_earlier_ones_and_that_is_said(
     assert [d.image_id for d in found.images] == [image_id]
     assert {p.name for p in found.folder.iterdir()} == {d.file for d in found.images} | {"explain.json"}
     assert f"the {before} earlier heat maps in {boxless / 'explain'} are replaced" in caplog.text
+
+
+def test_a_model_without_a_square_map_is_refused(boxless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps_module, "map_layers", lambda *_: {})
+    with pytest.raises(ConfigError, match="no layer of model 'resnet18' gives a square map of images of 32 pixels: he"):
+        explain(config(boxless))
+
+
+def test_a_map_of_another_size_is_not_repeated(boxless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps_module, "class_maps", lambda *_: (torch.zeros(4), torch.zeros(4, 1, 1)))
+    with pytest.raises(ConfigError, match=r"layer 'layer2' gives a map of \(1, 1\) places, \(4, 4\) expected: use an"):
+        explain(config(boxless))
 
 
 def test_without_boxes_what_can_be_done_is_done(boxless: Path) -> None:
