@@ -14,11 +14,14 @@ from typing import Final
 
 import numpy as np
 
-from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Labels, Values, estimate, percentile_interval
+from pneumo_fast.metrics import intervals
+from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Interval, Labels, Values, estimate, percentile_interval
 from pneumo_fast.metrics.scored import Sample, Scores, sigmoid
 
 BINS: Final = 10
 """Equal bins of the probability."""
+CLEARLY_APART: Final = 3.0
+"""Standard errors from which mean probability and share of positives of a bin surely differ."""
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried."""
 
@@ -52,9 +55,11 @@ class Quality:
 def judge_probability(sample: Sample, bootstrap: Bootstrap) -> Quality:
     """Judge the sigmoid of the logits as a probability."""
     columns = _probability_columns(sample)
-    values = _probability_figures(columns.sum(axis=0, keepdims=True))
-    again = _probability_figures(bootstrap.sums(sample.groups, columns))
-    estimates = {key: estimate(float(value[0]), percentile_interval(again[key])) for key, value in values.items()}
+    once, again = columns.sum(axis=0, keepdims=True), bootstrap.sums(sample.groups, columns)
+    values, resampled = _probability_figures(once), _probability_figures(again)
+    ends = {key: percentile_interval(replicates) for key, replicates in resampled.items()}
+    ends["ece"] = calibration_error_interval(_apart(once)[0], _apart(again))
+    estimates = {key: estimate(float(value[0]), ends[key]) for key, value in values.items()}
     bins = enumerate(columns.sum(axis=0)[3:].reshape(3, BINS).T.tolist())
     reliability = tuple(
         Bin(low=i / BINS, high=(i + 1) / BINS, n=int(n), mean_probability=p / n, positive_share=y / n)
@@ -76,8 +81,48 @@ def _probability_columns(sample: Sample) -> Values:
 
 def _probability_figures(sums: Values) -> dict[str, Values]:
     n = sums[:, 0]
+    return {"brier": sums[:, 1] / n, "log_loss": sums[:, 2] / n, "ece": np.abs(_apart(sums)).sum(axis=1)}
+
+
+def _apart(sums: Values) -> Values:
+    """How far mean probability and share of positives are apart in each bin, weighted by images: (rows, BINS)."""
     _, probability, positive = np.split(sums[:, 3:], 3, axis=1)
-    return {"brier": sums[:, 1] / n, "log_loss": sums[:, 2] / n, "ece": np.abs(probability - positive).sum(axis=1) / n}
+    return (probability - positive) / sums[:, :1]
+
+
+def calibration_error_interval(apart: Values, resampled: Values) -> Interval | None:
+    """Interval at 95 % of the sum of the bins' absolute distances.
+
+    Chance adds to an absolute value near 0 and takes from none, so that resamples lie above the value as the value lies
+    above the truth: their percentiles would leave out the truth. By how much chance moves the sum is therefore taken
+    from the distances with their signs, and each end from the side that errs towards a wider interval. At the lower
+    end only bins that are clearly apart keep their sign, and all others count as if the truth were 0 there; at the
+    upper end every bin keeps it.
+
+    Parameters
+    ----------
+    apart : ndarray of float64, shape (bins,)
+        Distances with their signs, weighted by images.
+    resampled : ndarray of float64, shape (resamples, bins)
+
+    Returns
+    -------
+    (low, high) : tuple of float, or None
+        Within [0, 1], the value between them; None where all resamples give the same.
+
+    Notes
+    -----
+    Z. Fang and A. Santos, "Inference on directionally differentiable functions", Review of Economic Studies 86 (2019)
+    377. ``docs/metrics.md`` has the coverage.
+    """
+    moved = resampled - apart
+    signed = np.sign(apart) * moved
+    clear = np.abs(apart) > CLEARLY_APART * moved.std(axis=0)
+    at_most = np.quantile(np.where(clear, signed, np.abs(moved)).sum(axis=1), (1 + intervals.LEVEL) / 2)
+    at_least = np.quantile(signed.sum(axis=1), (1 - intervals.LEVEL) / 2)
+    value = np.abs(apart).sum()
+    low, high = max(0.0, float(value - at_most)), min(1.0, float(value - at_least))
+    return None if high - low < 1e-12 else (low, high)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

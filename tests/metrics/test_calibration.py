@@ -61,6 +61,29 @@ def test_intervals_cover_the_truth() -> None:
     assert all(0.90 <= np.mean(values) <= 0.985 for values in covered.values()), covered
 
 
+@pytest.mark.parametrize(("shift", "true"), [(0.0, 0.0), (0.3, 0.0462), (1.0, 0.1392)])
+def test_the_interval_of_the_calibration_error_covers_the_truth_and_holds_the_value(shift: float, true: float) -> None:
+    covered, width = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(-1, 1.5, 400)
+        labels = (rng.random(400) < sigmoid(logits - shift)).astype(np.int64)
+        sample = Sample(labels=labels, logits=logits, groups=np.arange(400))
+        error = judge_probability(sample, Bootstrap(resamples=300, seed=seed)).ece
+        assert error.value is not None
+        assert error.low is not None
+        assert error.high is not None
+        assert 0 <= error.low <= error.value <= error.high <= 1
+        covered.append(error.low <= true <= error.high)
+        width.append(error.high - error.low)
+    assert np.mean(covered) >= 0.93
+    assert np.mean(width) < 0.11  # that of the percentiles is 0.06
+
+
+def test_a_calibration_error_that_no_resample_changes_has_no_interval() -> None:
+    assert judge_probability(sample_of([(1, 0.0)]), FEW).ece.low is None
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("pos_weight", [1.0, 3.5])
 @pytest.mark.parametrize("known", [True, False])
