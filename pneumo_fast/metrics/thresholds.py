@@ -229,7 +229,8 @@ def choose(
     found, alarms = (_count_from(sample.probabilities[sample.labels == label], values) for label in (1, 0))
     positives, negatives = sample.positives, sample.n - sample.positives
     sensitivity, specificity = found / positives, 1 - alarms / negatives
-    chosen = {"Youden's J": int(np.argmax(sensitivity + specificity))}
+    youden = found * negatives - alarms * positives  # in whole numbers, whose ties no rounding breaks
+    chosen = {"Youden's J": int(np.argmax(youden))}
     reached = int(np.argmax(sensitivity >= target_sensitivity - ROUNDING))
     chosen[target_name(SENSITIVITY, target_sensitivity)] = reached
     if (reaching := np.flatnonzero(specificity >= target_specificity - ROUNDING)).size:

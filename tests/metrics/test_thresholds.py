@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -174,6 +175,27 @@ def test_no_other_threshold_would_have_been_better(
     reaching = [t for t, v in tried.items() if v[1] >= specificity - 1e-9]
     assert chosen.get("specificity") == min(reaching, default=None)
     assert tried[chosen["least"]][2] == pytest.approx(min(v[2] for v in tried.values()))
+
+
+def test_of_equal_sums_of_sensitivity_and_specificity_the_highest_threshold_is_chosen() -> None:
+    # 1/3 + 1 from the highest logit on, 2/3 + 2/3 from the next: as floats the latter is larger by a rounding
+    images = [(1, 3.0), (1, 1.0), (0, 1.0), (1, -1.0), (0, -1.0), (0, -1.0)]
+    assert choose(sample_of(images), 0.9, 0.9, None)[0].threshold == sample_of([(1, 3.0)]).probabilities[0]
+
+
+@given(IMAGES.filter(both_classes))
+def test_youdens_j_in_fractions(images: list[tuple[int, float]]) -> None:
+    sample = sample_of(images)
+    p, ill = sample.probabilities, sample.labels == 1
+    j = [
+        (
+            Fraction(int((p[ill] >= t).sum()), sample.positives)
+            - Fraction(int((p[~ill] >= t).sum()), int((~ill).sum())),
+            t,
+        )
+        for t in np.unique(p).tolist()
+    ]
+    assert choose(sample, 0.9, 0.9, None)[0].threshold == max(j)[1]
 
 
 def test_no_cost_no_threshold_for_it() -> None:
