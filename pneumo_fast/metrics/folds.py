@@ -68,7 +68,7 @@ def judge_folds(
 
 
 def _judge(own: Sample, fold: int, threshold: float, bootstrap: Bootstrap) -> FoldFigures:
-    ranking, at = rank(own, bootstrap), at_threshold(own, threshold, bootstrap)
+    ranking, at = rank(own, bootstrap, levels=()), at_threshold(own, threshold, bootstrap)
     return FoldFigures(
         fold=fold,
         n=own.n,

@@ -160,6 +160,35 @@ class Bootstrap:
         labels, scores, groups = labels[order], scores[order], groups[order]
         return np.concatenate([rank_figures(labels, scores, drawn[:, groups], levels) for drawn in self.draws(groups)])
 
+    def areas(self, labels: Labels, scores: NDArray[np.floating], groups: Groups) -> Values:
+        """AUROC alone, resampled: the first column of :meth:`ranked` to the bit, in a part of the time.
+
+        Parameters
+        ----------
+        labels, groups : ndarray of int64, shape (n,)
+        scores : ndarray of float, shape (n,)
+            In any order.
+
+        Returns
+        -------
+        ndarray of float64, shape (resamples,)
+            NaN where a class is not there.
+        """
+        ill, well = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        ill = ill[np.argsort(scores[ill], kind="stable")]
+        below, not_above = (np.searchsorted(scores[ill], scores[well], side=side) for side in ("left", "right"))
+        found = []
+        for drawn in self.draws(groups):
+            passed = np.zeros((len(drawn), len(ill) + 1))  # positives up to each score, from the lowest
+            np.cumsum(drawn[:, groups[ill]], axis=1, dtype=np.float64, out=passed[:, 1:])
+            positives, alarms = passed[:, -1], drawn[:, groups[well]].astype(np.float64)
+            # Halves and whole numbers: every sum is exact, whatever its order.
+            lost = (passed[:, below] + passed[:, not_above]) / 2
+            above = positives * alarms.sum(axis=1) - np.einsum("ij,ij->i", alarms, lost)
+            with np.errstate(invalid="ignore"):
+                found.append(above / (positives * alarms.sum(axis=1)))
+        return np.concatenate(found)
+
 
 def rank_figures(
     labels: Labels, scores: NDArray[np.floating], weights: NDArray[np.float32], levels: tuple[float, ...]

@@ -46,28 +46,42 @@ class Ranking:
     specificity_at_sensitivity: tuple[SpecificityAt, ...]
 
 
-def rank(sample: Sample, bootstrap: Bootstrap) -> Ranking:
-    """Judge the order of the images; every figure is None where they are all of one class."""
-    count = 2 + 2 * len(LEVELS)
+def rank(sample: Sample, bootstrap: Bootstrap, levels: tuple[float, ...] = LEVELS) -> Ranking:
+    """Judge the order of the images; every figure is None where they are all of one class.
+
+    Parameters
+    ----------
+    levels : tuple of float, optional
+        Specificities at which the sensitivity is wanted, and the reverse; without them it takes less time.
+    """
+    count = 2 + 2 * len(levels)
     estimates = [Estimate(value=None)] * count
     if sample.two_classes:
         order = np.argsort(-sample.logits, kind="stable")
         once = np.ones((1, sample.n), np.float32)
-        values = rank_figures(sample.labels[order], sample.logits[order], once, LEVELS)[0].tolist()
+        values = rank_figures(sample.labels[order], sample.logits[order], once, levels)[0].tolist()
         values[:2] = [auroc(sample.labels, sample.logits), average_precision(sample.labels, sample.logits)]
-        again = bootstrap.ranked(sample.labels, sample.logits, sample.groups, LEVELS)
+        again = bootstrap.ranked(sample.labels, sample.logits, sample.groups, levels)
         estimates = [estimate(v, percentile_interval(r)) for v, r in zip(values, again.T, strict=True)]
-    at_specificity, at_sensitivity = estimates[2 : 2 + len(LEVELS)], estimates[2 + len(LEVELS) :]
+    at_specificity, at_sensitivity = estimates[2 : 2 + len(levels)], estimates[2 + len(levels) :]
     return Ranking(
         auroc=estimates[0],
         average_precision=estimates[1],
         sensitivity_at_specificity=tuple(
-            SensitivityAt(specificity=level, sensitivity=e) for level, e in zip(LEVELS, at_specificity, strict=True)
+            SensitivityAt(specificity=level, sensitivity=e) for level, e in zip(levels, at_specificity, strict=True)
         ),
         specificity_at_sensitivity=tuple(
-            SpecificityAt(sensitivity=level, specificity=e) for level, e in zip(LEVELS, at_sensitivity, strict=True)
+            SpecificityAt(sensitivity=level, specificity=e) for level, e in zip(levels, at_sensitivity, strict=True)
         ),
     )
+
+
+def rank_by_area(sample: Sample, bootstrap: Bootstrap) -> Estimate:
+    """The AUROC of :func:`rank` alone, in a part of the time."""
+    if not sample.two_classes:
+        return Estimate(value=None)
+    again = bootstrap.areas(sample.labels, sample.logits, sample.groups)
+    return estimate(auroc(sample.labels, sample.logits), percentile_interval(again))
 
 
 def auroc(labels: Labels, scores: Scores) -> float:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, estimate, percentile_interval
-from pneumo_fast.metrics.ranking import rank
+from pneumo_fast.metrics.ranking import rank_by_area
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import at_threshold
 
@@ -98,7 +98,7 @@ def _judge(
         n=own.n,
         positives=own.positives,
         prevalence=estimate(own.positives / own.n, percentile_interval(ill[:, 0] / ill[:, 1])),
-        auroc=rank(ranked, bootstrap).auroc,
+        auroc=rank_by_area(ranked, bootstrap),
         against_all=against_all,
         sensitivity=at.recall,
         specificity=at.specificity,
@@ -120,4 +120,4 @@ def judge_view(sample: Sample, rows: pd.DataFrame, train: pd.DataFrame, bootstra
     if len(np.unique(scores)) < 2:
         return None
     as_model = Sample(labels=sample.labels, logits=scores, groups=sample.groups)
-    return ViewOnly(auroc=rank(as_model, bootstrap).auroc, rates={str(k): float(v) for k, v in rates.items()})
+    return ViewOnly(auroc=rank_by_area(as_model, bootstrap), rates={str(k): float(v) for k, v in rates.items()})

@@ -71,6 +71,18 @@ def test_a_weight_is_as_good_as_a_repeated_image(images: list[tuple[int, float]]
     assert figures == pytest.approx(expected, abs=1e-6)
 
 
+@given(IMAGES, st.data())
+def test_the_area_alone_is_that_of_the_ranking_figures_to_the_bit(
+    images: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    sample = sample_of(images)
+    names = data.draw(st.lists(st.integers(0, 9), min_size=sample.n, max_size=sample.n))
+    groups = np.unique(names, return_inverse=True)[1]
+    bootstrap = Bootstrap(resamples=20)
+    both = bootstrap.ranked(sample.labels, sample.logits, groups, ())[:, 0]
+    assert np.array_equal(bootstrap.areas(sample.labels, sample.logits, groups), both, equal_nan=True)
+
+
 def test_sums_are_those_of_the_drawn_images() -> None:
     groups = np.array([0, 1, 0, 2, 1])
     columns = np.random.default_rng(0).random((5, 3))
