@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, estimate, percentile_interval
-from pneumo_fast.metrics.ranking import rank_by_area
+from pneumo_fast.metrics.ranking import auroc, rank_by_area
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import at_threshold
 
@@ -51,6 +51,8 @@ class ViewOnly:
     auroc: Estimate
     rates: dict[str, float]
     """Share of positives in the train split, in [0, 1], by view; ``""`` is an unknown view."""
+    difference: Estimate | None = None
+    """The model's AUROC minus this one, resampled together; None in a file of an earlier release."""
 
 
 def judge_subgroups(sample: Sample, rows: pd.DataFrame, threshold: float, bootstrap: Bootstrap) -> tuple[Subgroup, ...]:
@@ -120,4 +122,10 @@ def judge_view(sample: Sample, rows: pd.DataFrame, train: pd.DataFrame, bootstra
     if len(np.unique(scores)) < 2:
         return None
     as_model = Sample(labels=sample.labels, logits=scores, groups=sample.groups)
-    return ViewOnly(auroc=rank_by_area(as_model, bootstrap), rates={str(k): float(v) for k, v in rates.items()})
+    own, other = (bootstrap.areas(each.labels, each.logits, each.groups) for each in (sample, as_model))
+    apart = auroc(sample.labels, sample.logits) - auroc(sample.labels, scores)
+    return ViewOnly(
+        auroc=estimate(auroc(sample.labels, scores), percentile_interval(other)),
+        rates={str(k): float(v) for k, v in rates.items()},
+        difference=estimate(apart, percentile_interval(own - other)),
+    )

@@ -6,6 +6,7 @@ from typing import Final
 
 from pneumo_fast.formatting import Notation
 from pneumo_fast.metrics.catalogue import AUROC, SENSITIVITY, SPECIFICITY
+from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.vocabulary import counted
 
@@ -51,20 +52,28 @@ def conclude(figures: Figures, notation: Notation) -> str:
     auroc, view, first = figures.ranking.auroc, figures.view_only, figures.thresholds[0]
     if auroc.value is None:
         return f"The {counted(figures.n, 'image')} are of one class: how well the model ranks cannot be said."
-    easy, name = 0.5, "chance"
+    easy, name, above = 0.5, "chance", _apart(auroc, Estimate(value=0.5, low=0.5, high=0.5))
     if view is not None and view.auroc.value is not None and view.auroc.value > easy:
         easy, name = view.auroc.value, "the view position alone"
-    if auroc.low is None or auroc.high is None:
+        above = _apart(auroc, view.auroc) if view.difference is None else view.difference  # an earlier release has none
+    if above.low is None or above.high is None:
         ranks = "cannot be told from " + name
-    elif auroc.low > easy:
+    elif above.low > 0:
         ranks = f"is above that of {name}"
     else:
-        ranks = f"is below that of {name}" if auroc.high < easy else f"cannot be told from that of {name}"
+        ranks = f"is below that of {name}" if above.high < 0 else f"cannot be told from that of {name}"
     return (
         f"{AUROC.label} {notation.estimate(auroc)} {ranks} ({notation.number(easy)}). At threshold "
         f"{first.threshold:g}, {SENSITIVITY.label} is {notation.estimate(first.recall, 2)} and {SPECIFICITY.label} "
         f"{notation.estimate(first.specificity, 2)}.{_by_fold(figures, notation)}"
     )
+
+
+def _apart(auroc: Estimate, other: Estimate) -> Estimate:
+    """How far two figures are apart at least and at most, by their intervals."""
+    if auroc.low is None or auroc.high is None or other.low is None or other.high is None:
+        return Estimate(value=None)
+    return Estimate(value=None, low=auroc.low - other.high, high=auroc.high - other.low)
 
 
 def _by_fold(figures: Figures, notation: Notation) -> str:

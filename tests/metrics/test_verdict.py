@@ -17,16 +17,29 @@ from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.verdict import conclude, few_of_a_class, warn_of_few, warn_of_useless_thresholds
 from tests.support.judged import drawn, rows_of
 
+VIEW = (0.7, 0.6, 0.8)
+
 
 def figures(positives: int, negatives: int) -> Figures:
     sample = drawn(0, positives, negatives, 1.5)
     return judge(sample, rows_of(sample), EvaluateConfig(resamples=100))
 
 
-def with_auroc(value: float, low: float | None, high: float | None, view: float | None = None) -> Figures:
+def with_auroc(
+    value: float,
+    low: float | None,
+    high: float | None,
+    view: tuple[float, float, float] | None = None,
+    apart: tuple[float | None, float | None] | None = None,
+) -> Figures:
+    """Figures with an AUROC, that of the view alone, and the ends of their difference."""
     found = figures(20, 100)
     auroc: Any = Estimate(value=value, low=low, high=high)
-    only = None if view is None else ViewOnly(auroc=Estimate(value=view, low=None, high=None), rates={})
+    only = None
+    if view is not None:
+        difference = None if apart is None else Estimate(value=value - view[0], low=apart[0], high=apart[1])
+        baseline = Estimate(value=view[0], low=view[1], high=view[2])
+        only = ViewOnly(auroc=baseline, rates={}, difference=difference)
     return replace(found, ranking=replace(found.ranking, auroc=auroc), view_only=only)
 
 
@@ -36,9 +49,17 @@ def with_auroc(value: float, low: float | None, high: float | None, view: float 
         (with_auroc(0.8, 0.7, 0.9), "AUROC 0.800 (0.70 to 0.90) is above that of chance (0.500)."),
         (with_auroc(0.6, 0.4, 0.7), "cannot be told from that of chance (0.500)."),
         (with_auroc(0.3, 0.2, 0.4), "is below that of chance (0.500)."),
-        (with_auroc(0.75, 0.68, 0.8, view=0.7), "cannot be told from that of the view position alone (0.700)."),
-        (with_auroc(0.8, 0.75, 0.85, view=0.7), "is above that of the view position alone (0.700)."),
-        (with_auroc(0.8, 0.7, 0.9, view=0.4), "is above that of chance (0.500)."),
+        (
+            with_auroc(0.8, 0.75, 0.85, VIEW, (-0.01, 0.2)),
+            "cannot be told from that of the view position alone (0.700).",
+        ),
+        (with_auroc(0.75, 0.68, 0.8, VIEW, (0.01, 0.1)), "is above that of the view position alone (0.700)."),
+        (with_auroc(0.65, 0.5, 0.8, VIEW, (-0.1, -0.01)), "is below that of the view position alone (0.700)."),
+        (with_auroc(0.8, 0.75, 0.85, VIEW, (None, None)), "cannot be told from the view position alone (0.700)."),
+        (with_auroc(0.8, 0.7, 0.9, (0.4, 0.3, 0.5), (-0.1, 0.4)), "is above that of chance (0.500)."),
+        # of an earlier release, which kept no difference: the intervals have to be apart
+        (with_auroc(0.8, 0.75, 0.85, VIEW), "cannot be told from that of the view position alone (0.700)."),
+        (with_auroc(0.85, 0.81, 0.9, VIEW), "is above that of the view position alone (0.700)."),
         (with_auroc(1.0, None, None), "cannot be told from chance (0.500)."),
     ],
 )
