@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.evaluation.compare import compare, delong_test
+from pneumo_fast.evaluation.compare import compare
 from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals
+from pneumo_fast.metrics.delong import delong_test
 from pneumo_fast.metrics.scored import Sample, Scores
 from tests.support.judged import drawn, mann_whitney, rows_of
 from tests.support.untrained_run import make_dataset, make_run

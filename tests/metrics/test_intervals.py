@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pneumo_fast.evaluation.compare import placements
+from pneumo_fast.metrics.delong import placements
 from pneumo_fast.metrics.intervals import (
     Bootstrap,
     Estimate,
