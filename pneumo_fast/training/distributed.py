@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import DeviceError, RunError
@@ -73,6 +73,13 @@ def gathered(values: torch.Tensor) -> torch.Tensor:
     parts: list[torch.Tensor] = [values] * distributed.get_world_size()
     distributed.all_gather_object(parts, values.cpu())
     return torch.cat(parts)
+
+
+def apart(network: nn.Module) -> AbstractContextManager[None]:
+    """Processes exchange gradients once for a batch, with its last part, and not within this context manager."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        return cast("AbstractContextManager[None]", network.no_sync())
+    return nullcontext()
 
 
 def by_first(act: Callable[[], T]) -> T:

@@ -14,16 +14,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pneumo_fast.loading.targets import Targets
 from pneumo_fast.records import build
+from pneumo_fast.training.distributed import apart
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
 from pneumo_fast.training.teachers import Taught
 
 
 class OptimizerState(TypedDict):
-    """What is taken of an optimizer's state."""
+    """What is taken of an optimizer's state, by the parameter's number."""
 
     state: dict[int, dict[str, torch.Tensor]]
-    """By the parameter's number."""
 
 
 class GuardState(TypedDict):
@@ -128,6 +128,7 @@ class Learner:
         self.scaler.update(None if self.amp_dtype == torch.float16 else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
+        self.guard.settle(self._taken)  # before the average takes the statistics over
         if self.ema is not None:
             self.ema.update(self.model)
         return losses, logits, auxiliary
@@ -136,8 +137,7 @@ class Learner:
         self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, targets: Targets | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :meth:`step` returns, and the gradient of the batch's mean loss, part by part."""
-        own_images, smoothing = batch_size // self.world_size, self.config.label_smoothing
-        count = max(1, min(self.config.accumulate, own_images // 2))  # parts of two images at least, for BatchNorm
+        count, smoothing = self.parts(batch_size // self.world_size), self.config.label_smoothing
         smoothed = (labels * (1 - smoothing) + smoothing / 2).tensor_split(count)
         lessons = targets.parts(count) if targets else [None] * count
         parts = list(zip(images.tensor_split(count), smoothed, lessons, strict=True))
@@ -146,7 +146,7 @@ class Learner:
             self.model.train(len(labels) > 1 or self.config.sync_bn)
         collected: tuple[list[torch.Tensor], ...] = ([], [], [])
         for number, (part, marks, lesson) in enumerate(parts, start=1):
-            with nullcontext() if number == len(parts) else _apart(self.network):
+            with nullcontext() if number == len(parts) else apart(self.network):
                 found, beside = self.forward(part, lesson)
                 loss = binary_cross_entropy_with_logits(found, marks, pos_weight=self._pos_weight, reduction="none")
                 whole = loss.sum() if lesson is None else loss.sum() + self._weights @ beside.sum(1)
@@ -155,6 +155,10 @@ class Learner:
                     values.append(value.detach())
         losses, logits, auxiliary = (torch.cat(values, -1) for values in collected)
         return losses, logits, auxiliary
+
+    def parts(self, images: int) -> int:
+        """Into how many parts a process's share of a batch is divided, whose sizes differ by one image at most."""
+        return max(1, min(self.config.accumulate, images // 2))  # of two images at least, for BatchNorm
 
     def forward(self, images: torch.Tensor, targets: Targets | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N,) of images (N, 1, H, W), and the teachers' losses (teachers, N), as training makes them."""
@@ -186,14 +190,20 @@ class Learner:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @property
+    def _taken(self) -> torch.Tensor:
+        """Steps that the optimizer has taken, on the device; it does not count those that it skipped."""
+        count: torch.Tensor = next((state["step"] for state in self.optimizer.state.values()), torch.zeros(()))
+        return count
+
+    @property
     def judged_model(self) -> nn.Module:
         """The model to validate and to keep: the averaged one, where there is one."""
         return self.ema.model if self.ema else self.model
 
     def check(self) -> int:
-        """Put back what a skipped step spoiled; returns the steps skipped so far. Waits for the device."""
-        states = list(self.optimizer.state.values())
-        return self.guard.check(self.steps_done - int(states[0]["step"] if states else 0))
+        """Count the steps skipped so far. Waits for the device."""
+        self.guard.skipped = self.steps_done - int(self._taken)
+        return self.guard.skipped
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on; tensors are the learner's own, not copies."""
@@ -224,7 +234,7 @@ class Learner:
         self.scaler.load_state_dict(checked["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(checked["ema"])
-        self.guard.load_state_dict(checked["guard"])
+        self.guard.load_state_dict(checked["guard"], self._taken)
         self.steps_done = checked["steps_done"]
 
     def _load_optimizer(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
@@ -238,11 +248,6 @@ class Learner:
                 raise ValueError(f"the optimizer's state does not fit parameter {number}")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def _apart(network: nn.Module) -> Any:
-    """Processes exchange gradients once for a batch, with its last part, and not within this context manager."""
-    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 class Ema:
@@ -263,7 +268,8 @@ class Ema:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        _copy(list(self.model.buffers()), list(model.buffers()))
+        if buffers := list(self.model.buffers()):  # a model without BatchNorm may have none
+            torch._foreach_copy_(buffers, list(model.buffers()))
 
     def state_dict(self) -> dict[str, Any]:
         """State of the averaged model, and how often it was updated."""
@@ -276,42 +282,38 @@ class Ema:
 
 
 class Guard:
-    """Keeps BatchNorm's running statistics from what a skipped step did to them in its forward pass."""
+    """Undoes what a skipped step did to BatchNorm's running statistics in its forward pass, on the device alone."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._kept = [buffer.clone() for buffer in model.buffers()]
+        norms = [module for module in model.modules() if getattr(module, "track_running_stats", False)]
+        buffers = [buffer.view(-1) for norm in norms for buffer in norm.buffers(recurse=False)]
+        kinds = {buffer.dtype: [other for other in buffers if other.dtype == buffer.dtype] for buffer in buffers}
+        self._groups = [(group, torch.cat(group)) for group in kinds.values()]  # joined: a few calls, not some for each
+        self._taken = torch.zeros((), device=buffers[0].device if buffers else None)
         self.skipped = 0
         """Skipped steps of the run, as of the last check."""
 
-    def check(self, skipped: int) -> int:
-        """Put back what is not finite, if steps were skipped since the last check; returns how many were in all.
+    @torch.no_grad()
+    def settle(self, taken: torch.Tensor) -> None:
+        """Keep the statistics after a step, or put back those before it if it is not among the steps taken."""
+        went = taken > self._taken
+        for buffers, kept in self._groups:
+            torch.where(went, torch.cat(buffers), kept, out=kept)
+            torch._foreach_copy_(buffers, torch.split(kept, [len(buffer) for buffer in buffers]))
+        self._taken.copy_(taken)
 
-        Parameters
-        ----------
-        skipped : int
-            Skipped steps of the run so far.
-        """
-        buffers = list(self._model.buffers())
-        if skipped == self.skipped:
-            _copy(self._kept, buffers)
-        else:
-            for buffer, kept in zip(buffers, self._kept, strict=True):
-                if not buffer.isfinite().all():
-                    buffer.copy_(kept)
-        self.skipped = skipped
-        return skipped
+    def state_dict(self) -> GuardState:
+        """Buffers as of the last step that was not skipped, which are the model's; skipped steps."""
+        return {"buffers": list(self._model.buffers()), "skipped": self.skipped}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Buffers as of the last check that found no step skipped since the one before; skipped steps."""
-        return {"buffers": self._kept, "skipped": self.skipped}
-
-    def load_state_dict(self, state: GuardState) -> None:
-        """Go on from another guard."""
-        _copy(self._kept, state["buffers"])
+    @torch.no_grad()
+    def load_state_dict(self, state: GuardState, taken: torch.Tensor) -> None:
+        """Go on from another guard, with a model that has its state already, after so many steps taken."""
+        for buffer, good in zip(self._model.buffers(), state["buffers"], strict=True):
+            if not buffer.isfinite().all():  # a release that put them back now and then wrote the checkpoint
+                buffer.copy_(good)
+        for buffers, kept in self._groups:
+            torch.cat(buffers, out=kept)
+        self._taken.copy_(taken)
         self.skipped = state["skipped"]
-
-
-def _copy(to: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-    if to:  # a model without BatchNorm has no buffers
-        torch._foreach_copy_(to, values)

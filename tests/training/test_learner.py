@@ -172,26 +172,74 @@ def test_the_average_of_the_weights_is_the_one_defined() -> None:
         assert torch.equal(mine, theirs)
 
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def spoil_one_image(images: torch.Tensor, labels: torch.Tensor) -> Batch:
+    return torch.cat([torch.full_like(images[:1], math.inf), images[1:]]), labels
+
+
+def spoil_all_images(images: torch.Tensor, labels: torch.Tensor) -> Batch:
+    return torch.full_like(images, math.nan), labels
+
+
+def spoil_gradient(images: torch.Tensor, labels: torch.Tensor) -> Batch:
+    """As where float16 overflows on the way back: the forward pass, and what BatchNorm keeps of it, are finite."""
+    return images, torch.full_like(labels, math.nan)
+
+
 @DEVICES
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_step_with_a_gradient_that_is_no_number_is_left_out(device: str, value: float) -> None:
-    learner = make_learner(device)
+@pytest.mark.parametrize("spoil", [spoil_one_image, spoil_all_images, spoil_gradient])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_with_a_gradient_that_is_not_finite_leaves_no_mark(device: str, spoil: Any, accumulate: int) -> None:
+    """Not even until the next check; the moving average, too, stays what the steps before made of it."""
+    learner = make_learner(device, ema=0.5, accumulate=accumulate)
     learner.model.train()
     images, labels = batch(device)
-    learner.step(images, labels)
-    assert learner.check() == 0
-    before = [copy.deepcopy(learner.model.state_dict()), copy.deepcopy(learner.optimizer.state_dict()["state"])]
-    learner.step(torch.full_like(images, value), labels)
-    assert not next(learner.model.buffers()).isfinite().all(), "BatchNorm has seen it"
+    for _ in range(2):
+        learner.step(images, labels)
+    before = copy.deepcopy([learner.model.state_dict(), learner.optimizer.state_dict()["state"]])
+    learner.step(*spoil(images, labels))
+    assert learner.steps_done == 3
+    torch.testing.assert_close(
+        [learner.model.state_dict(), learner.optimizer.state_dict()["state"]], before, rtol=0, atol=0
+    )
+    average = learner.judged_model.state_dict()
+    for name, buffer in learner.model.named_buffers():
+        assert torch.equal(average[name], buffer), name
+    assert weights(learner.judged_model).isfinite().all()
     assert learner.check() == 1
-    counted = "num_batches_tracked"
-    for name, kept in before[0].items():
-        assert torch.equal(learner.model.state_dict()[name], kept) or name.endswith(counted), name
-    for number, kept in before[1].items():
-        for name, tensor in kept.items():
-            assert torch.equal(learner.optimizer.state_dict()["state"][number][name], tensor)
     learner.step(images, labels)
-    assert (learner.steps_done, learner.check()) == (3, 1)
+    assert not torch.equal(next(learner.model.buffers()), before[0]["bn1.running_mean"]), "statistics go on"
+    assert (learner.steps_done, learner.check()) == (4, 1)
+
+
+def test_the_first_step_may_be_the_one_that_leaves_no_mark() -> None:
+    learner = make_learner()
+    learner.model.train()
+    before = copy.deepcopy(learner.model.state_dict())
+    learner.step(*spoil_all_images(*batch()))
+    torch.testing.assert_close(dict(learner.model.state_dict()), dict(before), rtol=0, atol=0)
+    assert learner.check() == 1
+
+
+def test_statistics_that_an_earlier_release_left_spoiled_are_put_back() -> None:
+    """It put them back every 50 steps, and might be stopped in between."""
+    learner = make_learner()
+    learner.model.train()
+    learner.step(*batch())
+    state = copy.deepcopy(learner.state_dict())
+    good = copy.deepcopy(state["guard"]["buffers"])
+    state["model"]["bn1.running_var"].fill_(math.nan)
+    state["guard"]["buffers"] = good
+    resumed = make_learner()
+    resumed.load_state_dict(state)
+    for buffer, expected in zip(resumed.model.buffers(), good, strict=True):
+        assert torch.equal(buffer, expected)
+    resumed.step(*batch())
+    assert resumed.check() == 0
+    learner.step(*batch())
+    torch.testing.assert_close(dict(resumed.model.state_dict()), dict(learner.model.state_dict()), rtol=0, atol=1e-5)
 
 
 @pytest.mark.gpu
