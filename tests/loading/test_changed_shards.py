@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.loading import reader
+from pneumo_fast.loading.engines.fused import compiled_kernels
 from pneumo_fast.loading.loader import Loader
-from tests.support.loaders import STREAMING, Place, check_epoch, collect, load, reference, resources, within
+from tests.support.loaders import EVERYWHERE, STREAMING, Place, check_epoch, collect, load, reference, resources, within
 from tests.support.make_dataset import make_dataset
 
 
@@ -42,7 +45,7 @@ def put_fewer_there(shard: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, "was cut short"),
+        (truncate, "was cut short|changed while it was read"),  # the latter where no kernel is loaded yet
         (empty, "no valid .npy header"),
         (Path.unlink, "cannot be opened"),
         (spoil_header, "no valid .npy header"),
@@ -153,3 +156,47 @@ def test_a_shard_replaced_by_another_is_noticed(tmp_path: Path, place: Place) ->
         (tmp_path / "other.npy").rename(dataset.path / name)
         with pytest.raises(DatasetError, match=rf"{name} changed while it was read"):
             within(lambda: [collect(loader, epoch) for epoch in (1, 2)])
+
+
+def put_bits(shard: Path, pixel: int, bits: int) -> None:
+    """Write a float16 into the third image of a shard, for good: its time of change is of no help."""
+    images = np.load(shard)
+    images.view(np.uint16)[2].flat[pixel] = bits
+    np.save(shard, images)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("bits", "pixel", "shown"),
+    [(0x7C00, 0, "inf"), (0x7E00, -1, "nan"), (0xBC00, 40, "-1.0"), (0x8000, -1, "-0.0"), (0x3C01, 17, "1.0009765625")],
+)
+def test_a_damaged_value_is_an_error_in_every_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Place, compiled: bool, bits: int, pixel: int, shown: str
+) -> None:
+    """Widened by its bits alone it would be another number, 65,536 for infinity, that a model learns from."""
+    dataset = make_dataset(tmp_path / "d", size=9)
+    shard = tmp_path / "d" / "train-00001.npy"
+    put_bits(shard, pixel, bits)
+    compiled_kernels(16).result()
+    if not compiled:
+        for module in ("fused", "stored"):
+            monkeypatch.setattr(f"pneumo_fast.loading.engines.{module}.compiled_kernels", lambda _bits: Future())
+
+    def consume() -> None:
+        with load(dataset, "train", place, batch_size=4) as loader:
+            collect(loader, 0)
+
+    message = f"shard {shard} holds {shown} in image 2 (values from 0 to 1 expected): run verify, then convert again"
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        within(consume)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("bits", [0x3C00, 0x0001, 0])
+def test_black_white_and_the_smallest_value_are_read(tmp_path: Path, place: Place, bits: int) -> None:
+    dataset = make_dataset(tmp_path / "d", size=9)
+    put_bits(tmp_path / "d" / "train-00001.npy", -1, bits)
+    compiled_kernels(16).result()
+    with load(dataset, "train", place, batch_size=4) as loader:
+        check_epoch(loader, 0, *reference(dataset, "train", dataset.mean, dataset.std), place)

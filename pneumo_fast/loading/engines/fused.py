@@ -73,7 +73,7 @@ class Normalizer:
                 row += kernels.stream(
                     places.descriptor[row:], places.offset[row:], scratch, out[row:], *self._constants
                 )
-            if row < len(rows):  # no numba, a file that is not kept open, or a short read, which becomes an error
+            if row < len(rows):  # no numba, a file not kept open; or a short read or wild value, which becomes an error
                 reader.read_into(rows[row : row + 1], scratch.view(reader.dtype).reshape(1, *reader.shape))
                 self._normalize(scratch, out[row], *self._constants)
                 row += 1

@@ -24,9 +24,11 @@ from typing import Any, Final, NamedTuple
 
 from llvmlite import ir
 from numba import float32, int32, int64, intp, njit, types, uint8, uint16, void
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pneumo_fast.dataset.npy import HALF_FACTOR, HALF_SHIFT
+from pneumo_fast.loading.reader import HALF_ONE
 
 logger = logging.getLogger(__name__)
 
@@ -67,20 +69,41 @@ def _single(_typing: Any, level: Any) -> Any:
 
 
 @intrinsic
-def _step(_typing: Any, level: Any, source: Any, target: Any, shift: Any, factor: Any) -> Any:
-    """Normalize 16 values from one address to another, which is a multiple of 64; ``level`` tells their type."""
+def _steps(_typing: Any, level: Any, source: Any, target: Any, count: Any, shift: Any, factor: Any) -> Any:
+    """Normalize 16 values so many times, from an address on to another, a multiple of 64; gives the largest as stored.
 
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        _, source, target, shift, factor = arguments
+    ``level`` tells their type. The loop stands here, so that the largest values stay in a register.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        _, source, target, count, shift, factor = arguments
         stored = ir.VectorType(ir.IntType(level.bitwidth), LANES)
-        values = builder.load(builder.inttoptr(source, stored.as_pointer()), align=1)
-        shifted = builder.fsub(_widen(builder, values, level.bitwidth, _INTS, _FLOATS), _repeat(builder, shift))
-        address = builder.inttoptr(target, _FLOATS.as_pointer())
-        store = builder.store(builder.fmul(shifted, _repeat(builder, factor)), address, align=64)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT32, 1)]))
-        return context.get_dummy_value()
+        shift, factor = _repeat(builder, shift), _repeat(builder, factor)
+        largest = cgutils.alloca_once_value(builder, ir.Constant(stored, [0] * LANES))
+        with cgutils.for_range(builder, count) as loop:
+            values = builder.load(_address(builder, source, loop.index, stored), align=1)
+            _keep_largest(builder, largest, values)
+            shifted = builder.fsub(_widen(builder, values, level.bitwidth, _INTS, _FLOATS), shift)
+            store = builder.store(
+                builder.fmul(shifted, factor), _address(builder, target, loop.index, _FLOATS), align=64
+            )
+            store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT32, 1)]))
+        lanes = builder.load(largest)
+        highest = cgutils.alloca_once_value(builder, ir.Constant(stored.element, 0))
+        for lane in range(LANES):
+            _keep_largest(builder, highest, builder.extract_element(lanes, ir.Constant(_INT32, lane)))
+        return builder.load(highest)
 
-    return void(level, source, target, shift, factor), generate
+    return level(level, source, target, count, shift, factor), generate
+
+
+def _address(builder: Any, first: Any, index: Any, vector: Any) -> Any:
+    return builder.gep(builder.inttoptr(first, vector.as_pointer()), [index])
+
+
+def _keep_largest(builder: Any, kept: Any, values: Any) -> None:
+    before = builder.load(kept)
+    builder.store(builder.select(builder.icmp_unsigned(">", values, before), values, before), kept)
 
 
 def _repeat(builder: Any, value: Any) -> Any:
@@ -102,32 +125,42 @@ def _fence(_typing: Any) -> Any:
 
 
 @njit(**_compiled)
-def _normalize(image: Any, out: Any, shift: Any, factor: Any) -> None:
-    source, target, whole = image.ctypes.data, out.ctypes.data, image.size // LANES
-    if target % 64 == 0:
-        for i in range(whole):
-            _step(image[0], source + i * LANES * image.itemsize, target + i * 64, shift, factor)
-    else:
-        whole = 0
+def _normalize(image: Any, out: Any, shift: Any, factor: Any) -> Any:
+    """Normalize an image, and give its largest value as it is stored."""
+    whole = image.size // LANES if out.ctypes.data % 64 == 0 else 0
+    largest = _steps(image[0], image.ctypes.data, out.ctypes.data, whole, shift, factor)
     for i in range(whole * LANES, image.size):
+        largest = max(largest, image[i])
         out[i] = (_single(image[i]) - shift) * factor
+    return largest
+
+
+@njit(**_compiled)
+def _in_range(image: Any) -> Any:
+    """Whether all stored values lie in [0, 1]: any uint8, and a float16 whose bits are no larger number than one's."""
+    if image.itemsize == 1:
+        return True
+    largest = image[0]
+    for i in range(image.size):
+        largest = max(largest, image[i])
+    return largest <= HALF_ONE
 
 
 def _stream(descriptors: Any, offsets: Any, scratch: Any, out: Any, shift: Any, factor: Any) -> Any:
     wanted = scratch.size * scratch.itemsize
     for i in range(descriptors.size):
-        if _pread(descriptors[i], scratch.ctypes.data, wanted, offsets[i]) != wanted:
+        whole = _pread(descriptors[i], scratch.ctypes.data, wanted, offsets[i]) == wanted
+        if not whole or _normalize(scratch, out[i], shift, factor) > HALF_ONE:  # which no uint8 is
             _fence()
             return i
-        _normalize(scratch, out[i], shift, factor)
     _fence()
     return descriptors.size
 
 
 def _read(descriptors: Any, offsets: Any, out: Any) -> Any:
-    wanted = out.shape[1]
+    wanted = out.shape[1] * out.itemsize
     for i in range(descriptors.size):
-        if _pread(descriptors[i], out.ctypes.data + i * wanted, wanted, offsets[i]) != wanted:
+        if _pread(descriptors[i], out.ctypes.data + i * wanted, wanted, offsets[i]) != wanted or not _in_range(out[i]):
             return i
     return descriptors.size
 
@@ -143,12 +176,11 @@ class Kernels(NamedTuple):
 
     stream: Any
     """Of (descriptors, offsets, scratch, out, shift, factor): reads and normalizes image by image; returns how many, up
-    to the first that came back short."""
+    to the first that came back short or with a value outside of [0, 1]."""
     gather: Any
     """Of (images, rows, out, shift, factor): normalizes some of the images in memory."""
     read: Any
-    """Of (descriptors, offsets, out), where ``out`` is of bytes: reads image by image as they are stored; returns how
-    many, up to the first that came back short."""
+    """Of (descriptors, offsets, out): reads image by image as they are stored; returns as ``stream`` does."""
 
 
 @lru_cache
@@ -178,7 +210,7 @@ def _compile(bits: int, *, cache: bool) -> Kernels:
     with _alone(kernels.stream.stats.cache_path):
         kernels.stream.compile((int32[::1], int64[::1], stored[::1], float32[:, ::1], float32, float32))
         kernels.gather.compile((stored[:, ::1], int64[::1], float32[:, ::1], float32, float32))
-        kernels.read.compile((int32[::1], int64[::1], uint8[:, ::1]))
+        kernels.read.compile((int32[::1], int64[::1], stored[:, ::1]))
     return kernels
 
 

@@ -27,11 +27,12 @@ class StoredImages:
         if kernels is None:
             self._reader.read_into(rows, out)
             return
-        places, images = self._reader.locate(rows), out.reshape(len(out), -1).view(np.uint8)
+        places = self._reader.locate(rows)
+        images = out.reshape(len(out), -1).view(np.uint16 if out.dtype == np.float16 else np.uint8)
         row = 0
         while row < len(rows):
             row += kernels.read(places.descriptor[row:], places.offset[row:], images[row:])
-            if row < len(rows):  # a file that is not kept open, or a short read, which becomes an error
+            if row < len(rows):  # a file that is not kept open; or a short read or wild value, which becomes an error
                 self._reader.read_into(rows[row : row + 1], out[row : row + 1])
                 row += 1
         self._reader.check_unchanged(places)
