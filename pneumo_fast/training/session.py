@@ -234,12 +234,12 @@ class Session:
                     judged = replace(trained, model=self.learner.judged_model.state_dict())
                     save_checkpoint(judged, self.config.out / BEST)
         self.save({})
+        for observer in self.observers.after_epoch:  # also where a signal is about to stop the run
+            observer(record)
         number = self._request.signal = distributed.highest(self._request.signal, self.learner.device)
         if number and self.epoch < self.config.epochs:
             name = signal.Signals(number).name
             raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: resume with --resume", number)
-        for observer in self.observers.after_epoch:
-            observer(record)
         if self._out_of_patience():
             logger.info("stopped early: no better %s for %d epochs", self.config.monitor, self.config.patience)
 

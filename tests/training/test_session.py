@@ -97,6 +97,24 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
     assert results(run) == results(tmp_path / "whole")
 
 
+def test_an_epoch_that_ends_with_a_signal_is_told_of(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the history, and no later process tells of it."""
+    told: list[float] = []
+
+    def note(record: EpochRecord) -> None:
+        told.append(record["epoch"])
+
+    with monkeypatch.context() as patch:
+        after_step(patch, STEPS, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(TrainingStoppedError, match="after epoch 1"):
+            train(replace(config, out=tmp_path / "run"), note)
+    assert told == [1]
+    train(replace(config, out=tmp_path / "run", resume=True), note)
+    assert told == [1, 2, 3]
+
+
 def test_a_signal_in_the_last_epochs_end_changes_nothing(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
