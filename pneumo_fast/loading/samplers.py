@@ -107,13 +107,17 @@ class Weighted:
     def _cumulative(self) -> NDArray[np.float64]:
         return np.cumsum(self.weights)
 
+    @cached_property
+    def _last(self) -> int:
+        """The last row that can be drawn."""
+        return int(np.flatnonzero(self.weights)[-1])
+
     def rows(self, positions: Rows, epoch: int) -> Rows:
         """See :class:`Sampler`."""
         key = np.uint64(mix_int(mix_int(self.seed & MASK) ^ (epoch & MASK)))
         uniform = (mix(mix(positions.astype(np.uint64)) ^ key) >> np.uint64(11)) * 2.0**-53
         drawn = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
-        last = int(np.flatnonzero(self.weights)[-1])
-        rows: Rows = np.minimum(drawn, last)  # the product may be rounded up to the end
+        rows: Rows = np.minimum(drawn, self._last)  # the product may be rounded up to the end
         return rows
 
 

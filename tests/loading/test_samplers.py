@@ -43,6 +43,15 @@ def test_a_position_draws_the_same_row_whatever_is_asked_with_it() -> None:
     assert together.tolist() != Weighted(sampler.weights, seed=4).rows(np.arange(100), 7).tolist()
 
 
+def test_a_batch_takes_no_time_in_proportion_to_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked out of all weights is worked out once."""
+    sampler = Weighted(np.arange(1.0, 101.0), seed=3)
+    expected = sampler.rows(np.arange(4), 0)
+    for name in ("flatnonzero", "cumsum"):
+        monkeypatch.setattr(np, name, lambda *_: pytest.fail("all weights are gone through again"))
+    np.testing.assert_array_equal(sampler.rows(np.arange(4), 0), expected)
+
+
 def test_balanced_weights_make_categories_equal() -> None:
     categories = np.array(["a", "b", "a", "a", "c", "b"])
     weights = balanced_weights(categories)
