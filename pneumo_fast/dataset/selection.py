@@ -136,7 +136,18 @@ def pool_folds(dataset: Dataset) -> Dataset:
     return replace(dataset, index=dataset.index.assign(split=dataset.index["split"].replace("train", "val")))
 
 
-def limit_images(dataset: Dataset, count: int) -> Dataset:
-    """Keep the first ``count`` images of each split, which stand in random order."""
-    kept = dataset.index.groupby("split", sort=False).cumcount() < count
-    return replace(dataset, index=dataset.index[kept].reset_index(drop=True))
+def limit_images(dataset: Dataset, count: int, sizes: Sequence[int] = ()) -> Dataset:
+    """Keep at most ``count`` images of each split: the first ones, which stand in random order within a dataset.
+
+    Parameters
+    ----------
+    sizes : sequence of int, optional
+        Images of each of the joined datasets, where it is a joint one: of each the first are kept, in proportion to
+        what it has in the split.
+    """
+    index = dataset.index
+    source = np.repeat(np.arange(len(sizes)), sizes) if sizes else np.zeros(len(index), dtype=np.int64)
+    alike = index.groupby(["split", source], sort=False)["split"]
+    share = (alike.cumcount() + 0.5) / alike.transform("size")  # of its dataset's images up to here
+    kept = share.groupby(index["split"]).rank(method="first") <= count
+    return replace(dataset, index=index[kept].reset_index(drop=True))

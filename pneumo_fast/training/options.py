@@ -71,7 +71,8 @@ class TrainConfig:
         "Train one fold alone: the one to validate on, from 1.", default="every fold"
     )] = None
     limit_images: Annotated[int | None, Option(
-        "Use only the first N images of each split.", "For a quick try.", least=2, default="all"
+        "Use only the first N images of each split.", "For a quick try. Of several datasets in proportion.",
+        least=2, default="all"
     )] = None
     images: Annotated[Path | None, Direct(
         "Folder with DICOM files: train straight from them.",

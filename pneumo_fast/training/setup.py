@@ -61,7 +61,7 @@ def open_data(config: TrainConfig) -> TrainingData:
     if config.folds and config.fold:
         dataset = select_fold(dataset, config.folds, config.fold, config.seed)
     if config.limit_images:
-        dataset = limit_images(dataset, config.limit_images)
+        dataset = limit_images(dataset, config.limit_images, [len(each.index) for each in datasets])
     remedy = "convert with more images or another --seed or --val-fraction"
     if config.folds or config.limit_images:
         remedy = "use fewer --folds or more --limit-images"

@@ -183,6 +183,21 @@ def test_the_first_images_of_each_split_are_kept(dataset: Dataset) -> None:
         np.testing.assert_array_equal(limited.rows(split)["image_id"], rows)
 
 
+def test_of_several_datasets_the_first_images_of_each_are_kept_in_proportion(tmp_path: Path) -> None:
+    parts = [
+        make_dataset(tmp_path / name, labels={"train": [0, 1] * half, "val": [0, 1] * 3})
+        for name, half in (("a", 20), ("b", 10))
+    ]
+    joint = join_datasets(parts)
+    limited = limit_images(joint, 9, [len(part.index) for part in parts])
+    for split, counts in (("train", (6, 3)), ("val", (5, 4))):
+        rows = limited.rows(split)
+        for part, count in zip(parts, counts, strict=True):
+            mine = rows[rows["shard"].str.startswith(f"{part.path}/")]
+            np.testing.assert_array_equal(mine["image_id"], part.rows(split)["image_id"].head(count))
+    assert len(limit_images(joint, 1000, [len(part.index) for part in parts]).index) == len(joint.index)
+
+
 def test_the_dataset_itself_stays_as_it_is(dataset: Dataset) -> None:
     before = dataset.index.copy()
     select_fold(dataset, 2, 1, 0)
