@@ -77,8 +77,9 @@ def gathered(values: torch.Tensor) -> torch.Tensor:
 
 def apart(network: nn.Module) -> AbstractContextManager[None]:
     """Processes exchange gradients once for a batch, with its last part, and not within this context manager."""
-    if isinstance(network, nn.parallel.DistributedDataParallel):
-        return cast("AbstractContextManager[None]", network.no_sync())
+    copy = getattr(network, "_orig_mod", network)  # within what torch.compile made of it
+    if isinstance(copy, nn.parallel.DistributedDataParallel):
+        return cast("AbstractContextManager[None]", copy.no_sync())
     return nullcontext()
 
 

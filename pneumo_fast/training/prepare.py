@@ -77,7 +77,8 @@ def prepare(
             distributed.by_first(lambda: write_config(config.out, setup.describe_run(config, dataset, resolved)))
             with observing(config, rank, on_epoch, on_progress) as session.observers, _memory_told(device, batch_size):
                 if config.compile:
-                    setup.warm_up_compiler(learner, batch_size // rank.world_size, images.size, images.targets(0, 0))
+                    size = images.size // 2 if session.is_half_size else images.size
+                    setup.warm_up_compiler(learner, batch_size // rank.world_size, size, images.targets(0, 0))
                 yield session
         if rank.number == 0:
             from pneumo_fast.drawing.learning_curves import draw_learning_curves  # noqa: PLC0415  # takes 0.3 s

@@ -49,13 +49,8 @@ class SessionState(TypedDict):
 class Session:
     """A run under way, between two of its steps.
 
-    Attributes
-    ----------
-    trained : Trained
-        What is known so far; the weights are in ``learner``.
-    learner : Learner
-    images, validation : Loader
-        Batches to train and to validate on. A session that does not go on has neither, and no learner.
+    Its training and validation batches, ``images`` and ``validation``, and its learner are missing where it does not go
+    on.
     """
 
     learner: Learner
@@ -123,7 +118,12 @@ class Session:
         self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
 
     def _resized(self, images: torch.Tensor) -> torch.Tensor:
-        return avg_pool2d(images, 2) if self.epoch < (self.config.half_size_epochs or 0) else images
+        return avg_pool2d(images, 2) if self.is_half_size else images
+
+    @property
+    def is_half_size(self) -> bool:
+        """Whether the epoch under way trains on images of half the size."""
+        return self.epoch < (self.config.half_size_epochs or 0)
 
     def after_step(
         self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, auxiliary: torch.Tensor

@@ -239,7 +239,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int, targets: Targ
     batch_size : int
         Images in a batch of this process.
     size : int
-        Their height and width, in pixels.
+        Their height and width in the epoch that comes first, in pixels.
     targets : Targets, optional
         Of a full batch, where there are teachers.
 
@@ -249,12 +249,14 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int, targets: Targ
         If the compiler fails.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
-    images = torch.zeros(batch_size // learner.config.accumulate, 1, size, size, device=learner.device)
+    images = torch.zeros(batch_size, 1, size, size, device=learner.device)
+    parts = {len(part): part for part in images.tensor_split(learner.parts(batch_size))}  # one of each size
     learner.model.train()
     with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
         try:
-            logits, losses = learner.forward(images, targets and targets.first(len(images)))
-            (logits.sum() + losses.sum()).backward()  # type: ignore[no-untyped-call]
+            for part in parts.values():
+                logits, losses = learner.forward(part, targets and targets.first(len(part)))
+                (logits.sum() + losses.sum()).backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, AssertionError) as error:  # what it compiled may be wrong about a layout
             if memory_ran_out(error):
                 raise

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
-from pneumo_fast.training import setup
+from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import make_dataset
@@ -39,7 +40,7 @@ SCRIPT = """
 import os, sys, torch
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from pneumo_fast.training import setup
+from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.cross_validation import cross_validate
@@ -175,3 +176,22 @@ def test_a_folder_that_is_taken_is_an_error_in_every_process(data: Path, tmp_pat
     out, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert out.count("RunError: " + str(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_are_exchanged_with_the_last_part_of_a_batch_alone(tmp_path: Path, compiled: bool) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        everyone = torch.distributed.group.WORLD
+        assert everyone is not None
+        copy, exchanges = nn.parallel.DistributedDataParallel(nn.Linear(2, 1)), iter(range(1, 9))
+        copy.register_comm_hook(None, lambda _, bucket: (next(exchanges), allreduce_hook(everyone, bucket))[1])
+        network: Any = torch.compile(copy, backend="eager") if compiled else copy
+        with distributed.apart(network):
+            network(torch.ones(3, 2)).sum().backward()
+        assert next(exchanges) == 1, "none before"
+        network(torch.ones(3, 2)).sum().backward()
+        assert next(exchanges) == 3, "one, beside the test's own count"
+    finally:
+        torch.distributed.destroy_process_group()
+        torch.compiler.reset()

@@ -17,6 +17,7 @@ from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Ema, Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
+from pneumo_fast.training.setup import warm_up_compiler
 from tests.support.make_dataset import DEVICES
 
 
@@ -108,6 +109,19 @@ def test_no_part_of_a_batch_is_too_small_for_batchnorm(images: int, accumulate: 
     assert sum(calls) == images
     assert min(calls) >= 2
     assert max(calls) - min(calls) <= 1
+
+
+@pytest.mark.parametrize(("images", "accumulate"), [(8, 1), (8, 16), (16, 3), (16, 4)])
+def test_a_compiler_is_warmed_up_for_the_parts_of_a_step(images: int, accumulate: int) -> None:
+    learner = make_learner(accumulate=accumulate)
+    learner.model.train()
+    calls: list[int] = []
+    learner.model.register_forward_hook(lambda _module, arguments, _out: calls.append(len(arguments[0])))
+    warm_up_compiler(learner, images, 32)
+    warmed_up = calls[:]
+    calls.clear()
+    learner.step(torch.randn(images, 1, 32, 32), torch.zeros(images))
+    assert warmed_up == sorted(set(calls), reverse=True)
 
 
 @pytest.mark.parametrize("synced", [False, True])

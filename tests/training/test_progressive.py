@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from pneumo_fast.errors import ConfigError, TrainingStoppedError
 from pneumo_fast.loading.targets import box_masks
 from pneumo_fast.run.layout import BEST, LAST
+from pneumo_fast.training import setup
 from pneumo_fast.training import train as training
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
@@ -102,3 +103,17 @@ def test_what_cannot_work(config: TrainConfig, tmp_path: Path) -> None:
         ConfigError, match="half-size-epochs with images of 33 x 33 pixels: convert with an even --size"
     ):
         train(replace(config, datasets=(odd,), out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("done", "size"), [(0, 16), (2, 32)])
+def test_a_compiler_is_warmed_up_for_the_size_that_comes_first(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int, size: int
+) -> None:
+    config = replace(config, out=tmp_path / "run", half_size_epochs=1, compile=True)
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    if done:
+        train(replace(config, epochs=done))
+    sizes: list[int] = []
+    monkeypatch.setattr(setup, "warm_up_compiler", lambda *arguments: sizes.append(arguments[2]))
+    train(replace(config, resume=True))
+    assert sizes == [size]
