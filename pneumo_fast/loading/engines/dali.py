@@ -106,7 +106,8 @@ class DaliEngine:
         finally:
             self._ring.end()
             self._in_dali.clear()
-            self._held.clear()
+            while self._held:  # else DALI might write over what the consumer's stream still reads
+                self._held.popleft()[0].synchronize()
             for unasked in self._unasked:
                 unasked.clear()
 

@@ -1,9 +1,10 @@
-"""DALI, where it is not installed."""
+"""DALI, where it is not installed, and what it waits for at the end of an epoch."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +21,20 @@ def test_without_dali(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load(dataset, "val", Place("dali", "cpu"), batch_size=4)
     with load(dataset, "val", batch_size=4) as loader:
         assert len(collect(loader, 0)) == 4
+
+
+def test_batches_that_a_stream_still_reads_are_waited_for(tmp_path: Path) -> None:
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    waited: list[str] = []
+
+    class Reading:
+        def synchronize(self) -> None:
+            waited.append("for the stream")
+
+    with load(make_dataset(tmp_path / "d"), "val", Place("dali", "cpu"), batch_size=4) as loader:
+        engine: Any = loader._engine
+        epoch = loader.epoch(0)
+        engine._held.append((Reading(), next(epoch)))
+        epoch.close()
+        assert waited == ["for the stream"]
+        assert not engine._held
