@@ -36,7 +36,10 @@ class Overlays:
         size = self._model.size
         layers = map_layers(*self._network(run, torch.zeros(1, 1, size, size, device=self._model.device)))
         if not layers:
-            raise PredictError(f"images of {size} pixels are too small for a map: omit --explain")
+            raise PredictError(
+                f"no layer of model {self._model.members[run].identity.arch!r} gives a square map of images of {size} "
+                "pixels: it can score them without --explain and DICOM results"
+            )
         return default_layer(layers)
 
     def _network(self, run: int, batch: torch.Tensor) -> tuple[torch.nn.Module, torch.Tensor]:
