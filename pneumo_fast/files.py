@@ -91,7 +91,7 @@ def atomic_file(
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w+b") as file:
+        with open(partial, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:  # Path's has none
             yield file
             if sync:
                 file.flush()
