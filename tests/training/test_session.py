@@ -257,7 +257,9 @@ def test_resuming_with_another_option_is_refused(
     config: TrainConfig, tmp_path: Path, name: str, value: Any, other: Any
 ) -> None:
     run = tmp_path / "run"
-    config = replace(config, augment="light" if name in {"augment", "flip"} else "none")
+    needed = {"augment": "light"} if name in {"augment", "flip"} else {}
+    needed |= {"order": order} if (order := {"balance": "weighted", "window": "windowed"}.get(name)) else {}
+    config = replace(config, **needed)  # type: ignore[arg-type]
     train(replace(config, out=run, epochs=1))
     with pytest.raises(RunError) as error:
         train(replace(config, out=run, resume=True, folds=3 if name == "fold" else None, **{name: other}))
