@@ -161,13 +161,7 @@ class Bootstrap:
         return np.concatenate([rank_figures(labels, scores, drawn[:, groups], levels) for drawn in self.draws(groups)])
 
     def areas(self, labels: Labels, scores: NDArray[np.floating], groups: Groups) -> Values:
-        """AUROC alone, resampled: the first column of :meth:`ranked` to the bit, in a part of the time.
-
-        Parameters
-        ----------
-        labels, groups : ndarray of int64, shape (n,)
-        scores : ndarray of float, shape (n,)
-            In any order.
+        """AUROC alone, resampled: the first column of :meth:`ranked`, which has the parameters, to the bit and faster.
 
         Returns
         -------
