@@ -105,7 +105,7 @@ def atomic_file(
         if replace:
             partial.replace(path)
         else:
-            path.hardlink_to(partial)  # of two processes only one can
+            os.link(partial, path)  # of two processes only one can
     finally:
         partial.unlink(missing_ok=True)
     if sync:

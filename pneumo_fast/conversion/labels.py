@@ -20,7 +20,7 @@ from typing import Final, NoReturn, cast
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.conversion.options import ConvertConfig, LabelRule, canonical
+from pneumo_fast.conversion.options import ConvertConfig, LabelRule
 from pneumo_fast.errors import LabelError
 from pneumo_fast.files import read_regular
 
@@ -252,10 +252,9 @@ def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:
         row = _first(label.isna())
         remedy = "; name other labels with --positive, --negative, --ignore"
         _fail(path, row, rule.column, cells[row], rule.expected, remedy)
-    there = {value for cell in cells.unique() for value in rule.values_of(cell)}
-    for option, values in (("positive", rule.positive), ("negative", rule.negative), ("ignore", rule.ignore)):
-        for value in (value for value in values if canonical(value) not in there):
-            raise LabelError(f"table {path}, column {rule.column!r}: no cell is {value!r}: correct or omit --{option}")
+    if absent := rule.find_absent(cells.unique()):
+        option, value = absent
+        raise LabelError(f"table {path}, column {rule.column!r}: no cell is {value!r}: correct or omit --{option}")
     return label.astype(int)
 
 

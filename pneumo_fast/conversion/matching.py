@@ -41,7 +41,7 @@ class Matches:
     """Paths that no row claims, sorted."""
 
 
-def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matches:
+def match(files: list[str], images: pd.DataFrame, left_out: pd.DataFrame, config: ConvertConfig) -> Matches:
     """Find the files of each row.
 
     Parameters
@@ -50,6 +50,8 @@ def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matc
         Relative to the images folder, sorted.
     images : DataFrame
         One row per image: ``image_id``, and ``path`` where the table names files.
+    left_out : DataFrame
+        The same of rows that are not wanted, whose files are not without a row.
 
     Raises
     ------
@@ -59,23 +61,27 @@ def match(files: list[str], images: pd.DataFrame, config: ConvertConfig) -> Matc
     if "path" in images:
         there = set(files)
         found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
-        return _matches(files, images.drop(columns="path"), found, [], config)
-    ids = set(images["image_id"])
+        return _matches(files, images.drop(columns="path"), found, [], set(left_out["path"]), config)
+    ids, others = set(images["image_id"]), set(left_out["image_id"])
     if config.match in {"filename", "path"}:
         found = {}
         for path in files:
             name = path.rpartition(os.sep)[2]
-            found.setdefault(name if name in ids else name.rpartition(".")[0] or name, []).append(path)
-        unwanted = []
+            found.setdefault(name if name in ids or name in others else name.rpartition(".")[0] or name, []).append(
+                path
+            )
+        unwanted, claimed = [], set()
     else:
         identities = [one for one in read_identities(files, config) if one.value]
         unwanted = [one for one in identities if one.unwanted and one.value in ids]
+        claimed = {one.path for one in identities if one.unwanted and one.value in others}
         found = {}
         for one in sorted(identities, key=lambda each: (each.series, each.instance, each.path)):
             if not one.unwanted:
                 found.setdefault(one.value, []).append(one.path)
     of_rows = {image_id: paths for image_id, paths in found.items() if image_id in ids}
-    return _matches(files, images, of_rows, unwanted, config)
+    claimed.update(*(paths for image_id, paths in found.items() if image_id in others))
+    return _matches(files, images, of_rows, unwanted, claimed, config)
 
 
 def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identity]:
@@ -104,6 +110,7 @@ def _matches(
     images: pd.DataFrame,
     found: dict[str, list[str]],
     unwanted: list[Identity],
+    claimed: set[str],
     config: ConvertConfig,
 ) -> Matches:
     """Apply the rule for several files of a row."""
@@ -121,7 +128,7 @@ def _matches(
             detail = f"{len(paths)} files match one row: see --several"
             rejects += [{"path": path, "reason": "ambiguous", "detail": detail} for path in paths]
     matched = {*found, *(one.value for one in unwanted)}
-    claimed = {*chain.from_iterable(found.values()), *(one.path for one in unwanted)}
+    claimed = {*claimed, *chain.from_iterable(found.values()), *(one.path for one in unwanted)}
     ids = images["image_id"]
     return Matches(
         images=_with_paths(images, taken),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -167,7 +168,9 @@ class ConvertConfig:
     @property
     def label_rule(self) -> LabelRule:
         """What the cells of the label column mean; ConfigError where a value has two meanings."""
-        return LabelRule(column=self.label_column, positive=self.positive, negative=self.negative, ignore=self.ignore)
+        return LabelRule(
+            column=self.label_column, positive=self.positive, negative=self.negative, ignore=self.ignore, all_occur=True
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,6 +221,8 @@ class LabelRule:
     """By default ``0``; whatever is not positive, where positive values are given."""
     ignore: tuple[str, ...] = ()
     """Rows with such a value are left out, whatever else they hold."""
+    all_occur: bool = False
+    """Whether a table without one of these values is refused: it may be misspelt."""
 
     def __post_init__(self) -> None:
         """Refuse a value of two meanings."""
@@ -232,6 +237,15 @@ class LabelRule:
     def values_of(self, cell: str) -> set[str]:
         """The values that a cell holds."""
         return set(map(canonical, cell.split("|") if self.positive else [cell]))
+
+    def find_absent(self, cells: Iterable[str]) -> tuple[str, str] | None:
+        """The first value that has to occur and that no cell has, after its option; None where all do."""
+        if not self.all_occur:
+            return None
+        there = {value for cell in cells for value in self.values_of(cell)}
+        named = {"positive": self.positive, "negative": self.negative, "ignore": self.ignore}
+        pairs = ((option, value) for option, values in named.items() for value in values)
+        return next((pair for pair in pairs if canonical(pair[1]) not in there), None)
 
     def label_of(self, cell: str) -> int | None:
         """1, 0, or -1 for a row that is ignored; None where the cell fits no value, or is positive and negative."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         If the folder is missing, no file matches a row of the table, or several files of one cannot be told apart.
     """
     files = find_files(config.images, config.out)
-    matches = match(files, labels.images, config)
+    matches = match(files, labels.images, labels.left_out, config)
     table = matches.images.reset_index(drop=True)
     if table.empty:
         raise ConvertError(
@@ -82,14 +83,9 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         images=_with_others(cut_into_shards(table, config.shard_size), matches.others),
         rejects=tuple({**reject, "path": printable(reject["path"])} for reject in matches.rejects),
         unmatched=matches.unmatched,
-        files_without_row=tuple(map(printable, _unclaimed(matches.files_without_row, labels, config))),
+        files_without_row=tuple(map(printable, matches.files_without_row)),
         ungrouped=ungrouped,
     )
-
-
-def _unclaimed(files: Sequence[str], labels: LabelTable, config: ConvertConfig) -> Sequence[str]:
-    """Those files that no row claims that is left out for its label."""
-    return match(list(files), labels.left_out, config).files_without_row if len(labels.left_out) else files
 
 
 def _with_others(images: pd.DataFrame, others: dict[str, list[str]]) -> pd.DataFrame:
@@ -110,9 +106,13 @@ def find_files(folder: Path, *left_out: Path) -> list[str]:
         If the folder is not there, or it or one below it cannot be read.
     """
     try:
-        if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir() raises what the walk below tells better
-            raise ConvertError(f"images folder {folder} is not there: give the folder that holds the DICOM files")
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise NotADirectoryError
         return sorted(_walk(folder, {path.resolve() for path in left_out}))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConvertError(
+            f"images folder {folder} is not there: give the folder that holds the DICOM files"
+        ) from error
     except OSError as error:  # which folder it is may name a patient
         raise ConvertError(
             f"a folder in {folder} cannot be read ({error.strerror}), and its files would be missing: make it readable "
@@ -121,11 +121,12 @@ def find_files(folder: Path, *left_out: Path) -> list[str]:
 
 
 def _walk(folder: Path, left_out: set[Path]) -> Iterator[str]:
-    searched: set[tuple[int, int]] = set()
+    searched: set[tuple[int, int] | None] = {None}
     starts = [folder]
     for start in starts:  # links to folders are added to it, and searched when all else is
         linked = start != folder
-        if linked and (_place(start) in searched or start.resolve() in left_out):
+        target = start.resolve()
+        if linked and (_place(start) in searched or left_out & {target, *target.parents}):
             continue
         for parent, folders, names in os.walk(start, onerror=_raise_unless_gone):
             searched.add(_place(Path(parent)))
@@ -139,9 +140,12 @@ def _walk(folder: Path, left_out: set[Path]) -> Iterator[str]:
             folders[:] = [path.name for path in own if not linked or _place(path) not in searched]
 
 
-def _place(folder: Path) -> tuple[int, int]:
-    """What tells a folder from every other one."""
-    status = folder.stat()
+def _place(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from every other one; None where it has gone."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
     return status.st_dev, status.st_ino
 
 

@@ -36,7 +36,7 @@ class Maps:
         if not layers:
             raise ConfigError(
                 f"no layer of model {judged.checkpoint.arch!r} gives a square map of images of {self.size} pixels: "
-                f"heat maps need larger images, or a run of another --model than {config.run}, such as resnet18"
+                f"convert larger images (--size), or train another --model than that of {config.run}, such as resnet18"
             )
         if config.layer and config.layer not in layers:
             raise ConfigError(f"layer {config.layer!r} gives no map: use one of {', '.join(layers)}")

@@ -57,7 +57,7 @@ def judge_probability(sample: Sample, bootstrap: Bootstrap) -> Quality:
     columns = _probability_columns(sample)
     once, again = columns.sum(axis=0, keepdims=True), bootstrap.sums(sample.groups, columns)
     values, resampled = _probability_figures(once), _probability_figures(again)
-    ends = {key: percentile_interval(replicates) for key, replicates in resampled.items()}
+    ends = {key: percentile_interval(replicates) for key, replicates in resampled.items() if key != "ece"}
     ends["ece"] = calibration_error_interval(_apart(once)[0], _apart(again))
     estimates = {key: estimate(float(value[0]), ends[key]) for key, value in values.items()}
     bins = enumerate(columns.sum(axis=0)[3:].reshape(3, BINS).T.tolist())
@@ -93,11 +93,10 @@ def _apart(sums: Values) -> Values:
 def calibration_error_interval(apart: Values, resampled: Values) -> Interval | None:
     """Interval at 95 % of the sum of the bins' absolute distances.
 
-    Chance adds to an absolute value near 0 and takes from none, so that resamples lie above the value as the value lies
-    above the truth: their percentiles would leave out the truth. By how much chance moves the sum is therefore taken
-    from the distances with their signs, and each end from the side that errs towards a wider interval. At the lower
-    end only bins that are clearly apart keep their sign, and all others count as if the truth were 0 there; at the
-    upper end every bin keeps it.
+    Sampling noise biases a sum of absolute values upwards: the value lies above the truth, and resamples lie above the
+    value, so that a percentile interval is too high. The width is therefore taken from the signed distances. At the
+    lower end bins that are clearly apart keep their sign, and all others count by the absolute value of their
+    deviation; at the upper end every bin keeps its sign.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ def calibration_error_interval(apart: Values, resampled: Values) -> Interval | N
     377. ``docs/metrics.md`` has the coverage.
     """
     moved = resampled - apart
-    signed = np.sign(apart) * moved
+    signed = np.where(apart < 0, -moved, moved)
     clear = np.abs(apart) > CLEARLY_APART * moved.std(axis=0)
     at_most = np.quantile(np.where(clear, signed, np.abs(moved)).sum(axis=1), (1 + intervals.LEVEL) / 2)
     at_least = np.quantile(signed.sum(axis=1), (1 - intervals.LEVEL) / 2)

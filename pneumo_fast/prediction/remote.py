@@ -27,7 +27,7 @@ from pneumo_fast.extras import PACS
 from pneumo_fast.pacs.address import parse_query
 from pneumo_fast.pacs.credentials import load_credentials
 from pneumo_fast.prediction.files import File
-from pneumo_fast.prediction.folder import INSTANCES, RETRIEVED, WORK
+from pneumo_fast.prediction.folder import ARGUMENTS, INSTANCES, RETRIEVED, WORK
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.reading import AHEAD
 from pneumo_fast.prediction.scoring import Scoring, reading_processes, workers_for
@@ -64,7 +64,8 @@ def retrieving(config: PredictConfig) -> Iterator[Retrieval | None]:
         raise PacsError(f"--dicomweb needs dicomweb-client, which is not installed: {PACS.command}") from error
     with connected(config.dicomweb, load_credentials(config.credentials), config.network_timeout_s) as server:
         kept = config.out / WORK / INSTANCES
-        instances = _read(kept) if config.resume and kept.exists() else server.search(parse_query(config.query))
+        begun = config.resume and (config.out / WORK / ARGUMENTS).exists()  # written after the list
+        instances = _read(kept) if begun and kept.exists() else server.search(parse_query(config.query))
         if not instances:
             raise PredictError(f"no instance on {server.host} matches the query: see its keywords, values and ranges")
         yield Retrieval(server, instances, config)

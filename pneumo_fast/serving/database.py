@@ -59,8 +59,8 @@ COMMIT;
 
 REMEDIES: Final = {
     "disk is full": "free some space",
-    "disk I/O": "free some space, or see to the disk",
-    "locked": "another program uses it, which has to end first",
+    "disk I/O": "free some space, or check the disk",
+    "locked": "end the other program that uses it",
 }
 """What helps against an error of SQLite, by what it says."""
 OTHER_REMEDY: Final = "see that the folder and its files are there and may be written"

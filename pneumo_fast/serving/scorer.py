@@ -156,10 +156,12 @@ def _written() -> Iterator[None]:
         yield
     except OSError as error:
         where = f" in {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
-        what = f"a file{where} cannot be written ({error.strerror or type(error).__name__})"
+        reason = error.strerror or type(error).__name__
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise SpoolFullError(f"{what}: free some space; what was accepted stands") from error
-        raise PredictError(what) from error
+            raise SpoolFullError(
+                f"a file{where} cannot be written ({reason}): free some space; what was accepted stands"
+            ) from error
+        raise PredictError(f"a file{where} cannot be read or written ({reason})") from error
 
 
 @contextmanager

@@ -291,12 +291,13 @@ class Guard:
         kinds = {buffer.dtype: [other for other in buffers if other.dtype == buffer.dtype] for buffer in buffers}
         self._groups = [(group, torch.cat(group)) for group in kinds.values()]  # joined: a few calls, not some for each
         self._taken = torch.zeros((), device=buffers[0].device if buffers else None)
-        self.skipped = 0
-        """Skipped steps of the run, as of the last check."""
+        self.skipped = 0  # steps of the run, as of the last check
 
     @torch.no_grad()
     def settle(self, taken: torch.Tensor) -> None:
         """Keep the statistics after a step, or put back those before it if it is not among the steps taken."""
+        if not self._groups:  # no statistics; to copy the count from a GPU would wait for it
+            return
         went = taken > self._taken
         for buffers, kept in self._groups:
             torch.where(went, torch.cat(buffers), kept, out=kept)
@@ -311,7 +312,7 @@ class Guard:
     def load_state_dict(self, state: GuardState, taken: torch.Tensor) -> None:
         """Go on from another guard, with a model that has its state already, after so many steps taken."""
         for buffer, good in zip(self._model.buffers(), state["buffers"], strict=True):
-            if not buffer.isfinite().all():  # a release that put them back now and then wrote the checkpoint
+            if not buffer.isfinite().all():  # written by a release that restored them every 50 steps alone
                 buffer.copy_(good)
         for buffers, kept in self._groups:
             torch.cat(buffers, out=kept)

@@ -30,7 +30,7 @@ NEEDS: Final = {
     "teach_boxes_weight": ("teach", "boxes"), "teach_classes_weight": ("teach", "classes"),
     "teach_stage": ("teach", "boxes"), "window": ("order", "windowed"), "balance": ("order", "weighted"),
 }  # fmt: skip
-"""Options that mean something beside a value of another one alone."""
+"""Options that take effect only with a certain value of another option."""
 DIRECT: Final = ("images", "labels", "class_info", "groups", "size", "test_fraction", "decode", "max_rejects", "cache")
 """Options of training straight from images: those of ``convert``, and where to keep what it converts."""
 OF_CONVERT: Final = "that of convert"
@@ -244,7 +244,7 @@ class TrainConfig:
             raise ConfigError(f"{reasons[0]}: give one of them")
         if self.flip and self.augment == "none":
             raise ConfigError("flip without augment: give --augment light or strong as well")
-        for option, (other, value) in NEEDS.items():
+        for option, (other, value) in ({} if self.resume else NEEDS).items():  # a run may have been begun otherwise
             if value not in getattr(self, other) and getattr(self, option) != options_of(TrainConfig)[option].default:
                 raise ConfigError(f"{option.replace('_', '-')} without {other} {value}: give --{other} {value} as well")
         if self.half_size_epochs and self.half_size_epochs >= self.epochs:

@@ -324,6 +324,11 @@ def test_values_are_given_a_meaning(
     assert len(found.left_out) == ignored
 
 
+def test_a_value_need_not_occur_where_a_table_is_of_some_images_alone(tmp_path: Path) -> None:
+    found = read(tmp_path, PLAIN + "a,no\n", label=LabelRule(positive=("yes",), ignore=("uncertain",)))
+    assert found.images["label"].tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("text", "rule", "words"),
     [
@@ -336,14 +341,22 @@ def test_values_are_given_a_meaning(
         ("a,1|x\n", {"negative": ("no",)}, "'1|x' found, 1 or no expected"),
         ("a,y|n\n", {"positive": ("y",), "negative": ("n",)}, "'y|n' found, y or n expected"),
         ("a,-1\n", {"ignore": ("-1",)}, "every row is ignored"),
-        ("a,Yes\nb,No\n", {"positive": ("yes",)}, "column 'Target': no cell is 'yes': correct or omit --positive"),
-        ("a,1\nb,0\n", {"ignore": ("2",)}, "column 'Target': no cell is '2': correct or omit --ignore"),
+        (
+            "a,Yes\nb,No\n",
+            {"positive": ("yes",), "all_occur": True},
+            "column 'Target': no cell is 'yes': correct or omit --positive",
+        ),
+        (
+            "a,1\nb,0\n",
+            {"ignore": ("2",), "all_occur": True},
+            "column 'Target': no cell is '2': correct or omit --ignore",
+        ),
         ("a,1\na,-1\n", {"ignore": ("-1",)}, "all rows of an image must agree"),
     ],
 )
-def test_labels_without_a_meaning(text: str, rule: dict[str, tuple[str, ...]], words: str, tmp_path: Path) -> None:
+def test_labels_without_a_meaning(text: str, rule: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=words.replace("|", r"\|")):
-        read(tmp_path, PLAIN + text, label=LabelRule(**rule))  # type: ignore[arg-type]
+        read(tmp_path, PLAIN + text, label=LabelRule(**rule))
 
 
 def test_a_value_has_one_meaning() -> None:

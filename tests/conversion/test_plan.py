@@ -104,7 +104,7 @@ def test_links_are_files(tmp_path: Path) -> None:
 def test_links_to_folders_are_followed_and_each_folder_is_searched_once(tmp_path: Path) -> None:
     """A link to what lies there anyway, and loops, add nothing; the files keep their own paths."""
     folder(tmp_path / "store", "1/x.dcm", "2.dcm")
-    images = folder(tmp_path / "images", "z/a.dcm", "dataset/b.dcm", ".hidden/c.dcm")
+    images = folder(tmp_path / "images", "z/a.dcm", "dataset/b.dcm", "dataset/train/d.dcm", ".hidden/c.dcm")
     (images / "a").symlink_to(images / "z")
     (images / "loop").symlink_to(images)
     (images / "z" / "up").symlink_to("..")
@@ -112,6 +112,7 @@ def test_links_to_folders_are_followed_and_each_folder_is_searched_once(tmp_path
     (images / "two").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "1" / "back").symlink_to(tmp_path / "store")
     (images / "result").symlink_to(images / "dataset")
+    (images / "newest").symlink_to(images / "dataset" / "train")
     assert find_files(images, images / "dataset") == ["one/1/x.dcm", "one/2.dcm", "z/a.dcm"]
 
 

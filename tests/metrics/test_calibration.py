@@ -80,6 +80,13 @@ def test_the_interval_of_the_calibration_error_covers_the_truth_and_holds_the_va
     assert np.mean(width) < 0.11  # that of the percentiles is 0.06
 
 
+def test_a_bin_without_any_distance_counts_at_the_upper_end() -> None:
+    error = judge_probability(sample_of([(0, 0.0), (1, 0.0)] * 100), FEW).ece
+    assert error.value == error.low == 0.0
+    assert error.high is not None
+    assert 0.0 < error.high < 0.2
+
+
 def test_a_calibration_error_that_no_resample_changes_has_no_interval() -> None:
     assert judge_probability(sample_of([(1, 0.0)]), FEW).ece.low is None
 

@@ -168,9 +168,9 @@ def test_a_full_disk_refuses_and_keeps_what_is_there(spool: Spool) -> None:
     ("found", "remedy"),
     [
         ("database or disk is full", "free some space; "),
-        ("disk I/O error", "free some space, or see to the disk; "),
-        ("database is locked", "another program uses it, which has to end first; "),
-        ("database table is locked", "another program uses it"),
+        ("disk I/O error", "free some space, or check the disk; "),
+        ("database is locked", "end the other program that uses it; "),
+        ("database table is locked", "end the other program that uses it"),
         ("unable to open database file", "see that the folder and its files are there and may be written; "),
     ],
 )

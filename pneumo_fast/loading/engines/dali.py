@@ -106,10 +106,18 @@ class DaliEngine:
         finally:
             self._ring.end()
             self._in_dali.clear()
-            while self._held:  # else DALI might write over what the consumer's stream still reads
-                self._held.popleft()[0].synchronize()
             for unasked in self._unasked:
                 unasked.clear()
+            self._wait_for_consumer()
+
+    def _wait_for_consumer(self) -> None:
+        """Let no batch go, which DALI might then write over, before the consumer's stream has read it."""
+        if self._lent is not None:
+            self._hold(torch.cuda.current_stream(self._feed.device))
+            self._lent = None
+        while self._held:
+            self._held[0][0].synchronize()
+            self._held.popleft()
 
     def close(self) -> None:
         """See :class:`pneumo_fast.loading.engines.base.Engine`."""
