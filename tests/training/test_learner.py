@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -266,6 +267,20 @@ def test_a_step_that_overflows_float16_is_left_out() -> None:
     learner.step(images * 1e30, labels)
     assert learner.scaler.get_scale() == scale / 2
     assert torch.equal(before, weights(learner.model))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("make", [build_model, small], ids=["with statistics", "without"])
+def test_a_step_does_not_wait_for_the_gpu(make: Callable[[], nn.Module]) -> None:
+    learner = make_learner("cuda", make(), ema=0.9)
+    images, labels = batch("cuda")
+    learner.step(images, labels)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.step(images, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def rates(schedule: Any, steps: int, warm_up: int = 0) -> list[float]:
