@@ -63,13 +63,12 @@ def match(files: list[str], images: pd.DataFrame, left_out: pd.DataFrame, config
         found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
         return _matches(files, images.drop(columns="path"), found, [], set(left_out["path"]), config)
     ids, others = set(images["image_id"]), set(left_out["image_id"])
+    known = ids | others
     if config.match in {"filename", "path"}:
         found = {}
         for path in files:
             name = path.rpartition(os.sep)[2]
-            found.setdefault(name if name in ids or name in others else name.rpartition(".")[0] or name, []).append(
-                path
-            )
+            found.setdefault(name if name in known else name.rpartition(".")[0] or name, []).append(path)
         unwanted, claimed = [], set()
     else:
         identities = [one for one in read_identities(files, config) if one.value]
