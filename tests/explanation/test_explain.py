@@ -180,7 +180,7 @@ def test_maps_of_another_kind_replace_the_earlier_ones_and_that_is_said(
 
 def test_a_model_without_a_square_map_is_refused(boxless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maps_module, "map_layers", lambda *_: {})
-    with pytest.raises(ConfigError, match="no layer of model 'resnet18' gives a square map of images of 32 pixels: he"):
+    with pytest.raises(ConfigError, match="no layer of model 'resnet18' gives a square map of images of 32 pixels: co"):
         explain(config(boxless))
 
 

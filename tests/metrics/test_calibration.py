@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from torchmetrics.functional import classification as tm
 
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration, calibrate, judge_probability
@@ -30,6 +30,7 @@ def test_brier_and_log_loss_a_second_way(images: list[tuple[int, float]]) -> Non
 @given(IMAGES)
 def test_expected_calibration_error_is_torchmetrics(images: list[tuple[int, float]]) -> None:
     sample = sample_of(images)
+    assume(sample.probabilities.max() < 1)  # to which torchmetrics gives a bin of its own, and we the last one
     target = torch.from_numpy(sample.labels)
     error = tm.binary_calibration_error(torch.from_numpy(sample.probabilities), target, n_bins=10, norm="l1")
     assert judge_probability(sample, FEW).ece.value == pytest.approx(error.item(), abs=1e-5)
