@@ -34,9 +34,9 @@ POLL_S = 0.25
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 HOME = str(Path(__file__).absolute().parents[2])
 START = (
-    # what lies in the working directory, beside the images, is no program: "python -c" looks for modules there first
+    # "python -c" puts the working directory first on sys.path, and a numpy.py beside the images must not be imported
     "import sys; sys.path[:] = [place for place in sys.path if place]; import importlib, typing; "
-    # ours are those of this process, wherever it has them from, and nothing else is looked for beside them
+    # the package of this process; the folder above it is on sys.path for this one import alone
     "sys.path.insert(0, {home!r}); import pneumo_fast; del sys.path[0]; "
     "from pneumo_fast.conversion.child import main; main({parent})"
 )

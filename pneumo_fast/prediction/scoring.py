@@ -117,7 +117,7 @@ class Scoring:
         image_id, file = self.ids[number], self.files[number]
         if self.config.keep_ids:
             return {"image_id": printable(image_id), "path": printable(file.shown)}
-        name = file.shown if file.path in self.shared_paths else file.path  # wherever else the folder lies
+        name = file.shown if file.path in self.shared_paths else file.path  # which is the same wherever the folder lies
         path = pseudonym(self.key, "path", printable(name))
         return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
 
