@@ -56,6 +56,8 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         If the folder is missing, no file matches a row of the table, or several files of one cannot be told apart.
     """
     files = find_files(config.images, config.out)
+    if not files:
+        raise ConvertError(f"images folder {config.images} holds no files: give the folder that holds the DICOM files")
     matches = match(files, labels.images, labels.left_out, config)
     table = matches.images.reset_index(drop=True)
     if table.empty:

@@ -168,10 +168,16 @@ def test_a_name_that_is_no_unicode_is_shown_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("where", "words"),
-    [("gone", "is not there: give the folder"), ("a.dcm", "is not there"), (".", "none of the 1 files .* 1 rows")],
+    [
+        ("gone", "is not there: give the folder"),
+        ("empty", "empty holds no files: give the folder"),
+        ("a.dcm", "is not there"),
+        (".", "none of the 1 files .* 1 rows"),
+    ],
 )
 def test_nothing_to_convert(tmp_path: Path, where: str, words: str) -> None:
     folder(tmp_path, "a.dcm")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConvertError, match=words):
         plan(table(["b"]), tmp_path / where)
 
