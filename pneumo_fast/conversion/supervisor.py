@@ -38,7 +38,7 @@ START = (
     "import sys; sys.path[:] = [place for place in sys.path if place]; import importlib, typing; "
     # the package of this process; the folder above it is on sys.path for this one import alone
     "sys.path.insert(0, {home!r}); import pneumo_fast; del sys.path[0]; "
-    "from pneumo_fast.conversion.child import main; main({parent})"
+    "from pneumo_fast.conversion.child import {entry}; {entry}({parent})"
 )
 
 
@@ -65,6 +65,18 @@ class WorkerLostError(Exception):
         self.detail = detail
 
 
+def start_child(entry: str, *arguments: str, descriptors: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start a process that runs the function ``entry`` of the module ``child``, with pipes to and from it."""
+    return subprocess.Popen(  # noqa: S603  # our own interpreter and program
+        [sys.executable, "-c", START.format(home=HOME, entry=entry, parent=os.getpid()), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        env=os.environ | ONE_THREAD,
+    )
+
+
 class Worker:
     """One child process and the memory it journals in."""
 
@@ -74,14 +86,7 @@ class Worker:
             os.truncate(descriptor, JOURNAL.size)
             self._journal = mmap.mmap(descriptor, JOURNAL.size)
             JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())
-            self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-                [sys.executable, "-c", START.format(home=HOME, parent=os.getpid()), str(descriptor)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(descriptor, *shared),
-                env=os.environ | ONE_THREAD,
-            )
+            self.process = start_child("main", str(descriptor), descriptors=(descriptor, *shared))
             if niceness:
                 own = os.getpriority(os.PRIO_PROCESS, 0)
                 with contextlib.suppress(ProcessLookupError):  # it has ended already, which will be noticed

@@ -166,7 +166,7 @@ def test_a_worker_runs_nothing_that_lies_in_the_working_directory(
 
 def test_a_worker_finds_the_package_where_this_process_has_it() -> None:
     """As in a checkout that is not installed; without a parent of that number it ends at once."""
-    program = supervisor.START.format(home=supervisor.HOME, parent=0)
+    program = supervisor.START.format(home=supervisor.HOME, entry="main", parent=0)
     ended = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, check=False)
     assert (ended.returncode, ended.stderr) == (1, b"")
 
