@@ -1,4 +1,4 @@
-"""A worker process: tied to the one that started it, it converts task after task.
+"""What a child process runs, tied to the one that started it: a worker converts task after task.
 
 Imports next to nothing at first, so that the tie holds at once.
 """
@@ -72,6 +72,16 @@ def main(parent: int) -> None:
         at(NO_FILE)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def apply(parent: int) -> None:
+    """Apply the function that standard input names to the arguments beside it; the results go to standard output."""
+    put_on_leash(parent)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # as in main
+    function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started us
+    with answers:
+        pickle.dump([function(argument) for argument in arguments], answers)
 
 
 def _limit_memory() -> None:

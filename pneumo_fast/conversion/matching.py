@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from typing import Final
 
 import pandas as pd
 
 from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.supervisor import start_child
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 from pneumo_fast.radiograph.identity import Identity, read_identity
@@ -22,7 +22,6 @@ from pneumo_fast.radiograph.selection import Selection
 
 FEW_FILES: Final = 256
 """As many are read sooner here than by processes that have to be started first."""
-CHUNK: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,22 +85,30 @@ def match(files: list[str], images: pd.DataFrame, left_out: pd.DataFrame, config
 def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identity]:
     """Read the headers of files, in their order; many of them by several processes."""
     selection = Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
-    read = partial(
-        _read, config=config, selection=selection, attribute=config.match, max_bytes=BYTES_PER_PIXEL * config.max_pixels
-    )
+    most = BYTES_PER_PIXEL * config.max_pixels
+    read = partial(read_identity, config.images, attribute=config.match, selection=selection, max_bytes=most)
     if len(files) <= FEW_FILES:
         yield from map(read, files)
         return
-    workers = config.workers or len(os.sched_getaffinity(0))
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            yield from pool.map(read, files, chunksize=CHUNK)
-    except BrokenProcessPool as error:
+        yield from _by_processes(read, files, config.workers or len(os.sched_getaffinity(0)))
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
         raise ConvertError("a process that read headers ended unexpectedly: is there memory enough?") from error
 
 
-def _read(path: str, config: ConvertConfig, selection: Selection, attribute: str, max_bytes: int) -> Identity:
-    return read_identity(config.images, path, attribute, selection, max_bytes)
+def _by_processes(read: Callable[[str], Identity], files: list[str], processes: int) -> Iterator[Identity]:
+    """Give each process its share of the files; none is left however this ends."""
+    share = -(-len(files) // processes)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(start_child("apply")) for _ in range(0, len(files), share)]
+        for reader in readers:
+            stack.callback(reader.kill)
+        pipes = [(reader.stdin, reader.stdout) for reader in readers if reader.stdin and reader.stdout]
+        for number, (questions, _) in enumerate(pipes):
+            pickle.dump((read, files[number * share : (number + 1) * share]), questions)
+            questions.flush()
+        for _, answers in pipes:
+            yield from pickle.load(answers)  # noqa: S301  # from a process that we started
 
 
 def _matches(

@@ -76,6 +76,27 @@ def test_many_headers_are_read_by_several_processes(export: ConvertConfig, monke
     assert [(one.value, one.series) for one in here] == [(f"A{number}", 2) for number in range(STUDIES)]
 
 
+@pytest.mark.parametrize("name", ["numpy", "pickle", "pneumo_fast"])
+def test_processes_that_read_headers_run_nothing_that_lies_in_the_working_directory(
+    name: str, export: ConvertConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(matching, "FEW_FILES", 1)
+    files = ["study0/IM0001", "study1/IM0001"]
+    assert [one.value for one in matching.read_identities(files, replace(export, workers=2))] == ["A0", "A1"]
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_a_process_that_ends_while_it_reads_headers_is_said_to(
+    export: ConvertConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "FEW_FILES", 1)
+    monkeypatch.setattr(matching, "read_identity", os._exit)
+    with pytest.raises(ConvertError, match="a process that read headers ended unexpectedly"):
+        list(matching.read_identities(["study0/IM0001", "study1/IM0001"], replace(export, workers=2)))
+
+
 def test_unwanted_files_of_a_study_do_not_count(export: ConvertConfig) -> None:
     write(export.images / "study0" / "IM0002", 50, AccessionNumber="A0", ViewPosition="LL")
     write(export.images / "study1" / "IM0000", 51, AccessionNumber="A1", Modality="CT")
