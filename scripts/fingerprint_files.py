@@ -16,7 +16,9 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-ADDED_KEYS: Final[frozenset[str]] = frozenset()
+ADDED_KEYS: Final[frozenset[str]] = frozenset({
+    "manifest.json/input/boxes_outside", "manifest.json/input/boxes_cut_off",
+})  # fmt: skip
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}
 """Drawn from numbers that are compared, and labelled in words."""

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -38,6 +38,10 @@ from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.vocabulary import REJECTS
 
+BOXES_OUTSIDE: Final = "boxes_outside"
+BOXES_CUT_OFF: Final = "boxes_cut_off"
+BEYOND_PIXELS: Final = 1.0  # less comes from rounding to whole pixels
+
 
 def assemble(
     config: ConvertConfig, arguments: Arguments, labels: LabelTable, plan: Plan, records: list[Record], key: bytes
@@ -50,10 +54,11 @@ def assemble(
         If no image is left for training, or all of them are of one colour.
     """
     index = _index(plan, records, key)
+    boxes = _boxes(labels, index, records)
     rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
     tables = {
         "index.csv": write_table(config.out, "index.csv", index),
-        "boxes.csv": write_table(config.out, "boxes.csv", _boxes(labels, index, records)),
+        "boxes.csv": write_table(config.out, "boxes.csv", boxes),
         REJECTS: write_rejects(config.out, rejects),
         UNMATCHED: write_table(config.out, UNMATCHED, pd.DataFrame({"image_id": sorted(plan.unmatched)})),
         WITHOUT_ROW: write_table(config.out, WITHOUT_ROW, pd.DataFrame({"path": sorted(plan.files_without_row)})),
@@ -78,7 +83,7 @@ def assemble(
         },
         split=_split_facts(config, labels, index, key),
         counts=label_counts(index),
-        input=_input_facts(config, labels, plan, index) | _unknown_kinds(records),
+        input=_input_facts(config, labels, plan, index) | _unknown_kinds(records) | _misplaced(boxes),
         duplicates=_duplicates(index, records),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         arguments=asdict(arguments),
@@ -141,6 +146,15 @@ def _unknown_kinds(records: list[Record]) -> dict[str, int]:
     rows = [row for record in records for row in record.images]
     unknown = {"modality": {"", "OT"}, "view": {""}, "body_part": {""}}
     return {f"unknown_{name}": sum(row[name] in values for row in rows) for name, values in unknown.items()}
+
+
+def _misplaced(boxes: pd.DataFrame) -> dict[str, int]:
+    """Boxes that lie outside of their images, and others that go beyond an edge by more than :data:`BEYOND_PIXELS`."""
+    outside = (boxes["x"] >= boxes["source_width"]) | (boxes["y"] >= boxes["source_height"])
+    right = boxes["x"] + boxes["width"] - boxes["source_width"]
+    below = boxes["y"] + boxes["height"] - boxes["source_height"]
+    cut_off = ((right > BEYOND_PIXELS) | (below > BEYOND_PIXELS)) & ~outside
+    return {BOXES_OUTSIDE: int(outside.sum()), BOXES_CUT_OFF: int(cut_off.sum())}
 
 
 def _in_statistics(records: list[Record]) -> int:

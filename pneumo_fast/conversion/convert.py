@@ -15,7 +15,7 @@ from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
-from pneumo_fast.conversion.assemble import assemble, write_rejects
+from pneumo_fast.conversion.assemble import BOXES_CUT_OFF, BOXES_OUTSIDE, assemble, write_rejects
 from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, check_gpu
 from pneumo_fast.conversion.labels import labels_of
@@ -100,12 +100,25 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
         ) from error
     if config.uses_gpu and not manifest.input[DECODED_ON_GPU]:
         logger.warning("the GPU decoded none of the images, the CPU did: see pneumo-fast doctor")
+    _warn_of_boxes(manifest)
     return ConvertSummary(
         manifest=manifest,
         seconds=time.perf_counter() - begin,
         images=sum(sum(counts.values()) for counts in manifest.counts.values()),
         converted=converted,
     )
+
+
+def _warn_of_boxes(manifest: Manifest) -> None:
+    """Boxes that do not fit their images are most often given in pixels of another size of them."""
+    outside, cut_off = (manifest.input.get(name, 0) for name in (BOXES_OUTSIDE, BOXES_CUT_OFF))
+    if outside or cut_off:
+        logger.warning(
+            "%d boxes lie outside of their images (train and explain leave them out) and %d go beyond an edge (they "
+            "cut them off there): give boxes in pixels of the source files",
+            outside,
+            cut_off,
+        )
 
 
 def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:

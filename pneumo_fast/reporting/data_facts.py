@@ -78,6 +78,8 @@ def input_facts(manifest: Manifest) -> list[Fact]:
         "unknown_modality": "Modality not stated",
         "unknown_view": "View not stated",
         "unknown_body_part": "Body part not stated",
+        "boxes_outside": "Boxes outside of their images",
+        "boxes_cut_off": "Boxes that go beyond an edge of their images",
         "equal_pixels": "Images with the pixels of another",
         "equal_pixels_across_splits": "Equal pixels in different splits (leaks)",
         "equal_uids": "Images with the identifier of another",

@@ -92,6 +92,34 @@ def test_boxes_are_kept_in_source_pixels(dataset: Dataset, phantoms: PhantomSet)
     assert dataset.boxes["image_id"].map(places).is_monotonic_increasing
 
 
+@pytest.mark.parametrize(
+    ("box", "outside", "cut_off"),
+    [
+        ("0,0,64,48", 0, 0),
+        ("10,10,55,38", 0, 0),  # beyond by a pixel, as rounding to whole ones gives
+        ("10,10,55.1,38", 0, 1),
+        ("10,10,10,100", 0, 1),
+        ("63,47,1000,1000", 0, 1),
+        ("64,0,5,5", 1, 0),
+        ("0,48,5,5", 1, 0),
+    ],
+)
+def test_boxes_that_do_not_fit_their_images_are_kept_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, box: str, outside: int, cut_off: int
+) -> None:
+    config = write_input(tmp_path)
+    rows = "".join(f"i{n},{box if n == 0 else ',,,'},{int(n % 3 == 0)}\n" for n in range(12))
+    config.labels.write_text("patientId,x,y,width,height,Target\n" + rows)
+    manifest = run(config).manifest
+    assert (manifest.input["boxes_outside"], manifest.input["boxes_cut_off"]) == (outside, cut_off)
+    warned = f"{outside} boxes lie outside of their images (train and explain leave them out) and {cut_off} go beyond"
+    assert (warned in caplog.text) == bool(outside + cut_off)
+    assert Dataset.open(config.out).boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [
+        [float(value) for value in box.split(",")]
+    ]
+    assert len(Dataset.open(config.out).index) == 12
+
+
 def test_counts_of_the_manifest(dataset: Dataset) -> None:
     counts = dataset.index.groupby(["split", "label"]).size()
     said = {(split, int(label)): n for split, of in dataset.manifest.counts.items() for label, n in of.items()}
