@@ -184,7 +184,16 @@ def predict(make: Callable[..., PredictConfig]) -> Any:
     with display.progress("predicting") as on_progress:
         summary = score(config, on_progress)
     results.show_prediction(summary, config)
-    return {"folder": config.out, **parse_file(config.out / SUMMARY)}
+    found = Predicted(folder=config.out, **parse_file(config.out / SUMMARY))
+    found.exit_code = int(summary.counts.all_failed)
+    return found
+
+
+class Predicted(dict[str, Any]):
+    """What ``predict`` wrote."""
+
+    exit_code = 0
+    """1 where files were rejected and none was scored."""
 
 
 @with_options(ServeConfig)

@@ -84,6 +84,11 @@ class Counts:
         """Files that were rejected for a fault, and not skipped as other objects than are wanted."""
         return sum(count for reason, count in self.rejects.items() if reason not in SKIPPED)
 
+    @property
+    def all_failed(self) -> bool:
+        """Whether files were rejected for a fault, and none was scored."""
+        return self.faults > 0 and not self.scored
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictSummary:
@@ -144,6 +149,8 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
             notes = tuple(_notes(config, model, repeated, counts, judgement))
             _write_summary(config, model, counts, judgement, notes)
             shutil.rmtree(config.out / WORK)
+    if counts.all_failed:
+        _log.warning("no file could be scored: %s says why; a list of paths has to end in .csv", config.out / TABLE)
     return PredictSummary(
         out=config.out, counts=counts, seconds=time.perf_counter() - begin, now=now, model=model, judgement=judgement,
         notes=notes,

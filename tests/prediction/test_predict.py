@@ -266,6 +266,34 @@ def test_too_many_rejects_end_it_and_more_allowed_resume_it(options: Options, so
     assert predict(options(max_rejects=3, resume=True)).counts.faults == 3
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (["list.txt"], 1, "no file could be scored: "),
+        (["list.txt", "missing.csv"], 1, "a list of paths has to end in .csv"),
+        (["list.txt", "ct.dcm"], 1, "no file could be scored: "),
+        (["list.txt", "image.dcm"], 0, ""),
+        (["ct.dcm"], 0, ""),  # skipped, as another object than is wanted
+    ],
+)
+def test_scoring_none_of_the_named_files_is_a_failure(
+    given: list[str], code: int, said: str, judged: Path, phantoms: PhantomSet, tmp_path: Path, run_cli: Any
+) -> None:
+    image = min(phantoms.images.iterdir())
+    (tmp_path / "list.txt").write_text(f"{image}\n")
+    (tmp_path / "missing.csv").write_text("path\nnothing.dcm\n")
+    (tmp_path / "image.dcm").symlink_to(image)
+    write_dicom(tmp_path / "ct.dcm", np.zeros((64, 64), dtype=np.uint8), Modality="CT")
+    out = tmp_path / "out"
+    ended = run_cli(
+        "predict", judged, *(tmp_path / name for name in given), "-o", out, "--json", "--device", "cpu", "--keep-ids"
+    )
+    assert ended.code == code
+    assert said in " ".join(ended.err.split())
+    assert ("no file could be scored" in ended.err) == bool(code)
+    assert json.loads(ended.out)["counts"]["files"] == len(table(out)) == len(given)
+
+
 def test_only_its_own_files_are_replaced(options: Options, tmp_path: Path) -> None:
     predict(options(explain=True, inputs=(options().runs[0], next(options().paths[0].iterdir()))))
     with pytest.raises(PredictError, match="holds predictions: give --overwrite"):
