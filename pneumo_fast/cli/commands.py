@@ -218,11 +218,13 @@ def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Pa
     """
     from pneumo_fast.cli import display
     from pneumo_fast.dataset.verify import verify as check
+    from pneumo_fast.records import parse_file
 
     with display.progress("verifying") as on_progress:
         problems = check(dataset, on_progress)
-    display.show_verification(dataset, problems)
-    return Verification(dataset=dataset, problems=problems)
+    pixels = "source" not in parse_file(dataset / "manifest.json")
+    display.show_verification(dataset, problems, pixels=pixels)
+    return Verification(dataset=dataset, problems=problems, pixels=pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +233,8 @@ class Verification:
 
     dataset: Path
     problems: list[str]
+    pixels: bool
+    """Whether pixels were checked: those of layout ``source`` are in the source files."""
 
     @property
     def exit_code(self) -> int:

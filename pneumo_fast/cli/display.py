@@ -243,11 +243,12 @@ def show_ids(summary: IdsSummary) -> None:
     out.print(f"{summary.out} names patients or images: keep it as safe as the key", soft_wrap=True)
 
 
-def show_verification(dataset: Path, problems: list[str]) -> None:
-    """What ``verify`` found."""
+def show_verification(dataset: Path, problems: list[str], *, pixels: bool) -> None:
+    """What ``verify`` found, and whether ``pixels`` were checked."""
     for problem in problems:
         out.print(problem, soft_wrap=True)
-    verdict = f"{counted(len(problems), 'problem')}: convert again" if problems else "intact"
+    sound = "intact" if pixels else "tables intact"
+    verdict = f"{counted(len(problems), 'problem')}: convert again" if problems else sound
     out.print(f"{dataset}: {verdict}", soft_wrap=True)
 
 

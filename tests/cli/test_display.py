@@ -92,7 +92,7 @@ def test_the_rate_after_a_resume_leaves_out_what_was_done_before(monkeypatch: py
 
 @pytest.mark.parametrize(("problems", "words"), [(["a"], "1 problem: convert again"), (["a", "b"], "2 problems: ")])
 def test_one_is_no_plural(capsys: pytest.CaptureFixture[str], problems: list[str], words: str) -> None:
-    display.show_verification(Path("dataset"), problems)
+    display.show_verification(Path("dataset"), problems, pixels=True)
     assert words in capsys.readouterr().out
 
 

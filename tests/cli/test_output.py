@@ -29,6 +29,8 @@ from pneumo_fast.export.export import ExportSummary
 from pneumo_fast.phantoms.make import PhantomSet
 from pneumo_fast.reporting.report import ReportSummary
 from pneumo_fast.training.train import TrainSummary
+from tests.support.conversions import run as convert
+from tests.support.conversions import write_input
 
 Run = Callable[..., Any]
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "shell.md").read_text()
@@ -106,7 +108,7 @@ def test_two_runs_give_both_evaluations_and_the_comparison(run_cli: Run, run_fol
 
 def test_verify_gives_its_problems_and_still_fails(run_cli: Run, own_dataset: Path) -> None:
     ended = run_cli("verify", own_dataset, "--json")
-    assert (ended.code, parsed(ended.out)) == (0, {"dataset": str(own_dataset), "problems": []})
+    assert (ended.code, parsed(ended.out)) == (0, {"dataset": str(own_dataset), "problems": [], "pixels": True})
     (own_dataset / "val-00000.npy").unlink()
     ended = run_cli("verify", own_dataset, "--json")
     assert ended.code == 1
@@ -207,6 +209,16 @@ def test_quiet_and_json_leave_the_object(run_cli: Run, own_dataset: Path) -> Non
     ended = run_cli("verify", own_dataset, "--json", "--quiet")
     assert parsed(ended.out)
     assert ended.err == ""
+
+
+@pytest.mark.parametrize(("layout", "pixels", "said"), [("source", False, "tables intact"), ("shards", True, "intact")])
+def test_verify_says_whether_pixels_were_checked(
+    layout: str, pixels: bool, said: str, run_cli: Run, tmp_path: Path
+) -> None:
+    config = write_input(tmp_path)
+    convert(config, layout=layout)
+    assert run_cli("verify", config.out, "--quiet").out == f"{config.out}: {said}\n"
+    assert parsed(run_cli("verify", config.out, "--json").out)["pixels"] is pixels
 
 
 def test_quiet_holds_for_one_command(run_cli: Run, own_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
