@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumo_fast.radiograph.greyscale import stored_range
+from pneumo_fast.radiograph.greyscale import WORD_BITS, stored_range
 from pneumo_fast.radiograph.header import Decoded, Header, PixelFormat, first_number
-
-WORD_BITS: Final = 16  # of Pixel Padding Value, however few bits the pixels have
 
 
 def padding(header: Header, form: PixelFormat, decoded: Decoded) -> NDArray[np.bool_] | None:
