@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Final
 
 import pandas as pd
 
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.supervisor import start_child
+from pneumo_fast.dataset.format import REJECT_COLUMNS
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 from pneumo_fast.radiograph.identity import Identity, read_identity
@@ -30,8 +30,8 @@ class Matches:
 
     images: pd.DataFrame
     """The rows of the label table that have a file, with ``path``; with several files, as the rule has it."""
-    others: dict[str, list[str]]
-    """By image id: files of the row to take, the first that can be read, where its own cannot."""
+    others: pd.DataFrame
+    """``image_id`` and ``path`` of files to take, the first that can be read, where the row's own cannot."""
     rejects: tuple[dict[str, str], ...]
     """Files of rows that are not taken: path, reason, detail."""
     unmatched: tuple[str, ...]
@@ -58,28 +58,59 @@ def match(files: list[str], images: pd.DataFrame, left_out: pd.DataFrame, config
         If a row that has boxes has several files, or an id made for one of several is another row's.
     """
     if "path" in images:
-        there = set(files)
-        found = {i: [path] for i, path in zip(images["image_id"], images["path"], strict=True) if path in there}
-        return _matches(files, images.drop(columns="path"), found, [], set(left_out["path"]), config)
-    ids, others = set(images["image_id"]), set(left_out["image_id"])
-    known = ids | others
-    if config.match in {"filename", "path"}:
-        found = {}
-        for path in files:
-            name = path.rpartition(os.sep)[2]
-            found.setdefault(name if name in known else name.rpartition(".")[0] or name, []).append(path)
-        unwanted, claimed = [], set()
+        named = pd.concat([images, left_out])[["image_id", "path"]]
+        found = named[named["path"].isin(files)]
+        images = images.drop(columns="path")
+    elif config.match == "filename":
+        found = _by_name(files, {*images["image_id"].tolist(), *left_out["image_id"].tolist()})
     else:
-        identities = [one for one in read_identities(files, config) if one.value]
-        unwanted = [one for one in identities if one.unwanted and one.value in ids]
-        claimed = {one.path for one in identities if one.unwanted and one.value in others}
-        found = {}
-        for one in sorted(identities, key=lambda each: (each.series, each.instance, each.path)):
-            if not one.unwanted:
-                found.setdefault(one.value, []).append(one.path)
-    of_rows = {image_id: paths for image_id, paths in found.items() if image_id in ids}
-    claimed.update(*(paths for image_id, paths in found.items() if image_id in others))
-    return _matches(files, images, of_rows, unwanted, claimed, config)
+        found = _by_attribute(files, config)
+    found = found.reindex(columns=["image_id", *REJECT_COLUMNS], fill_value="")
+    of_rows = found[found["image_id"].isin(images["image_id"])]
+    of_others = found["path"][found["image_id"].isin(left_out["image_id"])]
+    claimed = {*of_rows["path"].tolist(), *of_others.tolist()}
+    wanted = of_rows.loc[of_rows["reason"] == "", ["image_id", "path"]]
+    unwanted = of_rows[of_rows["reason"] != ""].sort_values("path")[list(REJECT_COLUMNS)]
+    taken, others, ambiguous = _choose(wanted, config)
+    return Matches(
+        images=_with_paths(images, taken),
+        others=others,
+        rejects=(*(dict(zip(REJECT_COLUMNS, row, strict=True)) for row in unwanted.to_numpy()), *ambiguous),
+        unmatched=tuple(images["image_id"][~images["image_id"].isin(of_rows["image_id"])]),
+        files_without_row=tuple(path for path in files if path not in claimed),
+    )
+
+
+def _by_name(files: list[str], ids: set[str]) -> pd.DataFrame:
+    """The id that each file's name says, with or without its ending."""
+    names = [path.rpartition(os.sep)[2] for path in files]
+    said = [name if name in ids else name.rpartition(".")[0] or name for name in names]
+    return pd.DataFrame({"image_id": said, "path": files}, dtype=str)
+
+
+def _by_attribute(files: list[str], config: ConvertConfig) -> pd.DataFrame:
+    """The id that each file's header says, by series and instance number; why a file is not wanted, or ``""``."""
+    identities = [one for one in read_identities(files, config) if one.value]
+    identities.sort(key=lambda each: (each.series, each.instance, each.path))
+    rows = [(one.value, one.path, *(one.unwanted or ("", ""))) for one in identities]
+    return pd.DataFrame(rows, columns=["image_id", *REJECT_COLUMNS], dtype=str)
+
+
+def _choose(wanted: pd.DataFrame, config: ConvertConfig) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, str]]]:
+    """Apply the rule for several files of a row: those taken, those that may take their place, and rejections."""
+    ids = wanted["image_id"]
+    if config.several == "all":
+        return wanted, wanted[:0], []
+    if config.several == "first":
+        later = ids.duplicated()
+        return wanted[~later], wanted[later], []
+    several = ids.duplicated(keep=False)
+    ambiguous = [
+        {"path": path, "reason": "ambiguous", "detail": f"{len(paths)} files match one row: see --several"}
+        for _, paths in wanted["path"][several].groupby(ids[several], sort=False)
+        for path in paths
+    ]
+    return wanted[~several], wanted[:0], ambiguous
 
 
 def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identity]:
@@ -111,53 +142,18 @@ def _by_processes(read: Callable[[str], Identity], files: list[str], processes: 
             yield from pickle.load(answers)  # noqa: S301  # from a process that we started
 
 
-def _matches(
-    files: list[str],
-    images: pd.DataFrame,
-    found: dict[str, list[str]],
-    unwanted: list[Identity],
-    claimed: set[str],
-    config: ConvertConfig,
-) -> Matches:
-    """Apply the rule for several files of a row."""
-    rejects = [
-        {"path": one.path, "reason": one.unwanted[0], "detail": one.unwanted[1]} for one in unwanted if one.unwanted
-    ]
-    taken: dict[str, list[str]] = {}
-    others: dict[str, list[str]] = {}
-    for image_id, paths in found.items():
-        if len(paths) == 1 or config.several == "all":
-            taken[image_id] = paths
-        elif config.several == "first":
-            taken[image_id], others[image_id] = paths[:1], paths[1:]
-        else:
-            detail = f"{len(paths)} files match one row: see --several"
-            rejects += [{"path": path, "reason": "ambiguous", "detail": detail} for path in paths]
-    matched = {*found, *(one.value for one in unwanted)}
-    claimed = {*claimed, *chain.from_iterable(found.values()), *(one.path for one in unwanted)}
-    ids = images["image_id"]
-    return Matches(
-        images=_with_paths(images, taken),
-        others=others,
-        rejects=tuple(rejects),
-        unmatched=tuple(ids[~ids.isin(list(matched))]),
-        files_without_row=tuple(path for path in files if path not in claimed),
-    )
-
-
-def _with_paths(images: pd.DataFrame, taken: dict[str, list[str]]) -> pd.DataFrame:
+def _with_paths(images: pd.DataFrame, taken: pd.DataFrame) -> pd.DataFrame:
     """The rows with their paths; each file of several becomes a row, whose id has its number, in one group."""
-    rows = images[images["image_id"].isin(list(taken))]
-    paths = rows["image_id"].map(taken)
-    counts = paths.map(len)
-    several = rows["image_id"][counts > 1]
-    rows = rows.assign(group=rows["group"].where((counts == 1) | (rows["group"] != ""), rows["image_id"]))
-    spread = rows.assign(path=paths).explode("path", ignore_index=True)
-    number = spread.groupby("image_id").cumcount() + 1
-    ids = spread["image_id"]
-    spread["image_id"] = ids.where(~ids.isin(several), ids + "-" + number.astype(str))
-    if spread["image_id"].duplicated().any():
+    rows = images.merge(taken, on="image_id")
+    ids = rows["image_id"]
+    several = ids.duplicated(keep=False)
+    if not several.any():
+        return rows
+    number = rows.groupby("image_id", sort=False).cumcount() + 1
+    rows["group"] = rows["group"].where(~several | (rows["group"] != ""), ids)
+    rows["image_id"] = ids.where(~several, ids + "-" + number.astype(str))
+    if rows["image_id"].duplicated().any():
         raise ConvertError(
             "an id that --several all makes of a row's id and a number is another row's id: use --several first"
         )
-    return spread
+    return rows

@@ -90,11 +90,12 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
     )
 
 
-def _with_others(images: pd.DataFrame, others: dict[str, list[str]]) -> pd.DataFrame:
+def _with_others(images: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     """Below each image's row one for each file that may take its place; paths as they will be written."""
-    paths = [[path, *others.get(name, [])] for name, path in zip(images["image_id"], images["path"], strict=True)]
-    spread = images.assign(path=pd.Series(paths, index=images.index, dtype=object)).explode("path", ignore_index=True)
-    return spread.assign(shown_path=spread["path"].map(printable))
+    if not others.empty:
+        both = pd.concat([images, others.merge(images.drop(columns="path"), on="image_id")])
+        images = both.iloc[np.argsort(pd.factorize(both["image_id"])[0], kind="stable")].reset_index(drop=True)
+    return images.assign(shown_path=[printable(path) for path in images["path"].tolist()])
 
 
 def find_files(folder: Path, *left_out: Path) -> list[str]:
@@ -164,9 +165,8 @@ def printable(path: str) -> str:
 def hide_ids(labels: LabelTable, plan: Plan, key: bytes) -> tuple[LabelTable, Plan]:
     """Put pseudonyms in the place of image ids and of the paths that rejections name."""
     image, path = partial(pseudonym, key, "image"), partial(pseudonym, key, "path")
-    images = plan.images.assign(
-        image_id=plan.images["image_id"].map(image), shown_path=plan.images["shown_path"].map(path)
-    )
+    names, paths = plan.images["image_id"].tolist(), plan.images["shown_path"].tolist()
+    images = plan.images.assign(image_id=list(map(image, names)), shown_path=list(map(path, paths)))
     rejects = tuple({**reject, "path": path(reject["path"])} for reject in plan.rejects)
     boxes = labels.boxes.assign(image_id=labels.boxes["image_id"].map(image))
     hidden = replace(
