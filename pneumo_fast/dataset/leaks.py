@@ -110,7 +110,7 @@ def refuse_overlap(images: pd.DataFrame) -> None:
 def overlap_of_splits(index: pd.DataFrame, column: str) -> int:
     """How many values of a column are in more than one split; ``""`` is unknown and does not count."""
     known = index[index[column] != ""]
-    return int((known.groupby(column)["split"].nunique() > 1).sum())
+    return int((known.groupby(column, sort=False)["split"].nunique() > 1).sum())
 
 
 def count_duplicates(splits: pd.Series[str], hashes: pd.Series[str]) -> tuple[int, int]:
@@ -121,7 +121,7 @@ def count_duplicates(splits: pd.Series[str], hashes: pd.Series[str]) -> tuple[in
     splits, hashes : Series of str, shape (images,)
         Of the same images; a hash of ``""`` is unknown.
     """
-    groups = splits.groupby(hashes[hashes != ""])
+    groups = splits.groupby(hashes[hashes != ""], sort=False)
     sizes, different = groups.size(), groups.nunique()
     return int(sizes[sizes > 1].sum()), int(sizes[different > 1].sum())
 

@@ -25,8 +25,13 @@ def seeded_order(ids: Iterable[str], seed: int, purpose: str) -> NDArray[np.int6
     ndarray of int64, shape (n,)
     """
     key = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
-    marks = [hashlib.blake2b(i.encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest() for i in ids]
-    return np.array(sorted(range(len(marks)), key=marks.__getitem__), dtype=np.int64)
+    marks = b"".join(_mark(text, key) for text in list(ids))
+    first, second = np.frombuffer(marks, dtype=">u8").reshape(-1, 2).T
+    return np.lexsort((second, first))
+
+
+def _mark(text: str, key: bytes) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest()
 
 
 def assign_splits(images: pd.DataFrame, *, val_fraction: float, test_fraction: float, seed: int) -> NDArray[np.object_]:
@@ -71,7 +76,7 @@ def divide(images: pd.DataFrame, shares: Mapping[str, float], seed: int, purpose
     fractions = np.array(list(shares.values()))
     unit = patient_units(images)
     label = images["label"].to_numpy()
-    units = pd.DataFrame({"unit": unit, "neg": label == 0, "pos": label == 1}).groupby("unit", sort=True).sum()
+    units = pd.DataFrame({"unit": unit, "neg": label == 0, "pos": label == 1}).groupby("unit", sort=False).sum()
     units = units.iloc[seeded_order(units.index, seed, purpose)]
     want = np.outer(fractions, [(label == 0).sum(), (label == 1).sum()])
     have = np.zeros_like(want)
