@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
+import io
 import json
 import logging
 import shutil
@@ -32,6 +32,17 @@ PIXELS: Final = ("{}-[0-9][0-9][0-9][0-9][0-9].npy", "{}/[01]/*.npy")
 """In both layouts, below the split's name."""
 
 
+class _Digest(io.TextIOBase):
+    """Takes text as a file does and keeps its keyed hash alone."""
+
+    def __init__(self, key: bytes) -> None:
+        self.hash = hmac.new(key, digestmod="sha256")
+
+    def write(self, text: str) -> int:
+        self.hash.update(text.encode("utf-8", "surrogatepass"))
+        return len(text)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arguments:
     """What decides every byte of a dataset."""
@@ -46,11 +57,14 @@ class Arguments:
     @classmethod
     def of(cls, config: ConvertConfig, labels: LabelTable, plan: Plan, key: bytes) -> Arguments:
         """Work them out for a conversion."""
-        text = "\0".join((plan.images.to_csv(), labels.boxes.to_csv(), json.dumps(plan.rejects)))
-        digest = hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        digest = _Digest(key)
+        plan.images.to_csv(digest)
+        digest.write("\0")
+        labels.boxes.to_csv(digest)
+        digest.write("\0" + json.dumps(plan.rejects))
         return cls(
             options=json.loads(json.dumps(settings(config))),  # as it will be read
-            input_digest=digest,
+            input_digest=digest.hash.hexdigest(),
             files=[
                 name
                 for name, known in options_of(ConvertConfig).items()
