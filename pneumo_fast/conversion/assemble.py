@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ BEYOND_PIXELS: Final = 1.0  # less comes from rounding to whole pixels
 
 
 def assemble(
-    config: ConvertConfig, arguments: Arguments, labels: LabelTable, plan: Plan, records: list[Record], key: bytes
+    config: ConvertConfig, arguments: Arguments, labels: LabelTable, plan: Plan, found: Iterable[Record], key: bytes
 ) -> Manifest:
     """Write the tables and then the manifest, which makes the folder a dataset; remove the records.
 
@@ -53,17 +54,20 @@ def assemble(
     ConvertError
         If no image is left for training, or all of them are of one colour.
     """
-    index = _index(plan, records, key)
-    boxes = _boxes(labels, index, records)
+    records, stored = _collect(found)
     rejects = [*plan.rejects, *(reject for record in records for reject in record.rejects)]
+    rejected = write_rejects(config.out, rejects)
+    mean, std = _statistics(records)
+    index = _index(plan, stored, key)
+    boxes = _boxes(labels, stored)
     tables = {
         "index.csv": write_table(config.out, "index.csv", index),
         "boxes.csv": write_table(config.out, "boxes.csv", boxes),
-        REJECTS: write_rejects(config.out, rejects),
+        REJECTS: rejected,
         UNMATCHED: write_table(config.out, UNMATCHED, pd.DataFrame({"image_id": sorted(plan.unmatched)})),
         WITHOUT_ROW: write_table(config.out, WITHOUT_ROW, pd.DataFrame({"path": sorted(plan.files_without_row)})),
     }
-    mean, std = _statistics(records)
+    images = Counter(stored["task"])
     manifest = Manifest(
         format=FORMAT,
         format_version=FORMAT_VERSION,
@@ -83,40 +87,57 @@ def assemble(
         },
         split=_split_facts(config, labels, index, key),
         counts=label_counts(index),
-        input=_input_facts(config, labels, plan, index) | _unknown_kinds(records) | _misplaced(boxes),
-        duplicates=_duplicates(index, records),
+        input=_input_facts(config, labels, plan, index) | _unknown_kinds(stored) | _misplaced(boxes),
+        duplicates=_duplicates(stored),
         rejects=dict(sorted(Counter(reject["reason"] for reject in rejects).items())),
         arguments=asdict(arguments),
         shards=tuple(
-            ShardInfo(name=f"{r.name}.npy", split=r.split, rows=len(r.images), bytes=r.bytes, checksum=r.checksum)
+            ShardInfo(name=f"{r.name}.npy", split=r.split, rows=images[r.name], bytes=r.bytes, checksum=r.checksum)
             for r in records
             if r.bytes
         ),
         tables=tables,
-        source=source_files(config, _in_statistics(records)) if config.layout == "source" else None,
+        source=source_files(config, _in_statistics(records, images)) if config.layout == "source" else None,
     )
     write_atomic(config.out / "manifest.json", manifest.to_json())
     shutil.rmtree(config.out / WORK_FOLDER)
     return manifest
 
 
-def _index(plan: Plan, records: list[Record], key: bytes) -> pd.DataFrame:
+def _collect(found: Iterable[Record]) -> tuple[list[Record], pd.DataFrame]:
+    """The records without their images, and these in one table, with the name of their task.
+
+    They are read one after the other, and texts that are equal in one of them are one object: ten million rows as
+    dictionaries, each with texts of its own, take 24 GB.
+    """
+    records, tables = [], []
+    for record in found:
+        records.append(replace(record, images=[]))
+        if rows := record.images:
+            columns = {name: _sharing([row[name] for row in rows]) for name in rows[0]}
+            tables.append(pd.DataFrame({"pixel_height": 1.0, **columns, "task": record.name}))
+    return records, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _sharing(values: list[Any]) -> list[Any]:
+    known: dict[Any, Any] = {}
+    return [known.setdefault(value, value) for value in values]
+
+
+def _index(plan: Plan, stored: pd.DataFrame, key: bytes) -> pd.DataFrame:
     """The rows that workers wrote, with what only the label table knows; groups by pseudonym."""
-    index = pd.DataFrame([row for record in records for row in record.images], columns=list(INDEX_TYPES))
     known = plan.images.drop_duplicates("image_id").set_index("image_id")
-    index["label"] = index["image_id"].map(known["label"]).astype(int)
-    index["class"] = index["image_id"].map(known["class"])
-    index["group"] = index["image_id"].map(known["group"].map(lambda group: pseudonym(key, "group", group)))
-    return index
+    known["group"] = [pseudonym(key, "group", group) for group in known["group"].tolist()]
+    known = known[["label", "class", "group"]].loc[stored["image_id"]].reset_index(drop=True)
+    return pd.concat([stored, known], axis=1)[list(INDEX_TYPES)]
 
 
-def _boxes(labels: LabelTable, index: pd.DataFrame, records: list[Record]) -> pd.DataFrame:
+def _boxes(labels: LabelTable, stored: pd.DataFrame) -> pd.DataFrame:
     """Boxes of the stored images, in the order of the index, with the size of the source, in pixels made square."""
-    sizes = index[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
+    sizes = stored[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
     boxes = sizes.merge(labels.boxes, on="image_id")
-    tall = {row["image_id"]: row.get("pixel_height", 1.0) for record in records for row in record.images}
-    tall = {image_id: ratio for image_id, ratio in tall.items() if ratio != 1.0}
-    if tall:  # else whole numbers stay whole
+    tall = stored.loc[stored["pixel_height"] != 1.0].set_index("image_id")["pixel_height"]
+    if not tall.empty:  # else whole numbers stay whole
         ratio = boxes["image_id"].map(tall).fillna(1.0)
         for column in ("y", "height", "source_height"):
             boxes[column] *= ratio
@@ -141,11 +162,10 @@ def _noted(index: pd.DataFrame, note: str) -> int:
     return int(index["notes"].str.contains(note, regex=False).sum())
 
 
-def _unknown_kinds(records: list[Record]) -> dict[str, int]:
+def _unknown_kinds(stored: pd.DataFrame) -> dict[str, int]:
     """Stored images whose header does not tell what they are of, so that nobody looked whether they are wanted."""
-    rows = [row for record in records for row in record.images]
     unknown = {"modality": {"", "OT"}, "view": {""}, "body_part": {""}}
-    return {f"unknown_{name}": sum(row[name] in values for row in rows) for name, values in unknown.items()}
+    return {f"unknown_{name}": int(stored[name].isin(values).sum()) for name, values in unknown.items()}
 
 
 def _misplaced(boxes: pd.DataFrame) -> dict[str, int]:
@@ -157,18 +177,18 @@ def _misplaced(boxes: pd.DataFrame) -> dict[str, int]:
     return {BOXES_OUTSIDE: int(outside.sum()), BOXES_CUT_OFF: int(cut_off.sum())}
 
 
-def _in_statistics(records: list[Record]) -> int:
+def _in_statistics(records: list[Record], images: Counter[str]) -> int:
     """Training images whose pixels have been added up."""
-    return sum(len(record.images) for record in records if record.split == "train" and record.pixels)
+    return sum(images[record.name] for record in records if record.split == "train" and record.pixels)
 
 
-def _duplicates(index: pd.DataFrame, records: list[Record]) -> dict[str, int]:
+def _duplicates(stored: pd.DataFrame) -> dict[str, int]:
     """Images that are there more than once, by their pixels and by their SOP Instance UIDs."""
-    uids = pd.Series([row["uid_hash"] for record in records for row in record.images], dtype=str)
     facts = {}
-    pixels = {"pixels": index["pixel_hash"]} if index["pixel_hash"].any() else {}  # none is known of source files
-    for name, hashes in {**pixels, "uids": uids}.items():
-        facts[f"equal_{name}"], facts[f"equal_{name}_across_splits"] = count_duplicates(index["split"], hashes)
+    for name, column in (("pixels", "pixel_hash"), ("uids", "uid_hash")):
+        if name == "uids" or stored[column].any():  # no pixels are known of source files
+            counts = count_duplicates(stored["split"], stored[column])
+            facts[f"equal_{name}"], facts[f"equal_{name}_across_splits"] = counts
     return facts
 
 

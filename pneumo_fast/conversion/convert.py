@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain
 
 from pneumo_fast.conversion.assemble import BOXES_CUT_OFF, BOXES_OUTSIDE, assemble, write_rejects
 from pneumo_fast.conversion.executors import Submit, dask_workers, local_workers, worker_count
@@ -131,7 +132,7 @@ def _tasks(config: ConvertConfig, plan: Plan, key: bytes) -> list[Task]:
             split=part["split"].iloc[0],
             images=config.images.absolute(),
             out=config.out.absolute(),
-            sources=tuple(Source(*row) for row in part[columns].itertuples(index=False, name=None)),
+            sources=tuple(map(Source, *(part[column].tolist() for column in columns))),
             size=config.size,
             dtype=config.dtype,
             layout=config.layout,
@@ -157,11 +158,10 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
     """Have the unfinished tasks done; stop as soon as too much is rejected. Returns the images converted."""
     total = len(plan.images) + len(plan.rejects)
     limit = most_rejects(config.max_rejects, total)
-    finished = _finished(tasks)
-    names = {record.name for record in finished}
-    left = [task for task in tasks if task.name not in names]
-    rejected, skipped = count_rejects([*plan.rejects, *(reject for record in finished for reject in record.rejects)])
-    done, stored = rejected + skipped + sum(len(record.images) for record in finished), 0
+    finished = {record.name: (record.rejects, len(record.images)) for record in _finished(tasks)}
+    left = [task for task in tasks if task.name not in finished]
+    rejected, skipped = count_rejects(chain(plan.rejects, *(rejects for rejects, _ in finished.values())))
+    done, stored = rejected + skipped + sum(images for _, images in finished.values()), 0
     if left and rejected <= limit:
         with _workers(config, len(left)) as submit:
             for future in as_completed([submit(task, config.timeout_s) for task in left]):
@@ -192,21 +192,24 @@ def _remedies(reasons: Iterable[str]) -> str:
     return f"; or begin again (--overwrite) with {', '.join(helping)}" if helping else ""
 
 
-def _finished(tasks: list[Task]) -> list[Record]:
-    return [record for task in tasks if (record := Record.find(task))]
+def _finished(tasks: list[Task]) -> Iterator[Record]:
+    """The records of finished tasks, read one after the other: many together are large."""
+    return (record for task in tasks if (record := Record.find(task)))
 
 
-def _records(config: ConvertConfig, tasks: list[Task]) -> list[Record]:
+def _records(config: ConvertConfig, tasks: list[Task]) -> Iterator[Record]:
     """Every task's record; what another machine wrote on shared disks may take a while to be seen on this one."""
     deadline = time.monotonic() + (SHARED_DISK_S if config.scheduler else 0.0)
-    while len(records := _finished(tasks)) < len(tasks):
-        if time.monotonic() > deadline:
-            raise ConvertError(
-                f"{len(tasks) - len(records)} of {len(tasks)} finished shards are not in {config.out}: does the "
-                "cluster write to the same disks, and does nothing else write there? Resume with --resume"
-            )
-        time.sleep(1.0)
-    return records
+    for task in tasks:
+        while (record := Record.find(task)) is None:
+            if time.monotonic() > deadline:
+                raise ConvertError(
+                    f"{len(tasks) - len(list(_finished(tasks)))} of {len(tasks)} finished shards are not in "
+                    f"{config.out}: does the cluster write to the same disks, and does nothing else write there? "
+                    "Resume with --resume"
+                )
+            time.sleep(1.0)
+        yield record
 
 
 @contextmanager
