@@ -260,9 +260,8 @@ def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:
 
 def _check_agreement(path: Path, ids: pd.Series[str], values: pd.Series, column: str) -> None:
     """All rows of one id must say the same."""
-    repeated = ids.duplicated(keep=False)
-    values = values[repeated]
-    first = values.groupby(ids[repeated]).transform("first")
+    values = values[ids.duplicated(keep=False)]
+    first = values.groupby(ids).transform("first")
     if not (values == first).all():
         row = _first(values != first)
         raise LabelError(
