@@ -14,7 +14,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import open_regular
-from pneumo_fast.radiograph.header import Header, parse_header
+from pneumo_fast.radiograph.full_header import parse_dataset
+from pneumo_fast.radiograph.header import Header
 from pneumo_fast.radiograph.rejection import NO_PIXELS, rejecting
 from pneumo_fast.radiograph.selection import Selection
 
@@ -68,7 +69,7 @@ def _read_head(path: Path, max_bytes: int) -> Header:
             header: Header = read_partial(io.BytesIO(head), stop_when=stop_when, force=True)
             if reached or size <= len(head):
                 return header
-        return parse_header(head + file.read(), max_bytes)
+        return parse_dataset(head + file.read(), max_bytes)
 
 
 def _until_columns() -> tuple[list[int], Callable[[int, str | None, int], bool]]:

@@ -17,7 +17,7 @@ WANTED: Final = {
     0x00281050: "WindowCenter", 0x00281051: "WindowWidth", 0x00281052: "RescaleIntercept", 0x00281053: "RescaleSlope",
     0x00281056: "VOILUTFunction", 0x20500020: "PresentationLUTShape", 0x7FE00010: "PixelData",
 }  # fmt: skip
-"""Every attribute that is ever asked for and is no sequence, LUT or palette: keywords by tag (PS3.6)."""
+"""Keywords by tag (PS3.6): every attribute asked for when pixels are read that is no sequence, LUT or palette."""
 _PALETTES: Final = range(0x00281101, 0x00282000 + 1)
 PIXEL_DATA: Final = 0x7FE00010
 _TRANSFER_SYNTAX: Final = 0x00020010
