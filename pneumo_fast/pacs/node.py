@@ -26,6 +26,8 @@ OUR_AET: Final = "PNEUMOFAST"
 VERIFICATION: Final = "1.2.840.10008.1.1"
 NOT_SUPPORTED: Final = 0x0122
 """Status of an object of a kind that the node does not take (PS3.7 C.5.4)."""
+OUT_OF_RESOURCES: Final = 0xA700
+"""Status where there is no room, and nothing is wrong with the object (PS3.4 table B.2-1)."""
 REST_S: Final = 0.02
 _REFUSALS: Final = {
     "Calling AE title not recognised": "it does not know the calling AE title {calling}: enter that there",

@@ -28,8 +28,6 @@ RADIOGRAPHS: Final = (
     SecondaryCaptureImageStorage,
 )  # fmt: skip
 """What is taken; of a study's other objects the sender is told that they are not."""
-SUCCESS: Final = 0x0000
-OUT_OF_RESOURCES: Final = 0xA700
 MISMATCH: Final = 0xA900
 NOT_UNDERSTOOD: Final = 0xC000
 """Statuses of C-STORE (PS3.4 table B.2-1)."""

@@ -8,15 +8,13 @@ import time
 from typing import Final
 
 from pneumo_fast.errors import PacsError
-from pneumo_fast.pacs.node import Node, Sender, associated
+from pneumo_fast.pacs.node import OUT_OF_RESOURCES, Node, Sender, associated
 from pneumo_fast.serving.database import SpoolDamagedError
 from pneumo_fast.serving.spool import Result, Spool
 
 KINDS: Final = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.22")
 """SOP classes of results: Secondary Capture, Enhanced SR."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-OUT_OF_RESOURCES: Final = 0xA700
-"""The node has no room: nothing is wrong with the result."""
 MOST_TRIES: Final = 5
 """Times that the node may refuse a result before it is set aside."""
 IDLE_S: Final = 5.0

@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PacsError, PredictError
 from pneumo_fast.extras import DICOM_OUT
-from pneumo_fast.pacs.node import hushed, require_pynetdicom
+from pneumo_fast.pacs.address import is_loopback
+from pneumo_fast.pacs.node import OUT_OF_RESOURCES, hushed, require_pynetdicom
 from pneumo_fast.prediction.model import open_model
 from pneumo_fast.prediction.scoring import reading_processes, workers_for
 from pneumo_fast.serving.database import SpoolFullError
-from pneumo_fast.serving.forwarder import OUT_OF_RESOURCES, Forwarder
+from pneumo_fast.serving.forwarder import Forwarder
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.scorer import Scorer, predict_config, work_folder
 from pneumo_fast.serving.spool import Counts, Quota, Spool, open_spool
@@ -182,7 +182,7 @@ def _run(stop: StopRequest, spool: Spool, scorer: Scorer, forwarder: Forwarder |
 
 def _tell_start(config: ServeConfig, port: int, waiting: int) -> None:
     _log.info("%s listens at %s:%d; %s wait", config.aet, config.host, port, counted(waiting, "instance"))
-    if not _is_loopback(config.host):
+    if not is_loopback(config.host):
         _log.warning(
             "other machines can reach %s: DICOM's protocol is NEITHER ENCRYPTED NOR AUTHENTICATED, and an AE title is "
             "no secret; keep the port within a network that you trust", config.host,
@@ -196,10 +196,3 @@ def _tell(counts: Counts) -> None:
         "received %d, scored %d, rejected %d, waiting %d; results %d, sent %d", counts.received, counts.scored,
         sum(counts.rejected.values()), counts.waiting, counts.results, counts.results_sent,
     )  # fmt: skip
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
