@@ -137,24 +137,6 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return header.getvalue()
 
 
-def sums(image: Images) -> tuple[float, float]:
-    """Sum and sum of squares of one stored image's values in [0, 1], in float64.
-
-    Parameters
-    ----------
-    image : ndarray of float16 in [0, 1] or uint8 in 0..255, any shape, C order
-    """
-    if image.dtype == np.uint8:
-        return _sums(image, SCALES["uint8"])
-    bits = image.view(np.uint16).astype(np.uint32) << np.uint32(HALF_SHIFT)
-    return _sums(bits.view(np.float32), 1 / HALF_FACTOR)
-
-
-def _sums(values: NDArray[Any], white: float) -> tuple[float, float]:
-    wide = values.astype(np.float64).ravel()
-    return float(wide.sum()) / white, float(wide @ wide) / white**2
-
-
 def store_unit(values: NDArray[np.float32], out: Images) -> tuple[float, float]:
     """Store values from [0, 1]: as float16, or as uint8 scaled to 0..255; rounded to nearest, ties to even.
 
@@ -166,7 +148,8 @@ def store_unit(values: NDArray[np.float32], out: Images) -> tuple[float, float]:
     Returns
     -------
     tuple of float
-        What :func:`sums` gives for ``out``, from the rounded values while they are in the processor's cache.
+        Sum and sum of squares, in float64, of the values that were stored, rounded, in [0, 1]: taken while they are
+        in the processor's cache.
     """
     if out.dtype == np.uint8:
         levels = np.rint(values * np.float32(SCALES["uint8"]))
@@ -184,6 +167,11 @@ def store_unit(values: NDArray[np.float32], out: Images) -> tuple[float, float]:
     out.view(np.uint16)[...] = rounded
     rounded <<= _SHIFT
     return _sums(rounded.view(np.float32), 1 / HALF_FACTOR)
+
+
+def _sums(values: NDArray[Any], white: float) -> tuple[float, float]:
+    wide = values.astype(np.float64).ravel()
+    return float(wide.sum()) / white, float(wide @ wide) / white**2
 
 
 def read_header(file: io.BufferedReader, path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:

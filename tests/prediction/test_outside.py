@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumo_fast.dataset.npy import sums
+from pneumo_fast.dataset.npy import store_unit
 from pneumo_fast.prediction.outside import find_warnings
 from pneumo_fast.run.model_input import ModelInput, Preprocessing
 
@@ -25,11 +25,15 @@ ROW = {
 
 
 def image(low: float = 0.25, high: float = 0.75) -> Any:
-    return np.repeat([low, high], 512).reshape(32, 32).astype(np.float16)
+    return np.repeat([low, high], 512).reshape(32, 32).astype(np.float32)
+
+
+def sums(values: Any) -> tuple[float, float]:
+    return store_unit(values, np.empty(values.shape, np.float16))
 
 
 @pytest.mark.parametrize(
-    ("row", "stored", "expected"),
+    ("row", "values", "expected"),
     [
         ({}, image(), {}),
         ({"modality": "OT"}, image(), {}),
@@ -49,9 +53,9 @@ def image(low: float = 0.25, high: float = 0.75) -> Any:
         ({"view": "LL", "age": "3"}, image(), {"view": "LL", "age": "3"}),
     ],
 )
-def test_warnings(row: dict[str, Any], stored: Any, expected: dict[str, str]) -> None:
-    row = ROW | row | {"sums": sums(stored)}
-    assert find_warnings(row, stored.size, TRAINED, mean=0.5, std=0.25) == expected
+def test_warnings(row: dict[str, Any], values: Any, expected: dict[str, str]) -> None:
+    row = ROW | row | {"sums": sums(values)}
+    assert find_warnings(row, values.size, TRAINED, mean=0.5, std=0.25) == expected
 
 
 def test_what_training_was_told_to_take_is_no_warning() -> None:
