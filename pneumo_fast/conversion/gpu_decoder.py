@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumo_fast.conversion.task import NO_FILE, Source, Task
+from pneumo_fast.conversion.task import NO_FILE, Task
 from pneumo_fast.errors import DeviceError, RejectedImageError
 from pneumo_fast.extras import DALI
 from pneumo_fast.radiograph.codestream import decode_grey_jpeg
@@ -246,12 +246,15 @@ class DecodedAhead:
 
     def _decode(self, decoder: GpuDecoder) -> dict[int, Radiograph]:
         """Decode a batch of the sources that come next, as many as there is room for."""
+        task, pixels = self._task, 0
         opened: dict[int, tuple[Look, Frame]] = {}
-        pixels = 0
-        for position in range(self._next, min(self._next + BATCH, len(self._task.sources))):
+        for position in range(self._next, min(self._next + BATCH, len(task.sources))):
             self._at(position)
             with suppress(RejectedImageError):  # the reader will say so
-                look, frame = self._open(self._task.sources[position])
+                look, frame = open_for_gpu(
+                    task.images / task.sources[position].path, task.size, window=task.window,
+                    max_pixels=task.max_pixels, selection=task.selection,
+                )  # fmt: skip
                 pixels += math.prod(frame.shape)
                 if pixels > BATCH_PIXELS and opened:
                     break
@@ -262,16 +265,9 @@ class DecodedAhead:
         if images is None:
             return {}
         return {
-            position: radiograph_of(look, self._task.size, image, DECODED_ON_GPU)
+            position: radiograph_of(look, task.size, image, DECODED_ON_GPU)
             for (position, (look, _)), image in zip(opened.items(), images, strict=True)
         }
-
-    def _open(self, source: Source) -> tuple[Look, Frame]:
-        task = self._task
-        return open_for_gpu(
-            task.images / source.path, task.size, window=task.window, max_pixels=task.max_pixels,
-            selection=task.selection,
-        )  # fmt: skip
 
 
 def open_for_gpu(
