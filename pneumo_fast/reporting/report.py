@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo_fast.errors import RunError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.reporting.page import build_card, build_page
 from pneumo_fast.reporting.sources import read_run
 from pneumo_fast.reporting.view import make_view
+from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import MODEL_CARD, REPORT
 
 
@@ -50,9 +50,7 @@ def report(config: ReportConfig) -> ReportSummary:
         size_bytes=len(page.encode()),
         remarks=tuple(remark.sentence for remark in files.remarks),
     )
-    try:
+    with writing(config.run):
         write_atomic(summary.card, card)
         write_atomic(summary.page, page)
-    except OSError as error:
-        raise RunError(f"{config.run} cannot be written ({error.strerror}): make room or allow writing") from error
     return summary
