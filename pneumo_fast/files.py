@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -63,6 +63,11 @@ def sha256_of(file: BinaryIO) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def joint_checksum(checksums: Iterable[str]) -> str:
+    """What stands for several checksums, in their order, where one is expected: their SHA-256, in hexadecimal."""
+    return hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.dataset.leaks import warn_of_patient_overlap
 from pneumo_fast.dataset.splits import divide, label_counts, patient_units
 from pneumo_fast.errors import DatasetError
+from pneumo_fast.files import joint_checksum
 
 
 def open_datasets(paths: Sequence[Path]) -> Dataset:
@@ -62,7 +62,7 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
         manifest=_joint_manifest(datasets, index),
         index=index,
         boxes=pd.concat(map(_boxes_by_shard, datasets, indices), ignore_index=True),
-        identity=hashlib.sha256(" ".join(dataset.identity for dataset in datasets).encode()).hexdigest(),
+        identity=joint_checksum(dataset.identity for dataset in datasets),
         key_ids=frozenset().union(*(dataset.key_ids for dataset in datasets)),
     )
 

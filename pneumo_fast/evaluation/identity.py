@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pneumo_fast.files import open_regular, sha256_of
+from pneumo_fast.files import joint_checksum, open_regular, sha256_of
 from pneumo_fast.records import path_text
 from pneumo_fast.run.checkpoint import Trained
-from pneumo_fast.run.folds import joint_checksum
 from pneumo_fast.run.layout import BEST
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from pneumo_fast.evaluation.results import MetricsFile
 from pneumo_fast.explanation.results import ExplanationFile
-from pneumo_fast.files import open_regular, sha256_of
-from pneumo_fast.run.folds import joint_checksum
+from pneumo_fast.files import joint_checksum, open_regular, sha256_of
 from pneumo_fast.run.layout import BEST, fold_folder
 from pneumo_fast.vocabulary import SPLIT_NAMES
 

@@ -17,7 +17,7 @@ from pneumo_fast.errors import DatasetError, RunError
 from pneumo_fast.evaluation.folders import evaluations_of, find_evaluation
 from pneumo_fast.evaluation.results import MetricsFile, read_metrics
 from pneumo_fast.explanation.results import ExplanationFile, read_explanation
-from pneumo_fast.files import open_regular, read_regular
+from pneumo_fast.files import joint_checksum, open_regular, read_regular
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
@@ -258,7 +258,7 @@ def _sources(
         problem = "is not where it was: duplicates, rejected files and preprocessing are not shown."
     else:
         identities = [source.identity for source in sources]
-        joint = identities[0] if len(sources) == 1 else hashlib.sha256(" ".join(identities).encode()).hexdigest()
+        joint = identities[0] if len(sources) == 1 else joint_checksum(identities)
         if joint == metrics.dataset.identity:
             return sources
         problem = "is no longer the one that was judged on: nothing is taken from it."

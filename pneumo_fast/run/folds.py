@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +106,6 @@ def _options(folder: Path) -> _Options:
         return build(read_config(folder).config, _Options)
     except Fault as error:
         raise RunError(f"{folder / CONFIG} is damaged ({error}): train that fold again") from error
-
-
-def joint_checksum(checksums: Iterable[str]) -> str:
-    """What stands for the checkpoints of all folds, where a run has the checksum of one."""
-    return hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
 def check_place(out: Path, folds: int, *, overwrite: bool) -> None:
