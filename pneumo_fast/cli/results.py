@@ -16,11 +16,11 @@ from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.scored import class_at
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import PredictSummary
-from pneumo_fast.prediction.table import class_at
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.serving.serve import ServeSummary
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted

@@ -33,7 +33,7 @@ from pneumo_fast.files import replaced_folder, write_atomic
 from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
-from pneumo_fast.metrics.scored import Probabilities, call_positive
+from pneumo_fast.metrics.scored import Probabilities, call_positive, class_at
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.records import Fault, Head, build, parse_file, plain
 from pneumo_fast.run.folder import writing
@@ -200,7 +200,7 @@ def predictions_csv(predictions: Predictions, thresholds: tuple[float, ...]) -> 
         "calibrated_probability": "" if predictions.calibrated is None else predictions.calibrated,
         **({} if predictions.folds is None else {"fold": predictions.folds}),
         "part": np.where(predictions.reported, "report", "choose"),
-        **{f"class_at_{t}": call_positive(predictions.probabilities, t).astype(int) for t in thresholds},
+        **{class_at(t): call_positive(predictions.probabilities, t).astype(int) for t in thresholds},
     }
     return pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
 

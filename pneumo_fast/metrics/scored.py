@@ -80,3 +80,8 @@ def sigmoid(logits: Scores) -> Probabilities:
 def call_positive(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
     """Which images are called positive, bool, shape (n,): those with ``probability >= threshold``, both in [0, 1]."""
     return probabilities >= threshold
+
+
+def class_at(threshold: float) -> str:
+    """Name of the column of a table that says whether an image is called positive at a threshold."""
+    return f"class_at_{threshold}"

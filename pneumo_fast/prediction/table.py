@@ -12,7 +12,7 @@ import numpy as np
 from pneumo_fast.conversion.task import Record
 from pneumo_fast.dataset.folder import csv_line
 from pneumo_fast.dataset.npy import Images
-from pneumo_fast.metrics.scored import call_positive
+from pneumo_fast.metrics.scored import call_positive, class_at
 from pneumo_fast.prediction.model import Model, Scores
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.outside import find_warnings
@@ -31,11 +31,6 @@ def columns(model: Model, config: PredictConfig) -> list[str]:
         *(class_at(threshold) for threshold in config.thresholds), "warnings", "reject", "detail",
         *(["overlay"] if config.explain else []), *(["dicom"] if config.makes_dicom else []),
     ]  # fmt: skip
-
-
-def class_at(threshold: float) -> str:
-    """Name of the column that says whether an image is positive at a threshold."""
-    return f"class_at_{threshold}"
 
 
 def score_part(
