@@ -182,7 +182,7 @@ def net_benefits(sample: Sample, thresholds: Sequence[float]) -> tuple[list[floa
         One value per threshold; calling none positive has the benefit 0.
     """
     at = np.asarray(thresholds)
-    found, alarms = (_count_from(sample.probabilities[sample.labels == label], at) for label in (1, 0))
+    found, alarms = (count_from(sample.probabilities[sample.labels == label], at) for label in (1, 0))
     odds = at / (1 - at)
     share = sample.positives / sample.n
     return ((found - alarms * odds) / sample.n).tolist(), (share - (1 - share) * odds).tolist()
@@ -226,7 +226,7 @@ def choose(
     W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32.
     """
     values = np.unique(sample.probabilities)[::-1]
-    found, alarms = (_count_from(sample.probabilities[sample.labels == label], values) for label in (1, 0))
+    found, alarms = (count_from(sample.probabilities[sample.labels == label], values) for label in (1, 0))
     positives, negatives = sample.positives, sample.n - sample.positives
     sensitivity, specificity = found / positives, 1 - alarms / negatives
     youden = found * negatives - alarms * positives  # in whole numbers, whose ties no rounding breaks
@@ -241,6 +241,6 @@ def choose(
     return tuple(Chosen(name=name, threshold=float(values[place])) for name, place in chosen.items())
 
 
-def _count_from(probabilities: Values, thresholds: Values) -> NDArray[np.int64]:
-    """How many are at or above each threshold."""
+def count_from(probabilities: Values, thresholds: Values) -> NDArray[np.int64]:
+    """How many are at or above each threshold, int64, of the thresholds' shape."""
     return len(probabilities) - np.searchsorted(np.sort(probabilities), thresholds, side="left")

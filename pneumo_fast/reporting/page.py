@@ -17,7 +17,7 @@ from pneumo_fast.formatting import TYPESET, harmless, number, percent
 from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.reporting import charts, data_facts, repeat, view
-from pneumo_fast.reporting.threshold_slider import RATES, make_slider, written
+from pneumo_fast.reporting.threshold_slider import MOVING, make_slider, written
 from pneumo_fast.reporting.training_facts import training_sentences
 from pneumo_fast.vocabulary import NOT_CLINICAL, counted
 
@@ -97,7 +97,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> Environm
         "term": {metric.key: metric for metric in METRICS},
         "cell": {term.key: term for term in COUNTS},
         "written": written,
-        "moving": RATES,
+        "moving": MOVING,
         "quality": QUALITY,
         "not_clinical": NOT_CLINICAL,
         "charts": charts,

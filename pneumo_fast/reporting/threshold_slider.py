@@ -8,6 +8,7 @@ the counts, which stand in the page.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import ROUND_FLOOR, Decimal
@@ -20,6 +21,7 @@ from pneumo_fast.formatting import number
 from pneumo_fast.metrics.catalogue import ACCURACY, F1, NPV, PRECISION, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Probabilities
+from pneumo_fast.metrics.thresholds import count_from, rates
 from pneumo_fast.reporting.charts import SQUARE, Chart, precision_recall, roc
 from pneumo_fast.reporting.sources import RunFiles, Scored
 
@@ -27,7 +29,7 @@ MOST_STEPS: Final = 1500
 """Of the slider; where there are more probabilities than that, some are passed over, evenly."""
 DIGITS: Final = 4
 """Significant digits of a threshold."""
-RATES: Final = {
+MOVING: Final = {
     "sensitivity": SENSITIVITY,
     "specificity": SPECIFICITY,
     "precision": PRECISION,
@@ -52,18 +54,11 @@ class Counts:
     negatives: int
 
     def rates(self, step: int) -> dict[str, float | None]:
-        """The figures of :data:`RATES` at a step; None where one divides by nothing."""
-        tp, fp = self.tp[step], self.fp[step]
-        fn, tn = self.positives - tp, self.negatives - fp
-        pairs = {
-            "sensitivity": (tp, self.positives),
-            "specificity": (tn, self.negatives),
-            "precision": (tp, tp + fp),
-            "npv": (tn, tn + fn),
-            "accuracy": (tp + tn, self.positives + self.negatives),
-            "f1": (2 * tp, 2 * tp + fp + fn),
-        }
-        return {name: part / whole if whole else None for name, (part, whole) in pairs.items()}
+        """The figures of :data:`MOVING` at a step; None where one divides by nothing."""
+        cells = self.cells(step)
+        found = rates(np.array([[cells[name] for name in ("tn", "fp", "fn", "tp")]], dtype=np.float64), risk=None)
+        values = {name: float(found[metric.key][0]) for name, metric in MOVING.items()}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
     def cells(self, step: int) -> dict[str, int]:
         """The confusion matrix at a step."""
@@ -74,10 +69,7 @@ class Counts:
 def count(scored: Scored, thresholds: Sequence[float]) -> Counts:
     """Count at some thresholds, rising; an image is called positive where ``probability >= threshold``, in float64."""
     ill = scored.labels == 1
-    found, alarms = (
-        len(values) - np.searchsorted(np.sort(values), thresholds, side="left")
-        for values in (scored.probabilities[ill], scored.probabilities[~ill])
-    )
+    found, alarms = (count_from(scored.probabilities[which], np.asarray(thresholds)) for which in (ill, ~ill))
     tp, fp = tuple(found.tolist()), tuple(alarms.tolist())
     return Counts(at=tuple(thresholds), tp=tp, fp=fp, positives=int(ill.sum()), negatives=int((~ill).sum()))
 
@@ -128,10 +120,10 @@ def make_slider(files: RunFiles) -> Slider | None:
     start = counts.at.index(metrics.thresholds[0].threshold or 0.0)
     curves: tuple[Chart, ...] = ()
     if counts.positives and counts.negatives:
-        rates = counts.rates(start)
+        at_start = counts.rates(start)
         curves = (
-            roc(metrics, roc_curve(labels, logits), rates),
-            precision_recall(metrics, precision_recall_curve(labels, logits), rates),
+            roc(metrics, roc_curve(labels, logits), at_start),
+            precision_recall(metrics, precision_recall_curve(labels, logits), at_start),
         )
     plot = [SQUARE.left, SQUARE.top, SQUARE.plot_width, SQUARE.plot_height]
     content = json.dumps(asdict(counts) | {"at": list(map(written, counts.at)), "plot": plot}, separators=(",", ":"))
