@@ -24,8 +24,8 @@ from benchmarks.measure import Contender, Result, Stage, Turn, race
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import local_workers
 from pneumo_fast.conversion.options import ConvertConfig
-from pneumo_fast.conversion.parts import SharedImages
 from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.loading.engines.source import SharedImages
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.sources import SourceReader

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
+import os
 import threading
 from concurrent.futures import wait
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -21,9 +23,10 @@ from numpy.typing import NDArray
 
 from pneumo_fast.conversion.executors import local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU
-from pneumo_fast.conversion.parts import NICENESS, SharedImages
+from pneumo_fast.conversion.parts import NICENESS
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Record
+from pneumo_fast.dataset.npy import Images
 from pneumo_fast.devices import device_memory
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.loading.engines.base import READ_AHEAD, Feed
@@ -39,6 +42,30 @@ KEPT_SHARE: Final = 0.25
 LARGEST_PART: Final = 32
 """Images that a worker process decodes at once."""
 CHANGED: Final = {"reason": "changed", "detail": "the file is no longer the one that was indexed"}
+
+
+class SharedImages:
+    """Memory for decoded images that worker processes write into; it goes with the last process that has it open.
+
+    Parameters
+    ----------
+    count, pixels : int
+        Room for so many images of so many pixels.
+    dtype : float16 or uint8
+    """
+
+    def __init__(self, count: int, pixels: int, dtype: np.dtype[Any]) -> None:
+        self.descriptor = os.memfd_create("pneumo-fast-images")
+        """Open here; to be passed to the worker processes."""
+        os.truncate(self.descriptor, count * pixels * dtype.itemsize)
+        memory = mmap.mmap(self.descriptor, count * pixels * dtype.itemsize)
+        self.images: Images = np.frombuffer(memory, dtype=dtype).reshape(count, pixels)
+        """Shape (count, pixels)."""
+
+    def close(self) -> None:
+        """Give the memory back, as soon as nothing else refers to the images."""
+        os.close(self.descriptor)
+        del self.images
 
 
 class SourceEngine(FusedEngine):
