@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, cast
 
+import numpy as np
+
 from pneumo_fast.conversion.executors import Submit
-from pneumo_fast.conversion.parts import clear, take
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Record, Source, Task
 from pneumo_fast.dataset.npy import Images
@@ -102,3 +103,23 @@ def _taken(task: Task, record: Record) -> Images:
     if (stored := take(task, record)) is None:
         raise PredictError(f"{task.out} was changed while files were read: let nothing else write there, and resume")
     return stored
+
+
+def take(task: Task, record: Record) -> Images | None:
+    """The images that a task has stored, (n, size, size); None where they are not there any more, or not whole."""
+    if not record.images:
+        return np.empty((0, task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
+    try:
+        whole = _shard(task).stat().st_size == record.bytes
+        return np.load(_shard(task)) if whole else None
+    except FileNotFoundError:
+        return None
+
+
+def clear(task: Task) -> None:
+    """Remove what a worker wrote."""
+    _shard(task).unlink(missing_ok=True)
+
+
+def _shard(task: Task) -> Path:
+    return task.out / f"{task.name}.npy"

@@ -21,12 +21,12 @@ from pneumo_fast.conversion import executors, gpu_decoder
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU, PROCESSES, Frame, GpuDecoder
-from pneumo_fast.conversion.parts import take
 from pneumo_fast.conversion.shard import convert_task
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import NO_FILE, Record, Source, Task
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.errors import DeviceError
+from pneumo_fast.prediction.reading import take
 from pneumo_fast.vocabulary import Decode
 from tests.support.conversions import write_input
 from tests.support.radiograph_files import jpeg, save
