@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, cast
@@ -92,31 +93,31 @@ def read(
             task, future = running.popleft()
             record = cast("Record", future.result().record)
             start(1)
-            yield task, record, _taken(task, record)
-            clear(task)
+            yield task, record, take(task, record)
+            _clear(task)
 
     start(AHEAD * workers)
     return parts()
 
 
-def _taken(task: Task, record: Record) -> Images:
-    if (stored := take(task, record)) is None:
-        raise PredictError(f"{task.out} was changed while files were read: let nothing else write there, and resume")
-    return stored
+def take(task: Task, record: Record) -> Images:
+    """The images that a task has stored, shape (n, size, size).
 
-
-def take(task: Task, record: Record) -> Images | None:
-    """The images that a task has stored, (n, size, size); None where they are not there any more, or not whole."""
+    Raises
+    ------
+    PredictError
+        If they are not there any more, or not whole.
+    """
     if not record.images:
         return np.empty((0, task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
-    try:
-        whole = _shard(task).stat().st_size == record.bytes
-        return np.load(_shard(task)) if whole else None
-    except FileNotFoundError:
-        return None
+    with suppress(FileNotFoundError):
+        if _shard(task).stat().st_size == record.bytes:
+            stored: Images = np.load(_shard(task))
+            return stored
+    raise PredictError(f"{task.out} was changed while files were read: let nothing else write there, and resume")
 
 
-def clear(task: Task) -> None:
+def _clear(task: Task) -> None:
     """Remove what a worker wrote."""
     _shard(task).unlink(missing_ok=True)
 
