@@ -10,12 +10,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Final
 
 from pneumo_fast.conversion.gpu_decoder import PROCESSES, has_gpu
 from pneumo_fast.conversion.supervisor import Outcome, WorkerPool
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.extras import DASK
+
+NICENESS: Final = 10
+"""Of workers that share the cores with the model: its threads wait for one another, so that one that is kept from its
+core keeps them all."""
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +39,17 @@ def worker_count(asked: int | None, *, uses_gpu: bool) -> int:
 
 
 @contextmanager
-def local_workers(count: int, niceness: int = 0, shared: tuple[int, ...] = ()) -> Iterator[Submit]:
+def local_workers(count: int, shared: tuple[int, ...] = (), *, shares_cores: bool = False) -> Iterator[Submit]:
     """Run tasks in ``count`` worker processes of this machine; none is left when the block ends, however it ends.
 
-    The other parameters are those of :class:`~pneumo_fast.conversion.supervisor.WorkerPool`.
+    Parameters
+    ----------
+    shared : tuple of int
+        As of :class:`~pneumo_fast.conversion.supervisor.WorkerPool`.
+    shares_cores : bool
+        Whether a model computes on the same cores meanwhile: the worker processes then give way (:data:`NICENESS`).
     """
-    pool = WorkerPool(niceness, shared, most=count)
+    pool = WorkerPool(NICENESS if shares_cores else 0, shared, most=count)
     executor = ThreadPoolExecutor(2 * count, thread_name_prefix="pneumo-fast-convert")
     try:
         yield lambda task, timeout_s: executor.submit(pool.run_task, task, timeout_s)

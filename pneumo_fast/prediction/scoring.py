@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pneumo_fast.conversion.executors import Submit, local_workers, worker_count
-from pneumo_fast.conversion.parts import NICENESS
 from pneumo_fast.conversion.plan import printable
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.npy import Images
@@ -37,7 +36,7 @@ def reading_processes(model: Model, config: PredictConfig) -> int:
 @contextmanager
 def workers_for(model: Model, count: int) -> Iterator[Submit]:
     """Worker processes that read files, beside a model on its device."""
-    with local_workers(count, NICENESS if model.device.type == "cpu" else 0) as submit:
+    with local_workers(count, shares_cores=model.device.type == "cpu") as submit:
         yield submit
 
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from pneumo_fast.conversion.executors import local_workers, worker_count
 from pneumo_fast.conversion.gpu_decoder import DECODED_ON_GPU
-from pneumo_fast.conversion.parts import NICENESS
 from pneumo_fast.conversion.supervisor import Outcome
 from pneumo_fast.conversion.task import Record
 from pneumo_fast.dataset.npy import Images
@@ -100,8 +99,9 @@ class SourceEngine(FusedEngine):
         self._held = ExitStack()
         room = count if self._keeps else threads * feed.max_batch
         self._memory = self._held.enter_context(closing(SharedImages(room, math.prod(reader.shape), reader.dtype)))
-        niceness, descriptors = 0 if on_gpu else NICENESS, (self._memory.descriptor,)
-        self._submit = self._held.enter_context(local_workers(workers, niceness, descriptors))
+        self._submit = self._held.enter_context(
+            local_workers(workers, (self._memory.descriptor,), shares_cores=not on_gpu)
+        )
 
     @property
     def rejects(self) -> list[dict[str, str]]:
