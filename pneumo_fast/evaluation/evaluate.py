@@ -15,18 +15,7 @@ from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.folders import folder_for
 from pneumo_fast.evaluation.inference import Judged, infer, named_datasets, open_run
-from pneumo_fast.evaluation.notes import (
-    calibration_notes,
-    fold_notes,
-    interval_note,
-    limit_notes,
-    mean_note,
-    origin_note,
-    rank_notes,
-    threshold_notes,
-    unread_note,
-    view_note,
-)
+from pneumo_fast.evaluation.notes import notes_of
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals, write
@@ -63,28 +52,12 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     judged = open_run(config.run, config.dataset, config.device)
     rows, sample, read = _judge(judged, config.split, config, on_progress)
     operating, reported, reported_on = _operating(judged, rows, sample, config)
-    averaged = judged.averages(config.split)
-    folds = judged.judges(config.split)[read] + 1 if judged.is_cross_validation and not averaged else None
+    out_of_fold = judged.is_cross_validation and not judged.averages(config.split)
+    folds = judged.judges(config.split)[read] + 1 if out_of_fold else None
     figures = judge(sample, rows, config, operating, reported, reported_on, _training_rows(judged), folds)
     intervals = describe_intervals(rows["group"], config.resamples, config.seed)
     other = () if judged.trained_on else named_datasets(judged.models[0].run)
     overlap = overlap_with_training(other, judged.dataset, rows) if other else None
-    notes = (
-        *(
-            fold_notes(judged.checkpoint.monitor, figures.ranking, figures.folds)
-            if figures.folds
-            else [origin_note(config.split, judged.checkpoint.monitor, trained_on=judged.trained_on)]
-        ),
-        *([mean_note(len(judged.models))] if averaged else []),
-        *([] if read.all() else [unread_note(int((~read).sum()))]),
-        *([overlap.note] if overlap else []),
-        *view_note(trained_on=judged.trained_on),
-        interval_note(intervals.groups, intervals.images_without_group, sample.n),
-        *(limit_notes(judged.checkpoint.settings) if judged.trained_on else ()),
-        *rank_notes(sample, figures.ranking),
-        *threshold_notes(figures.thresholds),
-        *(calibration_notes(operating.calibration) if operating else ()),
-    )
     evaluation = Evaluation(
         folder=folder_for(config.run, judged.dataset_identity, config.split),
         split=config.split,
@@ -93,7 +66,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
         predictions=_predictions(rows["image_id"].tolist(), sample, operating, reported, folds),
         intervals=intervals,
         overlap=overlap,
-        notes=notes,
+        notes=tuple(
+            notes_of(judged, config.split, sample, figures, intervals, overlap, operating, unread=int((~read).sum()))
+        ),
         run=judged.run_identity,
         dataset=judged.dataset_identity,
         device=str(judged.device),

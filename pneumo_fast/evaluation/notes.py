@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from pneumo_fast.dataset.leaks import Overlap
+from pneumo_fast.evaluation.inference import Judged
+from pneumo_fast.evaluation.operating_points import Operating
+from pneumo_fast.evaluation.results import Intervals
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration
 from pneumo_fast.metrics.catalogue import AUROC, MONITORED
 from pneumo_fast.metrics.folds import FoldFigures
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import Confusion, ThresholdMetrics
 from pneumo_fast.vocabulary import counted
 
@@ -18,6 +23,46 @@ NO_INTERVAL = (
     "The AUROC has no interval: the classes are separated completely, every score is the same, or too many resamples "
     "hold one class only."
 )
+NO_VIEW_BASELINE = "The baseline of the view position alone is left out: it learns from the run's own training images."
+
+
+def notes_of(
+    judged: Judged,
+    split: str,
+    sample: Sample,
+    figures: Figures,
+    intervals: Intervals,
+    overlap: Overlap | None,
+    operating: Operating | None,
+    *,
+    unread: int,
+) -> Iterator[str]:
+    """All that has to be said beside the figures of an evaluation, in its order.
+
+    Parameters
+    ----------
+    unread : int
+        Images of the split that could not be read.
+    """
+    if figures.folds:
+        yield from fold_notes(judged.checkpoint.monitor, figures.ranking, figures.folds)
+    else:
+        yield origin_note(split, judged.checkpoint.monitor, trained_on=judged.trained_on)
+    if judged.averages(split):
+        yield mean_note(len(judged.models))
+    if unread:
+        yield unread_note(unread)
+    if overlap:
+        yield overlap.note
+    if not judged.trained_on:
+        yield NO_VIEW_BASELINE
+    yield interval_note(intervals.groups, intervals.images_without_group, sample.n)
+    if judged.trained_on:
+        yield from limit_notes(judged.checkpoint.settings)
+    yield from rank_notes(sample, figures.ranking)
+    yield from threshold_notes(figures.thresholds)
+    if operating:
+        yield from calibration_notes(operating.calibration)
 
 
 def tradeoffs(results: Sequence[ThresholdMetrics]) -> tuple[str, ...]:
@@ -95,14 +140,6 @@ def unread_note(images: int) -> str:
     """Say how many images of the split are not judged."""
     files = "file of 1 image" if images == 1 else f"files of {images:,} images"
     return f"The source {files} of the split could not be read any more; the others were judged."
-
-
-def view_note(*, trained_on: bool) -> tuple[str, ...]:
-    """Say why other data are judged without the baseline of the view position."""
-    if trained_on:
-        return ()
-    note = "The baseline of the view position alone is left out: it learns from the run's own training images."
-    return (note,)
 
 
 def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> tuple[str, ...]:
