@@ -74,10 +74,10 @@ class Loader:
         mean, std = normalization or (dataset.mean, dataset.std)
         training = config.order != "sequential"
         self.order = Order(sampler=make_sampler(config, rows), batch_size=config.batch_size, training=training)
-        self.rank = rank or Rank()
-        if self.rank.world_size > config.batch_size:
+        rank = rank or Rank()
+        if rank.world_size > config.batch_size:
             raise ConfigError(
-                f"batch size {config.batch_size} for {self.rank.world_size} processes: at least one image each expected"
+                f"batch size {config.batch_size} for {rank.world_size} processes: at least one image each expected"
             )
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches since the epoch began."""
@@ -85,19 +85,20 @@ class Loader:
         """The longest of these waits but the first, for which nothing can have been read ahead."""
         self.size = dataset.size
         """Height and width of an image, in pixels."""
-        self._device = device
         self._fingerprint = _fingerprint(dataset, split, config)
         self._epoch = self._batch = 0
+        """The epoch, and the batch after the one delivered last."""
         self._resuming = False
-        self._begun: tuple[int, int] | None = None  # epoch and batch that the engine delivers next
+        """Whether that position was loaded, and its epoch has not begun."""
+        self._begun: tuple[int, int] | None = None
+        """Epoch and batch that the engine has ready: it need not begin anew for them."""
         self._current: Generator[Batch, None, None] | None = None
-        self._augmentation = config.augmentation
         self._targets = TargetTable.of(dataset, rows, config.classes) if config.targets else None
-        feed = Feed(
+        self._feed = Feed(
             reader=open_reader(dataset, rows, config.window if config.order == "windowed" else 0),
             labels=rows["label"].to_numpy(dtype=np.float32),
             order=self.order,
-            rank=self.rank,
+            rank=rank,
             scale=dataset.scale,
             mean=mean,
             std=std,
@@ -105,16 +106,16 @@ class Loader:
             device=device,
             threads=min(THREADS if device.type == "cpu" else GPU_THREADS, len(os.sched_getaffinity(0))),
         )
-        self.engine = choose_engine(config, feed)
+        self.engine = choose_engine(config, self._feed)
         """The engine's name."""
         try:
-            self._sources = source_engine(feed)
-            self._engine = open_engine(self.engine, feed, self._sources)
+            self._sources = source_engine(self._feed)
+            self._engine = open_engine(self.engine, self._feed, self._sources)
         except BaseException:
-            feed.reader.close()
+            self._feed.reader.close()
             raise
-        last = np.arange(self.order.length - (len(self.order) - 1) * config.batch_size)
-        self._full = len(self.order) - (len(self.rank.share(last)) == 0)  # batches of which this process has a share
+        last = np.arange(self.order.rows_in(len(self.order) - 1))
+        self._full = len(self.order) - (len(rank.share(last)) == 0)  # batches of which this process has a share
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -162,15 +163,15 @@ class Loader:
         if self._targets is None:
             return None
         is_last = self._current is not None and (epoch, batch + 1) == (self._epoch, self._batch)
-        rows = self.rows if self._sources and is_last else self.rank.share(self.order.rows(epoch, batch))
-        return self._targets.batch(epoch, rows, self._augmentation, self._device)
+        rows = self.rows if self._sources and is_last else self._feed.rows(epoch, batch)
+        return self._targets.batch(epoch, rows, self._feed.augmentation, self._feed.device)
 
     @property
     def rows(self) -> Rows:
         """Row numbers of this process's images in the batch delivered last, int64, shape (N,)."""
         if self._sources:
             return self._sources.rows
-        return self.rank.share(self.order.rows(self._epoch, self._batch - 1))
+        return self._feed.rows(self._epoch, self._batch - 1)
 
     @property
     def rejects(self) -> list[dict[str, str]]:
@@ -226,7 +227,7 @@ class Loader:
 
     def _nothing(self) -> Batch:
         """Our share of a last batch that has fewer rows than there are processes."""
-        images = torch.empty((0, 1, self.size, self.size), dtype=torch.float32, device=self._device)
+        images = torch.empty((0, 1, self.size, self.size), dtype=torch.float32, device=self._feed.device)
         return images, images.new_empty(0)
 
     def close(self) -> None:
