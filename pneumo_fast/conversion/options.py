@@ -36,6 +36,13 @@ def most_rejects(allowed: int | float, total: int) -> int:
     return math.floor(allowed * total * (1 + 1e-12))  # or 0.29 of 100, which is 28.999... in binary, would be 28
 
 
+LabelColumn = Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")]
+Negative = Annotated[tuple[str, ...], Option("Label that is negative; may be repeated.", default="0")]
+GroupColumn = Annotated[str | None, Option("Column with the patient.")]
+Timeout = Annotated[
+    float,
+    Option("Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False),
+]
 Groups = Annotated[Path | None, Option("RSNA's mapping file (JSON): the patient of each image.", recorded=DIGEST)]
 HashKey = Annotated[
     Path | None, Option("Key file for pseudonyms.", default="in your configuration folder", recorded=DIGEST)
@@ -53,17 +60,17 @@ class ConvertConfig:
     )]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
     id_column: Annotated[str, Option("Column with the image id.", group="Labels")] = "patientId"
-    label_column: Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")] = "Target"
+    label_column: LabelColumn = "Target"
     positive: Annotated[tuple[str, ...], Option(
         "Label that is positive; may be repeated.",
         "A cell may hold several, divided by |. Whatever is not named is then negative, unless --negative is given.",
         default="1",
     )] = ()
-    negative: Annotated[tuple[str, ...], Option("Label that is negative; may be repeated.", default="0")] = ()
+    negative: Negative = ()
     ignore: Annotated[tuple[str, ...], Option(
         "Label whose rows are left out; may be repeated.", "For instance -1 for uncertain.", default="none"
     )] = ()
-    group_column: Annotated[str | None, Option("Column with the patient.")] = None
+    group_column: GroupColumn = None
     path_column: Annotated[str | None, Option(
         "Column with the path below IMAGES.", "For tables that name files rather than ids."
     )] = None
@@ -128,9 +135,7 @@ class ConvertConfig:
         "With more the conversion fails. Files of other kinds than are wanted do not count.",
         least=0, range=COUNT_OR_SHARE, default="1%", decides=False,
     )] = 0.01
-    timeout_s: Annotated[float, Option(
-        "Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False
-    )] = 10.0
+    timeout_s: Timeout = 10.0
     max_pixels: Annotated[int, Option(
         "Largest image; larger ones are rejected undecoded.",
         "In pixels, rows times columns; the default is twice the largest radiographs in use.",

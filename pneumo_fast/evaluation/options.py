@@ -17,6 +17,13 @@ BatchSize = Annotated[
     int, Option("Images in a batch.", least=1, refusal="batch size {value} is too small: use at least {least}")
 ]
 NO_PROBABILITY = "threshold {value} is not a probability: use a number from 0 to 1"
+Thresholds = Annotated[
+    tuple[float, ...],
+    Option(
+        "Probability that makes an image positive; may be repeated.",
+        name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
+    ),
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +34,7 @@ class EvaluateConfig:
     run: Annotated[Path, Option("Run folder.", "Its best checkpoint is evaluated.", positional=True)] = Path("run")
     dataset: DatasetFolder = None
     split: Annotated[Split, Option("Split to evaluate on.")] = "val"
-    thresholds: Annotated[tuple[float, ...], Option(
-        "Probability that makes an image positive; may be repeated.",
-        name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
-    )] = (0.5, 0.25)
+    thresholds: Thresholds = (0.5, 0.25)
     target_sensitivity: Annotated[float, Option(
         "Also choose a threshold for this sensitivity.", above=0, most=1
     )] = 0.9

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Annotated
 
 from pneumo_fast.configuration import Option, check, options_of
-from pneumo_fast.conversion.options import COUNT_OR_SHARE, DIGEST, HashKey, LabelRule
+from pneumo_fast.conversion.options import (
+    COUNT_OR_SHARE,
+    DIGEST,
+    GroupColumn,
+    HashKey,
+    LabelColumn,
+    LabelRule,
+    Negative,
+    Timeout,
+)
 from pneumo_fast.errors import ConfigError
-from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize, Resamples
+from pneumo_fast.evaluation.options import BatchSize, Resamples, Thresholds
 from pneumo_fast.pacs.address import check_address, parse_query
 from pneumo_fast.run.layout import BEST, CONFIG, fold_folder
 from pneumo_fast.vocabulary import BodyPart, IdSource, Modality, View, WarningKind
@@ -45,10 +54,7 @@ class PredictConfig:
         positional=True, default="required", recorded=DIGEST,
     )] = ()
     out: Annotated[Path, Option("Folder to write.", aliases=("-o",), decides=False)] = Path("predictions")
-    thresholds: Annotated[tuple[float, ...], Option(
-        "Probability that makes an image positive; may be repeated.",
-        name="threshold", least=0, most=1, refusal=NO_PROBABILITY,
-    )] = (0.5, 0.25)
+    thresholds: Thresholds = (0.5, 0.25)
     explain: Annotated[bool, Option("Draw Grad-CAM over every image that is scored.")] = False
     dicom_out: Annotated[Path | None, Option(
         "Folder for a structured report and an overlay of each image, as DICOM.",
@@ -90,13 +96,13 @@ class PredictConfig:
         "What an image's id is: its file's name without ending, or an attribute."
     )] = "filename"
     id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
-    label_column: Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")] = "Target"
+    label_column: LabelColumn = "Target"
     positive: Annotated[tuple[str, ...], Option("Label that is positive; may be repeated.", default="1")] = ()
-    negative: Annotated[tuple[str, ...], Option("Label that is negative; may be repeated.", default="0")] = ()
+    negative: Negative = ()
     ignore: Annotated[tuple[str, ...], Option(
         "Label whose rows are left out; may be repeated.", default="none"
     )] = ()
-    group_column: Annotated[str | None, Option("Column with the patient.")] = None
+    group_column: GroupColumn = None
     resamples: Resamples = 2000
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.", decides=False, group="Work")] = "auto"
     batch_size: BatchSize = 64
@@ -108,9 +114,7 @@ class PredictConfig:
         "Files of other kinds than are wanted do not count.",
         least=0, range=COUNT_OR_SHARE, default="100%", decides=False,
     )] = 1.0
-    timeout_s: Annotated[float, Option(
-        "Seconds that reading one file may take.", above=0, below=math.inf, unit="seconds", decides=False
-    )] = 10.0
+    timeout_s: Timeout = 10.0
     resume: Annotated[bool, Option(
         "Resume what was interrupted.", "Starts where there is nothing.", decides=False
     )] = False
