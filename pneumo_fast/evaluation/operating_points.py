@@ -26,17 +26,11 @@ from pneumo_fast.run.layout import OPERATING, OPERATING_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OfCheckpoint:
-    """What belongs to one checkpoint alone."""
-
-    checkpoint: str
-    """Its SHA-256."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Operating(OfCheckpoint):
+class Operating:
     """A calibration and thresholds on the plain probability, and what they come from."""
 
+    checkpoint: str
+    """SHA-256 of the one that they belong to."""
     chosen_on: str
     """The images, in words."""
     calibration: Calibration
@@ -93,9 +87,10 @@ def load(run: Path, checkpoint: str) -> Operating | None:
     path = run / OPERATING
     try:
         values = parse_file(path)
-        if build(values, Head).format != OPERATING_FORMAT or build(values, OfCheckpoint).checkpoint != checkpoint:
+        if build(values, Head).format != OPERATING_FORMAT:
             return None
-        return build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)
+        operating = build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)
+        return operating if operating.checkpoint == checkpoint else None
     except FileNotFoundError:
         return None
     except (OSError, Fault) as error:
