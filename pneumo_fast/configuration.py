@@ -150,6 +150,12 @@ def check(config: Any) -> None:
             field.check(single)
 
 
+def check_resume(*, resume: bool, overwrite: bool) -> None:
+    """Refuse to go on with what is to be replaced; ConfigError."""
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: give one of them")
+
+
 def settings(config: Any) -> dict[str, Any]:
     """The values, by field, that decide the result and are recorded as they are."""
     options = {name: field.option for name, field in options_of(config.__class__).items()}

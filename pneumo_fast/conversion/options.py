@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pneumo_fast.configuration import Option, check
+from pneumo_fast.configuration import Option, check, check_resume
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.vocabulary import (
     LARGEST_SIZE,
@@ -34,6 +34,12 @@ def most_rejects(allowed: int | float, total: int) -> int:
     if isinstance(allowed, int):
         return allowed
     return math.floor(allowed * total * (1 + 1e-12))  # or 0.29 of 100, which is 28.999... in binary, would be 28
+
+
+def check_rejects(allowed: int | float) -> None:
+    """Refuse a share above 1 of files that may be rejected; ConfigError."""
+    if isinstance(allowed, float) and allowed > 1:
+        raise ConfigError(f"max-rejects {allowed}: {COUNT_OR_SHARE} expected")
 
 
 LabelColumn = Annotated[str, Option("Column with the label.", "0 or 1, unless values are named.")]
@@ -160,10 +166,8 @@ class ConvertConfig:
         _ = self.label_rule
         if self.path_column and self.match not in {"filename", "path"}:
             raise ConfigError(f"match {self.match} with path-column: a file is found by one of them, give one")
-        if self.resume and self.overwrite:
-            raise ConfigError("resume and overwrite exclude each other: give one of them")
-        if isinstance(self.max_rejects, float) and not self.max_rejects <= 1:
-            raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+        check_resume(resume=self.resume, overwrite=self.overwrite)
+        check_rejects(self.max_rejects)
 
     @property
     def uses_gpu(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pneumo_fast.configuration import Option, check, options_of
+from pneumo_fast.configuration import Option, check, check_resume, options_of
 from pneumo_fast.conversion.options import (
     COUNT_OR_SHARE,
     DIGEST,
@@ -17,6 +17,7 @@ from pneumo_fast.conversion.options import (
     LabelRule,
     Negative,
     Timeout,
+    check_rejects,
 )
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import BatchSize, Resamples, Thresholds
@@ -138,10 +139,8 @@ class PredictConfig:
         for value in (*self.runs, *self.thresholds):
             if (*self.runs, *self.thresholds).count(value) > 1:
                 raise ConfigError(f"{value} is given more than once: give each run and threshold once")
-        if self.resume and self.overwrite:
-            raise ConfigError("resume and overwrite exclude each other: give one of them")
-        if isinstance(self.max_rejects, float) and self.max_rejects > 1:
-            raise ConfigError(f"max-rejects {self.max_rejects}: {COUNT_OR_SHARE} expected")
+        check_resume(resume=self.resume, overwrite=self.overwrite)
+        check_rejects(self.max_rejects)
 
     def _check_source(self) -> None:
         """Refuse a prediction that has nothing to score, or two kinds of it."""

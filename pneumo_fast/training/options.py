@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pneumo_fast.configuration import Device, Option, check, options_of
+from pneumo_fast.configuration import Device, Option, check, check_resume, options_of
 from pneumo_fast.conversion.options import COUNT_OR_SHARE
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.options import seed_option
@@ -234,9 +234,9 @@ class TrainConfig:
         check(self)
         self._check_recipe()
         self._check_direct()
+        check_resume(resume=self.resume, overwrite=self.overwrite)
         onecycle = self.schedule == "onecycle"
         exclusive = {
-            "resume and overwrite exclude each other": self.resume and self.overwrite,
             "shares with folds or limit-images": self.shares and (self.folds or self.limit_images),
             "warmup-epochs with schedule onecycle, which has a rise of its own": onecycle and self.warmup_epochs,
         }
