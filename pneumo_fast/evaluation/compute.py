@@ -18,7 +18,7 @@ from pneumo_fast.metrics.ranking import rank
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.subgroups import judge_subgroups, judge_view
 from pneumo_fast.metrics.summary import Calibrated, DecisionCurve, Figures, Parts
-from pneumo_fast.metrics.thresholds import ThresholdMetrics, always_negative, at_threshold, net_benefits
+from pneumo_fast.metrics.thresholds import AtThreshold, always_negative, at_threshold, net_benefits
 
 CURVE: Final = tuple(percent / 100 for percent in range(1, 100))
 """Thresholds of the decision curve."""
@@ -54,7 +54,7 @@ def judge(
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed)
     calibrated = operating.calibration.at if operating else None
 
-    def at(images: Sample, threshold: float, name: str = "") -> ThresholdMetrics:
+    def at(images: Sample, threshold: float, name: str = "") -> AtThreshold:
         risk = calibrated(threshold) if calibrated else None
         return at_threshold(images, threshold, bootstrap, name=name, prevalence=config.prevalence, risk=risk)
 

@@ -16,7 +16,7 @@ from pneumo_fast.metrics.folds import FoldFigures
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.summary import Figures
-from pneumo_fast.metrics.thresholds import Confusion, ThresholdMetrics
+from pneumo_fast.metrics.thresholds import AtThreshold, Confusion
 from pneumo_fast.vocabulary import counted
 
 NO_INTERVAL = (
@@ -65,18 +65,18 @@ def notes_of(
         yield from calibration_notes(operating.calibration)
 
 
-def tradeoffs(results: Sequence[ThresholdMetrics]) -> tuple[str, ...]:
+def tradeoffs(results: Sequence[AtThreshold]) -> tuple[str, ...]:
     """One sentence for each step from a threshold to the next lower one."""
-    ordered = sorted((r for r in results if r.threshold is not None), key=lambda r: -(r.threshold or 0.0))
+    ordered = sorted(results, key=lambda result: -result.threshold)
     return tuple(tradeoff(higher, lower) for higher, lower in pairwise(ordered))
 
 
-def tradeoff(higher: ThresholdMetrics, lower: ThresholdMetrics) -> str:
+def tradeoff(higher: AtThreshold, lower: AtThreshold) -> str:
     """Say in a sentence what lowering the threshold gained and what it cost.
 
     Parameters
     ----------
-    higher, lower : ThresholdMetrics
+    higher, lower : AtThreshold
         The same images at a threshold and at a lower one.
     """
     step = f"Lowering the threshold from {higher.threshold} to {lower.threshold}"
@@ -215,7 +215,7 @@ def rank_notes(sample: Sample, ranking: Ranking) -> tuple[str, ...]:
     return () if ranking.auroc.low is not None else (NO_INTERVAL,)
 
 
-def threshold_notes(results: Sequence[ThresholdMetrics]) -> tuple[str, ...]:
+def threshold_notes(results: Sequence[AtThreshold]) -> tuple[str, ...]:
     """Say at which thresholds the precision is undefined."""
     return tuple(
         f"At threshold {r.threshold} no image is called positive: the precision is undefined."

@@ -100,8 +100,8 @@ class MetricsFile(Figures):
     def __post_init__(self) -> None:
         """Refuse lists that are shorter than what reads them expects."""
         curve = self.decision_curve
-        if not self.thresholds or any(result.threshold is None for result in self.thresholds):
-            raise RunError("$.thresholds: at least one, each with a number, expected")
+        if not self.thresholds:
+            raise RunError("$.thresholds: at least one expected")
         if not len(curve.threshold) == len(curve.model) == len(curve.treat_all):
             raise RunError("$.decision_curve: lists of one length expected")
         folds = len(self.folds)
@@ -213,7 +213,7 @@ def write(evaluation: Evaluation) -> None:
     RunError
         If the folder cannot be written.
     """
-    thresholds = tuple(r.threshold for r in evaluation.figures.thresholds if r.threshold is not None)
+    thresholds = tuple(result.threshold for result in evaluation.figures.thresholds)
     files = {PREDICTIONS: predictions_csv(evaluation.predictions, thresholds), **_figures(evaluation)}
     metrics = json.dumps(to_json(evaluation), indent=1, allow_nan=False, ensure_ascii=False)
     with writing(evaluation.folder), replaced_folder(evaluation.folder, EVALUATED) as folder:

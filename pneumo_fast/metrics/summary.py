@@ -8,7 +8,7 @@ from pneumo_fast.metrics.calibration import Quality
 from pneumo_fast.metrics.folds import FoldFigures, Spread
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.subgroups import Subgroup, ViewOnly
-from pneumo_fast.metrics.thresholds import ThresholdMetrics
+from pneumo_fast.metrics.thresholds import AtThreshold, ThresholdMetrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class Figures:
     ranking: Ranking
     probability: Quality
     """Of the plain probability, on all images."""
-    thresholds: tuple[ThresholdMetrics, ...]
+    thresholds: tuple[AtThreshold, ...]
     """At the thresholds that were asked for, on the plain probability and all images."""
     always_negative: ThresholdMetrics
     """The same for calling every image negative."""
@@ -72,7 +72,7 @@ class Figures:
     parts: Parts | None
     """None where nothing could be chosen."""
     calibration: Calibrated | None
-    chosen_thresholds: tuple[ThresholdMetrics, ...]
+    chosen_thresholds: tuple[AtThreshold, ...]
     """Thresholds that were chosen, on the images reported on."""
     decision_curve: DecisionCurve
     prevalence_stated: float | None

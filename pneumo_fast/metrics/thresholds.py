@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -62,6 +62,16 @@ class ThresholdMetrics:
     confusion: Confusion
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtThreshold(ThresholdMetrics):
+    """Those of a threshold that is a number."""
+
+    threshold: float
+
+
+M = TypeVar("M", bound=ThresholdMetrics)
+
+
 def at_threshold(
     sample: Sample,
     threshold: float,
@@ -70,7 +80,7 @@ def at_threshold(
     name: str = "",
     prevalence: float | None = None,
     risk: float | None = None,
-) -> ThresholdMetrics:
+) -> AtThreshold:
     """Count what a threshold on the plain probability calls right and wrong; compute the rates and their intervals.
 
     Parameters
@@ -83,15 +93,17 @@ def at_threshold(
         Calibrated probability that the threshold stands for; without it there is no net benefit.
     """
     called = call_positive(sample.probabilities, threshold)
-    return _judge_calls(sample, called, threshold, bootstrap, name or f"{threshold}", prevalence, risk)
+    return _judge_calls(AtThreshold, sample, called, threshold, bootstrap, name or f"{threshold}", prevalence, risk)
 
 
 def always_negative(sample: Sample, bootstrap: Bootstrap) -> ThresholdMetrics:
     """The same figures for calling every image negative."""
-    return _judge_calls(sample, np.zeros(sample.n, bool), None, bootstrap, "always negative", None, 0.0)
+    none = np.zeros(sample.n, bool)
+    return _judge_calls(ThresholdMetrics, sample, none, None, bootstrap, "always negative", None, 0.0)
 
 
 def _judge_calls(
+    kind: type[M],
     sample: Sample,
     called: NDArray[np.bool_],
     threshold: float | None,
@@ -99,7 +111,7 @@ def _judge_calls(
     name: str,
     prevalence: float | None,
     risk: float | None,
-) -> ThresholdMetrics:
+) -> M:
     # torchmetrics itself would compare with ">"; given classes instead of probabilities it only counts.
     (tn, fp), (fn, tp) = tm.binary_confusion_matrix(
         torch.from_numpy(called.astype(np.int64)), torch.tensor(sample.labels)
@@ -116,7 +128,7 @@ def _judge_calls(
             intervals[key] = wilson_interval(round(float(values[key][0]) * patients), patients)
     estimates = {key: estimate(float(value[0]), intervals[key]) for key, value in values.items()}
     ppv, npv = (estimates.pop(key, None) for key in ("ppv_at_prevalence", "npv_at_prevalence"))
-    return ThresholdMetrics(
+    return kind(
         name=name,
         threshold=threshold,
         scale="plain",

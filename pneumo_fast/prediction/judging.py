@@ -13,7 +13,7 @@ from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.metrics.intervals import Bootstrap, group_numbers
 from pneumo_fast.metrics.ranking import Ranking, rank
 from pneumo_fast.metrics.scored import Sample
-from pneumo_fast.metrics.thresholds import ThresholdMetrics, at_threshold
+from pneumo_fast.metrics.thresholds import AtThreshold, at_threshold
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.table import Row
 
@@ -27,7 +27,7 @@ class Judgement:
     without_label: int
     """Scored images that no row of the table is of."""
     ranking: Ranking
-    thresholds: tuple[ThresholdMetrics, ...]
+    thresholds: tuple[AtThreshold, ...]
 
 
 class Judging:

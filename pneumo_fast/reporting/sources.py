@@ -224,7 +224,7 @@ def _scored(folder: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored
 def _agrees(scored: Scored, metrics: MetricsFile) -> bool:
     """Whether predictions give the counts that the metrics have."""
     ill = scored.labels == 1
-    calls = [call_positive(scored.probabilities, entry.threshold or 0.0) for entry in metrics.thresholds]
+    calls = [call_positive(scored.probabilities, entry.threshold) for entry in metrics.thresholds]
     found = [(len(ill), int(ill.sum())), *((int((called & ill).sum()), int((called & ~ill).sum())) for called in calls)]
     return found == [(metrics.n, metrics.positives), *((e.confusion.tp, e.confusion.fp) for e in metrics.thresholds)]
 

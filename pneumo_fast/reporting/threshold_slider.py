@@ -114,10 +114,10 @@ def make_slider(files: RunFiles) -> Slider | None:
     if files.scored is None:
         return None
     metrics, logits, labels = files.metrics, files.scored.logits, files.scored.labels
-    named = {f"{entry.threshold:g}": entry.threshold or 0.0 for entry in metrics.thresholds}
-    named |= {entry.name: entry.threshold or 0.0 for entry in metrics.chosen_thresholds}
+    named = {f"{entry.threshold:g}": entry.threshold for entry in metrics.thresholds}
+    named |= {entry.name: entry.threshold for entry in metrics.chosen_thresholds}
     counts = count(files.scored, thresholds_of(files.scored.probabilities, named.values()))
-    start = counts.at.index(metrics.thresholds[0].threshold or 0.0)
+    start = counts.at.index(metrics.thresholds[0].threshold)
     curves: tuple[Chart, ...] = ()
     if counts.positives and counts.negatives:
         at_start = counts.rates(start)

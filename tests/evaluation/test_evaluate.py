@@ -49,8 +49,8 @@ def test_thresholds_are_chosen_on_one_half_of_the_patients_and_judged_on_the_oth
     assert result.figures.parts is not None
     assert (result.figures.parts.n, "other half") == (len(judged), result.figures.parts.reported_on[4:14])
     for chosen in result.figures.chosen_thresholds:
-        assert chosen.confusion.tp == sum(label and p >= (chosen.threshold or 0) for label, p in judged)
-        assert chosen.confusion.tn == sum(not label and p < (chosen.threshold or 0) for label, p in judged)
+        assert chosen.confusion.tp == sum(label and p >= chosen.threshold for label, p in judged)
+        assert chosen.confusion.tn == sum(not label and p < chosen.threshold for label, p in judged)
     chose = {float(r["probability"]) for r in table if r["part"] == "choose"}
     assert {t.threshold for t in result.figures.chosen_thresholds} <= chose
     assert result.figures.chosen_thresholds[-1].name == "least cost, a false negative worth 3 false positives"

@@ -17,11 +17,11 @@ from pneumo_fast.evaluation.notes import (
 )
 from pneumo_fast.metrics.calibration import Calibration
 from pneumo_fast.metrics.scored import Sample
-from pneumo_fast.metrics.thresholds import ThresholdMetrics, at_threshold
+from pneumo_fast.metrics.thresholds import AtThreshold, at_threshold
 from tests.support.judged import FEW, figures_of, sample_of
 
 
-def counted(threshold: float, tn: int, fp: int, fn: int, tp: int) -> ThresholdMetrics:
+def counted(threshold: float, tn: int, fp: int, fn: int, tp: int) -> AtThreshold:
     """Predictions with exactly these counts at this threshold."""
     labels = np.repeat([0, 0, 1, 1], [tn, fp, fn, tp])
     logits = np.repeat(np.array([-99, 99, -99, 99], np.float32), [tn, fp, fn, tp])

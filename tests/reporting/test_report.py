@@ -129,7 +129,7 @@ def test_an_explanation_of_another_version_is_not_read(run: Path) -> None:
         (lambda path: change_json(path, format="other"), r"holds no metrics .*: run pneumo-fast evaluate"),
         (
             lambda path: change_json(path, thresholds=[]),
-            r"\(\$\.thresholds: at least one, .*\): run pneumo-fast evaluate",
+            r"\(\$\.thresholds: at least one expected\): run pneumo-fast evaluate",
         ),
         (lambda path: change_json(path, format_version=1), r"format version 1, this release reads 3: run pneumo-fast"),
         (
