@@ -55,6 +55,8 @@ REJECTS: Final = "rejects.csv"
 """Table of the files that could not be read, in a dataset and in a run."""
 LARGEST_SIZE: Final = 4096
 """Pixels: most height and width of a stored image."""
+MAX_PIXELS: Final = 64_000_000
+"""Rows times columns of the largest image that is decoded, where nothing else is asked for."""
 MANUFACTURER: Final = "pneumo-fast"
 """Of the DICOM objects that this package writes."""
 NOT_CLINICAL: Final = "Research software: not for clinical use."

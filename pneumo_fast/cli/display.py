@@ -20,6 +20,7 @@ from pneumo_fast.formatting import TERMINAL, harmless
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.run.layout import BEST, fold_folder
 from pneumo_fast.training.options import describe_recipe
 from pneumo_fast.vocabulary import IMAGE_IDS, SPLIT_NAMES, counted
 
@@ -291,7 +292,7 @@ def show_plan(plan: TrainPlan) -> None:
 def show_training(summary: TrainSummary) -> None:
     """Where the best checkpoint is."""
     out.print(
-        f"Best checkpoint: {summary.run / 'best.pt'} (epoch {summary.best_epoch} of {summary.epochs}, validation "
+        f"Best checkpoint: {summary.run / BEST} (epoch {summary.best_epoch} of {summary.epochs}, validation "
         f"{MONITORED[summary.monitor].label} {TERMINAL.number(summary.best)})",
         soft_wrap=True,
     )
@@ -305,7 +306,8 @@ def show_cross_validation(summary: CrossValidationSummary) -> None:
     for number, fold in enumerate(summary.folds, start=1):
         rows.add_row(str(number), str(fold.best_epoch), str(fold.epochs), TERMINAL.number(fold.best))
     out.print(rows)
-    out.print(f"Folds: {summary.run / 'fold-1'} to fold-{len(summary.folds)}", soft_wrap=True)
+    first, last = fold_folder(summary.run, 1), fold_folder(summary.run, len(summary.folds))
+    out.print(f"Folds: {first} to {last.name}", soft_wrap=True)
     next_command("evaluate", summary.run)
 
 

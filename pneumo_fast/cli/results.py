@@ -19,6 +19,7 @@ from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.scored import class_at
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
+from pneumo_fast.prediction.folder import TABLE
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import PredictSummary
 from pneumo_fast.radiograph.rejection import SKIPPED
@@ -191,7 +192,7 @@ def show_prediction(summary: PredictSummary, config: PredictConfig) -> None:
     if summary.now:
         files = counted(summary.now, "file") + (" more" if summary.now < counts.files else "")
         out.print(f"{files} in {summary.seconds:.1f} s: {summary.now / summary.seconds:,.0f} files/s")
-    out.print(f"Written to {summary.out / 'predictions.csv'}", soft_wrap=True)
+    out.print(f"Written to {summary.out / TABLE}", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")
 
 

@@ -30,7 +30,7 @@ from pneumo_fast.radiograph.read import Look, Radiograph, look_at, radiograph_of
 from pneumo_fast.radiograph.rejection import rejecting
 from pneumo_fast.radiograph.resize import kernel_inside, margin, resize
 from pneumo_fast.radiograph.selection import Selection
-from pneumo_fast.vocabulary import Window
+from pneumo_fast.vocabulary import MAX_PIXELS, Window
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +275,7 @@ def open_for_gpu(
     size: int,
     *,
     window: Window = "auto",
-    max_pixels: int = 64_000_000,
+    max_pixels: int = MAX_PIXELS,
     selection: Selection | None = None,
 ) -> tuple[Look, Frame]:
     """Read a file whose frame a GPU can decode.

@@ -12,6 +12,7 @@ from pneumo_fast.configuration import Option, check, check_resume
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.vocabulary import (
     LARGEST_SIZE,
+    MAX_PIXELS,
     WANTED_BODY_PARTS,
     WANTED_MODALITIES,
     WANTED_VIEWS,
@@ -146,7 +147,7 @@ class ConvertConfig:
         "Largest image; larger ones are rejected undecoded.",
         "In pixels, rows times columns; the default is twice the largest radiographs in use.",
         least=1,
-    )] = 64_000_000
+    )] = MAX_PIXELS
     resume: Annotated[bool, Option(
         "Resume an unfinished conversion.", "Starts where there is none.", decides=False
     )] = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from pneumo_fast.files import joint_checksum, open_regular, sha256_of
 from pneumo_fast.records import path_text
 from pneumo_fast.run.checkpoint import Trained
-from pneumo_fast.run.layout import BEST
+from pneumo_fast.run.layout import BEST, FOLD_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,7 @@ def identify_all(run: Path, folds: tuple[RunIdentity, ...]) -> RunIdentity:
     return replace(
         folds[0],
         path=path_text(run),
-        checkpoint=f"fold-*/{BEST}",
+        checkpoint=f"{FOLD_PREFIX}*/{BEST}",
         sha256=joint_checksum(fold.sha256 for fold in folds),
         epoch=None,
         folds=folds,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pneumo_fast.configuration import Option, check
+from pneumo_fast.vocabulary import LARGEST_SIZE
 
 OUT_OF_RANGE = "{field} is {value}, but has to be from {least} to {most}"
 
@@ -19,7 +20,7 @@ class PhantomConfig:
     out: Annotated[Path, Option("Folder to write.", "For the images and their tables.", positional=True)]
     count: Annotated[int, Option("Images to make.", least=1, most=1_000_000, refusal=OUT_OF_RANGE)] = 1500
     size_px: Annotated[int, Option(
-        "Height and width of the images, in pixels.", name="size", least=32, most=4096, refusal=OUT_OF_RANGE
+        "Height and width of the images, in pixels.", name="size", least=32, most=LARGEST_SIZE, refusal=OUT_OF_RANGE
     )] = 256
     positive_fraction: Annotated[float, Option(
         "Share of the images with opacities; RSNA's is 0.225.",

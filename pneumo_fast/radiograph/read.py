@@ -37,7 +37,7 @@ from pneumo_fast.radiograph.pictures import Picture, is_picture, read_picture
 from pneumo_fast.radiograph.rejection import NO_PIXELS, OUT_OF_MEMORY, check_size, rejecting
 from pneumo_fast.radiograph.resize import fitted_size, place, resize
 from pneumo_fast.radiograph.selection import Selection
-from pneumo_fast.vocabulary import Decode, Window
+from pneumo_fast.vocabulary import MAX_PIXELS, Decode, Window
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -76,7 +76,7 @@ def read_radiograph(
     *,
     decode_mode: Decode = "exact",
     window: Window = "auto",
-    max_pixels: int = 64_000_000,
+    max_pixels: int = MAX_PIXELS,
     selection: Selection | None = None,
 ) -> Radiograph:
     """Read one file, whatever its name ends in.
@@ -131,7 +131,7 @@ def read_facts(
     size: int,
     *,
     window: Window = "auto",
-    max_pixels: int = 64_000_000,
+    max_pixels: int = MAX_PIXELS,
     selection: Selection | None = None,
 ) -> Facts:
     """What the header of a file tells, without decoding its pixels; those of a PNG or JPEG file are decoded.

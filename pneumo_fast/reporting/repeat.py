@@ -13,6 +13,7 @@ from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import Fault, build
 from pneumo_fast.reporting.options import ReportConfig
 from pneumo_fast.reporting.sources import RunFiles, Source
+from pneumo_fast.run.layout import EXPLANATION, METRICS
 
 
 def commands(files: RunFiles) -> list[str]:
@@ -35,7 +36,7 @@ def commands(files: RunFiles) -> list[str]:
 
 def unknown_options(files: RunFiles) -> list[str]:
     """Which options are not known, in sentences."""
-    found = {"metrics.json": files.metrics, "explain.json": files.explanation}
+    found = {METRICS: files.metrics, EXPLANATION: files.explanation}
     return [
         f"The options behind {name} are not known: an earlier release wrote it without them."
         for name, record in found.items()

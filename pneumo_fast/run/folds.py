@@ -12,7 +12,7 @@ from pneumo_fast.files import read_regular
 from pneumo_fast.records import LARGEST_BYTES, Fault, build
 from pneumo_fast.run.checkpoint import Trained, load_trained
 from pneumo_fast.run.folder import clear_run, names_in, read_config
-from pneumo_fast.run.layout import BEST, CONFIG, FOLD, HISTORY, fold_folder
+from pneumo_fast.run.layout import BEST, CONFIG, FOLD, FOLD_PREFIX, HISTORY, fold_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +123,7 @@ def check_place(out: Path, folds: int, *, overwrite: bool) -> None:
     if names and not is_cross_validation(out):
         what = "holds a run that is no cross-validation" if CONFIG in names else "is not empty"
         raise RunError(f"{out} {what}: name another --out")
-    beyond = [folder.name for folder in _folders(out) if int(folder.name.removeprefix("fold-")) > folds]
+    beyond = [folder.name for folder in _folders(out) if int(folder.name.removeprefix(FOLD_PREFIX)) > folds]
     if beyond and not overwrite:
         raise RunError(f"{out} holds {beyond[0]}, which is none of {folds} folds: move it away, or name another folder")
 
@@ -145,4 +145,4 @@ def clear_folds(out: Path) -> None:
 
 def _folders(run: Path) -> list[Path]:
     """Those that are there."""
-    return sorted(path for path in run.glob("fold-*") if FOLD.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in run.glob(f"{FOLD_PREFIX}*") if FOLD.fullmatch(path.name) and path.is_dir())

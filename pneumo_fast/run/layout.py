@@ -87,13 +87,14 @@ FOLDERS: Final = (f"{EVAL}/*", *JUDGED_FOLDERS, TENSORBOARD)
 """Patterns of the folders that go with it, where nothing else is in them."""
 
 
-FOLD: Final = re.compile("fold-[1-9][0-9]*")
+FOLD_PREFIX: Final = "fold-"
+FOLD: Final = re.compile(f"{FOLD_PREFIX}[1-9][0-9]*")
 """Names of the folders of a cross-validation's folds."""
 
 
 def fold_folder(run: Path, fold: int) -> Path:
     """Folder of the run of a cross-validation's fold, from 1."""
-    return run / f"fold-{fold}"
+    return run / f"{FOLD_PREFIX}{fold}"
 
 
 def evaluation_name(data: str, split: str) -> str:

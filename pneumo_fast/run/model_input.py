@@ -12,6 +12,7 @@ from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.radiograph.selection import Selection
 from pneumo_fast.records import Fault, build
 from pneumo_fast.vocabulary import (
+    MAX_PIXELS,
     WANTED_BODY_PARTS,
     WANTED_MODALITIES,
     WANTED_VIEWS,
@@ -31,7 +32,7 @@ class Preprocessing:
     dtype: Dtype
     decode: Decode
     window: Window
-    max_pixels: int = 64_000_000
+    max_pixels: int = MAX_PIXELS
     modalities: tuple[Modality, ...] = WANTED_MODALITIES
     views: tuple[View, ...] = WANTED_VIEWS
     body_parts: tuple[BodyPart, ...] = WANTED_BODY_PARTS
