@@ -30,6 +30,10 @@ class Extra(NamedTuple):
         """What brings them."""
         return f"pip install {' '.join(self.modules)}"
 
+    def needed_by(self, what: str, package: str) -> str:
+        """What is said where something needs one of the packages, and it is missing."""
+        return f"{what} needs {package}, which is not installed: {self.command}"
+
 
 DECODERS: Final = Extra(
     "decoders",

@@ -70,7 +70,7 @@ def dask_workers(address: str) -> Iterator[Submit]:
     try:
         from distributed import Client, KilledWorker  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise ConvertError(f"--scheduler needs Dask: {DASK.command}") from error
+        raise ConvertError(DASK.needed_by("--scheduler", "Dask")) from error
     try:
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:

@@ -46,9 +46,7 @@ def check_installed(name: ExportFormat) -> None:
         try:
             import_module(package)
         except ImportError as error:
-            raise ExportError(
-                f"--format {name} needs {package}, which is not installed: {ONNX.command}, or use --format torch"
-            ) from error
+            raise ExportError(f"{ONNX.needed_by(f'--format {name}', package)}, or use --format torch") from error
 
 
 def trace(model: nn.Module, size: int) -> torch.export.ExportedProgram:

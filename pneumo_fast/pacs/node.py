@@ -87,7 +87,7 @@ def require_pynetdicom(what: str) -> None:
         If it is not.
     """
     if find_spec("pynetdicom") is None:
-        raise PacsError(f"{what} needs pynetdicom, which is not installed: {PACS.command}")
+        raise PacsError(PACS.needed_by(what, "pynetdicom"))
 
 
 def hushed() -> Any:

@@ -95,7 +95,7 @@ def check_results(config: PredictConfig) -> None:
     folder = config.dicom_out
     if config.makes_dicom and find_spec("highdicom") is None:
         option = "--dicom-out" if folder else "--store"
-        raise PredictError(f"{option} needs highdicom, which is not installed: {DICOM_OUT.command}")
+        raise PredictError(DICOM_OUT.needed_by(option, "highdicom"))
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():

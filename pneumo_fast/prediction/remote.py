@@ -61,7 +61,7 @@ def retrieving(config: PredictConfig) -> Iterator[Retrieval | None]:
     try:
         from pneumo_fast.pacs.dicomweb import connected  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise PacsError(f"--dicomweb needs dicomweb-client, which is not installed: {PACS.command}") from error
+        raise PacsError(PACS.needed_by("--dicomweb", "dicomweb-client")) from error
     with connected(config.dicomweb, load_credentials(config.credentials), config.network_timeout_s) as server:
         kept = config.out / WORK / INSTANCES
         begun = config.resume and (config.out / WORK / ARGUMENTS).exists()  # written after the list

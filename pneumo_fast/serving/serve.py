@@ -117,7 +117,7 @@ def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopReques
 def _check(config: ServeConfig) -> None:
     require_pynetdicom("serve")
     if find_spec("highdicom") is None:
-        raise PredictError(f"serve needs highdicom, which is not installed: {DICOM_OUT.command}")
+        raise PredictError(DICOM_OUT.needed_by("serve", "highdicom"))
     if config.dicom_out:
         if config.dicom_out.exists() and not config.dicom_out.is_dir():
             raise PredictError(f"{config.dicom_out} is a file: name a folder with --dicom-out")

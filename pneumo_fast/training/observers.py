@@ -66,7 +66,7 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
     except ImportError as error:
-        raise ConfigError(f"tensorboard is not installed: {extras.TENSORBOARD.command}") from error
+        raise ConfigError(extras.TENSORBOARD.needed_by("--tensorboard", "tensorboard")) from error
     return SummaryWriter
 
 

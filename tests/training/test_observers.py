@@ -75,7 +75,7 @@ def test_tensorboard_that_is_not_installed(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
-    with pytest.raises(ConfigError, match=r"tensorboard is not installed: pip install tensorboard"):
+    with pytest.raises(ConfigError, match=r"tensorboard, which is not installed: pip install tensorboard"):
         train(replace(config, out=tmp_path / "run", tensorboard=True))
     assert not (tmp_path / "run").exists()
 
