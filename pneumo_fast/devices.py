@@ -86,3 +86,8 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return (1024 * int(found[1]) if found else whole), whole  # the page cache makes room where it is asked to
+
+
+def too_large(batch_size: int, device: torch.device) -> str:
+    """What is said where a batch takes more memory than there is."""
+    return f"batches of {batch_size} do not fit into the memory of {device}: use a smaller --batch-size"

@@ -14,7 +14,7 @@ from torch import nn
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import open_datasets, pool_folds, select_fold
-from pneumo_fast.devices import resolve_device
+from pneumo_fast.devices import resolve_device, too_large
 from pneumo_fast.errors import ConfigError, RunError
 from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity, identify, identify_all
 from pneumo_fast.loading.loader import Loader
@@ -238,9 +238,7 @@ def _infer(model: Model, device: torch.device, split: str, batch_size: int, on_p
                 done += len(images)
                 on_progress(done, len(rows))
     except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"batches of {batch_size} do not fit into the memory of {device}: use a smaller --batch-size"
-        ) from error
+        raise RunError(too_large(batch_size, device)) from error
     values = logits.cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(values) & seen)
     if len(bad):

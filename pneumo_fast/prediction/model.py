@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.dataset.npy import SCALES, Images
 from pneumo_fast.dataset.selection import open_datasets
-from pneumo_fast.devices import resolve_device
+from pneumo_fast.devices import resolve_device, too_large
 from pneumo_fast.errors import DatasetError, PredictError, RunError
 from pneumo_fast.evaluation.ensemble import Ensemble, Member, calibrations, open_members
 from pneumo_fast.evaluation.inference import named_datasets
@@ -111,9 +111,7 @@ class Model:
             with torch.inference_mode():
                 parts = [torch.stack(ensemble.logits(self.batch(batch))).cpu() for batch in batches]
         except torch.OutOfMemoryError as error:
-            raise PredictError(
-                f"batches of {batch_size} do not fit into the memory of {self.device}: use a smaller --batch-size"
-            ) from error
+            raise PredictError(too_large(batch_size, self.device)) from error
         logits = torch.cat([torch.empty(len(self.members), 0), *parts], dim=1).double()
         if not logits.isfinite().all():
             raise PredictError(
