@@ -10,8 +10,9 @@ from pneumo_fast.dataset.leaks import Overlap
 from pneumo_fast.evaluation.inference import Judged
 from pneumo_fast.evaluation.operating_points import Operating
 from pneumo_fast.evaluation.results import Intervals
+from pneumo_fast.evaluation.verdict import optimism
 from pneumo_fast.metrics.calibration import COLDEST, HOTTEST, Calibration
-from pneumo_fast.metrics.catalogue import AUROC, MONITORED
+from pneumo_fast.metrics.catalogue import AUROC
 from pneumo_fast.metrics.folds import FoldFigures
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.scored import Sample
@@ -117,15 +118,10 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
             "This is not the run's training dataset; its images are normalized with the run's mean and standard "
             "deviation."
         )
-    if split == "train":
-        return "The model was trained on these images: the metrics say nothing about new ones."
+    optimistic = optimism(split, out_of_fold=False, monitor=monitor)
     if split == "val":
-        return (
-            "The checkpoint was selected on these images (best "
-            f"{MONITORED[monitor].label} on split 'val'), so the metrics are optimistic; "
-            "a test split (convert --test-fraction) avoids that."
-        )
-    return f"Split {split!r} was not used for training or for selecting the checkpoint."
+        return f"{optimistic} A test split (convert --test-fraction) avoids that."
+    return optimistic or f"Split {split!r} was not used for training or for selecting the checkpoint."
 
 
 def mean_note(models: int) -> str:
@@ -154,10 +150,7 @@ def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> 
         f"The out-of-fold predictions of {len(folds)} folds are pooled: each image is judged by the model of the fold "
         "that was not trained on it."
     )
-    selected = (
-        "Each fold's checkpoint was selected on the images that it is judged on (best "
-        f"{MONITORED[monitor].label}), so the metrics are optimistic."
-    )
+    selected = optimism("val", out_of_fold=True, monitor=monitor)
     scales = (
         f"Logits are pooled as they are. Where the folds' models do not score alike, the pooled {AUROC.label} can be "
         "below the mean of the folds."

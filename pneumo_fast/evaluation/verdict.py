@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.metrics.verdict import conclude, warn_of_few, warn_of_useless_thresholds
 from pneumo_fast.vocabulary import SPLIT_NAMES, counted
 
@@ -34,20 +35,43 @@ def reach_verdict(evaluation: Evaluation) -> Verdict:
     return Verdict(judged, conclude(figures, TERMINAL), _caution(evaluation))
 
 
+def optimism(split: str, *, out_of_fold: bool, monitor: str = "") -> str:
+    """Say in a sentence why the metrics of a run's own data are too good; empty where they are not.
+
+    Parameters
+    ----------
+    out_of_fold : bool
+        Whether each image is judged by the model of the fold that was not trained on it.
+    monitor : str, optional
+        By which metric the checkpoint was selected, where that is to be said.
+    """
+    best = f" (best {MONITORED[monitor].label} on split 'val')" if monitor else ""
+    if out_of_fold:
+        return (
+            f"Each fold's checkpoint was selected on the images that it is judged on{best}, so the metrics are "
+            "optimistic."
+        )
+    return {
+        "train": "The model was trained on these images: the metrics say nothing about new ones.",
+        "val": f"The checkpoint was selected on these images{best}, so the metrics are optimistic.",
+    }.get(split, "")
+
+
 def _caution(evaluation: Evaluation) -> str:
     """What matters most of all that makes the figures uncertain or too good."""
-    own, overlap = evaluation.dataset.trained_on, evaluation.overlap
+    overlap = evaluation.overlap
+    optimistic = ""
+    if evaluation.dataset.trained_on:
+        optimistic = optimism(evaluation.split, out_of_fold=bool(evaluation.figures.folds))
     found = [warn_of_few(evaluation.figures), warn_of_useless_thresholds(evaluation.figures)]
-    if own and evaluation.split == "train":
-        found.append("The model was trained on these images: nothing follows for new ones.")
+    if evaluation.split == "train":
+        found.append(optimistic)
     if overlap is not None and (overlap.patients or overlap.images):
         found.append(f"The figures are too good. {overlap.note}")
     if any(found):
         return " ".join(filter(None, found))
-    if evaluation.figures.folds:
-        return "Each fold's checkpoint was selected on the images it is judged on: the figures are optimistic."
-    if evaluation.selected_on_this_data:
-        return "The checkpoint was selected on these images, so the figures are optimistic."
+    if optimistic:
+        return optimistic
     if evaluation.intervals.groups is None:
         return "Patients are not known: a patient may also be in training, and intervals may be too narrow."
     return (

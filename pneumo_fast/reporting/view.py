@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pneumo_fast.evaluation.results import MetricsFile
+from pneumo_fast.evaluation.verdict import optimism
 from pneumo_fast.explanation.pointing import judge_maps
 from pneumo_fast.formatting import TYPESET, number, percent
 from pneumo_fast.metrics import catalogue
@@ -191,15 +192,9 @@ class View:
     @property
     def limits(self) -> list[str]:
         """What the figures do not say."""
-        origin = {
-            True: "The checkpoint was selected on these images, so the metrics are optimistic.",
-            False: "",
-            None: "These images are not from the model's training collection.",
-        }[self.metrics.selected_on_this_data]
-        if self.metrics.folds:
-            origin = "Each fold's checkpoint was selected on the images it is judged on: the metrics are optimistic."
-        if self.metrics.split == "train" and self.metrics.dataset.trained_on:
-            origin = "The model was trained on these images: the metrics say nothing about new ones."
+        origin = "These images are not from the model's training collection."
+        if self.metrics.dataset.trained_on:
+            origin = optimism(self.metrics.split, out_of_fold=bool(self.metrics.folds))
         elsewhere = (
             f"The model was evaluated on {counted(self.metrics.n, 'image')} of one collection. On images of other "
             "hospitals, devices or patients it can be worse without notice: evaluate --dataset measures it on "

@@ -41,7 +41,7 @@ SHARED = Overlap(patients=3, images=0, note="Of 3 patients, 3 are also in traini
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "The checkpoint was selected on these images, so the figures are optimistic."),
+        ({}, "The checkpoint was selected on these images, so the metrics are optimistic."),
         ({"split": "train", "selected_on_this_data": False}, "The model was trained on these images"),
         ({"overlap": SHARED, "selected_on_this_data": None}, "The figures are too good. Of 3 patients, 3 are also"),
         ({"selected_on_this_data": False, "split": "test"}, "None found that is specific to this evaluation."),
@@ -69,7 +69,7 @@ def test_thresholds_of_no_use_are_a_caution(evaluation: Evaluation, monkeypatch:
 def test_unknown_patients_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     no_other_caution(monkeypatch)
     unknown = replace(evaluation.intervals, groups=None, unit="image")
-    found = reach_verdict(replace(evaluation, intervals=unknown, selected_on_this_data=False))
+    found = reach_verdict(replace(evaluation, intervals=unknown, selected_on_this_data=False, split="test"))
     assert "patients not known" in found.judged
     assert found.caution.startswith("Patients are not known")
 
