@@ -1,4 +1,4 @@
-"""Several datasets as one, for training on more than one source."""
+"""Which images a run uses: of several datasets as one, of a fold or all folds, of each split the first ones."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def greyscale_curve(header: Header, bits_stored: int, *, signed: bool, window: W
 
     Parameters
     ----------
-    header : pydicom.Dataset
+    header : Header
     bits_stored : int
         1 to 32.
     signed : bool

@@ -1,4 +1,4 @@
-"""Writes a run's report and model card from what ``evaluate`` and ``explain`` found; nothing is computed anew.
+"""Writes a run's report and model card from what ``evaluate`` and ``explain`` found; no model is run.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The run folder: configuration and history, each written whole or not at all."""
+"""The run folder: found, locked and cleared; its configuration and history, each written whole or not at all."""
 
 from __future__ import annotations
 

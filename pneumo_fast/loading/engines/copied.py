@@ -1,4 +1,4 @@
-"""A CPU engine's batches, copied to a GPU: what serves a GPU where DALI is not installed."""
+"""A CPU engine's batches, copied to a GPU: without DALI, with ``--loader fused``, and of datasets of layout source."""
 
 from __future__ import annotations
 
