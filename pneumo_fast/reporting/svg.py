@@ -125,7 +125,7 @@ def tick(value: float, ticks: Sequence[float]) -> str:
     return number(value, max(0, math.ceil(-math.log10(step) - 1e-9)))
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+def nice_ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers that reach from ``low`` to ``high``, above it: steps of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -134,9 +134,9 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(k * step, 10) for k in range(first, last + 1)]
 
 
-def whole_ticks(last: int, most: int = 8) -> list[float]:
-    """Whole numbers from 1 to ``last``, evenly spaced but for the first, at most about ``most``."""
-    step = max(1, math.ceil(last / most))
+def whole_ticks(last: int) -> list[float]:
+    """Whole numbers from 1 to ``last``, evenly spaced but for the first, at most about eight."""
+    step = max(1, math.ceil(last / 8))
     return [1.0, *(float(k) for k in range(step, last + 1, step) if k > 1)]
 
 

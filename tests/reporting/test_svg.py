@@ -59,5 +59,5 @@ def test_attributes_and_text_are_escaped() -> None:
     ],
 )
 def test_ticks(low: float, high: float, ticks: list[float]) -> None:
-    assert nice_ticks(low, high) == pytest.approx(ticks)
+    assert nice_ticks(low, high, 6) == pytest.approx(ticks)
     assert len({tick(value, ticks) for value in ticks}) == len(ticks)
