@@ -33,8 +33,10 @@ def delong_test(labels: Labels, a: Scores, b: Scores) -> float | None:
     """
     if min(np.bincount(labels, minlength=2)) < 2:
         return None
-    found, passed = (np.stack(part) for part in zip(placements(labels, a), placements(labels, b), strict=True))
-    apart = found[1] - found[0], passed[1] - passed[0]
+    of_positives, of_negatives = (
+        np.stack(part) for part in zip(placements(labels, a), placements(labels, b), strict=True)
+    )
+    apart = of_positives[1] - of_positives[0], of_negatives[1] - of_negatives[0]
     variance = sum(float(part.var(ddof=1)) / len(part) for part in apart)
     if variance < 1e-24:  # rounding leaves no exact zero
         return None
@@ -46,9 +48,9 @@ def placements(labels: Labels, scores: Logits) -> tuple[NDArray[np.float64], NDA
 
     Returns
     -------
-    found : ndarray of float64, shape (positives,)
+    of_positives : ndarray of float64, shape (positives,)
         For each positive, the share of negatives that it outranks; a tie counts one half.
-    passed : ndarray of float64, shape (negatives,)
+    of_negatives : ndarray of float64, shape (negatives,)
         For each negative, the share of positives that outrank it.
 
     Notes

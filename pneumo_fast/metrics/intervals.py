@@ -168,19 +168,20 @@ class Bootstrap:
         ndarray of float64, shape (resamples,)
             NaN where a class is not there.
         """
-        ill, well = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-        ill = ill[np.argsort(scores[ill], kind="stable")]
-        below, not_above = (np.searchsorted(scores[ill], scores[well], side=side) for side in ("left", "right"))
+        positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        positive = positive[np.argsort(scores[positive], kind="stable")]
+        ordered, others = scores[positive], scores[negative]
+        below, not_above = (np.searchsorted(ordered, others, side=side) for side in ("left", "right"))
         found = []
         for drawn in self.draws(groups):
-            passed = np.zeros((len(drawn), len(ill) + 1))  # positives up to each score, from the lowest
-            np.cumsum(drawn[:, groups[ill]], axis=1, dtype=np.float64, out=passed[:, 1:])
-            positives, alarms = passed[:, -1], drawn[:, groups[well]].astype(np.float64)
+            up_to = np.zeros((len(drawn), len(positive) + 1))  # positives up to each score, from the lowest
+            np.cumsum(drawn[:, groups[positive]], axis=1, dtype=np.float64, out=up_to[:, 1:])
+            positives, negatives = up_to[:, -1], drawn[:, groups[negative]].astype(np.float64)
             # Halves and whole numbers: every sum is exact, whatever its order.
-            lost = (passed[:, below] + passed[:, not_above]) / 2
-            above = positives * alarms.sum(axis=1) - np.einsum("ij,ij->i", alarms, lost)
+            lost = (up_to[:, below] + up_to[:, not_above]) / 2
+            above = positives * negatives.sum(axis=1) - np.einsum("ij,ij->i", negatives, lost)
             with np.errstate(invalid="ignore"):
-                found.append(above / (positives * alarms.sum(axis=1)))
+                found.append(above / (positives * negatives.sum(axis=1)))
         return np.concatenate(found)
 
 
@@ -208,23 +209,23 @@ def rank_figures(
     """
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
     exact = np.float32 if len(scores) < 2**22 else np.float64  # whole numbers up to 2^24 are exact in float32
-    found = np.cumsum(weights * (labels == 1), axis=1, dtype=exact)[:, last].astype(np.float64)
-    alarms = np.cumsum(weights * (labels == 0), axis=1, dtype=exact)[:, last].astype(np.float64)
-    positives, negatives = found[:, -1:], alarms[:, -1:]
-    new_found, new_alarms = np.diff(found, prepend=0.0, axis=1), np.diff(alarms, prepend=0.0, axis=1)
+    tp = np.cumsum(weights * (labels == 1), axis=1, dtype=exact)[:, last].astype(np.float64)
+    fp = np.cumsum(weights * (labels == 0), axis=1, dtype=exact)[:, last].astype(np.float64)
+    positives, negatives = tp[:, -1:], fp[:, -1:]
+    new_tp, new_fp = np.diff(tp, prepend=0.0, axis=1), np.diff(fp, prepend=0.0, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = (new_alarms * (found - new_found / 2)).sum(axis=1) / (positives * negatives)[:, 0]
-        precision = np.divide(found, found + alarms, out=np.zeros_like(found), where=found + alarms > 0)
-        average = (new_found * precision).sum(axis=1) / positives[:, 0]
+        area = (new_fp * (tp - new_tp / 2)).sum(axis=1) / (positives * negatives)[:, 0]
+        precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
+        average = (new_tp * precision).sum(axis=1) / positives[:, 0]
         figures = [area, np.where(negatives[:, 0] > 0, average, np.nan)]
         for level in levels:
-            allowed = (1 - level + 1e-9) * negatives  # the rest of a rounded level must not cost an alarm
-            reached = np.where(alarms <= allowed, found, 0.0).max(axis=1)
-            figures.append(np.where(negatives[:, 0] > 0, reached / positives[:, 0], np.nan))
+            allowed = (1 - level + 1e-9) * negatives  # the rest of a rounded level must not cost a false positive
+            most_tp = np.where(fp <= allowed, tp, 0.0).max(axis=1)
+            figures.append(np.where(negatives[:, 0] > 0, most_tp / positives[:, 0], np.nan))
         for level in levels:
             needed = (level - 1e-9) * positives
-            paid = np.where(found >= needed, alarms, np.inf).min(axis=1)
-            figures.append(np.where(positives[:, 0] > 0, 1 - paid / negatives[:, 0], np.nan))
+            least_fp = np.where(tp >= needed, fp, np.inf).min(axis=1)
+            figures.append(np.where(positives[:, 0] > 0, 1 - least_fp / negatives[:, 0], np.nan))
     return np.stack(figures, axis=1)
 
 

@@ -93,13 +93,13 @@ def _judge(
     missing = 1 - own.labels[0]
     ranked = sample.take(inside | (sample.labels == missing)) if against_all else own
     at = at_threshold(own, threshold, bootstrap)
-    ill = bootstrap.sums(own.groups, np.stack([own.labels, np.ones(own.n)], axis=1).astype(np.float64))
+    counts = bootstrap.sums(own.groups, np.stack([own.labels, np.ones(own.n)], axis=1).astype(np.float64))
     return Subgroup(
         column=column,
         value=value,
         n=own.n,
         positives=own.positives,
-        prevalence=estimate(own.positives / own.n, percentile_interval(ill[:, 0] / ill[:, 1])),
+        prevalence=estimate(own.positives / own.n, percentile_interval(counts[:, 0] / counts[:, 1])),
         auroc=rank_by_area(ranked, bootstrap),
         against_all=against_all,
         sensitivity=at.recall,

@@ -116,12 +116,18 @@ def _judge_calls(
     (tn, fp), (fn, tp) = tm.binary_confusion_matrix(
         torch.from_numpy(called.astype(np.int64)), torch.tensor(sample.labels)
     ).tolist()
-    ill = sample.labels == 1
-    cells = np.stack([~ill & ~called, ~ill & called, ill & ~called, ill & called], axis=1)
+    positive = sample.labels == 1
+    cells = np.stack([~positive & ~called, ~positive & called, positive & ~called, positive & called], axis=1)
     again = rates(bootstrap.sums(sample.groups, cells.astype(np.float64)), risk, prevalence)
     values = rates(np.array([[tn, fp, fn, tp]], dtype=np.float64), risk, prevalence)
     intervals = {key: percentile_interval(again[key]) for key in values}
-    wholes = {"accuracy": ill | ~ill, "precision": called, "recall": ill, "specificity": ~ill, "npv": ~called}
+    wholes = {
+        "accuracy": positive | ~positive,
+        "precision": called,
+        "recall": positive,
+        "specificity": ~positive,
+        "npv": ~called,
+    }
     for key, whole in wholes.items():
         if whole.any() and float(values[key][0]) in {0.0, 1.0}:
             patients = len(np.unique(sample.groups[whole]))  # no resample changes a share of 0 or 1
@@ -173,10 +179,10 @@ def rates(counts: Values, risk: float | None, prevalence: float | None = None) -
             "net_benefit": (tp - fp * odds) / n,
         }
         if prevalence is not None:
-            ill, well = prevalence, 1.0 - prevalence
-            called = sensitivity * ill + (1 - specificity) * well
-            found["ppv_at_prevalence"] = sensitivity * ill / called
-            found["npv_at_prevalence"] = specificity * well / (1 - called)
+            positive, negative = prevalence, 1.0 - prevalence
+            called = sensitivity * positive + (1 - specificity) * negative
+            found["ppv_at_prevalence"] = sensitivity * positive / called
+            found["npv_at_prevalence"] = specificity * negative / (1 - called)
     return found
 
 
@@ -194,10 +200,10 @@ def net_benefits(sample: Sample, thresholds: Sequence[float]) -> tuple[list[floa
         One value per threshold; calling none positive has the benefit 0.
     """
     at = np.asarray(thresholds)
-    found, alarms = (count_from(sample.probabilities[sample.labels == label], at) for label in (1, 0))
+    tp, fp = (count_from(sample.probabilities[sample.labels == label], at) for label in (1, 0))
     odds = at / (1 - at)
     share = sample.positives / sample.n
-    return ((found - alarms * odds) / sample.n).tolist(), (share - (1 - share) * odds).tolist()
+    return ((tp - fp * odds) / sample.n).tolist(), (share - (1 - share) * odds).tolist()
 
 
 # ---- choosing
@@ -238,17 +244,17 @@ def choose(
     W. J. Youden, "Index for rating diagnostic tests", Cancer 3 (1950) 32.
     """
     values = np.unique(sample.probabilities)[::-1]
-    found, alarms = (count_from(sample.probabilities[sample.labels == label], values) for label in (1, 0))
+    tp, fp = (count_from(sample.probabilities[sample.labels == label], values) for label in (1, 0))
     positives, negatives = sample.positives, sample.n - sample.positives
-    sensitivity, specificity = found / positives, 1 - alarms / negatives
-    youden = found * negatives - alarms * positives  # in whole numbers, whose ties no rounding breaks
+    sensitivity, specificity = tp / positives, 1 - fp / negatives
+    youden = tp * negatives - fp * positives  # in whole numbers, whose ties no rounding breaks
     chosen = {"Youden's J": int(np.argmax(youden))}
     reached = int(np.argmax(sensitivity >= target_sensitivity - ROUNDING))
     chosen[target_name(SENSITIVITY, target_sensitivity)] = reached
     if (reaching := np.flatnonzero(specificity >= target_specificity - ROUNDING)).size:
         chosen[target_name(SPECIFICITY, target_specificity)] = int(reaching[-1])
     if cost_ratio is not None:
-        cost = cost_ratio * (positives - found) + alarms
+        cost = cost_ratio * (positives - tp) + fp
         chosen[f"least cost, a false negative worth {cost_ratio:g} false positives"] = int(np.argmin(cost))
     return tuple(Chosen(name=name, threshold=float(values[place])) for name, place in chosen.items())
 

@@ -109,8 +109,8 @@ def plan_cases(config: PhantomConfig) -> list[Case]:
     rng = np.random.default_rng([config.seed, 0])
     positives = round(config.count * config.positive_fraction)
     negatives = config.count - positives
-    ill = round(negatives * NOT_NORMAL_SHARE)
-    findings = np.repeat([OPACITY, NOT_NORMAL, NORMAL], [positives, ill, negatives - ill])
+    not_normal = round(negatives * NOT_NORMAL_SHARE)
+    findings = np.repeat([OPACITY, NOT_NORMAL, NORMAL], [positives, not_normal, negatives - not_normal])
     rng.shuffle(findings)
     visits = rng.integers(1, config.images_per_patient, size=config.count, endpoint=True)
     patients = np.repeat(np.arange(config.count), visits)[: config.count]

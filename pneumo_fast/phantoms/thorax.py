@@ -54,8 +54,8 @@ def draw(
         x, y, width, height in whole pixels, one per opacity.
     """
     # Opacities come with the other signs as often as negatives do, so that a line or a tilt tells nothing.
-    ill = rng.random() < NOT_NORMAL_SHARE if finding == OPACITY else finding == NOT_NORMAL
-    sign = rng.choice(["tilt", "heart", "line", "pacemaker"]) if ill else ""
+    has_sign = rng.random() < NOT_NORMAL_SHARE if finding == OPACITY else finding == NOT_NORMAL
+    sign = rng.choice(["tilt", "heart", "line", "pacemaker"]) if has_sign else ""
     grid = _grid(rng, size_px, tilted=sign == "tilt")
     heart_size = (1.0 if view == "PA" else 1.12) * (1.3 if sign == "heart" else 1.0)
     lungs, middle = _lungs(patient, grid), _middle(patient, grid, heart_size)

@@ -223,9 +223,12 @@ def _scored(folder: Path, metrics: MetricsFile, remarks: list[Remark]) -> Scored
 
 def _agrees(scored: Scored, metrics: MetricsFile) -> bool:
     """Whether predictions give the counts that the metrics have."""
-    ill = scored.labels == 1
+    positive = scored.labels == 1
     calls = [call_positive(scored.probabilities, entry.threshold) for entry in metrics.thresholds]
-    found = [(len(ill), int(ill.sum())), *((int((called & ill).sum()), int((called & ~ill).sum())) for called in calls)]
+    found = [
+        (len(positive), int(positive.sum())),
+        *((int((called & positive).sum()), int((called & ~positive).sum())) for called in calls),
+    ]
     return found == [(metrics.n, metrics.positives), *((e.confusion.tp, e.confusion.fp) for e in metrics.thresholds)]
 
 

@@ -41,7 +41,7 @@ MOVING: Final = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
+class StepCounts:
     """What each of k + 1 thresholds calls positive."""
 
     at: tuple[float, ...]
@@ -66,12 +66,17 @@ class Counts:
         return {"tp": tp, "fn": self.positives - tp, "fp": fp, "tn": self.negatives - fp}
 
 
-def count(scored: Scored, thresholds: Sequence[float]) -> Counts:
+def count(scored: Scored, thresholds: Sequence[float]) -> StepCounts:
     """Count at some thresholds, rising; an image is called positive where ``probability >= threshold``, in float64."""
-    ill = scored.labels == 1
-    found, alarms = (count_from(scored.probabilities[which], np.asarray(thresholds)) for which in (ill, ~ill))
-    tp, fp = tuple(found.tolist()), tuple(alarms.tolist())
-    return Counts(at=tuple(thresholds), tp=tp, fp=fp, positives=int(ill.sum()), negatives=int((~ill).sum()))
+    positive = scored.labels == 1
+    tp, fp = (count_from(scored.probabilities[which], np.asarray(thresholds)) for which in (positive, ~positive))
+    return StepCounts(
+        at=tuple(thresholds),
+        tp=tuple(tp.tolist()),
+        fp=tuple(fp.tolist()),
+        positives=int(positive.sum()),
+        negatives=int((~positive).sum()),
+    )
 
 
 def thresholds_of(probabilities: Probabilities, others: Iterable[float]) -> list[float]:
@@ -96,12 +101,12 @@ def written(threshold: float) -> str:
 class Slider:
     """What the page shows of the threshold, and what its script reads."""
 
-    counts: Counts
+    counts: StepCounts
     start: int
     """The step where the threshold is at first."""
     buttons: tuple[tuple[str, int], ...]
     """Thresholds to go to: what they are called, and their steps."""
-    table: Counts
+    table: StepCounts
     """At every twentieth of the probability."""
     curves: tuple[Chart, ...]
     """Both; none where the images are all of one class."""
