@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class FoldModel:
     """A best checkpoint as a model, and the images as they are to it."""
 
     run: Path
@@ -49,7 +49,7 @@ class Judged:
     """A run and the images that it is judged on."""
 
     run: Path
-    models: tuple[Model, ...]
+    models: tuple[FoldModel, ...]
     """One; of a cross-validation that of each fold, from the first."""
     dataset: Dataset
     """With the splits that the run was trained with; of a cross-validation its own are ``val``, but ``test``."""
@@ -160,7 +160,7 @@ def open_run(run: Path, dataset: Path | None, device: str) -> Judged:
     place = resolve_device(device)
     _check_size(checkpoint, opened, run)
     models = tuple(
-        Model(
+        FoldModel(
             run=folder,
             checkpoint=best,
             dataset=_fold_of(best, opened),
@@ -222,7 +222,7 @@ def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) 
     return logits
 
 
-def _infer(model: Model, device: torch.device, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
+def _infer(model: FoldModel, device: torch.device, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     """One model's logits of a split, as it was trained with it."""
     rows = model.dataset.rows(split)
     logits = torch.full((len(rows),), torch.nan, device=device)

@@ -83,10 +83,11 @@ def tradeoff(higher: AtThreshold, lower: AtThreshold) -> str:
     step = f"Lowering the threshold from {higher.threshold} to {lower.threshold}"
     if higher.confusion == lower.confusion:
         return f"{step} changed nothing: no image has a probability between the two."
-    return f"{step} {_gained(higher.confusion, lower.confusion)}{_paid(higher.confusion, lower.confusion)}."
+    pair = higher.confusion, lower.confusion
+    return f"{step} {_more_true_positives(*pair)}{_more_false_positives(*pair)}."
 
 
-def _gained(higher: Confusion, lower: Confusion) -> str:
+def _more_true_positives(higher: Confusion, lower: Confusion) -> str:
     positives, gain = lower.tp + lower.fn, lower.tp - higher.tp
     if not positives:
         return "changes no sensitivity, since there are no positives,"
@@ -94,7 +95,7 @@ def _gained(higher: Confusion, lower: Confusion) -> str:
     return f"found {gain or 'no'} more of {counted(positives, 'positive')} ({change})"
 
 
-def _paid(higher: Confusion, lower: Confusion) -> str:
+def _more_false_positives(higher: Confusion, lower: Confusion) -> str:
     negatives, cost = lower.tn + lower.fp, lower.fp - higher.fp
     if not negatives:
         return "; there are no negatives, so no false positives"

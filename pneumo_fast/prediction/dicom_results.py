@@ -20,7 +20,7 @@ from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 from pneumo_fast.radiograph.rejection import rejecting
 
 WRITTEN, STORED, NOT_STORED = "written", "stored", "not_stored"
-"""What is said of an image whose objects were written into the folder; which the server has stored, or not."""
+"""States of an image's DICOM objects: written to the folder, stored by the server, or not stored."""
 NAMES: Final = ("{:07d}-capture.dcm", "{:07d}-report.dcm")
 
 

@@ -8,7 +8,7 @@ from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.formatting import number
 from pneumo_fast.records import Fault, build
-from pneumo_fast.reporting.sources import RunFiles, Source, Split
+from pneumo_fast.reporting.sources import JudgedDataset, RunFiles, SplitFacts
 from pneumo_fast.vocabulary import IMAGE_IDS
 
 Fact = tuple[str, object]
@@ -32,7 +32,7 @@ def _named(files: RunFiles) -> str:
     return files.metrics.dataset.name or files.metrics.dataset.path
 
 
-def _positive(source: Source) -> str:
+def _positive(source: JudgedDataset) -> str:
     """What the label rule says, from the options of the conversion."""
     options = source.manifest.arguments.get("options")
     try:
@@ -41,7 +41,7 @@ def _positive(source: Source) -> str:
         return "label 1"
 
 
-def _origin(source: Source) -> str:
+def _origin(source: JudgedDataset) -> str:
     """Whether the images are of patients, as far as their files tell."""
     marked = source.manifest.input.get("quality_control", 0)
     images = sum(sum(counts.values()) for counts in source.manifest.counts.values())
@@ -54,7 +54,7 @@ def _origin(source: Source) -> str:
     )
 
 
-def split_facts(split: Split) -> list[Fact]:
+def split_facts(split: SplitFacts) -> list[Fact]:
     """How a dataset was divided."""
     return [
         ("Divided by", {"group": "patient", "image": "image"}.get(split.by)),
@@ -91,7 +91,7 @@ def input_facts(manifest: Manifest) -> list[Fact]:
     return [*facts, ("Image ids", IMAGE_IDS[manifest.ids] + (looked_up if manifest.ids == "pseudonyms" else ""))]
 
 
-def privacy_sentence(sources: Sequence[Source]) -> str:
+def privacy_sentence(sources: Sequence[JudgedDataset]) -> str:
     """What stands for images and patients in dataset, run, report and card."""
     if not sources:
         return "Patients are known by pseudonyms alone; whether image ids are pseudonyms too is no longer known."

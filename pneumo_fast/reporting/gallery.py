@@ -41,13 +41,13 @@ class Picture:
         return KINDS.get(self.entry.kind, self.entry.kind)
 
     @property
-    def known(self) -> str:
+    def probability_and_label(self) -> str:
         """Probability and label, in words."""
         label = "positive" if self.entry.label else "negative"
         return f"probability {number(self.entry.probability)}, labelled {label}"
 
     @property
-    def looked(self) -> str:
+    def brightest_place(self) -> str:
         """Where the map is brightest, in words; empty without boxes."""
         if self.entry.hit is None:
             return ""

@@ -12,7 +12,7 @@ from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import Fault, build
 from pneumo_fast.reporting.options import ReportConfig
-from pneumo_fast.reporting.sources import RunFiles, Source
+from pneumo_fast.reporting.sources import JudgedDataset, RunFiles
 from pneumo_fast.run.layout import EXPLANATION, METRICS
 
 
@@ -26,10 +26,10 @@ def commands(files: RunFiles) -> list[str]:
     steps.append(("train", trained))
     steps.append(("evaluate", metrics.options and replace(metrics.options, run=run)))
     if explanation is not None:
-        looked = explanation.options and replace(explanation.options, run=run)
-        steps.append(("explain", looked))
-        if looked is not None and explanation.added_ids:
-            steps.append(("explain", replace(looked, ids=explanation.added_ids)))
+        explained = explanation.options and replace(explanation.options, run=run)
+        steps.append(("explain", explained))
+        if explained is not None and explanation.added_ids:
+            steps.append(("explain", replace(explained, ids=explanation.added_ids)))
     steps.append(("report", ReportConfig(run=run)))
     return [shlex.join(["pneumo-fast", name, *arguments_of(config)]) for name, config in steps if config is not None]
 
@@ -56,7 +56,7 @@ def hashes(files: RunFiles) -> list[tuple[str, str]]:
     return found
 
 
-def _conversion(source: Source, files: RunFiles) -> ConvertConfig | None:
+def _conversion(source: JudgedDataset, files: RunFiles) -> ConvertConfig | None:
     """The options of a conversion; files that the manifest does not name stand as words in capitals."""
     arguments = source.manifest.arguments
     named = arguments.get("files")

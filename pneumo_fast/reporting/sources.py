@@ -59,7 +59,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
+class SplitFacts:
     """How a dataset was divided: ``split`` of its manifest, as far as it is shown."""
 
     seed: int | None = None
@@ -71,12 +71,12 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class JudgedDataset:
     """A dataset folder, by its manifest."""
 
     name: str
     manifest: Manifest
-    split: Split
+    split: SplitFacts
     identity: str
     """SHA-256 of the manifest."""
     written: str
@@ -100,12 +100,12 @@ class RunFiles:
     description: RunDescription | None
     training: TrainConfig | None
     """The options in the description."""
-    training_split: Split | None
+    training_split: SplitFacts | None
     """How the data trained on were divided."""
     history: tuple[Epoch, ...]
     """Of a cross-validation none: each fold has its own."""
     explanation: ExplanationFile | None
-    sources: tuple[Source, ...]
+    sources: tuple[JudgedDataset, ...]
     """The datasets that were judged on, where they are still there."""
     remarks: tuple[Remark, ...]
 
@@ -177,10 +177,10 @@ def _without_folders(content: Any) -> Any:
     return Path(written).name if written.startswith("/") else _FOLDERS.sub("", written)
 
 
-def _config(run: Path, remarks: list[Remark]) -> tuple[RunDescription | None, TrainConfig | None, Split | None]:
+def _config(run: Path, remarks: list[Remark]) -> tuple[RunDescription | None, TrainConfig | None, SplitFacts | None]:
     try:
         description = read_config(run)
-        split = None if description.dataset is None else build(description.dataset.split, Split)
+        split = None if description.dataset is None else build(description.dataset.split, SplitFacts)
         return description, build(description.config, TrainConfig), split
     except (RunError, Fault):
         sentence = "The run's config.json is missing or damaged: options, versions and the training data are not known."
@@ -249,7 +249,7 @@ def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
 
 def _sources(
     run: Path, metrics: MetricsFile, training: TrainConfig | None, remarks: list[Remark]
-) -> tuple[Source, ...]:
+) -> tuple[JudgedDataset, ...]:
     """The datasets judged on, if they are there and unchanged."""
     paths = [Path(metrics.dataset.path)]
     if training is not None and metrics.dataset.trained_on:
@@ -269,16 +269,16 @@ def _sources(
     return ()
 
 
-def _source(path: Path, run: Path) -> Source:
+def _source(path: Path, run: Path) -> JudgedDataset:
     """A dataset where it was, or else beside the run."""
     folder = path if (path / "manifest.json").exists() else run.resolve().parent / path.name
     content = read_regular(folder / "manifest.json", LARGEST_BYTES)
     manifest = Manifest.from_json(content)
     build(manifest.input, dict[str, int])
-    return Source(
+    return JudgedDataset(
         name=folder.resolve().name,
         manifest=manifest,
-        split=build(manifest.split, Split),
+        split=build(manifest.split, SplitFacts),
         identity=hashlib.sha256(content).hexdigest(),
         written=_date_of(folder / "manifest.json"),
     )

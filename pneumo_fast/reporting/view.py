@@ -57,7 +57,7 @@ class Card:
 
     title: str
     estimate: Estimate
-    beside: str
+    baseline_words: str
     baseline: float
 
 
@@ -125,7 +125,7 @@ class View:
         return conclude(self.metrics, TYPESET)
 
     @property
-    def few(self) -> str | None:
+    def few_images(self) -> str | None:
         """A warning that there are too few images to conclude from; None where there are enough."""
         return warn_of_few(self.metrics)
 
