@@ -25,7 +25,7 @@ MEMORY_BYTES: Final = 6 << 30  # address space of a worker: a decoder that wants
 IDLE_S: Final = 20.0  # a worker that is given nothing to do for so long ends; another is started when needed
 
 
-def put_on_leash(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Die when ``parent`` dies, leave Ctrl-C to it, and be killed before it when memory runs out.
 
     To be called before anything slow: whoever is killed a moment after it started a process leaves nothing behind.
@@ -43,9 +43,9 @@ def main(parent: int) -> None:
 
     Argument: the descriptor of the journal's memory.
     """
-    put_on_leash(parent)
+    die_with_parent(parent)
     from pneumo_fast.conversion.gpu_decoder import has_driver, open_decoder  # noqa: PLC0415
-    from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the leash holds
+    from pneumo_fast.conversion.shard import convert_task  # noqa: PLC0415  # once the tie holds
     from pneumo_fast.conversion.task import JOURNAL, NO_FILE, shallow  # noqa: PLC0415
 
     _limit_memory()
@@ -58,7 +58,7 @@ def main(parent: int) -> None:
 
     while select.select([sys.stdin], [], [], IDLE_S)[0]:
         try:
-            task, condemned = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
+            task, rejected_sources = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the supervisor, which started us
         except EOFError:
             return
         if task.gpu is not None and has_driver():
@@ -66,7 +66,7 @@ def main(parent: int) -> None:
             if open_decoder(task.gpu) is None:
                 _limit_memory()
         try:
-            answer: dict[str, Any] = shallow(convert_task(task, condemned, at))
+            answer: dict[str, Any] = shallow(convert_task(task, rejected_sources, at))
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__}
         at(NO_FILE)
@@ -76,7 +76,7 @@ def main(parent: int) -> None:
 
 def apply(parent: int) -> None:
     """Apply the function that standard input names to the arguments beside it; the results go to standard output."""
-    put_on_leash(parent)
+    die_with_parent(parent)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # as in main
     function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started us

@@ -17,12 +17,12 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.read import Facts, Radiograph, read_facts, read_radiograph
 
 
-def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable[[int], None]) -> Record:
+def convert_task(task: Task, rejected_sources: dict[int, tuple[str, str]], at: Callable[[int], None]) -> Record:
     """Convert one task's images. The files that are written are whole, but not flushed to disk.
 
     Parameters
     ----------
-    condemned : dict
+    rejected_sources : dict
         Sources, by position, that killed or stopped a worker before, with reason and detail: not read again.
     at : callable
         Called with the position of a source before it is read, and with :data:`NO_FILE` after the last.
@@ -38,13 +38,13 @@ def convert_task(task: Task, condemned: dict[int, tuple[str, str]], at: Callable
     totals: list[tuple[float, float]] = []
     stored: Images = np.empty((task.size, task.size), np.dtype(task.dtype).newbyteorder("<"))
     ahead = DecodedAhead(task, at)
-    with ShardWriter(task.out / f"{task.name}.npy", expected=images - len(condemned)) as shard:
+    with ShardWriter(task.out / f"{task.name}.npy", expected=images - len(rejected_sources)) as shard:
         for position, source in enumerate(task.sources):
             decoded = ahead.take(position)
             at(position)
             try:
-                if position in condemned:
-                    raise RejectedImageError(*condemned[position])
+                if position in rejected_sources:
+                    raise RejectedImageError(*rejected_sources[position])
                 if rows and rows[-1]["image_id"] == source.image_id:
                     raise RejectedImageError("not_the_first", "another file of the row was taken")
                 row, total = _read_image(task, source, stored, len(rows), decoded)

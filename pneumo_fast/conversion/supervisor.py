@@ -2,8 +2,8 @@
 
 An executor (threads of this process, or a Dask cluster's) only places tasks; isolation is in here. The worker
 journals the file it is at. If it dies, or stays at one file, or at none, for longer than allowed, it is replaced and
-the task done again; a file at which that happens twice is rejected and not read any more, so that a poison file can
-neither stop the conversion nor wander from worker to worker.
+the task done again; a file at which that happens twice is rejected and not read any more, so that it can neither stop
+the conversion nor wander from worker to worker.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Worker:
         finally:
             os.close(descriptor)
 
-    def run(self, task: Task, condemned: dict[int, tuple[str, str]], timeout_s: float) -> Record:
+    def run(self, task: Task, rejected_sources: dict[int, tuple[str, str]], timeout_s: float) -> Record:
         """Have the task done; what became of its files.
 
         Raises
@@ -109,7 +109,7 @@ class Worker:
             raise ConvertError("a worker process has no pipes")
         JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())  # it was idle until now
         try:
-            pickle.dump((task, condemned), stdin)
+            pickle.dump((task, rejected_sources), stdin)
             stdin.flush()
         except BrokenPipeError:
             raise self._lost() from None
@@ -198,12 +198,12 @@ class WorkerPool:
 
     def _run(self, task: Task, timeout_s: float) -> Record:
         """Have a worker do the task, and another one if need be."""
-        condemned: dict[int, tuple[str, str]] = {}
+        rejected_sources: dict[int, tuple[str, str]] = {}
         strikes: Counter[int] = Counter()
         while True:
             worker = self._take(new=bool(strikes))
             try:
-                return worker.run(task, condemned, timeout_s)
+                return worker.run(task, rejected_sources, timeout_s)
             except WorkerLostError as lost:
                 worker.close()
                 at = lost.position
@@ -214,7 +214,7 @@ class WorkerPool:
                     message = f"workers keep dying at shard {task.name} ({lost.detail}): out of memory? Try --workers 1"
                     raise ConvertError(message) from lost
                 if at != NO_FILE and strikes[at] >= STRIKES:
-                    condemned[at] = (lost.reason, lost.detail)
+                    rejected_sources[at] = (lost.reason, lost.detail)
             finally:
                 self._give_back(worker)
 

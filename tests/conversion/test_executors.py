@@ -27,7 +27,7 @@ Process = subprocess.Popen[bytes]
 
 
 class Cluster:
-    """A scheduler and its workers, whose worker processes find a poison file in the site."""
+    """A scheduler and its workers, whose worker processes find a file in the site that kills them."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -63,7 +63,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Phantoms, one broken file and one that is poison to the cluster's workers."""
+    """Phantoms, one broken file and one that kills the cluster's workers."""
     site = make_site(tmp_path_factory.mktemp("dask"), 160)
     with site.phantoms.labels.open("a") as table:
         for name in (BROKEN, POISON):

@@ -1,1 +1,1 @@
-"""The fault campaign: crashes, poison files, damaged files, full disks."""
+"""The fault campaign: crashes, files that kill their worker, damaged files, full disks."""

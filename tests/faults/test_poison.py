@@ -16,7 +16,7 @@ POISONS = {"segfault": "crashed", "allocate": "crashed", "sleep": "timeout", "sp
 
 
 class Poisoned(NamedTuple):
-    """What became of a conversion with poison files among the others."""
+    """What became of a conversion with files among the others that kill their worker."""
 
     out: Path
     poison: dict[str, str]
