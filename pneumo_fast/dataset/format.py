@@ -17,6 +17,9 @@ FORMAT_VERSION: Final = 3
 READABLE: Final = (1, 2, 3)
 HASHED_ONCE: Final = 3
 """The first version in which a shard's checksum is that of its images' digests; before, it was that of the file."""
+MANIFEST: Final = "manifest.json"
+INDEX: Final = "index.csv"
+BOXES: Final = "boxes.csv"
 
 INDEX_TYPES: Final[dict[str, type]] = {
     "image_id": str, "split": str, "shard": str, "row": int, "label": int, "group": str,

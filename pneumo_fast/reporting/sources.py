@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.dataset.format import Manifest
+from pneumo_fast.dataset.format import MANIFEST, Manifest
 from pneumo_fast.errors import DatasetError, RunError
 from pneumo_fast.evaluation.folders import evaluations_of, find_evaluation
 from pneumo_fast.evaluation.results import MetricsFile, read_metrics
@@ -271,8 +271,8 @@ def _sources(
 
 def _source(path: Path, run: Path) -> JudgedDataset:
     """A dataset where it was, or else beside the run."""
-    folder = path if (path / "manifest.json").exists() else run.resolve().parent / path.name
-    content = read_regular(folder / "manifest.json", LARGEST_BYTES)
+    folder = path if (path / MANIFEST).exists() else run.resolve().parent / path.name
+    content = read_regular(folder / MANIFEST, LARGEST_BYTES)
     manifest = Manifest.from_json(content)
     build(manifest.input, dict[str, int])
     return JudgedDataset(
@@ -280,7 +280,7 @@ def _source(path: Path, run: Path) -> JudgedDataset:
         manifest=manifest,
         split=build(manifest.split, SplitFacts),
         identity=hashlib.sha256(content).hexdigest(),
-        written=_date_of(folder / "manifest.json"),
+        written=_date_of(folder / MANIFEST),
     )
 
 
