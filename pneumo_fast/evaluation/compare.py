@@ -139,16 +139,16 @@ def _ranking(a: Evaluation, b: Evaluation, bootstrap: Bootstrap) -> list[Differe
 def _means(a: Evaluation, b: Evaluation, labels: Labels, groups: Groups, bootstrap: Bootstrap) -> list[Difference]:
     """Differences of means over all images, the positives or the negatives."""
     found = []
-    ill = labels == 1
-    everyone = np.ones_like(ill)
+    positive = labels == 1
+    everyone = np.ones_like(positive)
     stated = a.predictions.probabilities, b.predictions.probabilities
     rows = [(BRIER.label, everyone, (stated[0] - labels) ** 2, (stated[1] - labels) ** 2)]
     for result in a.figures.thresholds:
-        at = result.threshold or 0.0
+        at = result.threshold
         calls = [call_positive(p, at).astype(np.float64) for p in stated]
         rows += [
-            (f"{SENSITIVITY.label} at {at}", ill, calls[0], calls[1]),
-            (f"{SPECIFICITY.label} at {at}", ~ill, 1 - calls[0], 1 - calls[1]),
+            (f"{SENSITIVITY.label} at {at}", positive, calls[0], calls[1]),
+            (f"{SPECIFICITY.label} at {at}", ~positive, 1 - calls[0], 1 - calls[1]),
         ]
     for name, whole, one, other in rows:
         first, second = (float(v[whole].mean()) if whole.any() else None for v in (one, other))
