@@ -217,12 +217,13 @@ def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Pa
     Example: pneumo-fast verify dataset --json | jq '.problems | length'
     """
     from pneumo_fast.cli import display
+    from pneumo_fast.dataset.format import MANIFEST
     from pneumo_fast.dataset.verify import verify as check
     from pneumo_fast.records import parse_file
 
     with display.progress("verifying") as on_progress:
         problems = check(dataset, on_progress)
-    pixels = "source" not in parse_file(dataset / "manifest.json")
+    pixels = "source" not in parse_file(dataset / MANIFEST)
     display.show_verification(dataset, problems, pixels=pixels)
     return Verification(dataset=dataset, problems=problems, pixels=pixels)
 

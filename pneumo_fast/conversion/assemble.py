@@ -22,9 +22,12 @@ from pneumo_fast.conversion.task import WORK_FOLDER, Record
 from pneumo_fast.dataset.folder import write_table
 from pneumo_fast.dataset.format import (
     BOX_COLUMNS,
+    BOXES,
     FORMAT,
     FORMAT_VERSION,
+    INDEX,
     INDEX_TYPES,
+    MANIFEST,
     REJECT_COLUMNS,
     UNMATCHED,
     WITHOUT_ROW,
@@ -61,8 +64,8 @@ def assemble(
     index = _index(plan, stored, key)
     boxes = _boxes(labels, stored)
     tables = {
-        "index.csv": write_table(config.out, "index.csv", index),
-        "boxes.csv": write_table(config.out, "boxes.csv", boxes),
+        INDEX: write_table(config.out, INDEX, index),
+        BOXES: write_table(config.out, BOXES, boxes),
         REJECTS: rejected,
         UNMATCHED: write_table(config.out, UNMATCHED, pd.DataFrame({"image_id": sorted(plan.unmatched)})),
         WITHOUT_ROW: write_table(config.out, WITHOUT_ROW, pd.DataFrame({"path": sorted(plan.files_without_row)})),
@@ -99,7 +102,7 @@ def assemble(
         tables=tables,
         source=source_files(config, _in_statistics(records, images)) if config.layout == "source" else None,
     )
-    write_atomic(config.out / "manifest.json", manifest.to_json())
+    write_atomic(config.out / MANIFEST, manifest.to_json())
     shutil.rmtree(config.out / WORK_FOLDER)
     return manifest
 

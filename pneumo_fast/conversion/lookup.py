@@ -15,7 +15,7 @@ from pneumo_fast.conversion.plan import find_files, printable
 from pneumo_fast.conversion.resume import ARGUMENTS
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset, csv_text
-from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW
+from pneumo_fast.dataset.format import MANIFEST, UNMATCHED, WITHOUT_ROW
 from pneumo_fast.dataset.identifiers import key_of
 from pneumo_fast.dataset.pseudonyms import load_key, pseudonym
 from pneumo_fast.errors import ConfigError, DatasetError
@@ -93,7 +93,7 @@ def _wanted(config: IdsConfig) -> tuple[bytes, ConvertConfig, dict[str, list[str
     """
     folder = config.dataset
     rejects, begun = folder / "rejects.csv", folder / WORK_FOLDER / ARGUMENTS
-    if config.images and begun.exists() and rejects.exists() and not (folder / "manifest.json").exists():
+    if config.images and begun.exists() and rejects.exists() and not (folder / MANIFEST).exists():
         return (
             load_key(config.hash_key),
             _conversion(config, read_regular(begun, LARGEST_BYTES)),

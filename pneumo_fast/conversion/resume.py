@@ -18,7 +18,7 @@ from pneumo_fast.conversion.options import DIGEST, ConvertConfig
 from pneumo_fast.conversion.plan import Plan, printable
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset, is_dataset
-from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW, Manifest, SourceFiles
+from pneumo_fast.dataset.format import BOXES, INDEX, MANIFEST, UNMATCHED, WITHOUT_ROW, Manifest, SourceFiles
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file, path_text
@@ -27,7 +27,7 @@ from pneumo_fast.vocabulary import REJECTS, SPLITS
 logger = logging.getLogger(__name__)
 
 ARGUMENTS: Final = "arguments.json"
-TABLES: Final = ("index.csv", "boxes.csv", REJECTS, UNMATCHED, WITHOUT_ROW)
+TABLES: Final = (INDEX, BOXES, REJECTS, UNMATCHED, WITHOUT_ROW)
 PIXELS: Final = ("{}-[0-9][0-9][0-9][0-9][0-9].npy", "{}/[01]/*.npy")
 """In both layouts, below the split's name."""
 
@@ -169,7 +169,7 @@ def source_files(config: ConvertConfig, statistics_of: int) -> SourceFiles:
 def _check_resumed(out: Path, arguments: Arguments, *, finished: bool) -> Manifest | None:
     """Check that the conversion in the folder is this one; its manifest, if it is finished."""
     try:
-        manifest = Manifest.from_json(read_regular(out / "manifest.json", LARGEST_BYTES)) if finished else None
+        manifest = Manifest.from_json(read_regular(out / MANIFEST, LARGEST_BYTES)) if finished else None
         before = build(manifest.arguments if manifest else parse_file(out / WORK_FOLDER / ARGUMENTS), Arguments)
     except (DatasetError, Fault) as error:
         raise ConvertError(f"{out} cannot be resumed ({error}): replace it (convert --overwrite)") from error
@@ -184,7 +184,7 @@ def _check_resumed(out: Path, arguments: Arguments, *, finished: bool) -> Manife
 def _remove_dataset(out: Path) -> None:
     """Remove what a conversion has written and nothing else, the manifest first; name what is left."""
     pixels = _files_of_pixels(out)
-    for path in (*(out / name for name in ("manifest.json", *TABLES)), *pixels):
+    for path in (*(out / name for name in (MANIFEST, *TABLES)), *pixels):
         path.unlink(missing_ok=True)
     for split in SPLITS:
         for folder in (out / split / "0", out / split / "1", out / split):

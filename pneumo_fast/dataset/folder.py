@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.dataset.format import BOX_TYPES, FORMAT, INDEX_TYPES, Manifest
+from pneumo_fast.dataset.format import BOX_TYPES, BOXES, FORMAT, INDEX, INDEX_TYPES, MANIFEST, Manifest
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import atomic_file, open_regular, read_regular, sha256_of
 from pneumo_fast.records import LARGEST_BYTES, Fault, Head, build, parse_file
@@ -58,7 +58,7 @@ class Dataset:
         DatasetError
             If there is no manifest, or a table or shard is missing, changed or of the wrong size.
         """
-        manifest_path = path / "manifest.json"
+        manifest_path = path / MANIFEST
         try:
             text = read_regular(manifest_path, LARGEST_BYTES)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -69,8 +69,8 @@ class Dataset:
             ) from error
         try:
             manifest = Manifest.from_json(text.decode())
-            index = _read_table(path, manifest, "index.csv", INDEX_TYPES)
-            boxes = _read_table(path, manifest, "boxes.csv", BOX_TYPES)
+            index = _read_table(path, manifest, INDEX, INDEX_TYPES)
+            boxes = _read_table(path, manifest, BOXES, BOX_TYPES)
             _check_places(manifest, index)
             if check_files:
                 _check_files(path, manifest, index)
@@ -139,7 +139,7 @@ class Dataset:
 def is_dataset(path: Path) -> bool:
     """Whether a folder has a manifest of ours, of whatever version."""
     try:
-        return bool(build(parse_file(path / "manifest.json"), Head).format == FORMAT)
+        return bool(build(parse_file(path / MANIFEST), Head).format == FORMAT)
     except (OSError, Fault):
         return False
 
