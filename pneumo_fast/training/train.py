@@ -1,4 +1,4 @@
-"""Training by hand in plain PyTorch: the loop over epochs and steps.
+"""Training by hand in plain PyTorch: the loop over epochs and steps, and the validation after each epoch.
 
 One call of :func:`train` makes a run folder (see :mod:`pneumo_fast.run.layout`). The step is in
 :mod:`pneumo_fast.training.learner`; :mod:`pneumo_fast.training.session` counts, saves and stops between two steps.
@@ -6,17 +6,27 @@ One call of :func:`train` makes a run folder (see :mod:`pneumo_fast.run.layout`)
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo_fast.errors import ConfigError
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from pneumo_fast.errors import ConfigError, TrainingError
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.metrics.ranking import auroc, average_precision
+from pneumo_fast.metrics.scored import sigmoid
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
+from pneumo_fast.training import distributed
+from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart
 from pneumo_fast.training.prepare import prepare, with_dataset
-from pneumo_fast.training.validation import validate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,3 +96,44 @@ def train(
         run=config.out, epochs=trained.epoch, best_epoch=trained.best_epoch, best=trained.best,
         monitor=trained.monitor, history=trained.history, signal=session.signal,
     )  # fmt: skip
+
+
+@torch.inference_mode()
+def validate(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
+    """Judge the learner's model on a split, every image once, whatever the number of processes.
+
+    Parameters
+    ----------
+    epoch : int
+        From 0.
+
+    Returns
+    -------
+    dict
+        ``val_loss``, with the weight of positives and in float64; ``val_accuracy`` at probability 0.5, ``val_auroc``
+        and ``val_ap``, each in [0, 1]; ``val_seconds``.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite.
+    """
+    network, begin = learner.judged_model.eval(), time.perf_counter()
+    parts = [(learner.logits(images, network), labels.clone()) for images, labels in loader.epoch(epoch)]
+    logits = distributed.gathered(torch.cat([part for part, _ in parts])).cpu()
+    labels = distributed.gathered(torch.cat([part for _, part in parts])).cpu()
+    weight = torch.tensor(learner.pos_weight, dtype=torch.float64)
+    loss = binary_cross_entropy_with_logits(logits.double(), labels.double(), pos_weight=weight).item()
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss became {loss} in epoch {epoch + 1}: lower --lr or omit --amp; the last "
+            "checkpoint, if any, is kept"
+        )
+    truth, scores = labels.numpy().astype(np.int64), logits.numpy()
+    return {
+        "val_loss": loss,
+        "val_accuracy": float(((sigmoid(scores) >= 0.5) == truth).mean()),
+        "val_auroc": auroc(truth, scores),
+        "val_ap": average_precision(truth, scores),
+        "val_seconds": time.perf_counter() - begin,
+    }

@@ -20,8 +20,7 @@ from pneumo_fast.training import train as training
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.teachers import Taught
-from pneumo_fast.training.train import train
-from pneumo_fast.training.validation import validate
+from pneumo_fast.training.train import train, validate
 from tests.support.make_dataset import make_dataset
 from tests.support.training import check_same, results
 from tests.training.test_session import STEPS, after_step, plain_step

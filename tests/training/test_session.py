@@ -25,8 +25,7 @@ from pneumo_fast.training import train as training
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.session import Session
-from pneumo_fast.training.train import train
-from pneumo_fast.training.validation import validate
+from pneumo_fast.training.train import train, validate
 from tests.support.training import check_same, history_of, one_thread, results
 
 plain_step = Learner.step
@@ -129,7 +128,7 @@ from pathlib import Path
 from pneumo_fast.training import setup
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.train import train
+from pneumo_fast.training.train import train, validate
 from tests.training.test_session import ALL_STATES, Dropping
 torch.set_num_threads(1)
 setup.build_model = lambda *_: Dropping()

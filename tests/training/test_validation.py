@@ -13,7 +13,7 @@ from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.training.learner import Ema, Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.validation import validate
+from pneumo_fast.training.train import validate
 from tests.support.make_dataset import make_dataset
 
 
