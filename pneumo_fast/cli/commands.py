@@ -62,7 +62,7 @@ def train(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler writes across the progress bar
     from pneumo_fast.cli import display
     from pneumo_fast.training.cross_validation import cross_validate
-    from pneumo_fast.training.prepare import with_dataset
+    from pneumo_fast.training.direct import with_dataset
     from pneumo_fast.training.train import train as run
 
     display.set_up_logging()

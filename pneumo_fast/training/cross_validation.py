@@ -18,10 +18,11 @@ from pneumo_fast.run.folder import run_locked
 from pneumo_fast.run.folds import check_place, clear_folds
 from pneumo_fast.run.layout import fold_folder
 from pneumo_fast.training import distributed, setup
+from pneumo_fast.training.direct import with_dataset
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart, TrainPlan
-from pneumo_fast.training.prepare import look_up, with_dataset
+from pneumo_fast.training.prepare import look_up
 from pneumo_fast.training.train import TrainSummary, train
 
 _log = logging.getLogger(__name__)

@@ -22,11 +22,12 @@ from pneumo_fast.metrics.scored import sigmoid
 from pneumo_fast.progress import OnProgress
 from pneumo_fast.run.checkpoint import EpochRecord
 from pneumo_fast.training import distributed
+from pneumo_fast.training.direct import with_dataset
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart
-from pneumo_fast.training.prepare import prepare, with_dataset
+from pneumo_fast.training.prepare import prepare
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

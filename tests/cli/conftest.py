@@ -18,7 +18,7 @@ from pneumo_fast.phantoms.make import PhantomSet
 from pneumo_fast.prediction import predict as predict_module
 from pneumo_fast.reporting import report as report_module
 from pneumo_fast.training import cross_validation as folds_module
-from pneumo_fast.training import prepare as prepare_module
+from pneumo_fast.training import direct as direct_module
 from pneumo_fast.training import train as train_module
 
 Run = Callable[..., Any]
@@ -52,7 +52,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, run_cli: Run) -> Callable[..., An
             (phantom_module, "make_phantoms"),
         ):
             monkeypatch.setattr(module, name, instead)
-        monkeypatch.setattr(prepare_module, "with_dataset", lambda config, _on_progress: (config, None))
+        monkeypatch.setattr(direct_module, "with_dataset", lambda config, _on_progress: (config, None))
         with pytest.raises(CaughtError):
             run_cli(*arguments)
         return caught[0]
