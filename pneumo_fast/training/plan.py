@@ -1,14 +1,17 @@
-"""What a training is about to do, before its first step."""
+"""What a training is about to do, before its first step, and what is needed to repeat it."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.splits import label_counts
+from pneumo_fast.extras import installed_dali, version_of
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 
@@ -66,3 +69,28 @@ def make_plan(
         taught=learner.taught.describe() if learner.taught else (),
         epochs_done=epochs_done,
     )
+
+
+PACKAGES = (
+    "pneumo-fast", "torch", "torchvision", *installed_dali().modules, "torchmetrics", "numpy", "pydicom", "pillow",
+)  # fmt: skip
+
+
+def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:
+    """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
+    options = asdict(config) | {"datasets": [path.resolve() for path in config.datasets]}
+    options["batch_size"] = config.batch_size or resolved.batch_size
+    return {
+        "config": options,
+        "resolved": {
+            **asdict(resolved),
+            "device": str(resolved.device),
+            "amp_dtype": str(resolved.amp_dtype),
+            "threads": torch.get_num_threads(),
+        },
+        "dataset": {"identity": dataset.identity, "counts": dataset.manifest.counts, "split": dataset.manifest.split},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version_of(name) or "not installed" for name in PACKAGES},
+        },
+    }

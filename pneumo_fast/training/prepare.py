@@ -20,7 +20,7 @@ from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import choose_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.plan import OnStart, Resolved, make_plan
+from pneumo_fast.training.plan import OnStart, Resolved, describe_run, make_plan
 from pneumo_fast.training.session import Session
 
 
@@ -68,7 +68,7 @@ def prepare(
                 on_start(make_plan(config, resolved, dataset, learner, trained.epoch))
             # what cannot work has been said by now: only here does an earlier run go
             distributed.by_first(lambda: clear_run(config.out, keep=found is not None))
-            distributed.by_first(lambda: write_config(config.out, setup.describe_run(config, dataset, resolved)))
+            distributed.by_first(lambda: write_config(config.out, describe_run(config, dataset, resolved)))
             with observing(config, rank, on_epoch, on_progress) as session.observers, _memory_told(device, batch_size):
                 if config.compile:
                     size = images.size // 2 if session.is_half_size else images.size

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from pneumo_fast.configuration import settings
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import join_datasets, limit_images, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError, memory_ran_out
-from pneumo_fast.extras import installed_dali, version_of
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.loading.loader import Loader
@@ -27,7 +25,6 @@ from pneumo_fast.run.model_input import ModelInput
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import BATCH_SIZE, NEEDS, TrainConfig
-from pneumo_fast.training.plan import Resolved
 from pneumo_fast.training.teachers import Taught, check_teachable
 
 
@@ -281,28 +278,3 @@ def check_options(config: TrainConfig, device: torch.device, rank: Rank) -> None
             raise ConfigError("batch-size auto without a GPU: give a number of images")
     elif (batch_size := config.batch_size or BATCH_SIZE) < 2 * rank.world_size:
         raise ConfigError(f"batch-size {batch_size} for {rank.world_size} processes: two images each at least")
-
-
-PACKAGES = (
-    "pneumo-fast", "torch", "torchvision", *installed_dali().modules, "torchmetrics", "numpy", "pydicom", "pillow",
-)  # fmt: skip
-
-
-def describe_run(config: TrainConfig, dataset: Dataset, resolved: Resolved) -> dict[str, Any]:
-    """Everything needed to repeat the run: options, what was chosen for them, the dataset, and versions."""
-    options = asdict(config) | {"datasets": [path.resolve() for path in config.datasets]}
-    options["batch_size"] = config.batch_size or resolved.batch_size
-    return {
-        "config": options,
-        "resolved": {
-            **asdict(resolved),
-            "device": str(resolved.device),
-            "amp_dtype": str(resolved.amp_dtype),
-            "threads": torch.get_num_threads(),
-        },
-        "dataset": {"identity": dataset.identity, "counts": dataset.manifest.counts, "split": dataset.manifest.split},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version_of(name) or "not installed" for name in PACKAGES},
-        },
-    }

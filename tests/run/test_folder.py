@@ -16,7 +16,7 @@ from pneumo_fast.run.checkpoint import Resumable, save_checkpoint
 from pneumo_fast.run.folder import clear_run, find_run, read_config, run_locked, write_config, write_history
 from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST, TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.setup import PACKAGES, describe_run
+from pneumo_fast.training.plan import PACKAGES, describe_run
 from tests.support.checkpoint import SETTINGS, make_checkpoint
 from tests.support.make_dataset import make_dataset
 from tests.support.make_run import RESOLVED

@@ -13,8 +13,7 @@ from pneumo_fast.run.folder import write_config, write_history
 from pneumo_fast.run.layout import BEST, fold_folder
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.plan import Resolved
-from pneumo_fast.training.setup import describe_run
+from pneumo_fast.training.plan import Resolved, describe_run
 from tests.support.untrained_run import make_run
 
 RESOLVED = Resolved(

@@ -29,8 +29,7 @@ from pneumo_fast.metrics.intervals import Estimate, group_numbers
 from pneumo_fast.metrics.scored import Sample, sigmoid
 from pneumo_fast.run.folder import write_config, write_history
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.plan import Resolved
-from pneumo_fast.training.setup import describe_run
+from pneumo_fast.training.plan import Resolved, describe_run
 
 POSITIVE = 0.25
 KINDS = {(1, True): "TP", (0, True): "FP", (1, False): "FN", (0, False): "TN"}
