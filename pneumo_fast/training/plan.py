@@ -50,26 +50,25 @@ class TrainPlan:
     epochs_done: int
     """Above 0 where the training is resumed."""
 
+    @classmethod
+    def of(
+        cls, config: TrainConfig, resolved: Resolved, dataset: Dataset, learner: Learner, epochs_done: int
+    ) -> TrainPlan:
+        """What a training of this learner on this dataset is about to do."""
+        patients = set(dataset.index.loc[dataset.index["split"] == "train", "group"]) - {""}
+        return cls(
+            config=config,
+            resolved=resolved,
+            counts=label_counts(dataset.index),
+            patients=len(patients) or None,
+            size=dataset.size,
+            parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+            taught=learner.taught.describe() if learner.taught else (),
+            epochs_done=epochs_done,
+        )
+
 
 OnStart = Callable[[TrainPlan], object]
-
-
-def make_plan(
-    config: TrainConfig, resolved: Resolved, dataset: Dataset, learner: Learner, epochs_done: int
-) -> TrainPlan:
-    """Put together what a training is about to do."""
-    patients = set(dataset.index.loc[dataset.index["split"] == "train", "group"]) - {""}
-    return TrainPlan(
-        config=config,
-        resolved=resolved,
-        counts=label_counts(dataset.index),
-        patients=len(patients) or None,
-        size=dataset.size,
-        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
-        taught=learner.taught.describe() if learner.taught else (),
-        epochs_done=epochs_done,
-    )
-
 
 PACKAGES = (
     "pneumo-fast", "torch", "torchvision", *installed_dali().modules, "torchmetrics", "numpy", "pydicom", "pillow",

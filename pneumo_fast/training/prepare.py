@@ -20,7 +20,7 @@ from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.batch_size import choose_batch_size
 from pneumo_fast.training.observers import OnEpoch, observing
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.plan import OnStart, Resolved, describe_run, make_plan
+from pneumo_fast.training.plan import OnStart, Resolved, TrainPlan, describe_run
 from pneumo_fast.training.session import Session
 
 
@@ -65,7 +65,7 @@ def prepare(
                 processes=rank.world_size,
             )  # fmt: skip
             if on_start and rank.number == 0:
-                on_start(make_plan(config, resolved, dataset, learner, trained.epoch))
+                on_start(TrainPlan.of(config, resolved, dataset, learner, trained.epoch))
             # what cannot work has been said by now: only here does an earlier run go
             distributed.by_first(lambda: clear_run(config.out, keep=found is not None))
             distributed.by_first(lambda: write_config(config.out, describe_run(config, dataset, resolved)))
