@@ -72,11 +72,11 @@ class _MeasuredError(Exception):
 
 def _start_training(dataset: Path, run: Path) -> list[float]:
     from pneumo_fast.training.options import TrainConfig  # noqa: PLC0415
-    from pneumo_fast.training.prepare import prepare  # noqa: PLC0415
+    from pneumo_fast.training.prepare import opened, prepare  # noqa: PLC0415
 
     marks = [time.perf_counter()]
     config = TrainConfig(datasets=(dataset,), out=run.with_name("other"), overwrite=True, device="cpu")
-    with suppress(_MeasuredError), prepare(config, None, None, None) as session:
+    with suppress(_MeasuredError), opened(config) as start, prepare(config, start, None, None, None) as session:
         marks.append(time.perf_counter())
         next(session.batches())
         marks.append(time.perf_counter())

@@ -89,7 +89,7 @@ def _fold_configs(config: TrainConfig) -> list[TrainConfig]:
 
 def _check_fold(config: TrainConfig, amp_dtype: torch.dtype | None) -> None:
     """Say what cannot work with a fold before the first one is trained."""
-    dataset = look_up(config, amp_dtype).data.dataset
+    dataset = look_up(config, amp_dtype)[0].dataset
     patients = len(np.unique(patient_units(dataset.rows("val"))))
     if patients < LEAST_PATIENTS:
         raise DatasetError(

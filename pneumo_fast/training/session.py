@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
@@ -46,46 +46,48 @@ class SessionState(TypedDict):
     machine: dict[str, int | str]
 
 
+def goes_on(config: TrainConfig, trained: Trained) -> bool:
+    """Whether epochs are left, and patience."""
+    return trained.epoch < config.epochs and not _out_of_patience(config, trained)
+
+
+def _out_of_patience(config: TrainConfig, trained: Trained) -> bool:
+    return config.patience is not None and trained.epoch - trained.best_epoch >= config.patience
+
+
+@dataclass(kw_only=True, slots=True)
 class Session:
-    """A run under way, between two of its steps.
+    """A run under way, between two of its steps."""
 
-    Its training and validation batches, ``images`` and ``validation``, and its learner are missing where it does not go
-    on.
-    """
-
+    config: TrainConfig
+    trained: Trained
+    """What is trained so far; brought up to date after each epoch."""
+    rank: Rank
+    request: StopRequest
     learner: Learner
     images: Loader
+    """Training batches."""
     validation: Loader
+    observers: Observers = field(default_factory=Observers)
+    _sums: torch.Tensor = field(init=False)
+    _batch: int = field(init=False, default=0)  # of the epoch, from 1
+    _skipped_before: int = field(init=False, default=0)  # steps skipped before this epoch
+    _saved_s: float = field(init=False, default_factory=time.monotonic)
+    _record: EpochRecord = field(init=False, default_factory=dict)
 
-    def __init__(self, config: TrainConfig, trained: Trained, rank: Rank, request: StopRequest) -> None:
-        self.config, self.trained, self._rank, self._request = config, trained, rank, request
-        self.observers = Observers()
-        self._saved_s = time.monotonic()
-        self._batch = self._skipped_before = 0  # of the epoch, counted from 1; steps skipped before this epoch
-        self._record: EpochRecord = {}
-
-    def begin(self, learner: Learner, images: Loader, validation: Loader) -> None:
-        """Take what the steps need."""
-        self.learner, self.images, self.validation = learner, images, validation
+    def __post_init__(self) -> None:
+        """Count from zero."""
         kinds = 3 + len(self.config.teachers)  # loss, right answers, images counted, the teachers' losses
-        self._sums = torch.zeros(kinds, dtype=torch.float64, device=learner.device)
+        self._sums = torch.zeros(kinds, dtype=torch.float64, device=self.learner.device)
 
     @property
     def epoch(self) -> int:
         """The epoch under way, from 0."""
         return self.trained.epoch
 
-    @property
-    def signal(self) -> int:
-        """Number of the signal that asked to stop; 0 for none."""
-        return self._request.signal
-
     def goes_on(self) -> bool:
         """Whether epochs are left, and patience."""
-        return self.epoch < self.config.epochs and not self._out_of_patience()
-
-    def _out_of_patience(self) -> bool:
-        return self.config.patience is not None and self.epoch - self.trained.best_epoch >= self.config.patience
+        return goes_on(self.config, self.trained)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, int, Targets | None]]:
         """The batches that are left of an epoch, whose record is then complete but for the validation.
@@ -111,14 +113,12 @@ class Session:
         self.learner.model.train()
         for batch, (images, labels) in enumerate(self.images.epoch(self.epoch), start=first + 1):
             self._batch = batch
-            whole = self.images.order.rows_in(batch - 1) if self._rank.world_size > 1 else len(labels)
+            whole = self.images.order.rows_in(batch - 1) if self.rank.world_size > 1 else len(labels)
             if whole > 1:  # else its other files cannot be read, and BatchNorm may refuse a single image
-                yield self._resized(images), labels, whole, self.images.targets(self.epoch, batch - 1)
+                resized = avg_pool2d(images, 2) if self.is_half_size else images
+                yield resized, labels, whole, self.images.targets(self.epoch, batch - 1)
         self._check()
         self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
-
-    def _resized(self, images: torch.Tensor) -> torch.Tensor:
-        return avg_pool2d(images, 2) if self.is_half_size else images
 
     @property
     def is_half_size(self) -> bool:
@@ -170,10 +170,10 @@ class Session:
 
     def _save_or_stop(self) -> None:
         """Save or stop between two steps, when the clock or a signal asks for it."""
-        if self._rank.world_size > 1 and self._batch % CHECK_EVERY:
+        if self.rank.world_size > 1 and self._batch % CHECK_EVERY:
             return  # several processes ask each other, which waits for the device
         due = time.monotonic() - self._saved_s > 60 * self.config.checkpoint_minutes
-        wish = distributed.highest(self._request.signal or (SAVE if due else 0), self.learner.device)
+        wish = distributed.highest(self.request.signal or (SAVE if due else 0), self.learner.device)
         if wish:
             self.save(self.images.state_dict())
         if wish > SAVE:
@@ -225,7 +225,7 @@ class Session:
         is_best = not trained.best_epoch or direction * record[key] > direction * trained.best
         if is_best:
             trained.best, trained.best_epoch = float(record[key]), trained.epoch
-        if self._rank.number == 0:
+        if self.rank.number == 0:
             with self._writing():
                 write_history(self.config.out, trained.history)
                 if rejects := [*self.images.rejects, *self.validation.rejects]:
@@ -236,11 +236,11 @@ class Session:
         self.save({})
         for observer in self.observers.after_epoch:  # also where a signal is about to stop the run
             observer(record)
-        number = self._request.signal = distributed.highest(self._request.signal, self.learner.device)
+        number = self.request.signal = distributed.highest(self.request.signal, self.learner.device)
         if number and self.epoch < self.config.epochs:
             name = signal.Signals(number).name
             raise TrainingStoppedError(f"stopped by {name} after epoch {self.epoch}: resume with --resume", number)
-        if self._out_of_patience():
+        if _out_of_patience(self.config, trained):
             logger.info("stopped early: no better %s for %d epochs", self.config.monitor, self.config.patience)
 
     def save(self, loader: dict[str, Any]) -> None:
@@ -261,7 +261,7 @@ class Session:
             "machine": self._machine(),
         }
         self._saved_s = time.monotonic()
-        if self._rank.number:
+        if self.rank.number:
             return
         learner = self.learner.state_dict()
         trained = replace(self.trained, model=learner.pop("model"))
@@ -296,7 +296,7 @@ class Session:
             if checkpoint.loader:
                 self.images.load_state_dict(checkpoint.loader)
             self._skipped_before = state["skipped_before"]
-            if self._rank.number == 0:  # the sums are those of all processes
+            if self.rank.number == 0:  # the sums are those of all processes
                 self._sums += torch.tensor(state["sums"], dtype=torch.float64, device=device).view_as(self._sums)
                 torch.set_rng_state(state["random"][0])
                 if device.type == "cuda" and len(state["random"]) > 1:
@@ -313,7 +313,7 @@ class Session:
     def _machine(self) -> dict[str, Any]:
         return {
             "threads": torch.get_num_threads(),
-            "processes": self._rank.world_size,
+            "processes": self.rank.world_size,
             "device": self.learner.device.type,
             "loader": self.images.engine,
             "torch": str(torch.__version__),

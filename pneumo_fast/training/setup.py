@@ -218,13 +218,15 @@ def _check_size(model: nn.Module, name: str, images: torch.Tensor) -> None:
     model.train()
 
 
-def untrained(config: TrainConfig, dataset: Dataset, pos_weight: float, settings: dict[str, Any]) -> Trained:
+def untrained(config: TrainConfig, data: TrainingData, amp_dtype: torch.dtype | None) -> Trained:
     """What there is before the first step; the weights come with the first checkpoint."""
+    dataset = data.dataset
+    pos_weight = choose_pos_weight(dataset, config)
     return Trained(
         arch=config.model, size=dataset.size, mean=dataset.mean, std=dataset.std, pos_weight=pos_weight,
         prior_shift=choose_prior_shift(dataset, config, pos_weight), dataset_identity=dataset.identity,
         input=ModelInput.of(dataset), epoch=0, best=math.nan, best_epoch=0, monitor=config.monitor, history=[],
-        settings=settings, model={},
+        settings=settings_of(config, data, pos_weight, amp_dtype), model={},
     )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import OnEpoch
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart
-from pneumo_fast.training.prepare import prepare
+from pneumo_fast.training.prepare import opened, prepare
+from pneumo_fast.training.session import goes_on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,16 +87,18 @@ def train(
     config, _ = with_dataset(config)
     if config.all_folds:
         raise ConfigError(f"folds {config.folds} without fold: name one, or train all of them with cross_validate")
-    with prepare(config, on_start, on_epoch, on_progress) as session:
-        while session.goes_on():
-            for images, labels, whole, targets in session.batches():  # (N, 1, H, W); (N,) of 0 or 1
-                losses, logits, auxiliary = session.learner.step(images, labels, whole, targets)
-                session.after_step(losses, logits, labels, auxiliary)
-            session.finish_epoch(validate(session.learner, session.validation, session.epoch))
-    trained = session.trained
+    with opened(config) as start:
+        if goes_on(config, start.trained):
+            with prepare(config, start, on_start, on_epoch, on_progress) as session:
+                while session.goes_on():
+                    for images, labels, whole, targets in session.batches():  # (N, 1, H, W); (N,) of 0 or 1
+                        losses, logits, auxiliary = session.learner.step(images, labels, whole, targets)
+                        session.after_step(losses, logits, labels, auxiliary)
+                    session.finish_epoch(validate(session.learner, session.validation, session.epoch))
+    trained = start.trained
     return TrainSummary(
         run=config.out, epochs=trained.epoch, best_epoch=trained.best_epoch, best=trained.best,
-        monitor=trained.monitor, history=trained.history, signal=session.signal,
+        monitor=trained.monitor, history=trained.history, signal=start.request.signal,
     )  # fmt: skip
 
 
