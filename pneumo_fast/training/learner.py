@@ -10,7 +10,6 @@ from typing import Any, TypedDict
 
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pneumo_fast.loading.targets import Targets
 from pneumo_fast.records import build
@@ -80,7 +79,7 @@ class Learner:
     scaler: torch.amp.GradScaler = field(init=False)
     """Scales the loss where float16 needs it, and everywhere skips a step with a gradient that is not finite."""
     guard: Guard = field(init=False)
-    _pos_weight: torch.Tensor = field(init=False)
+    _loss: nn.BCEWithLogitsLoss = field(init=False)
     _weights: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +88,8 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=2.0**16 if half else 1.0)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.guard = Guard(self.model)
-        self._pos_weight = torch.tensor(self.pos_weight, device=self.device)
+        pos_weight = torch.tensor(self.pos_weight, device=self.device)
+        self._loss = nn.BCEWithLogitsLoss(pos_weight=pos_weight, reduction="none")
         weights = [float(self.config.teacher_weights[teacher]) for teacher in self.config.teachers]
         self._weights = torch.tensor(weights, device=self.device)
 
@@ -138,20 +138,20 @@ class Learner:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :meth:`step` returns, and the gradient of the batch's mean loss, part by part."""
         count, smoothing = self.parts(batch_size // self.world_size), self.config.label_smoothing
-        smoothed = (labels * (1 - smoothing) + smoothing / 2).tensor_split(count)
-        lessons = targets.parts(count) if targets else [None] * count
-        parts = list(zip(images.tensor_split(count), smoothed, lessons, strict=True))
+        smoothed = labels * (1 - smoothing) + smoothing / 2
+        targets_of_parts = targets.parts(count) if targets else [None] * count
+        parts = zip(images.tensor_split(count), smoothed.tensor_split(count), targets_of_parts, strict=True)
         share = self.world_size / batch_size  # processes average their gradients
         if self.world_size > 1:  # of the last batch a process may have one image or none: too few for its BatchNorm
             self.model.train(len(labels) > 1 or self.config.sync_bn)
         collected: tuple[list[torch.Tensor], ...] = ([], [], [])
-        for number, (part, marks, lesson) in enumerate(parts, start=1):
-            with nullcontext() if number == len(parts) else apart(self.network):
-                found, beside = self.forward(part, lesson)
-                loss = binary_cross_entropy_with_logits(found, marks, pos_weight=self._pos_weight, reduction="none")
-                whole = loss.sum() if lesson is None else loss.sum() + self._weights @ beside.sum(1)
-                self.scaler.scale(whole * share).backward()  # type: ignore[no-untyped-call]
-                for values, value in zip(collected, (loss, found, beside), strict=True):
+        for number, (part, part_labels, part_targets) in enumerate(parts, start=1):
+            with nullcontext() if number == count else apart(self.network):
+                logits, auxiliary = self.forward(part, part_targets)
+                losses = self._loss(logits, part_labels)
+                total = losses.sum() if part_targets is None else losses.sum() + self._weights @ auxiliary.sum(1)
+                self.scaler.scale(total * share).backward()
+                for values, value in zip(collected, (losses, logits, auxiliary), strict=True):
                     values.append(value.detach())
         losses, logits, auxiliary = (torch.cat(values, -1) for values in collected)
         return losses, logits, auxiliary
@@ -298,9 +298,9 @@ class Guard:
         """Keep the statistics after a step, or put back those before it if it is not among the steps taken."""
         if not self._groups:  # no statistics; to copy the count from a GPU would wait for it
             return
-        went = taken > self._taken
+        stepped = taken > self._taken
         for buffers, kept in self._groups:
-            torch.where(went, torch.cat(buffers), kept, out=kept)
+            torch.where(stepped, torch.cat(buffers), kept, out=kept)
             torch._foreach_copy_(buffers, torch.split(kept, [len(buffer) for buffer in buffers]))
         self._taken.copy_(taken)
 

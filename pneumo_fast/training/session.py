@@ -39,7 +39,7 @@ class SessionState(TypedDict):
     """State of a :class:`Session`."""
 
     sums: list[float]
-    """Loss, right answers, images counted and each teacher's loss of the epoch under way, of all processes."""
+    """Loss, correct answers, images counted and each teacher's loss of the epoch under way, of all processes."""
     skipped_before: int
     random: list[torch.Tensor]
     """State of PyTorch's generator; of the device's own, too, where it has one."""
@@ -77,7 +77,7 @@ class Session:
 
     def __post_init__(self) -> None:
         """Count from zero."""
-        kinds = 3 + len(self.config.teachers)  # loss, right answers, images counted, the teachers' losses
+        kinds = 3 + len(self.config.teachers)  # loss, correct answers, images counted, the teachers' losses
         self._sums = torch.zeros(kinds, dtype=torch.float64, device=self.learner.device)
 
     @property
@@ -113,10 +113,10 @@ class Session:
         self.learner.model.train()
         for batch, (images, labels) in enumerate(self.images.epoch(self.epoch), start=first + 1):
             self._batch = batch
-            whole = self.images.order.rows_in(batch - 1) if self.rank.world_size > 1 else len(labels)
-            if whole > 1:  # else its other files cannot be read, and BatchNorm may refuse a single image
+            batch_size = self.images.order.rows_in(batch - 1) if self.rank.world_size > 1 else len(labels)
+            if batch_size > 1:  # else its other files cannot be read, and BatchNorm may refuse a single image
                 resized = avg_pool2d(images, 2) if self.is_half_size else images
-                yield resized, labels, whole, self.images.targets(self.epoch, batch - 1)
+                yield resized, labels, batch_size, self.images.targets(self.epoch, batch - 1)
         self._check()
         self._record = {"epoch": self.epoch + 1, **self._training_figures(first, begin)}
 
@@ -144,9 +144,9 @@ class Session:
         """
         finite = losses.isfinite()  # what is not finite does not count
         loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
-        right = ((logits > 0) == (labels > 0.5)).sum()
-        beside = torch.where(finite, auxiliary, 0.0).nan_to_num(posinf=0.0).sum(1, dtype=torch.float64)
-        self._sums += torch.cat([torch.stack([loss, right.double(), finite.sum().double()]), beside])
+        correct = ((logits > 0) == (labels > 0.5)).sum()
+        taught = torch.where(finite, auxiliary, 0.0).nan_to_num(posinf=0.0).sum(1, dtype=torch.float64)
+        self._sums += torch.cat([torch.stack([loss, correct.double(), finite.sum().double()]), taught])
         for observer in self.observers.after_step:
             observer()
         order = self.images.order
@@ -185,7 +185,7 @@ class Session:
 
         An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
-        images, (loss, right, counted, *beside) = self.images, distributed.total(self._sums).tolist()
+        images, (loss, correct, counted, *taught) = self.images, distributed.total(self._sums).tolist()
         n = int(counted) if images.rejects else images.order.length
         if not counted:
             raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
@@ -193,8 +193,8 @@ class Session:
         seconds, steps = time.perf_counter() - begin, len(images) - first
         return {
             "train_loss": loss / counted,
-            "train_accuracy": right / n,
-            **{f"train_{name}_loss": sum_ / counted for name, sum_ in zip(self.config.teachers, beside, strict=True)},
+            "train_accuracy": correct / n,
+            **{f"train_{name}_loss": sum_ / counted for name, sum_ in zip(self.config.teachers, taught, strict=True)},
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "skipped_steps": self.learner.guard.skipped - self._skipped_before,
             "images_per_s": (n - first * images.order.batch_size) / seconds,

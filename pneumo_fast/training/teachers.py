@@ -54,7 +54,7 @@ class Taught(nn.Module):
         super().__init__()
         self.model, self.teachers, self.classes, self.size = model, tuple(teachers), classes, size
         self.heads = nn.ModuleDict()
-        self._seen: dict[str, torch.Tensor] = {}
+        self._features: dict[str, torch.Tensor] = {}
         device = next(model.parameters()).device
         if "boxes" in teachers:
             shapes = square_maps(model, torch.zeros(2, 1, size, size, device=device))
@@ -63,11 +63,11 @@ class Taught(nn.Module):
                 raise ConfigError(f"teach-stage {stage!r} gives no map: use one of {', '.join(_stages(model, shapes))}")
             channels, self.cells = shapes[self.stage]
             self.heads["boxes"] = nn.Conv2d(channels, 1, kernel_size=1).to(device)
-            model.get_submodule(self.stage).register_forward_hook(_keeper(self._seen, "boxes"))
+            model.get_submodule(self.stage).register_forward_hook(_feature_hook(self._features, "boxes"))
         if "classes" in teachers:
             last = last_layer(model)
             self.heads["classes"] = nn.Linear(last.in_features, classes).to(device)
-            last.register_forward_hook(_keeper(self._seen, "classes"))
+            last.register_forward_hook(_feature_hook(self._features, "classes"))
 
     def forward(self, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
         """Call the model, and judge the heads by their targets.
@@ -85,19 +85,19 @@ class Taught(nn.Module):
             Of each teacher, in their order; 0 where it has nothing to say of an image.
         """
         logits = self.model(images)
-        lessons = {"boxes": self._box_losses, "classes": self._class_losses}
-        return logits, torch.stack([lessons[name](self._seen.pop(name), targets) for name in self.teachers])
+        losses_of = {"boxes": self._box_losses, "classes": self._class_losses}
+        return logits, torch.stack([losses_of[name](self._features.pop(name), targets) for name in self.teachers])
 
     def _box_losses(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Mean cross-entropy over the cells of the share that boxes cover of each, (N,)."""
-        found = self.heads["boxes"](features)[:, 0].float()
-        masks = box_masks(targets.boxes, targets.matrices, self.size, found.shape[-1])
-        return binary_cross_entropy_with_logits(found, masks, reduction="none").mean((1, 2)) * targets.boxed
+        logits = self.heads["boxes"](features)[:, 0].float()
+        masks = box_masks(targets.boxes, targets.matrices, self.size, logits.shape[-1])
+        return binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2)) * targets.boxed
 
     def _class_losses(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Cross-entropy of the classes, (N,)."""
-        found = self.heads["classes"](features).float()
-        return cross_entropy(found, targets.classes, ignore_index=NO_CLASS, reduction="none")
+        logits = self.heads["classes"](features).float()
+        return cross_entropy(logits, targets.classes, ignore_index=NO_CLASS, reduction="none")
 
     def describe(self) -> tuple[str, ...]:
         """What teaches, in words."""
@@ -107,12 +107,12 @@ class Taught(nn.Module):
         return tuple(words[name] for name in self.teachers)
 
 
-def _keeper(seen: dict[str, torch.Tensor], name: Teacher) -> Callable[..., None]:
+def _feature_hook(features: dict[str, torch.Tensor], name: Teacher) -> Callable[..., None]:
     """A hook that keeps the features a head reads; a function, which is shared by a copy of the model, as for EMA."""
 
     def keep(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if torch.is_grad_enabled():  # not where the model is validated
-            seen[name] = output if name == "boxes" else inputs[0]
+            features[name] = output if name == "boxes" else inputs[0]
 
     return keep
 

@@ -91,8 +91,8 @@ def train(
         if goes_on(config, start.trained):
             with prepare(config, start, on_start, on_epoch, on_progress) as session:
                 while session.goes_on():
-                    for images, labels, whole, targets in session.batches():  # (N, 1, H, W); (N,) of 0 or 1
-                        losses, logits, auxiliary = session.learner.step(images, labels, whole, targets)
+                    for images, labels, batch_size, targets in session.batches():  # (N, 1, H, W); (N,) of 0 or 1
+                        losses, logits, auxiliary = session.learner.step(images, labels, batch_size, targets)
                         session.after_step(losses, logits, labels, auxiliary)
                     session.finish_epoch(validate(session.learner, session.validation, session.epoch))
     trained = start.trained
