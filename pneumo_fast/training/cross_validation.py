@@ -25,7 +25,7 @@ from pneumo_fast.training.plan import OnStart, TrainPlan
 from pneumo_fast.training.prepare import look_up
 from pneumo_fast.training.train import TrainSummary, train
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LEAST_PATIENTS = 2  # of a fold; one would be judged alone
 
@@ -113,5 +113,5 @@ def _train_fold(
 
     summary = train(config, on_epoch, on_progress, on_start=begin)
     if config.resume and not begun:
-        _log.info("fold %d of %d is finished already", config.fold, config.folds)
+        logger.info("fold %d of %d is finished already", config.fold, config.folds)
     return summary

@@ -108,7 +108,7 @@ def by_first(act: Callable[[], T]) -> T:
 
 @contextmanager
 def by_first_alone(block: AbstractContextManager[None]) -> Iterator[None]:
-    """Have the first process alone in a block, as long as all are in this one.
+    """Have the first process alone enter a block, such as a lock, and stay in it as long as all stay in this one.
 
     Raises
     ------

@@ -95,7 +95,8 @@ def prepare(
 ) -> Iterator[Session]:
     """A session that is ready for its next step; see :func:`~pneumo_fast.training.train.train`.
 
-    What cannot work is said before anything is written. At the end the learning curves are drawn.
+    What cannot work, but for a compiler that fails, is said before anything is written. At the end the learning curves
+    are drawn.
     """
     device, rank, data, trained = start.device, start.rank, start.data, start.trained
     if "batch-size" not in trained.settings:
@@ -121,10 +122,13 @@ def prepare(
         )  # fmt: skip
         if on_start and rank.number == 0:
             on_start(TrainPlan.of(config, resolved, data.dataset, learner, trained.epoch))
-        # what cannot work has been said by now: only here does an earlier run go
+        # an earlier run goes only now that all that can be checked beforehand has been
         distributed.by_first(lambda: clear_run(config.out, keep=start.checkpoint is not None))
         distributed.by_first(lambda: write_config(config.out, describe_run(config, data.dataset, resolved)))
-        with observing(config, rank, on_epoch, on_progress) as session.observers, _memory_told(device, batch_size):
+        with (
+            observing(config, rank, on_epoch, on_progress) as session.observers,
+            _out_of_memory_explained(device, batch_size),
+        ):
             if config.compile:
                 size = images.size // 2 if session.is_half_size else images.size
                 setup.warm_up_compiler(learner, batch_size // rank.world_size, size, images.targets(0, 0))
@@ -136,7 +140,7 @@ def prepare(
 
 
 @contextmanager
-def _memory_told(device: torch.device, batch_size: int) -> Iterator[None]:
+def _out_of_memory_explained(device: torch.device, batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -186,7 +186,8 @@ def make_learner(
         taught = Taught(model, config.teachers, stage=config.teach_stage, classes=classes, size=size)
     torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
     make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    trained = network = taught or model
+    network: nn.Module = taught or model
+    optimizer = make(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     if rank.world_size > 1:
         network = nn.parallel.DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
     return Learner(
@@ -194,7 +195,7 @@ def make_learner(
         model=model,
         network=torch.compile(network) if config.compile else network,  # type: ignore[arg-type]
         taught=taught,
-        optimizer=make(trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True),
+        optimizer=optimizer,
         device=device,
         pos_weight=pos_weight,
         amp_dtype=amp_dtype,
