@@ -145,8 +145,8 @@ class Session:
         finite = losses.isfinite()  # what is not finite does not count
         loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
         correct = ((logits > 0) == (labels > 0.5)).sum()
-        taught = torch.where(finite, auxiliary, 0.0).nan_to_num(posinf=0.0).sum(1, dtype=torch.float64)
-        self._sums += torch.cat([torch.stack([loss, correct.double(), finite.sum().double()]), taught])
+        auxiliary_sums = torch.where(finite, auxiliary, 0.0).nan_to_num(posinf=0.0).sum(1, dtype=torch.float64)
+        self._sums += torch.cat([torch.stack([loss, correct.double(), finite.sum().double()]), auxiliary_sums])
         for observer in self.observers.after_step:
             observer()
         order = self.images.order
@@ -185,7 +185,7 @@ class Session:
 
         An earlier process trained on the ``first`` batches; the others began at ``begin`` of :func:`time.perf_counter`.
         """
-        images, (loss, correct, counted, *taught) = self.images, distributed.total(self._sums).tolist()
+        images, (loss, correct, counted, *auxiliary) = self.images, distributed.total(self._sums).tolist()
         n = int(counted) if images.rejects else images.order.length
         if not counted:
             raise TrainingError(f"no step of epoch {self.epoch + 1} had a finite loss: lower --lr or omit --amp")
@@ -194,7 +194,7 @@ class Session:
         return {
             "train_loss": loss / counted,
             "train_accuracy": correct / n,
-            **{f"train_{name}_loss": sum_ / counted for name, sum_ in zip(self.config.teachers, taught, strict=True)},
+            **{f"train_{name}_loss": one / counted for name, one in zip(self.config.teachers, auxiliary, strict=True)},
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "skipped_steps": self.learner.guard.skipped - self._skipped_before,
             "images_per_s": (n - first * images.order.batch_size) / seconds,
