@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000, help="how many (100000)")
     parser.add_argument("--out", type=Path, help="file for the figures (JSON)")
     arguments = parser.parse_args()
+    out = arguments.out.absolute() if arguments.out else None
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-rehearsal-") as temporary:
         os.chdir(temporary)
         os.environ["XDG_CONFIG_HOME"] = temporary
@@ -57,9 +58,9 @@ def main() -> None:
     text = json.dumps(
         {"surroundings": surroundings(), "images": arguments.images, "steps": found, "index_bytes": index}
     )
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
     print(text)
+    if out:
+        out.write_text(text + "\n")
 
 
 def make(images: Path, labels: Path, count: int) -> None:
@@ -68,7 +69,7 @@ def make(images: Path, labels: Path, count: int) -> None:
     marks = np.full((SIDE, SIDE), ord("@"), np.uint8)
     write_dicom(Path("one.dcm"), marks, transfer_syntax="1.2.840.10008.1.2.1", SOPInstanceUID=NUMBER)
     start, end = Path("one.dcm").read_bytes().split(marks.tobytes())
-    rows = []
+    rows, patients = [], 1 + count // IMAGES_OF_A_PATIENT
     for number in range(count):
         folder = images / f"{number // IN_FOLDER:05d}"
         if number % IN_FOLDER == 0:
@@ -76,7 +77,7 @@ def make(images: Path, labels: Path, count: int) -> None:
         image_id = str(uuid.UUID(bytes=random.bytes(16)))
         head = start.replace(NUMBER.encode(), f"1.2.3.1{number:09d}".encode())
         (folder / f"{image_id}.dcm").write_bytes(head + random.bytes(SIDE * SIDE) + end)
-        rows.append((image_id, int(random.random() < 0.225), f"P{random.integers(count // IMAGES_OF_A_PATIENT):08d}"))
+        rows.append((image_id, int(random.random() < 0.225), f"P{random.integers(patients):08d}"))
     random.shuffle(rows)
     with labels.open("w", newline="") as file:
         csv.writer(file).writerows([("patientId", "Target", "patient"), *rows])

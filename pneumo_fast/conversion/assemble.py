@@ -65,7 +65,7 @@ def assemble(
     boxes = _boxes(labels, stored)
     tables = {
         INDEX: write_table(config.out, INDEX, index),
-        BOXES: write_table(config.out, BOXES, boxes),
+        BOXES: write_table(config.out, BOXES, _made_square(boxes, stored)),
         REJECTS: rejected,
         UNMATCHED: write_table(config.out, UNMATCHED, pd.DataFrame({"image_id": sorted(plan.unmatched)})),
         WITHOUT_ROW: write_table(config.out, WITHOUT_ROW, pd.DataFrame({"path": sorted(plan.files_without_row)})),
@@ -136,14 +136,17 @@ def _index(plan: Plan, stored: pd.DataFrame, key: bytes) -> pd.DataFrame:
 
 
 def _boxes(labels: LabelTable, stored: pd.DataFrame) -> pd.DataFrame:
-    """Boxes of the stored images, in the order of the index, with the size of the source, in pixels made square."""
-    sizes = stored[["image_id", "height", "width"]].set_axis(["image_id", "source_height", "source_width"], axis=1)
-    boxes = sizes.merge(labels.boxes, on="image_id")
-    tall = stored.loc[stored["pixel_height"] != 1.0].set_index("image_id")["pixel_height"]
-    if not tall.empty:  # else whole numbers stay whole
-        ratio = boxes["image_id"].map(tall).fillna(1.0)
-        for column in ("y", "height", "source_height"):
-            boxes[column] *= ratio
+    """Boxes of the stored images, in the order of the index, with the size of the source, in its pixels."""
+    sizes = stored[["image_id", "height", "width", "pixel_height"]]
+    names = {"height": "source_height", "width": "source_width"}
+    return sizes.rename(columns=names).merge(labels.boxes, on="image_id")
+
+
+def _made_square(boxes: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+    """The same in pixels made square."""
+    if (stored["pixel_height"] != 1.0).any():  # else whole numbers stay whole
+        tall = {name: boxes[name] * boxes["pixel_height"] for name in ("y", "height", "source_height")}
+        boxes = boxes.assign(**tall)
     return boxes[list(BOX_COLUMNS)]
 
 

@@ -59,7 +59,8 @@ def match(files: list[str], images: pd.DataFrame, left_out: pd.DataFrame, config
     """
     if "path" in images:
         named = pd.concat([images, left_out])[["image_id", "path"]]
-        found = named[named["path"].isin(files)]
+        there = set(files)
+        found = named[[path in there for path in named["path"].tolist()]]
         images = images.drop(columns="path")
     elif config.match == "filename":
         found = _by_name(files, {*images["image_id"].tolist(), *left_out["image_id"].tolist()})
@@ -85,7 +86,7 @@ def _by_name(files: list[str], ids: set[str]) -> pd.DataFrame:
     """The id that each file's name says, with or without its ending."""
     names = [path.rpartition(os.sep)[2] for path in files]
     said = [name if name in ids else name.rpartition(".")[0] or name for name in names]
-    return pd.DataFrame({"image_id": said, "path": files}, dtype=str)
+    return pd.DataFrame({"image_id": said, "path": files}, dtype=object)  # paths need not be Unicode, as str has to be
 
 
 def _by_attribute(files: list[str], config: ConvertConfig) -> pd.DataFrame:
@@ -93,7 +94,7 @@ def _by_attribute(files: list[str], config: ConvertConfig) -> pd.DataFrame:
     identities = [one for one in read_identities(files, config) if one.value]
     identities.sort(key=lambda each: (each.series, each.instance, each.path))
     rows = [(one.value, one.path, *(one.unwanted or ("", ""))) for one in identities]
-    return pd.DataFrame(rows, columns=["image_id", *REJECT_COLUMNS], dtype=str)
+    return pd.DataFrame(rows, columns=["image_id", *REJECT_COLUMNS], dtype=object)
 
 
 def _choose(wanted: pd.DataFrame, config: ConvertConfig) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, str]]]:
@@ -124,7 +125,9 @@ def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identit
     try:
         yield from _by_processes(read, files, config.workers or len(os.sched_getaffinity(0)))
     except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-        raise ConvertError("a process that read headers ended unexpectedly: is there memory enough?") from error
+        raise ConvertError(
+            "a process that read headers ended unexpectedly: is there memory enough? See pneumo-fast doctor"
+        ) from error
 
 
 def _by_processes(read: Callable[[str], Identity], files: list[str], processes: int) -> Iterator[Identity]:

@@ -89,8 +89,9 @@ def load(run: Path, checkpoint: str) -> Operating | None:
         values = parse_file(path)
         if build(values, Head).format != OPERATING_FORMAT:
             return None
-        operating = build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)
-        return operating if operating.checkpoint == checkpoint else None
+        if values.get("checkpoint") != checkpoint:
+            return None
+        return build({key: value for key, value in values.items() if key != "format"}, Operating, closed=True)
     except FileNotFoundError:
         return None
     except (OSError, Fault) as error:

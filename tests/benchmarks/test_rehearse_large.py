@@ -32,9 +32,9 @@ def test_every_file_is_an_image_of_its_own(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_every_step_is_measured(tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-    command = [sys.executable, str(ROOT / "benchmarks/rehearse_large.py"), "--images", "300", "--out", str(out)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    steps = json.loads(out.read_text())["steps"]
+    command = [sys.executable, str(ROOT / "benchmarks/rehearse_large.py"), "--images", "300", "--out", "out.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=tmp_path)
+    steps = json.loads((tmp_path / "out.json").read_text())["steps"]
     assert list(steps) == ["convert", "plan", "verify", "train on 64 images"]
     assert all(step["seconds"] > 0 and step["peak_gigabytes"] > 0.05 for step in steps.values())

@@ -92,6 +92,17 @@ def test_boxes_are_kept_in_source_pixels(dataset: Dataset, phantoms: PhantomSet)
     assert dataset.boxes["image_id"].map(places).is_monotonic_increasing
 
 
+def test_a_box_may_be_beyond_an_edge_by_a_pixel_of_the_source(tmp_path: Path) -> None:
+    config = write_input(tmp_path)
+    first = pydicom.dcmread(config.images / "i0.dcm")
+    first.PixelSpacing = ["0.4", "0.2"]  # a row is two pixels high when pixels are square
+    first.save_as(config.images / "i0.dcm")
+    rows = "".join(f"i{n},{'10,10,10,39' if n == 0 else ',,,'},{int(n % 3 == 0)}\n" for n in range(12))
+    config.labels.write_text("patientId,x,y,width,height,Target\n" + rows)
+    assert run(config).manifest.input["boxes_cut_off"] == 0
+    assert Dataset.open(config.out).boxes[["y", "height", "source_height"]].to_numpy().tolist() == [[20, 78, 96]]
+
+
 @pytest.mark.parametrize(
     ("box", "outside", "cut_off"),
     [

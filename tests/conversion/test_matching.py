@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -92,9 +92,9 @@ def test_a_process_that_ends_while_it_reads_headers_is_said_to(
     export: ConvertConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matching, "FEW_FILES", 1)
-    monkeypatch.setattr(matching, "read_identity", os._exit)
+    monkeypatch.setattr(matching, "partial", lambda *_, **_options: os._exit)
     with pytest.raises(ConvertError, match="a process that read headers ended unexpectedly"):
-        list(matching.read_identities(["study0/IM0001", "study1/IM0001"], replace(export, workers=2)))
+        list(matching.read_identities(cast("list[str]", [1, 1]), replace(export, workers=2)))
 
 
 def test_unwanted_files_of_a_study_do_not_count(export: ConvertConfig) -> None:
