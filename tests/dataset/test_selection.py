@@ -203,4 +203,3 @@ def test_the_dataset_itself_stays_as_it_is(dataset: Dataset) -> None:
     select_fold(dataset, 2, 1, 0)
     limit_images(dataset, 2)
     assert dataset.index.equals(before)
-    assert dataset.path == Path(dataset.path)

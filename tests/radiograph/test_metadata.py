@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset, config
 
 from pneumo_fast.radiograph.header import PixelFormat
-from pneumo_fast.radiograph.metadata import BODY_PARTS, VIEWS, Metadata, marks, parse_age, read_metadata
+from pneumo_fast.radiograph.metadata import Metadata, marks, parse_age, read_metadata
 from tests.support.radiograph_files import RAMP, header
 
 CANARY = "ZZCANARYZZ"
@@ -89,14 +89,6 @@ def test_no_free_text_comes_through() -> None:
     found = metadata(**dict.fromkeys(planted, CANARY), PatientBirthDate="19010203", PatientComments=CANARY * 9)
     assert CANARY not in str(asdict(found)).upper()
     assert "1901" not in str(asdict(found))
-
-
-def test_every_text_is_one_of_a_few() -> None:
-    found = asdict(metadata(PatientSex="F", PatientAge="044Y", ViewPosition="PA", BodyPartExamined="CHEST"))
-    assert found["sex"] in {"M", "F", "O"}
-    assert found["view"] in VIEWS
-    assert found["body_part"] in BODY_PARTS
-    assert found["age"].isdigit()
 
 
 @pytest.mark.parametrize(("value", "marked"), [("YES", True), ("BOTH", True), ("NO", False), ("", False), ("Y", False)])

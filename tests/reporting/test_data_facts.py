@@ -67,11 +67,6 @@ def test_pseudonyms_come_with_the_way_back(run: Path) -> None:
     assert kept == "as in the label table"
 
 
-def test_counts_of_the_data_stand_by_themselves(run: Path) -> None:
-    names = [name for name, _ in input_facts(read_run(run).sources[0].manifest)]
-    assert not [name for name in names if name.startswith("Of ")]
-
-
 def test_a_dataset_that_is_gone_is_named_all_the_same(run: Path) -> None:
     (run.parent / "dataset" / "manifest.json").unlink()
     found = dict(overview(read_run(run)))

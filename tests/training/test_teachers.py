@@ -320,8 +320,19 @@ def test_mixed_precision(config: TrainConfig) -> None:
     assert losses[-1].sum() < losses[0].sum()
 
 
-def test_the_largest_batch_is_found_with_the_teachers_at_work(config: TrainConfig) -> None:
+def test_the_largest_batch_is_found_with_the_teachers_at_work(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_step = Learner.step
+    given: list[Any] = []
+
+    def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, **rest: Any) -> Any:
+        given.append((learner.network.teachers, len(images), len(rest["targets"].boxes)))
+        return plain_step(learner, images, labels, **rest)
+
+    monkeypatch.setattr(Learner, "step", spy)
     trial_step(config, 32, torch.device("cpu"), None, 3)(4)
+    assert given == [(("boxes", "classes"), 4, 4)] * 2
 
 
 @pytest.mark.parametrize(
@@ -375,13 +386,11 @@ def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None
         TrainConfig(**options)
 
 
-def test_the_plan_names_the_teachers(
-    painted: Path, run_cli: Callable[..., Any], tmp_path: Path, config: TrainConfig
-) -> None:
+@pytest.mark.usefixtures("config")
+def test_the_plan_names_the_teachers(painted: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
     words = ["--teach", "boxes", "--teach", "classes", "--teach-stage", "layers.2", "--epochs", "1", "--device", "cpu"]
     ended = run_cli("train", painted, "--out", tmp_path / "run", *words)
     assert ended.code == 0, ended.err
     shown = " ".join((ended.out + ended.err).split())
     assert "boxes on layers.2 (7 x 7 cells); 3 classes on the pooled features" in shown
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["teach"] == ["boxes", "classes"]
-    assert config.teach == ("boxes", "classes")
