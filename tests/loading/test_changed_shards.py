@@ -90,17 +90,6 @@ def test_a_shard_cut_short_while_it_is_open(tmp_path: Path, place: Place) -> Non
 
 
 @STREAMING
-def test_a_shard_missing_from_the_start(tmp_path: Path, place: Place) -> None:
-    dataset = make_dataset(tmp_path / "d")
-    (tmp_path / "d" / "val-00000.npy").unlink()
-    with (
-        load(dataset, "val", place, batch_size=4) as loader,
-        pytest.raises(DatasetError, match=r"val-00000\.npy cannot be opened \(No such file or directory\)"),
-    ):
-        within(lambda: collect(loader, 0))
-
-
-@STREAMING
 def test_a_shard_that_comes_back(tmp_path: Path, place: Place) -> None:
     """An error ends the epoch it happened in, not the loader."""
     dataset = make_dataset(tmp_path / "d")
@@ -108,7 +97,7 @@ def test_a_shard_that_comes_back(tmp_path: Path, place: Place) -> None:
     shard, away = tmp_path / "d" / "val-00002.npy", tmp_path / "away.npy"
     with load(dataset, "val", place, batch_size=4) as loader:
         shard.rename(away)
-        with pytest.raises(DatasetError, match="cannot be opened"):
+        with pytest.raises(DatasetError, match=r"val-00002\.npy cannot be opened \(No such file or directory\)"):
             within(lambda: collect(loader, 0))
         away.rename(shard)
         check_epoch(loader, 0, images, labels, place)

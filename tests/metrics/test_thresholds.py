@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torchmetrics.functional import classification as tm
 
@@ -177,14 +177,12 @@ def test_no_other_threshold_would_have_been_better(
     assert tried[chosen["least"]][2] == pytest.approx(min(v[2] for v in tried.values()))
 
 
-def test_of_equal_sums_of_sensitivity_and_specificity_the_highest_threshold_is_chosen() -> None:
-    # 1/3 + 1 from the highest logit on, 2/3 + 2/3 from the next: as floats the latter is larger by a rounding
-    images = [(1, 3.0), (1, 1.0), (0, 1.0), (1, -1.0), (0, -1.0), (0, -1.0)]
-    assert choose(sample_of(images), 0.9, 0.9, None)[0].threshold == sample_of([(1, 3.0)]).probabilities[0]
-
-
-@given(IMAGES.filter(both_classes))
-def test_youdens_j_in_fractions(images: list[tuple[int, float]]) -> None:
+# 1/3 + 1 from the highest logit on, 2/3 + 2/3 from the next: as floats the latter is larger by a rounding
+@example(images=[(1, 3.0), (1, 1.0), (0, 1.0), (1, -1.0), (0, -1.0), (0, -1.0)])
+@given(images=IMAGES.filter(both_classes))
+def test_youdens_j_in_fractions_is_the_largest_and_of_equals_the_highest_threshold_is_chosen(
+    images: list[tuple[int, float]],
+) -> None:
     sample = sample_of(images)
     p, ill = sample.probabilities, sample.labels == 1
     j = [
