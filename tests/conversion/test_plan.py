@@ -220,11 +220,14 @@ def test_the_order_of_the_table_changes_nothing(hundred: Path) -> None:
     pd.testing.assert_frame_equal(one.images, other.images)
 
 
-def test_images_are_stored_in_a_seeded_order(hundred: Path) -> None:
-    orders = [plan(table(IDS), hundred, seed=seed).images["image_id"].tolist() for seed in (0, 0, 1)]
+def test_images_are_split_and_stored_in_a_seeded_order(hundred: Path) -> None:
+    made = [plan(table(IDS), hundred, seed=seed, val_fraction=0.2).images for seed in (0, 0, 1)]
+    orders = [images["image_id"].tolist() for images in made]
     assert sorted(orders[0]) == sorted(IDS)
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] != IDS
+    splits = [set(images.loc[images["split"] == "val", "image_id"]) for images in made]
+    assert splits[0] == splits[1] != splits[2]
 
 
 def test_shards_hold_one_split_each(hundred: Path) -> None:

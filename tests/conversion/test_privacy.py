@@ -17,7 +17,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from pneumo_fast.vocabulary import Layout
-from tests.support.conversions import LAYOUTS, rejects, run, write_input
+from tests.support.conversions import LAYOUTS, run, write_input
 
 SECRETS = ["GRUFFELFANT", "QUAXOLINE", "19381225", "ZWOELFBOX", "KRUMMHORN", "8977665544"]
 
@@ -59,19 +59,6 @@ def test_no_byte_names_a_patient(secretive: ConvertConfig, layout: Layout) -> No
     assert set(index["view"]) == {"AP"}
     assert index["group"].nunique() == 4
     assert_free_of(secretive.out, [*SECRETS[:5], SECRETS[5][:7]])
-
-
-@pytest.mark.usefixtures("shared_worker")
-def test_hidden_ids_stand_nowhere(secretive: ConvertConfig) -> None:
-    for number in range(12):
-        (secretive.images / f"i{number}.dcm").rename(secretive.images / f"SCHNURPS-{number}.dcm")
-    text = secretive.labels.read_text().replace("\ni", "\nSCHNURPS-")
-    secretive.labels.write_text(text)
-    config = replace(secretive, groups=None, keep_ids=False)
-    run(config, layout="folder")
-    assert len(Dataset.open(config.out).index) == 11
-    assert len(rejects(config.out)) == 1
-    assert_free_of(config.out, [*SECRETS, "SCHNURPS"])
 
 
 @pytest.mark.usefixtures("shared_worker")
