@@ -216,9 +216,7 @@ def test_a_signal_while_python_ends_is_no_traceback() -> None:
     assert (process.returncode, errors) == (-signal.SIGTERM, b"")
 
 
-@pytest.mark.parametrize(("debug", "lines"), [([], 1), (["--debug"], 10)])
-def test_errors_from_the_shell(tmp_path: Path, debug: list[str], lines: int) -> None:
-    done = shell("-m", "pneumo_fast", "convert", str(tmp_path), str(tmp_path / "gone.csv"), *debug, code=1)
-    assert ("Traceback" in done.stderr) == bool(debug)
-    assert len(done.stderr.splitlines()) == 1 if not debug else len(done.stderr.splitlines()) >= lines
+def test_errors_from_the_shell(tmp_path: Path) -> None:
+    done = shell("-m", "pneumo_fast", "convert", str(tmp_path), str(tmp_path / "gone.csv"), code=1)
+    assert len(done.stderr.splitlines()) == 1
     assert "gone.csv cannot be read" in done.stderr

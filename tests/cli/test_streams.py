@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,12 @@ def test_closed_streams_change_nothing_that_is_written(closed: str, phantoms: Ph
     assert run(f"{COMMAND} verify {tmp_path}/out").returncode == 0
 
 
-def test_a_full_output_is_told() -> None:
-    ended = run(f"{COMMAND} --help > /dev/full")
-    assert (ended.returncode, ended.stderr) == (1, "error: a file or the output: No space left on device\n")
+@pytest.mark.parametrize("arguments", ["--help", "verify {dataset} --json"])
+def test_a_full_output_is_told(arguments: str, own_dataset: Path) -> None:
+    ended = run(f"{COMMAND} {arguments.format(dataset=shlex.quote(str(own_dataset)))} > /dev/full")
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("error: a file or the output: No space left on device\n")
+    assert "Traceback" not in ended.stderr
 
 
 def test_output_that_takes_ascii_alone() -> None:
