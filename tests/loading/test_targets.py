@@ -28,7 +28,13 @@ SIZE, CELLS = 32, 4
 FINE = 4  # times as fine as the stored image the reference's mask image is
 GREY = ("contrast", "brightness", "noise")
 STRENGTHS = [None, *(Augmentation(strength=s, flip=f, seed=3) for s in ("light", "strong") for f in (False, True))]
-AUGMENTATIONS = pytest.mark.parametrize("augmentation", STRENGTHS, ids=lambda a: a and f"{a.strength} {a.flip}")
+
+
+def shown(augmentation: Augmentation | None) -> str:
+    return f"{augmentation.strength} {augmentation.flip}" if augmentation else "none"
+
+
+AUGMENTATIONS = pytest.mark.parametrize("augmentation", STRENGTHS, ids=shown)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +94,13 @@ def check_alike(images: NDArray[Any], masks: NDArray[Any], least: float = 0.97) 
 
 
 @EVERYWHERE
-@AUGMENTATIONS
-@pytest.mark.parametrize("order", ["shuffle", "windowed", "weighted"])
+@pytest.mark.parametrize(
+    ("order", "augmentation"),
+    [*(("shuffle", strength) for strength in STRENGTHS), ("windowed", STRENGTHS[-1]), ("weighted", STRENGTHS[-1])],
+    ids=lambda value: value if isinstance(value, str) else shown(value),
+)
 def test_masks_move_with_the_images(
-    painted: Dataset, place: Place, augmentation: Augmentation | None, order: str
+    painted: Dataset, place: Place, order: str, augmentation: Augmentation | None
 ) -> None:
     options: dict[str, Any] = {"batch_size": 8, "order": order, "window": 2, "augmentation": augmentation}
     with load(painted, "train", place, normalization=(0.0, 1.0), targets=True, **options) as loader:

@@ -102,17 +102,25 @@ def test_every_option_has_a_test() -> None:
     assert {name for name, *_ in CHANGES} | HERE.keys() | ELSEWHERE.keys() == {f.name for f in fields(TrainConfig)}
 
 
+@pytest.fixture(scope="module")
+def without() -> dict[str, torch.Tensor]:
+    """Weights of the runs that options are compared with, by what these have besides; each is trained once."""
+    return {}
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("name", "value", "beside"), CHANGES, ids=lambda value: str(value)[:12])
 def test_an_option_changes_the_trained_weights(
-    config: TrainConfig, tmp_path: Path, name: str, value: Any, beside: dict[str, Any]
+    config: TrainConfig, tmp_path: Path, without: dict[str, torch.Tensor], name: str, value: Any, beside: dict[str, Any]
 ) -> None:
     if "datasets" in beside:
         beside = {"datasets": config.datasets * beside["datasets"]}
     config = replace(config, **beside)
-    train(replace(config, out=tmp_path / "without"))
+    if repr(beside) not in without:
+        train(replace(config, out=tmp_path / "without"))
+        without[repr(beside)] = weights(tmp_path / "without" / LAST)
     train(replace(config, out=tmp_path / "with", **{name: value}))
-    assert not torch.equal(weights(tmp_path / "without" / LAST), weights(tmp_path / "with" / LAST))
+    assert not torch.equal(without[repr(beside)], weights(tmp_path / "with" / LAST))
 
 
 @pytest.mark.usefixtures("quick")

@@ -227,44 +227,6 @@ def test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept(
     check_same(run / LAST, tmp_path / "whole" / LAST)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "other"),
-    [
-        ("ema", None, 0.9),
-        ("optimizer", "adam", "adamw"),
-        ("schedule", "none", "cosine"),
-        ("clip_norm", None, 1.0),
-        ("label_smoothing", 0.0, 0.1),
-        ("accumulate", 1, 2),
-        ("weight_decay", 0.0, 0.1),
-        ("warmup_epochs", 0.0, 1.0),
-        ("monitor", "auroc", "ap"),
-        ("patience", None, 3),
-        ("limit_images", None, 9),
-        ("model", "resnet18", "resnet34"),
-        ("weights", "none", "default"),
-        ("order", "shuffle", "windowed"),
-        ("balance", "label", "group"),
-        ("window", 8, 4),
-        ("compile", False, True),
-        ("augment", "light", "strong"),
-        ("flip", False, True),
-        ("fold", None, 1),
-    ],
-)
-def test_resuming_with_another_option_is_refused(
-    config: TrainConfig, tmp_path: Path, name: str, value: Any, other: Any
-) -> None:
-    run = tmp_path / "run"
-    needed = {"augment": "light"} if name in {"augment", "flip"} else {}
-    needed |= {"order": order} if (order := {"balance": "weighted", "window": "windowed"}.get(name)) else {}
-    config = replace(config, **needed)  # type: ignore[arg-type]
-    train(replace(config, out=run, epochs=1))
-    with pytest.raises(RunError) as error:
-        train(replace(config, out=run, resume=True, folds=3 if name == "fold" else None, **{name: other}))
-    assert f"was trained with {name.replace('_', '-')} {value!r}, now it is {other!r}" in str(error.value)
-
-
 def test_the_number_of_epochs_may_grow_only_where_no_schedule_depends_on_it(
     config: TrainConfig, tmp_path: Path
 ) -> None:

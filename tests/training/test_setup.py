@@ -55,6 +55,47 @@ def test_the_shares_are_of_the_training_images(config: TrainConfig, noise: Path,
     assert open_data(several).epoch_length == 24
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("ema", None, 0.9),
+        ("optimizer", "adam", "adamw"),
+        ("schedule", "none", "cosine"),
+        ("clip_norm", None, 1.0),
+        ("label_smoothing", 0.0, 0.1),
+        ("accumulate", 1, 2),
+        ("weight_decay", 0.0, 0.1),
+        ("warmup_epochs", 0.0, 1.0),
+        ("monitor", "auroc", "ap"),
+        ("patience", None, 3),
+        ("limit_images", None, 9),
+        ("model", "resnet18", "resnet34"),
+        ("weights", "none", "default"),
+        ("order", "shuffle", "windowed"),
+        ("balance", "label", "group"),
+        ("window", 8, 4),
+        ("compile", False, True),
+        ("augment", "light", "strong"),
+        ("flip", False, True),
+        ("fold", 1, 2),
+    ],
+)
+def test_an_option_that_shapes_the_result_is_a_setting_that_a_resumed_run_must_have(
+    config: TrainConfig, name: str, value: Any, other: Any
+) -> None:
+    needed: dict[str, dict[str, Any]] = {
+        "augment": {"augment": "light"}, "flip": {"augment": "light"}, "balance": {"order": "weighted"},
+        "window": {"order": "windowed"}, "fold": {"folds": 3, "fold": 1},
+    }  # fmt: skip
+    config = replace(config, **needed.get(name, {}))
+    data = open_data(config)
+    before, after = (setup.settings_of(each, data, 1.0, None) for each in (config, replace(config, **{name: other})))
+    spelled = name.replace("_", "-")
+    assert (before[spelled], after[spelled]) == (value, other)
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert changed - {"epochs"} == {spelled}, "epochs are a setting where the schedule depends on them"
+
+
 def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) -> None:
     make_dataset(tmp_path / "d", labels={"train": [0] * 5 + [1] * 5, "val": [0, 1]})
     limited = replace(config, out=tmp_path / "run", datasets=(tmp_path / "d",), limit_images=5)

@@ -52,9 +52,7 @@ def test_two_epochs_are_those_of_plain_numpy(
 
 @EVERYWHERE
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
-@pytest.mark.parametrize(
-    ("mean", "std"), [(0.0, 1.0), (0.123456789, 0.98765), (0.9999, 1e-3), (1 / 3, 1 / 7), (0.5, 0.25)]
-)
+@pytest.mark.parametrize(("mean", "std"), [(0.123456789, 0.98765), (0.9999, 1e-3)])
 def test_the_normalization_can_be_another_than_the_dataset_s(
     tmp_path: Path, place: Place, dtype: Dtype, mean: float, std: float
 ) -> None:
