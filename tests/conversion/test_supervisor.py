@@ -219,3 +219,18 @@ def test_no_record_tells_of_what_could_not_be_flushed(one_image: Task, monkeypat
     ):
         submit(one_image, 10.0).result(30)
     assert Record.find(one_image) is None
+
+
+def test_workers_that_ended_for_want_of_work_are_no_lost_ones() -> None:
+    pool = WorkerPool()
+    workers = [pool._take() for _ in range(3)]
+    for worker in workers:
+        pool._give_back(worker)
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+    fresh = pool._take()
+    assert fresh not in workers
+    assert fresh.process.poll() is None
+    pool.stop()
+    pool._give_back(fresh)

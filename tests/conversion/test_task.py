@@ -1,4 +1,4 @@
-"""What a conversion costs beside its work: memory of a worker, and time to start."""
+"""What a conversion costs beside its work: memory of a worker, and time to start; and what a task shows of itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pneumo_fast.conversion.task import Source, Task
 from pneumo_fast.phantoms.dicom_file import write_dicom
 
 SIDE, STORED, ROWS = 1024, 384, 96
@@ -64,6 +65,16 @@ def test_a_worker_imports_next_to_nothing() -> None:
     program = f"import sys, pneumo_fast.conversion.task; print(*{names} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not done.stdout.split()
+
+
+def test_logs_of_a_cluster_show_no_file_names() -> None:
+    source = Source(image_id="an-id", path="a-name.dcm", shown_path="a-pseudonym", label=0)
+    task = Task(
+        name="train-00000", split="train", images=Path("images"), out=Path("out"), sources=(source,), size=32,
+        dtype="float16", layout="shards", decode="fast", window="auto", max_pixels=10**6, key=b"secret",
+    )  # fmt: skip
+    assert "a-name" not in f"{task!r}{source!r}"
+    assert "secret" not in repr(task)
 
 
 @pytest.mark.slow  # a figure of time, so not for machines that are busy with other things

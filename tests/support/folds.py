@@ -19,25 +19,26 @@ from tests.support.untrained_run import make_run
 RESOLVED = Resolved(
     device=torch.device("cpu"), amp_dtype=None, pos_weight=2.0, batch_size=64, loader="fused", processes=1
 )
+FOLDS = 3
 SEED = 3
 EPOCHS = 3
 
 
-def make_folds(run: Path, dataset: Path, folds: int = 3) -> Path:
+def make_folds(run: Path, dataset: Path) -> Path:
     """Write ``run/fold-1`` and so on, each with a network of its own random weights."""
     run.mkdir()
-    for fold in range(1, folds + 1):
+    for fold in range(1, FOLDS + 1):
         folder = fold_folder(run, fold)
         make_run(folder, dataset)
         torch.manual_seed(fold)
         trained = replace(
             load_trained(folder / BEST),
-            settings={"folds": folds, "fold": fold, "seed": SEED, "pos-weight": 2.0 + fold / 100},
+            settings={"folds": FOLDS, "fold": fold, "seed": SEED, "pos-weight": 2.0 + fold / 100},
             prior_shift=fold / 10,
             model=build_model().state_dict(),
         )
         save_checkpoint(trained, folder / BEST)
-        config = TrainConfig(datasets=(dataset,), out=folder, folds=folds, fold=fold, seed=SEED, epochs=EPOCHS)
+        config = TrainConfig(datasets=(dataset,), out=folder, folds=FOLDS, fold=fold, seed=SEED, epochs=EPOCHS)
         resolved = replace(RESOLVED, batch_size=RESOLVED.batch_size - fold % 2)  # as small folds have it
         write_config(folder, describe_run(config, Dataset.open(dataset), resolved))
         write_history(folder, [{"epoch": epoch} for epoch in range(1, EPOCHS + 1)])

@@ -31,7 +31,8 @@ from pneumo_fast.run.folder import write_config, write_history
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import Resolved, describe_run
 
-POSITIVE = 0.25
+EPOCHS = 6
+THRESHOLDS = (0.5, 0.25)
 KINDS = {(1, True): "TP", (0, True): "FP", (1, False): "FN", (0, False): "TN"}
 NOTE = "The checkpoint was selected on these images, in /somebody/else/runs/one, so the metrics are optimistic."
 """With a path, as no note should have one."""
@@ -46,9 +47,7 @@ def make_run(
     folder: Path,
     *,
     images: int = 160,
-    epochs: int = 6,
     hostile: bool = False,
-    thresholds: tuple[float, ...] = (0.5, 0.25),
     pictures: int = 3,
     one_class: bool = False,
 ) -> Path:
@@ -70,12 +69,12 @@ def make_run(
     run = folder / "run"
     run.mkdir()
     (run / "best.pt").write_bytes(b"weights")
-    _write_training(folder, identity, epochs)
+    _write_training(folder, identity)
     evaluation = _evaluation(
-        run, folder / "dataset", identity, rows, EvaluateConfig(thresholds=thresholds, resamples=100)
+        run, folder / "dataset", identity, rows, EvaluateConfig(thresholds=THRESHOLDS, resamples=100)
     )
     evaluation.folder.mkdir(parents=True)
-    (evaluation.folder / "predictions.csv").write_text(predictions_csv(evaluation.predictions, thresholds))
+    (evaluation.folder / "predictions.csv").write_text(predictions_csv(evaluation.predictions, THRESHOLDS))
     (evaluation.folder / "metrics.json").write_text(json.dumps(to_json(evaluation), allow_nan=False))
     _write_explanation(run, evaluation, pictures)
     return run
@@ -152,16 +151,16 @@ def _write_dataset(path: Path, rows: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_training(folder: Path, identity: str, epochs: int) -> None:
+def _write_training(folder: Path, identity: str) -> None:
     run, dataset = folder / "run", folder / "dataset"
-    config = TrainConfig(datasets=(dataset,), out=run, epochs=epochs, lr=3e-4, augment="light", amp=True)
+    config = TrainConfig(datasets=(dataset,), out=run, epochs=EPOCHS, lr=3e-4, augment="light", amp=True)
     manifest = Manifest.from_json((dataset / "manifest.json").read_text())
     nothing = pd.DataFrame()
     opened = Dataset(
         path=dataset, manifest=manifest, index=nothing, boxes=nothing, identity=identity, key_ids=frozenset()
     )
     write_config(run, describe_run(config, opened, RESOLVED))
-    steps = [(epoch, 0.6 * 0.8**epoch) for epoch in range(1, epochs + 1)]
+    steps = [(epoch, 0.6 * 0.8**epoch) for epoch in range(1, EPOCHS + 1)]
     write_history(
         run,
         [

@@ -79,7 +79,7 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(folder: Path, peers: dict[str, int] | None = None, **settings: Any) -> Iterator[Orthanc]:
+def running_orthanc(folder: Path, peers: dict[str, int] | None = None) -> Iterator[Orthanc]:
     """Start Orthanc and stop it at the end; skip the test where it is not installed or does not start.
 
     Parameters
@@ -99,7 +99,7 @@ def running_orthanc(folder: Path, peers: dict[str, int] | None = None, **setting
         "RegisteredUsers": {USER: PASSWORD}, "DicomPort": port, "DicomAet": AET, "DicomCheckCalledAet": True,
         "DicomCheckModalityHost": True, "DicomAlwaysAllowStore": False, "DicomAlwaysAllowEcho": False,
         "DicomModalities": {aet: [aet, "127.0.0.1", number] for aet, number in (peers or {}).items()},
-        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, **settings,
+        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "orthanc.json").write_text(json.dumps(configuration))
