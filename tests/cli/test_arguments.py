@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,24 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from typer.main import get_command
 
+from pneumo_fast.cli.app import app
 from pneumo_fast.cli.arguments import read, with_options
 from pneumo_fast.configuration import Field, arguments_of, options_of
-from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.conversion.options import ConvertConfig, IdsConfig
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.loading.options import ShowConfig
 from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.reporting.options import ReportConfig
+from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.training.options import TrainConfig
 
+GROUP: Any = get_command(app)
 MAX_REJECTS = options_of(ConvertConfig)["max_rejects"]
 Run = Callable[..., Any]
 
@@ -58,152 +63,43 @@ def test_aliases(config_of: Run, short: list[str], long: list[str]) -> None:
     assert config_of(*short) == config_of(*long)
 
 
-CONVERT_OPTIONS = {
-    "--id-column": "id",
-    "--label-column": "ill",
-    "--group-column": "who",
-    "--path-column": "file",
-    "--class-info": "c.csv",
-    "--groups": "m.json",
-    "--ungrouped": "drop",
-    "--val-fraction": "0.2",
-    "--test-fraction": "0.3",
-    "--seed": "7",
-    "--size": "64",
-    "--dtype": "uint8",
-    "--layout": "folder",
-    "--shard-size": "9",
-    "--decode": "exact",
-    "--window": "none",
-    "--workers": "3",
-    "--scheduler": "tcp://h:1",
-    "--max-rejects": "5",
-    "--match": "path",
-    "--several": "first",
-    "--timeout-s": "2.5",
-    "--max-pixels": "1000",
-    "--resume": "",
-    "--keep-ids": "",
-    "--hash-key": "k",
-}
-TRAIN_OPTIONS = {
-    "--share": "2",
-    "--out": "r",
-    "--epochs": "3",
-    "--half-size-epochs": "2",
-    "--batch-size": "5",
-    "--accumulate": "2",
-    "--model": "resnet34",
-    "--weights": "w.pt",
-    "--optimizer": "adamw",
-    "--lr": "0.01",
-    "--weight-decay": "0.5",
-    "--schedule": "cosine",
-    "--warmup-epochs": "1.5",
-    "--clip-norm": "2.5",
-    "--ema": "0.75",
-    "--label-smoothing": "0.25",
-    "--pos-weight": "2.5",
-    "--teach-boxes-weight": "0.5",
-    "--teach-classes-weight": "0.25",
-    "--teach-stage": "layer2",
-    "--order": "weighted",
-    "--balance": "view",
-    "--loader": "dali",
-    "--resident-share": "0.5",
-    "--augment": "strong",
-    "--flip": "",
-    "--amp": "",
-    "--amp-dtype": "bfloat16",
-    "--compile": "",
-    "--monitor": "ap",
-    "--patience": "3",
-    "--max-skipped": "4",
-    "--checkpoint-minutes": "2.5",
-    "--tensorboard": "",
-    "--profile": "",
-    "--sync-bn": "",
-    "--device": "cpu",
-    "--seed": "7",
-    "--resume": "",
-    "--images": "i",
-    "--labels": "l.csv",
-    "--class-info": "c.csv",
-    "--groups": "g.json",
-    "--size": "64",
-    "--test-fraction": "0.25",
-    "--decode": "exact",
-    "--max-rejects": "5",
-}
-EVALUATE_OPTIONS = {
-    "--dataset": "d",
-    "--split": "test",
-    "--threshold": "0.3",
-    "--target-sensitivity": "0.8",
-    "--target-specificity": "0.7",
-    "--cost-ratio": "4.0",
-    "--prevalence": "0.1",
-    "--resamples": "300",
-    "--seed": "7",
-    "--device": "cpu",
-    "--batch-size": "5",
-}
-EXPLAIN_OPTIONS = {
-    "--dataset": "d",
-    "--split": "test",
-    "--method": "hirescam",
-    "--layer": "layer2",
-    "--hash-key": "k",
-    "--count": "3",
-    "--threshold": "0.3",
-    "--resamples": "300",
-    "--seed": "7",
-    "--device": "cpu",
-    "--batch-size": "5",
-}
-SHOW_OPTIONS = {"--out": "o.png", "--split": "test", "--count": "5", "--augment": "strong", "--flip": "", "--seed": "7"}
+COMMANDS: dict[str, Any] = {
+    "convert": ConvertConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "explain": ExplainConfig,
+    "report": ReportConfig, "predict": PredictConfig, "serve": ServeConfig, "export": ExportConfig, "show": ShowConfig,
+    "ids": IdsConfig, "phantom": PhantomConfig,
+}  # fmt: skip
+"""Of those that have one, the configuration."""
+OWN = {"train": {"config"}, "evaluate": {"runs"}}
+"""Parameters that a command has besides its options."""
+LEFT_OUT = {"evaluate": {"run"}, "phantom": {"positive_fraction", "images_per_patient"}}
+"""Options that a command has no parameter for."""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options", "default", "left"),
-    [
-        (
-            ["convert", "i", "l", "o"],
-            CONVERT_OPTIONS,
-            ConvertConfig(images=Path("i"), labels=Path("l")),
-            {"images", "labels", "overwrite", "modalities", "views", "body_parts", "positive", "negative", "ignore"},
-        ),
-        (
-            ["train", "d", "--teach", "boxes", "--teach", "classes"],
-            TRAIN_OPTIONS,
-            TrainConfig(),
-            {"overwrite", "folds", "fold", "limit_images", "recipe", "cache", "window"},
-        ),
-        (["evaluate", "r"], EVALUATE_OPTIONS, EvaluateConfig(), set()),
-        (["explain", "r"], EXPLAIN_OPTIONS, ExplainConfig(), {"ids"}),
-        (["export", "r"], {"--format": "torch", "--out": "o.pt2"}, ExportConfig(), set()),
-        (["show", "d"], SHOW_OPTIONS, ShowConfig(), set()),
-    ],
-)
-def test_every_option_reaches_its_field(
-    config_of: Run, arguments: list[str], options: dict[str, str], default: Any, left: set[str]
-) -> None:
-    given = config_of(*arguments, *(word for option in options.items() for word in option if word))
-    assert {f.name for f in fields(default) if getattr(given, f.name) == getattr(default, f.name)} == left
-    for option, text in options.items():
-        value = getattr(given, option[2:].replace("-", "_"), None)
-        if value is None:
-            value = getattr(given, f"{option[2:]}s")
-        assert value in {True, (float(text) if text[:1].isdigit() else None,)} or str(value) == text
+def another(field: Field, number: int) -> Any:
+    """A value that is not the default and, but for flags and words, no other field's; whether it is allowed or not."""
+    values = {bool: True, float: number + 0.375, int: number + 10_000, Path: Path(f"x{number}"), str: f"x{number}"}
+    of_type = (values[kind] for kind in values if kind in field.types)
+    defaults = field.default if field.is_list else (field.default,)
+    return next(value for value in (*of_type, *field.words) if value not in defaults)
 
 
-def test_a_cache_reaches_its_field(config_of: Run) -> None:
-    assert config_of("train", "--images", "i", "--labels", "l", "--cache", "k").cache == Path("k")
-
-
-def test_overwrite_reaches_its_field(config_of: Run) -> None:
-    assert config_of("convert", "i", "l", "--overwrite").overwrite
-    assert config_of("train", "--overwrite").overwrite
+@pytest.mark.parametrize(("name", "config"), COMMANDS.items(), ids=COMMANDS)
+def test_every_option_is_a_parameter_and_reaches_its_field(name: str, config: Any) -> None:
+    parameters = {parameter.name: parameter for parameter in GROUP.commands[name].params}
+    options = options_of(config)
+    assert parameters.keys() - options.keys() == {"quiet", "json"} | OWN.get(name, set())
+    assert options.keys() - parameters.keys() == LEFT_OUT.get(name, set())
+    values, words = {}, []
+    for number, field in enumerate(field for field in options.values() if field.option.on_command_line):
+        value = another(field, number)
+        values[field.name] = (value,) if field.is_list else value
+        if not field.option.positional:
+            assert parameters[field.name].opts == [f"--{field.spelled}", *field.option.aliases]
+            words.append(f"--{field.spelled}")
+        words += [str(value)] if value is not True else []
+    unchecked = type(config.__name__, (config,), {"__post_init__": lambda _: None})  # as not all go together
+    given = parser_of(unchecked)(words)
+    assert {option: getattr(given, option) for option in values} == values
 
 
 def test_runs_stand_before_what_is_scored(config_of: Run, tmp_path: Path) -> None:
@@ -256,11 +152,6 @@ def test_lists(config_of: Run) -> None:
     assert (train.datasets, train.shares) == ((Path("a"), Path("b")), (1.0, 3.0))
 
 
-def test_folds_and_limit_reach_their_fields(config_of: Run) -> None:
-    given = config_of("train", "--folds", "5", "--fold", "2", "--limit-images", "9")
-    assert (given.folds, given.fold, given.limit_images) == (5, 2, 9)
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [("0", 0), ("5", 5), ("0.05", 0.05), ("1.0", 1.0), ("0.0", 0.0), ("5%", 0.05), ("1.5%", 0.015), ("1e-3", 0.001)],
@@ -279,7 +170,7 @@ def test_max_rejects_that_is_no_number(text: str) -> None:
 # ---- a configuration in words
 
 
-CONFIGS = (ConvertConfig, TrainConfig, EvaluateConfig, ExplainConfig, ReportConfig, ShowConfig, PhantomConfig)
+CONFIGS = [config for config in COMMANDS.values() if config not in {PredictConfig, ServeConfig}]  # which look for runs
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 KINDS = {str: TEXT, Path: TEXT.map(Path), bool: st.booleans()}
 
@@ -314,15 +205,15 @@ def configurations(draw: st.DrawFn, config: type[Any]) -> Any:
 
 
 def parser_of(config: type[Any]) -> Callable[[list[str]], Any]:
-    app, made = typer.Typer(add_completion=False), []
+    alone, made = typer.Typer(add_completion=False), []
 
-    @app.command()
+    @alone.command()
     @with_options(config)
     def command(make: Callable[[], Any]) -> None:
         made.append(make())
 
     def parse(words: list[str]) -> Any:
-        app(words, standalone_mode=False)
+        alone(words, standalone_mode=False)
         return made.pop()
 
     return parse
