@@ -8,6 +8,7 @@ nothing is taken from ``.netrc``, from proxy variables or from elsewhere in the 
 from __future__ import annotations
 
 import io
+import ssl
 import threading
 import time
 from typing import Any, Final
@@ -32,6 +33,13 @@ BUSY: Final = frozenset({408, 429, *range(500, 600)}) - {NOT_IMPLEMENTED}
 """Status codes that ask to come again."""
 REFUSED: Final = frozenset({401, 403, 407})
 """Status codes that say that we may not."""
+CERTIFICATE: Final = {
+    9: "is not valid yet: see the date of this machine",
+    10: "has expired: have it renewed, and see the date of this machine",
+    62: "names another host: give the address that it names with --dicomweb",
+    64: "names another address: give the one that it names with --dicomweb",
+}
+"""What OpenSSL finds in a certificate (``X509_verify_cert_error_string``) that no other ``ca`` would mend."""
 
 
 class UnansweredError(PacsError):
@@ -168,6 +176,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _tls(error: requests.exceptions.SSLError) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "the server's certificate is signed by no authority known here: name it as ca in the credentials"
-    return "what the server speaks is not the TLS expected, or it wants a certificate of ours"
+    """What was wrong with the certificate or the connection."""
+    found: BaseException | None = error
+    while found:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            unknown = "is signed by no authority known here: name it as ca in the credentials"
+            return f"the server's certificate {CERTIFICATE.get(found.verify_code, unknown)}"
+        found = found.__context__
+    return (
+        "what the server speaks is not the TLS expected, it wants a certificate of ours, or a file of the credentials "
+        "(ca, certificate, key) is not what it should be"
+    )

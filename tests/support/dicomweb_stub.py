@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -75,8 +76,8 @@ def match(study: str, series: str, uid: str, modality: str = "CR") -> dict[str, 
 
 
 @contextmanager
-def stub_server(answer: Callable[[Asked], Answer]) -> Iterator[Stub]:
-    """Run a server that answers every request by a function."""
+def stub_server(answer: Callable[[Asked], Answer], tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+    """Run a server that answers every request by a function; where ``tls`` is given, it speaks HTTPS."""
     asked: list[Asked] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -119,10 +120,12 @@ def stub_server(answer: Callable[[Asked], Answer]) -> Iterator[Stub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
+    if tls:  # the handshake is left to the thread of the request, whose errors are suppressed
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield Stub(url=f"http://127.0.0.1:{server.server_port}/web", asked=asked)
+        yield Stub(url=f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/web", asked=asked)
     finally:
         server.shutdown()
         thread.join()
