@@ -34,7 +34,7 @@ def keep_earlier(earlier: ExplanationFile, run: Path, folder: Path) -> Iterator[
             continue
         try:
             png = read_regular(run / EXPLAIN / drawn.file)
-        except OSError:
+        except (OSError, ValueError):  # not there, or a name that no file can have
             continue
         write_atomic(folder / drawn.file, png)
         yield drawn

@@ -156,6 +156,27 @@ def test_named_images_are_drawn_beside_the_earlier_ones(boxless: Path, monkeypat
     assert files_of(boxless).items() >= files.items()
 
 
+@pytest.mark.parametrize("file", ["../../x.png", "../aside/x.png", "{outside}/x.png", "a\0.png"])
+def test_a_file_outside_of_the_folder_is_not_taken_over(boxless: Path, file: str) -> None:
+    """A tampered ``explain.json`` has nothing copied into the folder, or written elsewhere."""
+    outside = boxless.parent
+    named = file.format(outside=outside)
+    for there in (outside, boxless / "aside"):  # `explain/../../x.png` and `explain/../aside/x.png`
+        there.mkdir(exist_ok=True)
+        (there / "x.png").write_bytes(b"not a map")
+    explain(config(boxless, count=1))
+    path = boxless / "explain" / "explain.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["file"] = named
+    path.write_text(json.dumps(content))
+    before = {there: there.stat().st_mtime_ns for there in (outside / "x.png", boxless / "aside" / "x.png")}
+    image_id = Dataset.open(outside / "dataset").rows("val")["image_id"].iloc[5]
+    found = explain(config(boxless, ids=(image_id,)))
+    assert [drawn.file for drawn in found.images][:-1] == [each["file"] for each in content["images"][1:]]
+    assert {path.name for path in found.folder.iterdir()} == {drawn.file for drawn in found.images} | {"explain.json"}
+    assert {there: there.stat().st_mtime_ns for there in before} == before
+
+
 def test_an_added_image_is_as_it_is_alone(boxless: Path) -> None:
     explain(config(boxless, count=1))
     image_id = Dataset.open(boxless.parent / "dataset").rows("val")["image_id"].iloc[5]
