@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import zipfile
@@ -18,9 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.run.checkpoint import Resumable, load_last, load_resumable, load_trained, save_checkpoint
+from pneumo_fast.run.checkpoint import (
+    Resumable,
+    load_last,
+    load_resumable,
+    load_trained,
+    read_weights,
+    save_checkpoint,
+)
 from pneumo_fast.run.layout import BEST, LAST, PREVIOUS
 from tests.support.checkpoint import make_checkpoint
+
+ABOVE = "a size, deviation or weight above 0 and a best epoch up to the last expected"
+FINITE = "a finite mean, deviation, weight and shift expected"
 
 
 @pytest.fixture
@@ -204,6 +215,45 @@ def test_fields_too_few_or_too_many(saved: Path, drop: str | None, add: dict[str
     content = torch.load(saved, weights_only=True)
     torch.save({name: value for name, value in content.items() if name != drop} | add, saved)
     assert (f"missing required field `{drop}`" if drop else "colour: unknown key") in str(damaged(saved))
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_fills_the_memory(saved: Path) -> None:
+    """A gigabyte of zeros deflates to a megabyte; torch would read this one."""
+    with zipfile.ZipFile(saved) as archive:
+        content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    error = damaged(saved)
+    assert "compressed, as no checkpoint is" in str(error.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"size": 0}, ABOVE),
+        ({"std": 0.0}, ABOVE),
+        ({"pos_weight": -1.0}, ABOVE),
+        ({"best_epoch": -1}, ABOVE),
+        ({"best_epoch": 3}, ABOVE),
+        ({"mean": math.nan}, FINITE),
+        ({"std": math.inf}, FINITE),
+        ({"pos_weight": math.inf}, FINITE),
+        ({"prior_shift": math.nan}, FINITE),
+        ({"settings": {"lr": {"a": 1}}}, "settings that an option can have expected"),
+        ({"monitor": "colour"}, "monitor 'colour' is unknown"),
+    ],
+)
+def test_an_impossible_value_is_refused(saved: Path, changes: dict[str, Any], told: str) -> None:
+    torch.save(torch.load(saved, weights_only=True) | changes, saved)
+    assert told in str(damaged(saved))
+
+
+@pytest.mark.parametrize("content", [[1.0], {"model": [1.0]}])
+def test_a_file_without_weights_gives_none(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(RunError, match=r"weights\.pt holds no weights: give a checkpoint or a state dictionary"):
+        read_weights(tmp_path / "weights.pt")
 
 
 def test_a_save_that_fails_leaves_the_old_files(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
