@@ -61,6 +61,16 @@ def test_the_words_of_a_report_give_the_same_options(config_of: Any) -> None:
     assert replace(config_of("train", *words), recipe="recommended") == made
 
 
+@pytest.mark.parametrize("folder", ["", "fold-1"])
+def test_what_is_resumed_keeps_its_recipe(config_of: Any, tmp_path: Path, folder: str) -> None:
+    """A run's stands in its own configuration, a cross-validation's in that of its first fold."""
+    run = tmp_path / "run" / folder
+    run.mkdir(parents=True)
+    (run / CONFIG).write_text(json.dumps({"config": {"recipe": "recommended"}}))
+    resumed = config_of("train", "--out", tmp_path / "run", "--folds", "3", "--resume")
+    assert resumed == recipe("recommended", out=tmp_path / "run", folds=3, resume=True)
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("repeated", [False, True])
 def test_a_run_is_resumed_with_its_recipe_repeated_or_not(

@@ -102,6 +102,35 @@ def test_two_runs_give_both_evaluations_and_the_comparison(run_cli: Run, run_fol
     assert found["comparison"]["n"] == found["evaluations"][0]["n"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_cross_validation_gives_each_of_its_folds(run_cli: Run, noise: Path, tmp_path: Path) -> None:
+    words = ["train", noise, "--out", tmp_path / "run", "--folds", "2", "--epochs", "1", "--device", "cpu", "--json"]
+    ended = run_cli(*words, "--batch-size", "8")
+    found = parsed(ended.out)
+    assert found.keys() == {"run", "folds"}
+    assert found["run"] == str(tmp_path / "run")
+    assert [fold["run"] for fold in found["folds"]] == [str(tmp_path / "run" / f"fold-{number}") for number in (1, 2)]
+    assert {key for fold in found["folds"] for key in fold} == documented("train") - {"folds"}
+    lines = [line.split() for line in ended.err.splitlines()]
+    table = [["fold", "best", "epoch", "of", "validation", "AUROC"]]
+    table += [[str(number), "1", "1", f"{fold['best']:.3f}"] for number, fold in enumerate(found["folds"], start=1)]
+    assert all(row in lines for row in table), ended.err
+    assert f"Folds: {tmp_path / 'run' / 'fold-1'} to fold-2" in ended.err
+    assert f"pneumo-fast evaluate {tmp_path / 'run'}" in ended.err
+
+
+def test_ids_gives_how_many_it_found(run_cli: Run, tmp_path: Path) -> None:
+    made = write_input(tmp_path)
+    convert(made, keep_ids=False)
+    made.labels.write_text("".join(made.labels.read_text().splitlines(keepends=True)[:-2]))
+    out = tmp_path / "ids.csv"
+    ended = run_cli("ids", made.out, made.labels, "--out", out, "--json")
+    found = parsed(ended.out)
+    assert found == {"out": str(out), "found": {"image": 10, "row": 0}, "unknown": {"image": 2, "row": 0}, "notes": []}
+    assert "images 10 2" in " ".join(ended.err.split())
+    assert f"{out} names patients or images: keep it as safe as the key" in ended.err
+
+
 def test_verify_gives_its_problems_and_still_fails(run_cli: Run, own_dataset: Path) -> None:
     ended = run_cli("verify", own_dataset, "--json")
     assert (ended.code, parsed(ended.out)) == (0, {"dataset": str(own_dataset), "problems": [], "pixels": True})
