@@ -63,7 +63,7 @@ def trace(model: nn.Module, size: int) -> torch.export.ExportedProgram:
     with _quietly():
         try:
             program = torch.export.export(model, (example,), dynamic_shapes=dynamic)
-        except (RuntimeError, ValueError, TypeError, torch.export.UserError) as error:  # type: ignore[attr-defined]
+        except (RuntimeError, ValueError, TypeError) as error:
             raise ExportError(
                 f"PyTorch cannot export the model ({_first_line(error)}): use resnet18, for instance"
             ) from error

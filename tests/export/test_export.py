@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from pneumo_fast.errors import ConfigError, ExportError, RunError
 from pneumo_fast.evaluation.ensemble import open_members
@@ -317,6 +318,19 @@ def test_a_model_that_onnx_cannot_hold(judged: Path, tmp_path: Path, monkeypatch
     with pytest.raises(ExportError, match=r"does not fit into one ONNX file .*: use --format torch"):
         export_model(ExportConfig(runs=(judged,), out=tmp_path / "a.onnx"))
     assert not names_in(tmp_path)
+
+
+class Deciding(nn.Module):
+    """Asks a value of the images which way to go, which no graph can hold."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1).sum(1, keepdim=True) if images.sum() > 0 else images.flatten(1)[:, :1]
+
+
+def test_a_model_that_pytorch_cannot_trace_is_one_line() -> None:
+    with pytest.raises(ExportError, match=r"PyTorch cannot export the model \(.*\): use resnet18") as error:
+        formats.trace(Deciding().eval(), 32)
+    assert "\n" not in str(error.value)
 
 
 # ---- options
