@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pneumo_fast.conversion.resume import ARGUMENTS
+from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.files import locked
 from pneumo_fast.vocabulary import Layout
@@ -48,6 +50,16 @@ def test_a_manifest_of_another_tool_is_no_dataset(tmp_path: Path, content: str) 
     with pytest.raises(ConvertError, match="holds files that are not a dataset"):
         run(config, overwrite=True)
     assert (config.out / "manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"options": {}}', '{"options": 1, "input_digest": ""}'])
+def test_damaged_arguments_cannot_be_resumed_and_are_left(tmp_path: Path, content: str) -> None:
+    config = write_input(tmp_path)
+    (config.out / WORK_FOLDER).mkdir(parents=True)
+    (config.out / WORK_FOLDER / ARGUMENTS).write_text(content)
+    with pytest.raises(ConvertError, match=r"dataset cannot be resumed \(.*\): replace it \(convert --overwrite\)"):
+        run(config, resume=True)
+    assert (config.out / WORK_FOLDER / ARGUMENTS).read_text() == content
 
 
 def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path: Path) -> None:

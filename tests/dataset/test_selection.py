@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.format import SourceFiles
 from pneumo_fast.dataset.selection import join_datasets, limit_images, open_datasets, select_fold
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading.batches import Order
@@ -64,6 +65,15 @@ def test_unlike_datasets_are_refused(tmp_path: Path) -> None:
     folders = [make_dataset(tmp_path / "one").path, make_dataset(tmp_path / "two", size=16).path]
     with pytest.raises(DatasetError, match=r"of 16 pixels.*convert them alike"):
         open_datasets(folders)
+
+
+def test_datasets_without_pixels_cannot_be_joined(own_dataset: Path) -> None:
+    stored = Dataset.open(own_dataset)
+    files = SourceFiles(folder="/images", hash_key="", max_rejects=0, timeout_s=10.0, statistics_of=1)
+    indexed = replace(stored, manifest=replace(stored.manifest, layout="source", source=files))
+    for pair in ([stored, indexed], [indexed, stored]):
+        with pytest.raises(DatasetError, match="layout source cannot be joined: convert them with another --layout"):
+            join_datasets(pair)
 
 
 def swapped(dataset: Path) -> Path:

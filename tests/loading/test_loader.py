@@ -192,6 +192,12 @@ def test_parts_of_other_data(tmp_path: Path, parts: tuple[Part, ...]) -> None:
         load(make_dataset(tmp_path / "d"), "train", batch_size=2, order="shuffle", parts=parts)
 
 
+@pytest.mark.parametrize("order", ["sequential", "weighted", "windowed"])
+def test_shares_are_for_the_shuffled_order_alone(tmp_path: Path, order: str) -> None:
+    with pytest.raises(ConfigError, match=f"order {order} with shares of several datasets: only shuffle can take"):
+        load(make_dataset(tmp_path / "d"), "train", batch_size=2, order=order, parts=(Part(rows=21, used=9),))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 @pytest.mark.parametrize("engine", ["dali", "resident", "auto"])
 def test_a_gpu_that_is_not_there(tmp_path: Path, engine: EngineName) -> None:

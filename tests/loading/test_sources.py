@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import torch
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.verify import verify
-from pneumo_fast.errors import ConfigError, DatasetError
+from pneumo_fast.errors import ConfigError, ConvertError, DatasetError
 from pneumo_fast.loading import choose
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
@@ -167,6 +167,18 @@ def test_too_many_that_fail_end_the_epoch(indexed: Dataset) -> None:
         pytest.raises(DatasetError, match=r"3 of 28 image files cannot be read any more, 2 are allowed"),
     ):
         list(loader.epoch(0))
+
+
+def test_workers_that_give_nothing_end_the_epoch(indexed: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise ConvertError("workers keep dying")
+
+    monkeypatch.setattr(source.SourceEngine, "_unchanged", fail)
+    with (
+        load(indexed, "train", SOURCE, batch_size=4) as loader,
+        pytest.raises(DatasetError, match=r"images cannot be decoded \(workers keep dying\)"),
+    ):
+        next(loader.epoch(0))
 
 
 def test_a_file_that_was_replaced_by_another_is_noticed(indexed: Dataset) -> None:

@@ -7,11 +7,15 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pneumo_fast.errors import ConfigError, PacsError
 from pneumo_fast.pacs import node as node_module
-from pneumo_fast.pacs.node import Node, associated, echo, require_pynetdicom
+from pneumo_fast.pacs.node import Node, Sender, associated, echo, require_pynetdicom
+from pneumo_fast.phantoms.dicom_file import write_dicom
 from tests.pacs.conftest import Receiver
 from tests.support.orthanc import free_port, running_orthanc
 from tests.support.serving import SENDER
@@ -55,6 +59,18 @@ def test_a_node_that_takes_nothing_of_the_kind(receiver: Receiver) -> None:
     node = Node("PNEUMOFAST", "127.0.0.1", receiver.port)
     with pytest.raises(PacsError, match="takes no object of these kinds"), associated(node, SENDER, ["1.2.3"], 5.0):
         pass
+
+
+def test_an_association_that_is_lost_is_told(receiver: Receiver, tmp_path: Path) -> None:
+    node = Node("PNEUMOFAST", "127.0.0.1", receiver.port)
+    write_dicom(tmp_path / "file.dcm", np.zeros((8, 8), dtype=np.uint8), transfer_syntax=ExplicitVRLittleEndian)
+    data = (tmp_path / "file.dcm").read_bytes()
+    with associated(node, SENDER, [dcmread(tmp_path / "file.dcm").SOPClassUID], 5.0) as association:
+        sender = Sender(node, association, 5.0)
+        assert sender.store(data) == 0
+        association.abort()
+        with pytest.raises(PacsError, match=r"PNEUMOFAST@127.0.0.1:\d+: the association was lost"):
+            sender.store(data)
 
 
 def test_nobody_listens() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -98,6 +100,22 @@ def test_pretrained_colours_are_added_up_and_the_last_layer_starts_anew(tmp_path
         features = nn.Sequential(*list(colour.children())[:-1])(images.expand(-1, 3, -1, -1))
         torch.testing.assert_close(nn.Sequential(*list(grey.children())[:-1])(images), features, rtol=1e-4, atol=1e-4)
     assert grey.get_submodule("fc").weight.shape == (1, 512)
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("invalid hash value"), ValueError("no weights")])
+def test_pretrained_weights_that_do_not_come_are_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    plain = torchvision.models.get_model
+
+    def get_model(name: str, weights: str | None = None, **options: Any) -> nn.Module:
+        if weights:
+            raise error
+        model: nn.Module = plain(name, weights=None, **options)
+        return model
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
+    what = rf"pretrained weights of 'resnet18' cannot be downloaded \({type(error).__name__}\): give the path of a file"
+    with pytest.raises(ConfigError, match=what):
+        build_model("resnet18", "default")
 
 
 def test_weights_of_our_own_checkpoint_come_whole(tmp_path: Path) -> None:

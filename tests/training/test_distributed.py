@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from pneumo_fast.errors import DeviceError
 from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.training import distributed, setup
@@ -111,6 +112,17 @@ def check_alike(run: Path, alone: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(
+            DeviceError, match="device 'cuda:0' for several processes: each takes its own, give cuda or auto"
+        ),
+        distributed.joined("cuda:0"),
+    ):
+        pass
+
+
 def test_two_processes_train_every_fold(data: Path, tmp_path: Path) -> None:
     finish(together(data, tmp_path / "run", folds=2, epochs=1))
     for fold in (1, 2):

@@ -238,6 +238,8 @@ def test_what_needs_a_gpu(config: TrainConfig, tmp_path: Path, change: dict[str,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"datasets": ()}, "0 datasets with 0 shares: one share for each expected"),
+        ({"shares": (1.0, 2.0)}, "1 datasets with 2 shares: one share for each expected"),
         ({"batch_size": 1}, "batch-size 1: at least 2 expected"),
         ({"lr": math.nan}, "lr nan: a number above 0 expected"),
         ({"clip_norm": 0.0}, "clip-norm 0.0: a number above 0 expected"),

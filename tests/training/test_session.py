@@ -227,6 +227,15 @@ def test_too_many_of_them_stop_the_run_and_the_last_good_state_is_kept(
     check_same(run / LAST, tmp_path / "whole" / LAST)
 
 
+def test_an_epoch_without_a_finite_loss_ends_the_run(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, *range(STEPS + 1, 2 * STEPS + 1))
+    with pytest.raises(TrainingError, match="no step of epoch 2 had a finite loss: lower --lr or omit --amp"):
+        train(replace(config, out=tmp_path / "run", max_skipped=STEPS))
+    assert len(history_of(tmp_path / "run")) == 1
+
+
 def test_the_number_of_epochs_may_grow_only_where_no_schedule_depends_on_it(
     config: TrainConfig, tmp_path: Path
 ) -> None:
