@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import Plan
 from pneumo_fast.conversion.resume import Arguments, source_files
 from pneumo_fast.conversion.task import WORK_FOLDER, Record
-from pneumo_fast.dataset.folder import write_table
+from pneumo_fast.dataset.folder import ROWS_AT_ONCE, write_table
 from pneumo_fast.dataset.format import (
     BOX_COLUMNS,
     BOXES,
@@ -113,12 +113,20 @@ def _collect(found: Iterable[Record]) -> tuple[list[Record], pd.DataFrame]:
     They are read one after the other, and texts that are equal in one of them are one object: ten million rows as
     dictionaries, each with texts of its own, take 24 GB.
     """
-    records, tables = [], []
+    records: list[Record] = []
+    tables: list[pd.DataFrame] = []
+    columns: defaultdict[str, list[Any]] = defaultdict(list)
     for record in found:
         records.append(replace(record, images=[]))
-        if rows := record.images:
-            columns = {name: _sharing([row[name] for row in rows]) for name in rows[0]}
-            tables.append(pd.DataFrame({"pixel_height": 1.0, **columns, "task": record.name}))
+        rows = record.images
+        for name in {"pixel_height": 1.0, **rows[0]} if rows else ():
+            columns[name] += _sharing([row.get(name, 1.0) for row in rows])
+        columns["task"] += [record.name] * len(rows)
+        if len(columns["task"]) >= ROWS_AT_ONCE:
+            tables.append(pd.DataFrame(columns))
+            columns.clear()
+    if columns["task"]:
+        tables.append(pd.DataFrame(columns))
     return records, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

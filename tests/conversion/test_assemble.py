@@ -92,6 +92,17 @@ def test_boxes_are_kept_in_source_pixels(dataset: Dataset, phantoms: PhantomSet)
     assert dataset.boxes["image_id"].map(places).is_monotonic_increasing
 
 
+@pytest.mark.parametrize("rows", [1, 9, 10_000])
+def test_however_many_rows_are_put_together_at_once_the_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    config = write_input(tmp_path)
+    run(config, shard_size=3)
+    monkeypatch.setattr(assemble_module, "ROWS_AT_ONCE", rows)
+    run(config, shard_size=3, out=tmp_path / "other")
+    assert contents(tmp_path / "other") == contents(config.out)
+
+
 def test_a_box_may_be_beyond_an_edge_by_a_pixel_of_the_source(tmp_path: Path) -> None:
     config = write_input(tmp_path)
     first = pydicom.dcmread(config.images / "i0.dcm")
