@@ -55,7 +55,7 @@ def match(files: list[str], images: pd.DataFrame, left_out: pd.DataFrame, config
     Raises
     ------
     ConvertError
-        If a row that has boxes has several files, or an id made for one of several is another row's.
+        If an id made for one of several files of a row is another row's, or a process that reads headers ends.
     """
     if "path" in images:
         named = pd.concat([images, left_out])[["image_id", "path"]]
