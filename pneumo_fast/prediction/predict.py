@@ -150,7 +150,8 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
             _write_summary(config, model, counts, judgement, notes)
             shutil.rmtree(config.out / WORK)
     if counts.all_failed:
-        hint = "; a list of paths has to end in .csv" if any(map(Path.is_file, config.paths)) else ""
+        perhaps_list = "not_dicom" in counts.rejects and any(map(Path.is_file, config.paths))
+        hint = "; a list of paths has to end in .csv" if perhaps_list else ""
         _log.warning("no file could be scored: %s says why%s", config.out / TABLE, hint)
     return PredictSummary(
         out=config.out, counts=counts, seconds=time.perf_counter() - begin, now=now, model=model, judgement=judgement,
