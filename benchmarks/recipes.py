@@ -32,7 +32,7 @@ from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.formatting import TERMINAL
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, estimate, percentile_interval
-from pneumo_fast.metrics.ranking import auroc, average_precision
+from pneumo_fast.metrics.ranking import auroc, average_precision, resampled
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.recipes import RECIPES
@@ -156,7 +156,7 @@ def run_arm(arm: str, seed: int, fold: int, arguments: argparse.Namespace) -> Tr
         train_seconds=sum(record["train_seconds"] for record in trained.history),
         auroc=auroc(labels, logits), average_precision=average_precision(labels, logits),
         others=_others(evaluated.figures),
-        resampled=Bootstrap(resamples=RESAMPLES).ranked(labels, logits, found.groups, ()),
+        resampled=resampled(labels, logits, found.groups, Bootstrap(resamples=RESAMPLES)),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from pneumo_fast.metrics import intervals
 from pneumo_fast.metrics.catalogue import BRIER, RANKING, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.delong import delong_test
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Groups, Labels, Values
+from pneumo_fast.metrics.ranking import resampled
 from pneumo_fast.metrics.scored import call_positive
 from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
@@ -129,7 +130,7 @@ def _refuse_different(a: tuple[Path, list[tuple[str, int]]], b: tuple[Path, list
 def _ranking(a: Evaluation, b: Evaluation, bootstrap: Bootstrap) -> list[Difference]:
     one, other = a.figures.ranking, b.figures.ranking
     labels, groups = a.predictions.labels, a.predictions.groups
-    again = [bootstrap.ranked(labels, e.predictions.logits, groups, ()) for e in (a, b)]
+    again = [resampled(labels, e.predictions.logits, groups, bootstrap) for e in (a, b)]
     return [
         _difference(metric.label, getattr(one, metric.key).value, getattr(other, metric.key).value, values)
         for metric, values in zip(RANKING, (again[1] - again[0]).T, strict=True)

@@ -7,7 +7,7 @@ Bootstrap, 1993, chapter 13). Wilson's score interval is for shares of 0 and 1, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
@@ -30,6 +30,8 @@ Logits = NDArray[np.float32]
 Groups = NDArray[np.int64]
 """Number of each image's patient, from 0, without gaps."""
 Values = NDArray[np.float64]
+Drawn = NDArray[np.float32]
+"""How often each patient is drawn, shape (resamples, patients), in whole numbers."""
 Interval = tuple[float, float]
 
 
@@ -108,7 +110,7 @@ class Bootstrap:
     seed: int = 0
     """Chooses the resamples."""
 
-    def draws(self, groups: Groups) -> Iterator[NDArray[np.float32]]:
+    def draws(self, groups: Groups) -> Iterator[Drawn]:
         """How often each patient is drawn.
 
         Parameters
@@ -141,92 +143,22 @@ class Bootstrap:
         ndarray of float64, shape (resamples, m)
         """
         totals = np.stack([np.bincount(groups, column) for column in columns.T], axis=1)
-        return np.concatenate([drawn.astype(np.float64) @ totals for drawn in self.draws(groups)])
+        return self.each(groups, lambda drawn: drawn.astype(np.float64) @ totals)
 
-    def ranked(self, labels: Labels, scores: NDArray[np.floating], groups: Groups, levels: tuple[float, ...]) -> Values:
-        """Figures that depend on the order of the scores alone, resampled; see :func:`rank_figures`.
+    def each(self, groups: Groups, figures: Callable[[Drawn], Values]) -> Values:
+        """Figures of the resamples, computed from how often each patient is drawn.
 
         Parameters
         ----------
-        labels, groups : ndarray of int64, shape (n,)
-        scores : ndarray of float, shape (n,)
-            In any order.
+        groups : ndarray of int64, shape (n,)
+        figures : callable
+            Takes a block of :meth:`draws`; returns an array of float64 with a row per resample.
 
         Returns
         -------
-        ndarray of float64, shape (resamples, 2 + 2 * len(levels))
+        ndarray of float64, with ``resamples`` rows
         """
-        order = np.argsort(-scores, kind="stable")
-        labels, scores, groups = labels[order], scores[order], groups[order]
-        return np.concatenate([rank_figures(labels, scores, drawn[:, groups], levels) for drawn in self.draws(groups)])
-
-    def areas(self, labels: Labels, scores: NDArray[np.floating], groups: Groups) -> Values:
-        """AUROC alone, resampled: the first column of :meth:`ranked`, which has the parameters, to the bit and faster.
-
-        Returns
-        -------
-        ndarray of float64, shape (resamples,)
-            NaN where a class is not there.
-        """
-        positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-        positive = positive[np.argsort(scores[positive], kind="stable")]
-        ordered, others = scores[positive], scores[negative]
-        below, not_above = (np.searchsorted(ordered, others, side=side) for side in ("left", "right"))
-        found = []
-        for drawn in self.draws(groups):
-            up_to = np.zeros((len(drawn), len(positive) + 1))  # positives up to each score, from the lowest
-            np.cumsum(drawn[:, groups[positive]], axis=1, dtype=np.float64, out=up_to[:, 1:])
-            positives, negatives = up_to[:, -1], drawn[:, groups[negative]].astype(np.float64)
-            # Halves and whole numbers: every sum is exact, whatever its order.
-            lost = (up_to[:, below] + up_to[:, not_above]) / 2
-            above = positives * negatives.sum(axis=1) - np.einsum("ij,ij->i", negatives, lost)
-            with np.errstate(invalid="ignore"):
-                found.append(above / (positives * negatives.sum(axis=1)))
-        return np.concatenate(found)
-
-
-def rank_figures(
-    labels: Labels, scores: NDArray[np.floating], weights: NDArray[np.float32], levels: tuple[float, ...]
-) -> Values:
-    """AUROC, average precision, and best sensitivity and specificity at given levels of the other.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        0 or 1.
-    scores : ndarray, shape (n,)
-        From the highest down.
-    weights : ndarray of float32, shape (b, n)
-        How often each image counts, in whole numbers.
-    levels : tuple of float
-        Specificities at which the highest sensitivity is wanted, and the reverse.
-
-    Returns
-    -------
-    ndarray of float64, shape (b, 2 + 2 * len(levels))
-        AUROC, average precision, sensitivity at each level of specificity, specificity at each of sensitivity; NaN
-        where a class is not there.
-    """
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
-    exact = np.float32 if len(scores) < 2**22 else np.float64  # whole numbers up to 2^24 are exact in float32
-    tp = np.cumsum(weights * (labels == 1), axis=1, dtype=exact)[:, last].astype(np.float64)
-    fp = np.cumsum(weights * (labels == 0), axis=1, dtype=exact)[:, last].astype(np.float64)
-    positives, negatives = tp[:, -1:], fp[:, -1:]
-    new_tp, new_fp = np.diff(tp, prepend=0.0, axis=1), np.diff(fp, prepend=0.0, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        area = (new_fp * (tp - new_tp / 2)).sum(axis=1) / (positives * negatives)[:, 0]
-        precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
-        average = (new_tp * precision).sum(axis=1) / positives[:, 0]
-        figures = [area, np.where(negatives[:, 0] > 0, average, np.nan)]
-        for level in levels:
-            allowed = (1 - level + 1e-9) * negatives  # the rest of a rounded level must not cost a false positive
-            most_tp = np.where(fp <= allowed, tp, 0.0).max(axis=1)
-            figures.append(np.where(negatives[:, 0] > 0, most_tp / positives[:, 0], np.nan))
-        for level in levels:
-            needed = (level - 1e-9) * positives
-            least_fp = np.where(tp >= needed, fp, np.inf).min(axis=1)
-            figures.append(np.where(positives[:, 0] > 0, 1 - least_fp / negatives[:, 0], np.nan))
-    return np.stack(figures, axis=1)
+        return np.concatenate([figures(drawn) for drawn in self.draws(groups)])
 
 
 def percentile_interval(replicates: Values) -> Interval | None:

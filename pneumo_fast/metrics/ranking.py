@@ -13,7 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional import classification as tm
 
-from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Labels, estimate, percentile_interval, rank_figures
+from pneumo_fast.metrics.intervals import (
+    Bootstrap,
+    Drawn,
+    Estimate,
+    Groups,
+    Labels,
+    Values,
+    estimate,
+    percentile_interval,
+)
 from pneumo_fast.metrics.scored import Sample, Scores
 
 LEVELS: Final = (0.9, 0.95)
@@ -54,14 +63,13 @@ def rank(sample: Sample, bootstrap: Bootstrap, levels: tuple[float, ...] = LEVEL
     levels : tuple of float, optional
         Specificities at which the sensitivity is wanted, and the reverse; without them it takes less time.
     """
-    count = 2 + 2 * len(levels)
-    estimates = [Estimate(value=None)] * count
+    estimates = [Estimate(value=None)] * (2 + 2 * len(levels))
     if sample.two_classes:
-        order = np.argsort(-sample.logits, kind="stable")
-        once = np.ones((1, sample.n), np.float32)
-        values = rank_figures(sample.labels[order], sample.logits[order], once, levels)[0].tolist()
+        order = RankOrder.of(sample.labels, sample.logits, sample.groups)
+        once = np.ones((1, int(sample.groups.max()) + 1), np.float32)
+        values = order.figures(once, levels)[0].tolist()
         values[:2] = [auroc(sample.labels, sample.logits), average_precision(sample.labels, sample.logits)]
-        again = bootstrap.ranked(sample.labels, sample.logits, sample.groups, levels)
+        again = bootstrap.each(sample.groups, lambda drawn: order.figures(drawn, levels))
         estimates = [estimate(v, percentile_interval(r)) for v, r in zip(values, again.T, strict=True)]
     at_specificity, at_sensitivity = estimates[2 : 2 + len(levels)], estimates[2 + len(levels) :]
     return Ranking(
@@ -76,12 +84,106 @@ def rank(sample: Sample, bootstrap: Bootstrap, levels: tuple[float, ...] = LEVEL
     )
 
 
-def rank_by_area(sample: Sample, bootstrap: Bootstrap) -> Estimate:
-    """The AUROC of :func:`rank` alone, in a part of the time."""
-    if not sample.two_classes:
-        return Estimate(value=None)
-    again = bootstrap.areas(sample.labels, sample.logits, sample.groups)
-    return estimate(auroc(sample.labels, sample.logits), percentile_interval(again))
+def resampled(
+    labels: Labels, scores: Scores, groups: Groups, bootstrap: Bootstrap, levels: tuple[float, ...] = ()
+) -> Values:
+    """Figures of the resamples: parameters of :meth:`RankOrder.of`, figures of :meth:`RankOrder.figures`.
+
+    Returns
+    -------
+    ndarray of float64, shape (resamples, 2 + 2 * len(levels))
+    """
+    order = RankOrder.of(labels, scores, groups)
+    return bootstrap.each(groups, lambda drawn: order.figures(drawn, levels))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RankOrder:
+    """What figures need to know that depend on the order of the scores alone, however often each patient is drawn.
+
+    The counts are by the distinct scores of the positives, falling: between two of them no figure changes for the
+    better.
+    """
+
+    positives: Groups
+    """Shape (positives,): patients of the positives, from the highest score down."""
+    negatives: Groups
+    """Shape (negatives,): those of the negatives."""
+    tp: Groups
+    """Shape (scores,): positives with at least this score."""
+    fp: Groups
+    """Negatives with at least this score."""
+    fp_above: Groups
+    """Negatives with a higher one."""
+
+    @classmethod
+    def of(cls, labels: Labels, scores: Scores, groups: Groups) -> RankOrder:
+        """Sort images.
+
+        Parameters
+        ----------
+        labels, groups : ndarray of int64, shape (n,)
+        scores : ndarray of float, shape (n,)
+            Finite.
+        """
+        (up, positives), (down, negatives) = (_sorted(scores[labels == y], groups[labels == y]) for y in (1, 0))
+        at = np.unique(up)[::-1]
+        return cls(
+            positives=positives,
+            negatives=negatives,
+            tp=len(up) - np.searchsorted(up, at, side="left"),
+            fp=len(down) - np.searchsorted(down, at, side="left"),
+            fp_above=len(down) - np.searchsorted(down, at, side="right"),
+        )
+
+    def figures(self, drawn: Drawn, levels: tuple[float, ...]) -> Values:
+        """AUROC, average precision, and best sensitivity and specificity at given levels of the other.
+
+        Parameters
+        ----------
+        drawn : ndarray of float32, shape (b, patients)
+        levels : tuple of float
+            Specificities at which the highest sensitivity is wanted, and the reverse.
+
+        Returns
+        -------
+        ndarray of float64, shape (b, 2 + 2 * len(levels))
+            AUROC, average precision, sensitivity at each level of specificity, specificity at each of sensitivity; NaN
+            where a class is not there.
+        """
+        positives, negatives = _running_sum(drawn, self.positives), _running_sum(drawn, self.negatives)
+        all_positives, all_negatives = positives[:, -1:], negatives[:, -1:]
+        tp = np.take(positives, self.tp, axis=1)
+        fp, fp_above = (np.take(negatives, places, axis=1) for places in (self.fp, self.fp_above))
+        new_tp = np.diff(tp, prepend=0.0, axis=1)
+        pairs = (all_positives * all_negatives)[:, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # Halves and whole numbers: every sum is exact, whatever its order.
+            area = (pairs - np.einsum("ij,ij->i", new_tp, fp_above + fp) / 2) / pairs
+            average = (new_tp * tp / np.maximum(tp + fp, 1.0)).sum(axis=1) / all_positives[:, 0]
+            figures = [area, np.where(pairs > 0, average, np.nan)]
+            for level in levels:
+                allowed = (1 - level + 1e-9) * all_negatives  # the rest of a rounded level must not cost one
+                most_tp = np.where(fp <= allowed, tp, 0.0).max(axis=1, initial=0.0)
+                figures.append(np.where(pairs > 0, most_tp / all_positives[:, 0], np.nan))
+            for level in levels:
+                needed = (level - 1e-9) * all_positives
+                least_fp = np.where(tp >= needed, fp, np.inf).min(axis=1, initial=np.inf)
+                figures.append(np.where(pairs > 0, 1 - least_fp / all_negatives[:, 0], np.nan))
+        return np.stack(figures, axis=1)
+
+
+def _sorted(scores: Scores, groups: Groups) -> tuple[Scores, Groups]:
+    """Scores from the lowest up, and patients from the highest score down."""
+    order = np.argsort(scores, kind="stable")
+    return scores[order], groups[order[::-1]]
+
+
+def _running_sum(drawn: Drawn, groups: Groups) -> Values:
+    """How many of the first 0, 1, 2, ... images are drawn; float64, shape (b, len(groups) + 1)."""
+    sums = np.zeros((len(drawn), len(groups) + 1))
+    np.cumsum(np.take(drawn, groups, axis=1), axis=1, dtype=np.float64, out=sums[:, 1:])
+    return sums
 
 
 def auroc(labels: Labels, scores: Scores) -> float:

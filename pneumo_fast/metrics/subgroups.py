@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, estimate, percentile_interval
-from pneumo_fast.metrics.ranking import auroc, rank_by_area
+from pneumo_fast.metrics.ranking import auroc, rank, resampled
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.thresholds import at_threshold
 
@@ -100,7 +100,7 @@ def _judge(
         n=own.n,
         positives=own.positives,
         prevalence=estimate(own.positives / own.n, percentile_interval(counts[:, 0] / counts[:, 1])),
-        auroc=rank_by_area(ranked, bootstrap),
+        auroc=rank(ranked, bootstrap, levels=()).auroc,
         against_all=against_all,
         sensitivity=at.recall,
         specificity=at.specificity,
@@ -122,7 +122,7 @@ def judge_view(sample: Sample, rows: pd.DataFrame, train: pd.DataFrame, bootstra
     if len(np.unique(scores)) < 2:
         return None
     as_model = Sample(labels=sample.labels, logits=scores, groups=sample.groups)
-    own, other = (bootstrap.areas(each.labels, each.logits, each.groups) for each in (sample, as_model))
+    own, other = (resampled(each.labels, each.logits, each.groups, bootstrap)[:, 0] for each in (sample, as_model))
     apart = auroc(sample.labels, sample.logits) - auroc(sample.labels, scores)
     return ViewOnly(
         auroc=estimate(auroc(sample.labels, scores), percentile_interval(other)),

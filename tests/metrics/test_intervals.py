@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from statistics import NormalDist
 
 import numpy as np
@@ -11,7 +10,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pneumo_fast.metrics.delong import placements
 from pneumo_fast.metrics.intervals import (
@@ -21,11 +19,9 @@ from pneumo_fast.metrics.intervals import (
     group_numbers,
     mean_interval,
     percentile_interval,
-    rank_figures,
     wilson_interval,
 )
-from pneumo_fast.metrics.ranking import auroc, average_precision
-from tests.support.judged import IMAGES, both_classes, drawn, mann_whitney, sample_of
+from tests.support.judged import IMAGES, both_classes, mann_whitney, sample_of
 
 LEVELS = (0.9, 0.95)
 
@@ -52,37 +48,6 @@ def test_draws_do_not_depend_on_the_images_of_a_patient_and_differ_by_seed() -> 
     assert (draws[0] != draws[2]).any()
 
 
-@given(IMAGES, st.data())
-def test_a_weight_is_as_good_as_a_repeated_image(images: list[tuple[int, float]], data: st.DataObject) -> None:
-    sample = sample_of(images)
-    weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=sample.n, max_size=sample.n)))
-    order = np.argsort(-sample.logits, kind="stable")
-    labels, logits = sample.labels[order], sample.logits[order]
-    figures = rank_figures(labels, logits, weights[None].astype(np.float32), LEVELS)[0]
-    labels, logits = np.repeat(labels, weights), np.repeat(logits, weights)
-    if len(set(labels.tolist())) < 2:
-        assert np.isnan(figures[0])
-        return
-    expected = [auroc(labels, logits), average_precision(labels, logits)]
-    calls = [logits >= t for t in (*np.unique(logits), math.inf)]
-    pairs = [(c[labels == 1].mean(), 1 - c[labels == 0].mean()) for c in calls]
-    expected += [max(sens for sens, spec in pairs if spec >= level - 1e-9) for level in LEVELS]
-    expected += [max(spec for sens, spec in pairs if sens >= level - 1e-9) for level in LEVELS]
-    assert figures == pytest.approx(expected, abs=1e-6)
-
-
-@given(IMAGES, st.data())
-def test_the_area_alone_is_that_of_the_ranking_figures_to_the_bit(
-    images: list[tuple[int, float]], data: st.DataObject
-) -> None:
-    sample = sample_of(images)
-    names = data.draw(st.lists(st.integers(0, 9), min_size=sample.n, max_size=sample.n))
-    groups = np.unique(names, return_inverse=True)[1]
-    bootstrap = Bootstrap(resamples=20)
-    both = bootstrap.ranked(sample.labels, sample.logits, groups, ())[:, 0]
-    assert np.array_equal(bootstrap.areas(sample.labels, sample.logits, groups), both, equal_nan=True)
-
-
 def test_sums_are_those_of_the_drawn_images() -> None:
     groups = np.array([0, 1, 0, 2, 1])
     columns = np.random.default_rng(0).random((5, 3))
@@ -100,49 +65,6 @@ def test_percentiles() -> None:
     assert percentile_interval(np.full(100, 0.7)) is None
 
 
-def clustered(seed: int, patients: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """One to four images a patient, alike in label and mostly in score: AUROC 0.76 whatever the cluster."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(1, 5, patients)
-    ill = rng.random(patients) < 0.3
-    shared = rng.normal(size=patients)
-    groups = np.repeat(np.arange(patients), images)
-    scores = ill[groups] + 0.95 * shared[groups] + math.sqrt(1 - 0.95**2) * rng.normal(size=len(groups))
-    return ill[groups].astype(np.int64), groups, scores
-
-
-@pytest.mark.parametrize(("by", "low", "high"), [("patient", 0.92, 0.98), ("image", 0.5, 0.88)])
-def test_intervals_by_patient_cover_the_truth_and_by_image_do_not(by: str, low: float, high: float) -> None:
-    # the truth holds for pairs of images drawn as this sampling draws them: each patient's images weigh by number
-    truth = NormalDist().cdf(1 / math.sqrt(2))
-    covered = []
-    for seed in range(300):
-        labels, groups, scores = clustered(seed, 150)
-        units = groups if by == "patient" else np.arange(len(groups))
-        replicates = Bootstrap(resamples=300, seed=seed).ranked(labels, scores, units, ())[:, 0]
-        interval = percentile_interval(replicates)
-        assert interval is not None
-        covered.append(interval[0] <= truth <= interval[1])
-    assert low <= np.mean(covered) <= high
-
-
-def test_intervals_of_ranking_figures_cover_the_truth() -> None:
-    columns = {"AUROC": 0, "average precision": 1, "sensitivity at 0.9": 2, "specificity at 0.9": 4}
-    large = drawn(0, 60_000, 140_000, 1.5)
-    order = np.argsort(-large.logits)
-    once = np.ones((1, large.n), np.float32)
-    truth = rank_figures(large.labels[order], large.logits[order], once, LEVELS)[0]
-    covered: dict[str, list[bool]] = {name: [] for name in columns}
-    for seed in range(1, 301):
-        sample = drawn(seed, 60, 140, 1.5)
-        replicates = Bootstrap(resamples=300, seed=seed).ranked(sample.labels, sample.logits, sample.groups, LEVELS)
-        for name, column in columns.items():
-            low, high = percentile_interval(replicates[:, column]) or (math.nan, math.nan)
-            covered[name].append(low <= truth[column] <= high)
-    for name, found in covered.items():
-        assert 0.90 <= np.mean(found) <= 0.985, name
-
-
 def test_the_interval_of_a_mean() -> None:
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(100) * 7, 2)
@@ -150,15 +72,6 @@ def test_the_interval_of_a_mean() -> None:
     low, high = mean_interval(values, groups, resamples=2000, seed=0) or (math.nan, math.nan)
     error = values[::2].std() / math.sqrt(100)
     assert (values.mean() - low, high - values.mean()) == pytest.approx((1.96 * error, 1.96 * error), rel=0.15)
-
-
-@pytest.mark.slow  # a figure of time, so not for machines that are busy with other things
-def test_two_thousand_resamples_of_five_thousand_images_take_seconds() -> None:
-    sample = drawn(0, 1100, 3900, 1.0)
-    began = time.perf_counter()
-    Bootstrap().ranked(sample.labels, sample.logits, sample.groups, LEVELS)
-    Bootstrap().sums(sample.groups, np.ones((sample.n, 33)))
-    assert time.perf_counter() - began < 5
 
 
 Z = NormalDist().inv_cdf(0.975)

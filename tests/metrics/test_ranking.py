@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import time
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torchmetrics.functional import classification as tm
 
-from pneumo_fast.metrics.ranking import precision_recall_curve, rank, roc_curve
+from pneumo_fast.metrics.intervals import Bootstrap, percentile_interval
+from pneumo_fast.metrics.ranking import (
+    LEVELS,
+    RankOrder,
+    auroc,
+    average_precision,
+    precision_recall_curve,
+    rank,
+    resampled,
+    roc_curve,
+)
 from tests.support.judged import FEW, IMAGES, average_precision_by_hand, both_classes, drawn, mann_whitney, sample_of
 
 
@@ -50,6 +65,79 @@ def test_a_specificity_that_is_just_reached_counts() -> None:
     sample = sample_of([(1, 5.0), (0, 4.0), (1, 3.0), *[(0, -float(i)) for i in range(9)]])
     at = rank(sample, FEW).sensitivity_at_specificity
     assert [(a.specificity, a.sensitivity.value) for a in at] == [(0.9, 1.0), (0.95, 0.5)]
+
+
+@given(IMAGES, st.data())
+def test_a_patient_drawn_twice_is_as_good_as_repeated_images(
+    images: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    sample = sample_of(images)
+    names = data.draw(st.lists(st.integers(0, 9), min_size=sample.n, max_size=sample.n))
+    groups = np.unique(names, return_inverse=True)[1]
+    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=10, max_size=10)))
+    order = RankOrder.of(sample.labels, sample.logits, groups)
+    figures = order.figures(times[None].astype(np.float32), LEVELS)[0]
+    labels, logits = np.repeat(sample.labels, times[groups]), np.repeat(sample.logits, times[groups])
+    if len(set(labels.tolist())) < 2:
+        assert np.isnan(figures[0])
+        return
+    expected = [auroc(labels, logits), average_precision(labels, logits)]
+    calls = [logits >= t for t in (*np.unique(logits), math.inf)]
+    pairs = [(c[labels == 1].mean(), 1 - c[labels == 0].mean()) for c in calls]
+    expected += [max(sens for sens, spec in pairs if spec >= level - 1e-9) for level in LEVELS]
+    expected += [max(spec for sens, spec in pairs if sens >= level - 1e-9) for level in LEVELS]
+    assert figures == pytest.approx(expected, abs=1e-6)
+
+
+def clustered(seed: int, patients: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """One to four images a patient, alike in label and mostly in score: AUROC 0.76 whatever the cluster."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(1, 5, patients)
+    ill = rng.random(patients) < 0.3
+    shared = rng.normal(size=patients)
+    groups = np.repeat(np.arange(patients), images)
+    scores = ill[groups] + 0.95 * shared[groups] + math.sqrt(1 - 0.95**2) * rng.normal(size=len(groups))
+    return ill[groups].astype(np.int64), groups, scores
+
+
+@pytest.mark.parametrize(("by", "low", "high"), [("patient", 0.92, 0.98), ("image", 0.5, 0.88)])
+def test_intervals_by_patient_cover_the_truth_and_by_image_do_not(by: str, low: float, high: float) -> None:
+    # the truth holds for pairs of images drawn as this sampling draws them: each patient's images weigh by number
+    truth = NormalDist().cdf(1 / math.sqrt(2))
+    covered = []
+    for seed in range(300):
+        labels, groups, scores = clustered(seed, 150)
+        units = groups if by == "patient" else np.arange(len(groups))
+        replicates = resampled(labels, scores, units, Bootstrap(resamples=300, seed=seed))[:, 0]
+        interval = percentile_interval(replicates)
+        assert interval is not None
+        covered.append(interval[0] <= truth <= interval[1])
+    assert low <= np.mean(covered) <= high
+
+
+def test_intervals_of_ranking_figures_cover_the_truth() -> None:
+    columns = {"AUROC": 0, "average precision": 1, "sensitivity at 0.9": 2, "specificity at 0.9": 4}
+    large = drawn(0, 60_000, 140_000, 1.5)
+    order = RankOrder.of(large.labels, large.logits, large.groups)
+    truth = order.figures(np.ones((1, large.n), np.float32), LEVELS)[0]
+    covered: dict[str, list[bool]] = {name: [] for name in columns}
+    for seed in range(1, 301):
+        sample = drawn(seed, 60, 140, 1.5)
+        replicates = resampled(sample.labels, sample.logits, sample.groups, Bootstrap(resamples=300, seed=seed), LEVELS)
+        for name, column in columns.items():
+            low, high = percentile_interval(replicates[:, column]) or (math.nan, math.nan)
+            covered[name].append(low <= truth[column] <= high)
+    for name, found in covered.items():
+        assert 0.90 <= np.mean(found) <= 0.985, name
+
+
+@pytest.mark.slow  # a figure of time, so not for machines that are busy with other things
+def test_two_thousand_resamples_of_five_thousand_images_take_seconds() -> None:
+    sample = drawn(0, 1100, 3900, 1.0)
+    began = time.perf_counter()
+    rank(sample, Bootstrap())
+    Bootstrap().sums(sample.groups, np.ones((sample.n, 33)))
+    assert time.perf_counter() - began < 5
 
 
 @given(IMAGES.filter(both_classes))

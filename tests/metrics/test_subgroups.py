@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pneumo_fast.metrics.intervals import percentile_interval
-from pneumo_fast.metrics.ranking import rank
+from pneumo_fast.metrics.ranking import rank, resampled
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.subgroups import ViewOnly, bands, judge_subgroups, judge_view
 from pneumo_fast.metrics.thresholds import at_threshold
@@ -79,7 +79,7 @@ def test_the_difference_from_the_view_draws_the_same_patients_for_both() -> None
     assert same is not None
     assert same.difference is not None
     by_view = pd.Series(views).map(same.rates).to_numpy()
-    again = [FEW.ranked(sample.labels, scores, sample.groups, ())[:, 0] for scores in (sample.logits, by_view)]
+    again = [resampled(sample.labels, scores, sample.groups, FEW)[:, 0] for scores in (sample.logits, by_view)]
     assert (same.difference.low, same.difference.high) == percentile_interval(again[0] - again[1])
     assert same.auroc == rank(Sample(labels=sample.labels, logits=by_view, groups=sample.groups), FEW).auroc
     assert same.difference.value == pytest.approx((rank(sample, FEW).auroc.value or 0) - (same.auroc.value or 0))
