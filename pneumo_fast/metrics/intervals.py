@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Final
 
@@ -22,6 +22,8 @@ Z: Final = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 """The standard normal's quantile that belongs to it."""
 CHUNK: Final = 2**19
 """Weights that are worked on together: they stay in a core's cache."""
+KEPT: Final = 2**28
+"""Draws of patients that are kept at most: a byte of memory each."""
 LEAST_DEFINED: Final = 0.9
 """Share of the resamples in which a figure must have a value, for an interval to be given."""
 
@@ -109,6 +111,10 @@ class Bootstrap:
     """How often, at least 100."""
     seed: int = 0
     """Chooses the resamples."""
+    _kept: dict[tuple[int, int], list[NDArray[np.unsignedinteger]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Blocks of the last draws, by numbers of patients and images: figures of the same images come in a row."""
 
     def draws(self, groups: Groups) -> Iterator[Drawn]:
         """How often each patient is drawn.
@@ -122,13 +128,21 @@ class Bootstrap:
         ndarray of float32, shape (resamples of the block, patients)
             Whole numbers; the blocks together have ``resamples`` rows.
         """
-        patients = int(groups.max()) + 1
+        size = patients, _ = int(groups.max()) + 1, len(groups)
+        if size not in self._kept and self.resamples * patients <= KEPT:
+            self._kept.clear()
+            self._kept[size] = list(self._draw(*size))
+        for block in self._kept.get(size) or self._draw(*size):
+            yield block.astype(np.float32)
+
+    def _draw(self, patients: int, images: int) -> Iterator[NDArray[np.unsignedinteger]]:
         random = np.random.default_rng(abs(self.seed))
-        block = max(1, CHUNK // len(groups))
-        for start in range(0, self.resamples, block):
-            rows = min(block, self.resamples - start)
+        most = max(1, CHUNK // images)
+        for start in range(0, self.resamples, most):
+            rows = min(most, self.resamples - start)
             picked = random.integers(patients, size=(rows, patients)) + patients * np.arange(rows)[:, None]
-            yield np.bincount(picked.ravel(), minlength=rows * patients).reshape(rows, patients).astype(np.float32)
+            counts = np.bincount(picked.ravel(), minlength=rows * patients).reshape(rows, patients)
+            yield counts.astype(np.min_scalar_type(counts.max()))
 
     def sums(self, groups: Groups, columns: Values) -> Values:
         """Sums of per-image values, resampled.

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pneumo_fast.metrics import intervals
 from pneumo_fast.metrics.delong import placements
 from pneumo_fast.metrics.intervals import (
     Bootstrap,
@@ -46,6 +47,15 @@ def test_draws_do_not_depend_on_the_images_of_a_patient_and_differ_by_seed() -> 
     draws = [np.concatenate(list(Bootstrap(resamples=9, seed=s).draws(np.arange(40)))) for s in (1, 1, 2)]
     assert (draws[0] == draws[1]).all()
     assert (draws[0] != draws[2]).any()
+
+
+def test_draws_are_the_same_whether_they_are_kept_or_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeping = Bootstrap(resamples=300, seed=3)
+    samples = [np.arange(40), np.arange(5).repeat(2_000), np.arange(40)]
+    first, other, again = (np.concatenate(list(keeping.draws(groups))) for groups in samples)
+    monkeypatch.setattr(intervals, "KEPT", 0)
+    for found, groups in zip((first, other, again), samples, strict=True):
+        assert (found == np.concatenate(list(Bootstrap(resamples=300, seed=3).draws(groups)))).all()
 
 
 def test_sums_are_those_of_the_drawn_images() -> None:
