@@ -74,7 +74,7 @@ def default(field: Field) -> str:
     """What holds where it is not given."""
     if field.option.default:
         return field.option.default
-    for value, words in ((MISSING, "to be given"), (None, "none"), (False, "off")):
+    for value, words in ((MISSING, "required"), (None, "none"), (False, "off")):
         if field.default is value:
             return words
     return ", ".join(f"`{value}`" for value in (field.default if field.is_list else (field.default,)))

@@ -149,7 +149,7 @@ class ConvertConfig:
         least=1,
     )] = MAX_PIXELS
     resume: Annotated[bool, Option(
-        "Resume an unfinished conversion.", "Starts where there is none.", decides=False
+        "Resume an unfinished conversion.", "Starts anew where there is nothing.", decides=False
     )] = False
     overwrite: Annotated[bool, Option("Replace the dataset in OUT.", decides=False)] = False
     keep_ids: Annotated[bool, Option(

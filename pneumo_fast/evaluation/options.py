@@ -50,7 +50,10 @@ class EvaluateConfig:
         "Also give predictive values at this prevalence.", above=0, below=1, default="none"
     )] = None
     resamples: Resamples = 2000
-    seed: Annotated[int, Option("Chooses resamples and halves.", "The halves are of the validation split.")] = 0
+    seed: Annotated[int, Option(
+        "Seed of the bootstrap, and of the halves.",
+        "Halves of the validation split's patients: thresholds are chosen on one and evaluated on the other.",
+    )] = 0
     device: Device = "auto"
     batch_size: BatchSize = 64
     # fmt: on

@@ -69,7 +69,7 @@ class PredictConfig:
         default="none", group="PACS", recorded=DIGEST,
     )] = None
     query: Annotated[tuple[str, ...], Option(
-        "Query KEYWORD=VALUE that instances match; may be repeated.",
+        "Query KEYWORD=VALUE that instances match; may be repeated, required with --dicomweb.",
         "A keyword or tag of DICOM that the server searches by, for instance StudyDate=20260101-20260131.",
         default="none", recorded=DIGEST,
     )] = ()
@@ -117,7 +117,7 @@ class PredictConfig:
     )] = 1.0
     timeout_s: Timeout = 10.0
     resume: Annotated[bool, Option(
-        "Resume what was interrupted.", "Starts where there is nothing.", decides=False
+        "Resume what was interrupted.", "Starts anew where there is nothing.", decides=False
     )] = False
     overwrite: Annotated[bool, Option("Replace the predictions in OUT.", decides=False)] = False
     keep_ids: Annotated[bool, Option("Write ids and paths as they are, not pseudonyms.", group="Privacy")] = False

@@ -51,7 +51,7 @@ class TrainConfig:
         name="share", default="all", group="Data",
     )] = ()
     augment: Annotated[Literal["none", "light", "strong"], Option(
-        "Strength of augmentation: see show.", "The ranges are in [augmentation.md](augmentation.md)."
+        "Strength of augmentation; preview it with show.", "The ranges are in [augmentation.md](augmentation.md)."
     )] = "none"
     flip: Annotated[bool, Option("Mirror half of them as well.", "Not without `--augment`.")] = False
     order: Annotated[TrainOrder, Option(
@@ -90,7 +90,7 @@ class TrainConfig:
     decode: Annotated[Decode | None, Direct("JPEG at reduced scale, in full, or by a GPU.", default=OF_CONVERT)] = None
     max_rejects: Annotated[int | float | None, Direct(
         "Unreadable files allowed: a count, or a share as 0.01 or 1%.",
-        "When the headers are read, and once more of each split while pixels are.",
+        "The limit holds once while headers are read, and again for each split while pixels are read.",
         least=0, range=COUNT_OR_SHARE, default="1%",
     )] = None
     cache: Annotated[Path | None, Direct(
@@ -123,7 +123,7 @@ class TrainConfig:
         least=2, default=f"{BATCH_SIZE}, or an epoch that has fewer", recorded="batch-size",
     )] = None
     accumulate: Annotated[int, Option(
-        "Gradient accumulation: parts of a batch.",
+        "Gradient accumulation: number of parts that a batch is computed in.",
         "To save memory; the step is that of the whole batch, but for BatchNorm.",
         least=1,
     )] = 1
@@ -210,7 +210,7 @@ class TrainConfig:
         "Run folder to write.", aliases=("-o",), decides=False, repeated=False, group="Run"
     )] = Path("run")
     resume: Annotated[bool, Option(
-        "Resume exactly where the run stopped.", "Starts where there is none.", decides=False, repeated=False
+        "Resume exactly where the run stopped.", "Starts anew where there is nothing.", decides=False, repeated=False
     )] = False
     overwrite: Annotated[bool, Option("Replace the run in OUT.", decides=False, repeated=False)] = False
     seed: Annotated[int, seed_option("Chooses initial weights, order and folds.")] = 0
