@@ -186,7 +186,8 @@ def _is_at(path: Path, descriptor: int) -> bool:
 def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
     """A new folder to fill, which takes the place of ``folder`` at once when the block ends.
 
-    When the block raises, or the process is killed, what was there before is left as it was.
+    When the block raises, or the process is killed, what was there before is left as it was; where the file system
+    cannot exchange two names, a kill between two renames leaves it aside until the next call.
 
     Parameters
     ----------
@@ -197,24 +198,37 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
 
     Raises
     ------
+    BlockingIOError
+        If another process is about to replace it.
     OSError
         If a file stands under that name, the disk is full or the folder above may not be written.
     """
-    new = folder.with_name(f".{folder.name}.new")
-    _clear(new, folder, ours)  # of a process that was killed
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if folder.is_dir():
-            for path in _foreign(folder, ours):
-                with suppress(OSError):  # it is a folder, or the file system has no links: moved when the other goes
-                    os.link(path, new / path.name, follow_symlinks=False)
-            _exchange(new, folder)
-        else:
-            new.rename(folder)
-        sync_path(folder.parent)
-    finally:
-        _clear(new, folder, ours)
+    work = folder.with_name(f".{folder.name}.new")
+    new, former = work / "new", work / "former"
+
+    def tidy() -> None:
+        if former.is_dir() and not os.path.lexists(folder):
+            former.rename(folder)
+        for place in (new, former):
+            _clear(place, folder, ours)
+
+    with locked(work):
+        tidy()  # of a process that was killed
+        new.mkdir()
+        try:
+            yield new
+            if folder.is_dir():
+                for path in _foreign(folder, ours):
+                    with suppress(OSError):  # a folder, or the file system has no links: moved when the former goes
+                        os.link(path, new / path.name, follow_symlinks=False)
+                _exchange(new, folder, former)
+            else:
+                new.rename(folder)
+            sync_path(folder.parent)
+        finally:
+            tidy()
+    with suppress(OSError):
+        work.rmdir()  # where a process was killed, the lock had found it
 
 
 def _foreign(folder: Path, ours: Sequence[str]) -> list[Path]:
@@ -232,14 +246,12 @@ def _clear(new: Path, folder: Path, ours: Sequence[str]) -> None:
     shutil.rmtree(new, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> None:
-    """Let two folders change names, in one step where the file system can do that (renameat2(2))."""
+def _exchange(new: Path, folder: Path, former: Path) -> None:
+    """Put a new folder in the place of one, in one step where the file system can exchange names (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE):
-        between = one.with_name(f"{one.name}.old")
-        other.rename(between)
-        one.rename(other)
-        between.rename(one)
+    if libc.renameat2(_HERE, os.fsencode(new), _HERE, os.fsencode(folder), _RENAME_EXCHANGE):
+        folder.rename(former)
+        new.rename(folder)
 
 
 _HERE: Final = -100  # AT_FDCWD: paths are relative to the working directory

@@ -208,6 +208,46 @@ def test_a_folder_that_is_not_finished_takes_no_place(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_folder_is_back_after_a_kill_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rename, renamed = tmp_path / "x", Path.rename, 0
+
+    def replace(content: str) -> None:
+        with replaced_folder(folder, ["*.txt"]) as new:
+            (new / "a.txt").write_text(content)
+
+    def last_rename(*places: Path) -> NoReturn:
+        nonlocal renamed
+        if not renamed:
+            rename(*places)
+        renamed += 1
+        raise SystemExit
+
+    monkeypatch.setattr(files, "_RENAME_EXCHANGE", 1 << 20)  # a flag that no kernel knows
+    replace("first")
+    (folder / "mine.png").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", last_rename)
+        patched.setattr(files, "_clear", lambda *_: None)
+        with pytest.raises(SystemExit):
+            replace("second")
+    assert (renamed, folder.exists()) == (2, False)
+    with pytest.raises(ZeroDivisionError), replaced_folder(folder, ["*.txt"]):
+        _ = 1 // 0
+    assert (folder / "a.txt").read_text() == "first"
+    replace("third")
+    assert (folder / "a.txt").read_text() == "third"
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["x", "x/a.txt", "x/mine.png"]
+
+
+def test_one_process_at_a_time_replaces_a_folder(tmp_path: Path) -> None:
+    with replaced_folder(tmp_path / "x", ["*.txt"]) as new:
+        (new / "a.txt").write_text("mine")
+        with pytest.raises(BlockingIOError, match="another process"), replaced_folder(tmp_path / "x", ["*.txt"]):
+            pass
+    assert (tmp_path / "x" / "a.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_is_not_ours_outlives_an_end_just_after_the_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool
@@ -218,8 +258,8 @@ def test_what_is_not_ours_outlives_an_end_just_after_the_exchange(
         (folder / name).write_text("somebody's")
     exchange = files._exchange
 
-    def end(one: Path, other: Path) -> NoReturn:
-        exchange(one, other)
+    def end(*places: Path) -> NoReturn:
+        exchange(*places)
         raise SystemExit
 
     def replace() -> None:
