@@ -6,6 +6,7 @@ Only this module, :mod:`pneumo_fast.cli.commands` and :mod:`pneumo_fast.cli.argu
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -48,6 +49,8 @@ def _run() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         _open_closed_streams()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as of stderr: a path may hold any bytes
         for number in SIGNALS:
             signal.signal(number, _stop)
         code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)

@@ -21,6 +21,7 @@ from pneumo_fast.metrics.delong import delong_test
 from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Groups, Labels, Values
 from pneumo_fast.metrics.ranking import resampled
 from pneumo_fast.metrics.scored import call_positive
+from pneumo_fast.records import path_text
 from pneumo_fast.run.folder import writing
 from pneumo_fast.run.layout import COMPARISON, COMPARISON_FORMAT, COMPARISON_VERSION
 
@@ -78,7 +79,7 @@ def compare(a: Evaluation, b: Evaluation, *, resamples: int, seed: int) -> Compa
     labels, groups, bootstrap = a.predictions.labels, a.predictions.groups, Bootstrap(resamples=resamples, seed=seed)
     differences = [*_ranking(a, b, bootstrap), *_means(a, b, labels, groups, bootstrap)]
     p = delong_test(labels, a.predictions.logits, b.predictions.logits)
-    names = a.options.run.resolve().name, b.options.run.resolve().name
+    names = [path_text(Path(each.options.run.resolve().name)) for each in (a, b)]
     comparison = Comparison(
         a=names[0],
         b=names[1] if names[1] != names[0] else f"{names[1]} (2)",

@@ -43,11 +43,11 @@ def report(config: ReportConfig) -> ReportSummary:
     """
     files = read_run(config.run, config.evaluation)
     view = make_view(files)
-    page, card = build_page(view), build_card(view)
+    page, card = (text.encode(errors="replace") for text in (build_page(view), build_card(view)))  # of a folder's name
     summary = ReportSummary(
         page=config.run / REPORT,
         card=config.run / MODEL_CARD,
-        size_bytes=len(page.encode()),
+        size_bytes=len(page),
         remarks=tuple(remark.sentence for remark in files.remarks),
     )
     with writing(config.run):

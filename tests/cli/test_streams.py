@@ -37,6 +37,12 @@ def test_a_full_output_is_told(arguments: str, own_dataset: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_folder_whose_name_is_no_text(own_dataset: Path) -> None:
+    folder = own_dataset.rename(own_dataset.with_name("ds\udcff"))
+    ended = run(f"{COMMAND} verify {shlex.quote(str(folder))}", PYTHONIOENCODING="utf-8:strict")
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_output_that_takes_ascii_alone() -> None:
     ended = run(f"{COMMAND} train --help", PYTHONIOENCODING="ascii")
     assert ended.returncode == 0, ended.stderr

@@ -147,6 +147,12 @@ def test_two_runs_of_one_name_stay_apart(judged: Judge, tmp_path: Path) -> None:
     assert (tmp_path / "y/run/eval/d-val/comparison.json").exists()
 
 
+def test_a_run_folder_whose_name_is_no_text_can_be_compared(judged: Judge) -> None:
+    sample = drawn(0, 20, 30, 1.0)
+    a, b = judged("a\udcff", sample, sample.logits), judged("b", sample, sample.logits)
+    assert compare(a, b, resamples=100, seed=0).a == "a\N{REPLACEMENT CHARACTER}"
+
+
 def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     dataset = make_dataset(tmp_path / "dataset")
     runs = [make_run(tmp_path / name, dataset) for name in ("one", "two")]

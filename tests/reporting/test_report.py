@@ -111,6 +111,12 @@ def test_heat_maps_of_another_checkpoint_are_shown_with_a_warning(run: Path) -> 
     assert page.all("img")
 
 
+def test_a_run_folder_whose_name_is_no_text_has_a_report(run: Path) -> None:
+    summary, page = made(run.rename(run.with_name("r\udcff")))
+    assert "r?" in page.words
+    assert summary.size_bytes == summary.page.stat().st_size
+
+
 def test_an_explanation_of_another_version_is_not_read(run: Path) -> None:
     change_json(run / "explain" / "explain.json", format_version=7)
 
