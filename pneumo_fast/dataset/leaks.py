@@ -51,13 +51,29 @@ def overlap_with_training(trained_on: Sequence[Path], dataset: Dataset, rows: pd
         note = "The run's training data are not there: patient overlap with them cannot be checked."
         return Overlap(patients=None, images=None, note=note)
     seen = pd.concat([source.index[source.index["split"].isin(SEEN)] for source in sources])
+    return _overlap(rows, seen, comparable=_share_a_hash_key([*sources, dataset]))
+
+
+def overlap_within(dataset: Dataset, split: str) -> Overlap | None:
+    """Compare a split with those that trained the model or chose its checkpoint; None where nothing is shared.
+
+    Several datasets as one may share patients and images between their splits, as a single one may share images.
+    """
+    splits = dataset.index["split"]
+    seen = dataset.index[splits.isin(SEEN) & (splits != split)]
+    found = _overlap(dataset.index[splits == split], seen, comparable=len(dataset.key_ids) == 1)
+    return found if found.patients or found.images or len(dataset.key_ids) > 1 else None
+
+
+def _overlap(rows: pd.DataFrame, seen: pd.DataFrame, *, comparable: bool) -> Overlap:
+    """Compare rows of the index; patients only where their pseudonyms are comparable."""
     images = _equal_images(rows["pixel_hash"], seen["pixel_hash"])
     has = "has" if images == 1 else "have"
     same = f"{counted(images or 0, 'image')} of these {has} the pixels of a training or validation image"
     if images is None:
         same = "equal pixels are not known, since they are in the source files"
     known = rows.loc[rows["group"] != "", "group"]
-    if not _share_a_hash_key([*sources, dataset]) or known.empty or (seen["group"] == "").all():
+    if not comparable or known.empty or (seen["group"] == "").all():
         return Overlap(patients=None, images=images, note=f"Patient overlap with training cannot be checked; {same}.")
     patients = known[known.isin(seen["group"])].nunique()
     note = f"Of {counted(known.nunique(), 'patient')}, {patients} are also in training; {same}."
@@ -71,18 +87,34 @@ def _equal_images(hashes: pd.Series[str], seen: pd.Series[str]) -> int | None:
     return int(hashes[hashes != ""].isin(seen).sum())
 
 
-def warn_of_patient_overlap(datasets: Sequence[Dataset], index: pd.DataFrame) -> None:
-    """Say which patients stand in different splits of different datasets, whose joint index is given."""
+def leaks_of_joint(datasets: Sequence[Dataset], index: pd.DataFrame) -> str:
+    """What is known of patients on both sides of the split of several datasets as one; leaks are warned of, too.
+
+    Parameters
+    ----------
+    index : DataFrame
+        The joint index.
+    """
+    _, images = count_duplicates(index["split"], index["pixel_hash"])
+    if images:
+        logger.warning(
+            "%d images of the joint datasets have the pixels of one in another split: metrics will be optimistic",
+            images,
+        )
     if not _share_a_hash_key(datasets):
         logger.warning(
             "datasets %s were made with different hash keys: patient overlap cannot be checked; convert them with one "
             "--hash-key",
             " and ".join(str(dataset.path) for dataset in datasets),
         )
-    elif shared := overlap_of_splits(index, "group"):
+        return "unknown: the datasets were made with different hash keys"
+    if shared := overlap_of_splits(index, "group"):
         logger.warning(
             "%d patients are in more than one split of the joint datasets: metrics will be optimistic", shared
         )
+        return f"{counted(shared, 'patient')} in more than one split of the joint datasets"
+    ungrouped = int((index["group"] == "").sum())
+    return describe_leaks("none" if ungrouped == len(index) else "", ungrouped)
 
 
 def _share_a_hash_key(datasets: Sequence[Dataset]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import Manifest
-from pneumo_fast.dataset.leaks import warn_of_patient_overlap
+from pneumo_fast.dataset.leaks import count_duplicates, leaks_of_joint
 from pneumo_fast.dataset.splits import divide, label_counts, patient_units
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import joint_checksum
@@ -34,8 +35,8 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
     """Several datasets as one; one alone as it is.
 
     Splits are joined, train to train and so on, each dataset's images in the order given. Mean and standard
-    deviation are those of all train images together. Patients who stand on both sides of the joint split are
-    reported, where the datasets were made with one hash key; else it is said that nobody can know.
+    deviation are those of all train images together. Patients and images that stand on both sides of the joint split
+    are warned of; patients where the datasets were made with one hash key, else it is said that nobody can know.
 
     Raises
     ------
@@ -56,7 +57,6 @@ def join_datasets(datasets: list[Dataset]) -> Dataset:
     # Shards by their full path, which holds in a folder above all datasets.
     indices = [each.index.assign(shard=f"{each.path.absolute()}/" + each.index["shard"]) for each in datasets]
     index = pd.concat(indices, ignore_index=True)
-    warn_of_patient_overlap(datasets, index)
     return Dataset(
         path=Path("/"),
         manifest=_joint_manifest(datasets, index),
@@ -73,24 +73,46 @@ def _boxes_by_shard(dataset: Dataset, index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
-    """The first manifest, with ids, counts, shards and statistics of all."""
+    """The first manifest, with ids, counts, leaks, shards and statistics of all."""
+    manifests = [dataset.manifest for dataset in datasets]
+    equal, across = count_duplicates(index["split"], index["pixel_hash"])
+    known = index["group"] != ""
+    split = {
+        **_in_common([manifest.split for manifest in manifests]),
+        "groups": index.loc[known, "group"].nunique(),
+        "ungrouped_images": int((~known).sum()),
+        "leaks": leaks_of_joint(datasets, index),
+    }
     pixels = [dataset.train_pixels for dataset in datasets]
     share = [count / sum(pixels) for count in pixels]
     mean = math.fsum(s * d.mean for s, d in zip(share, datasets, strict=True))
     square = math.fsum(s * (d.std**2 + d.mean**2) for s, d in zip(share, datasets, strict=True))
     return replace(
-        datasets[0].manifest,
-        ids="kept" if all(dataset.manifest.ids == "kept" for dataset in datasets) else "pseudonyms",
+        manifests[0],
+        ids="kept" if all(manifest.ids == "kept" for manifest in manifests) else "pseudonyms",
         mean=mean,
         std=math.sqrt(square - mean**2),
-        preprocessing=_joint_preprocessing([dataset.manifest for dataset in datasets]),
+        preprocessing=_joint_preprocessing(manifests),
+        split=split,
         counts=label_counts(index),
+        input=_sums([manifest.input for manifest in manifests]),
+        duplicates={"equal_pixels": equal, "equal_pixels_across_splits": across},
+        rejects=_sums([manifest.rejects for manifest in manifests]),
         shards=tuple(
             replace(shard, name=f"{dataset.path.absolute()}/{shard.name}")
             for dataset in datasets
             for shard in dataset.manifest.shards
         ),
     )
+
+
+def _in_common(facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all of them say alike."""
+    return {name: value for name, value in facts[0].items() if all(other.get(name) == value for other in facts)}
+
+
+def _sums(counts: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(sum(map(Counter, counts), Counter()))
 
 
 def _joint_preprocessing(manifests: list[Manifest]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pneumo_fast.dataset.leaks import overlap_with_training
+from pneumo_fast.dataset.leaks import Overlap, overlap_with_training, overlap_within
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge
@@ -56,8 +56,7 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     folds = judged.judges(config.split)[read] + 1 if out_of_fold else None
     figures = judge(sample, rows, config, operating, reported, reported_on, _training_rows(judged), folds)
     intervals = describe_intervals(rows["group"], config.resamples, config.seed)
-    other = () if judged.trained_on else named_datasets(judged.models[0].run)
-    overlap = overlap_with_training(other, judged.dataset, rows) if other else None
+    overlap = _overlap(judged, config.split, rows)
     evaluation = Evaluation(
         folder=folder_for(config.run, judged.dataset_identity, config.split),
         split=config.split,
@@ -78,6 +77,15 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = silent) -> Evalua
     if operating is not None and judged.trained_on and not judged.is_cross_validation:
         points.save(config.run, operating)
     return evaluation
+
+
+def _overlap(judged: Judged, split: str, rows: pd.DataFrame) -> Overlap | None:
+    """Patients and images that training has seen; None where they need no check."""
+    if judged.trained_on:
+        out_of_fold = judged.is_cross_validation and split == "val"
+        return None if out_of_fold or split == "train" else overlap_within(judged.dataset, split)
+    trained_on = named_datasets(judged.models[0].run)
+    return overlap_with_training(trained_on, judged.dataset, rows) if trained_on else None
 
 
 def _training_rows(judged: Judged) -> pd.DataFrame | None:

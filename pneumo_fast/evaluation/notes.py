@@ -47,7 +47,7 @@ def notes_of(
     """
     if figures.folds:
         yield from fold_notes(judged.checkpoint.monitor, figures.ranking, figures.folds)
-    else:
+    elif not (judged.trained_on and split == "test" and overlap):
         yield origin_note(split, judged.checkpoint.monitor, trained_on=judged.trained_on)
     if judged.averages(split):
         yield mean_note(len(judged.models))

@@ -54,13 +54,13 @@ def _origin(source: JudgedDataset) -> str:
     )
 
 
-def split_facts(split: SplitFacts) -> list[Fact]:
-    """How a dataset was divided."""
+def split_facts(split: SplitFacts, *, own: bool = False) -> list[Fact]:
+    """How a dataset was divided; ``own``: one of several, between whose splits there may be other leaks."""
     return [
         ("Divided by", {"group": "patient", "image": "image"}.get(split.by)),
         ("Patients", f"{split.groups:,}" if split.groups else None),
         ("Images of unknown patients", f"{split.ungrouped_images:,}" if split.ungrouped_images else None),
-        ("Leaks between splits", split.leaks),
+        ("Leaks between its own splits" if own else "Leaks between splits", split.leaks),
         ("Seed of the split", split.seed),
     ]
 

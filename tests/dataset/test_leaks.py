@@ -11,7 +11,13 @@ import pytest
 
 from pneumo_fast.dataset import leaks
 from pneumo_fast.dataset.folder import Dataset
-from pneumo_fast.dataset.leaks import count_duplicates, describe_leaks, overlap_with_training, refuse_overlap
+from pneumo_fast.dataset.leaks import (
+    count_duplicates,
+    describe_leaks,
+    overlap_with_training,
+    overlap_within,
+    refuse_overlap,
+)
 from pneumo_fast.errors import ConvertError
 from tests.support.untrained_run import make_dataset
 
@@ -65,6 +71,26 @@ def test_patients_are_compared_where_pseudonyms_can_be(
     found = overlap_with_training([Path("x")], judged, judged.index)
     assert (found.patients, found.images) == (patients, images)
     assert words in found.note
+
+
+@pytest.mark.parametrize(
+    ("split", "groups", "hashes", "found"),
+    [
+        ("test", ["a", "b", "b"], ["1", "2", "3"], (1, 0)),
+        ("test", ["a", "b", "c"], ["1", "2", "1"], (0, 1)),
+        ("test", ["a", "", ""], ["", "", ""], None),
+        ("test", ["a", "b", "c"], ["1", "2", "3"], None),
+        ("val", ["a", "a", "b"], ["1", "2", "3"], (1, 0)),
+        ("val", ["a", "b", "b"], ["1", "3", "3"], None),  # shared with the test split alone
+    ],
+)
+def test_splits_of_one_dataset_are_compared(
+    dataset: Dataset, split: str, groups: list[str], hashes: list[str], found: tuple[int, int] | None
+) -> None:
+    rows = with_rows(dataset, "k", groups, hashes)
+    index = rows.index.assign(split=["train", "val", "test"])
+    overlap = overlap_within(replace(rows, index=index), split)
+    assert (overlap and (overlap.patients, overlap.images)) == found
 
 
 def test_training_data_that_are_not_there(dataset: Dataset, tmp_path: Path) -> None:

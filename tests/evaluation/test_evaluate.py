@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
-from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.folder import Dataset, write_table
+from pneumo_fast.dataset.selection import open_datasets
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.notes import origin_note
+from pneumo_fast.run.folder import write_config
 from pneumo_fast.run.layout import METRICS, PREDICTIONS
+from tests.support.make_run import change_json
 from tests.support.untrained_run import change, config, evaluated, leave_old_result, make_dataset, read_csv, read_json
 
 
@@ -107,3 +111,18 @@ def test_shared_patients_and_pixels_are_counted(run: Path, tmp_path: Path) -> No
     assert result.overlap.note in result.notes
     assert result.figures.view_only is None
     assert any(note.startswith("The baseline of the view position alone is left out") for note in result.notes)
+
+
+def test_what_datasets_as_one_share_between_their_splits_is_counted(run: Path, dataset: Path, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "other")
+    index = Dataset.open(other).index
+    table = index.assign(group=index["group"].mask(index["split"] == "test", "train0"))
+    tables = json.loads((other / "manifest.json").read_text())["tables"]
+    change_json(other / "manifest.json", tables=tables | {"index.csv": write_table(other, "index.csv", table)})
+    change(run, dataset_identity=open_datasets([dataset, other]).identity)
+    write_config(run, {"config": {"datasets": [str(dataset), str(other)]}})
+    result = evaluate(config(run, split="test"))
+    assert result.overlap is not None
+    assert (result.overlap.patients, read_json(run)["shared_patients"]) == (1, 1)
+    assert result.notes[0] == result.overlap.note
+    assert evaluate(config(run)).overlap is None
