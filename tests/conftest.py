@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
-from torch import nn
 
 from pneumo_fast.cli import app
 from pneumo_fast.conversion.convert import convert
@@ -32,6 +31,7 @@ from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import Dtype
 from tests.support.make_dataset import make_dataset
 from tests.support.training import one_thread as one_thread_only
+from tests.support.training import small
 
 settings.register_profile("busy", deadline=None)  # a busy machine may take its time for one example
 settings.load_profile("busy")
@@ -160,13 +160,7 @@ def reference_run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network in the place of ResNet-18, where any will do."""
-
-    def build(*_: object) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
-        )
-
-    monkeypatch.setattr(setup, "build_model", build)
+    monkeypatch.setattr(setup, "build_model", lambda *_: small())
 
 
 @pytest.fixture(scope="module")

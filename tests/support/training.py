@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch import nn
 
 from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, HISTORY
+from pneumo_fast.training import setup
 
 TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
 
@@ -25,6 +28,21 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def network(build: Callable[[], nn.Module]) -> Iterator[None]:
+    """Train another network than the one asked for, on one thread."""
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.setattr(setup, "build_model", lambda *_: build())
+        yield
+
+
+def small() -> nn.Module:
+    """A network for images of 32 pixels in the place of ResNet-18, where any will do."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
+    )
 
 
 def history_of(run: Path) -> list[dict[str, Any]]:

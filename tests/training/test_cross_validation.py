@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import TrainPlan
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import make_dataset
-from tests.support.training import check_same, one_thread
+from tests.support.training import check_same, network, small
 from tests.support.untrained_run import LABELS
 from tests.support.untrained_run import make_dataset as make_patients
 
@@ -28,10 +29,26 @@ plain_step = Learner.step
 
 
 @pytest.fixture
-def folds(config: TrainConfig, tmp_path: Path, quick: None) -> Iterator[TrainConfig]:  # noqa: ARG001
+def folds(config: TrainConfig, tmp_path: Path) -> Iterator[TrainConfig]:
     """Three folds of two epochs."""
-    with one_thread():
+    with network(small):
         yield replace(config, out=tmp_path / "run", folds=3)
+
+
+@pytest.fixture(scope="module")
+def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three, trained without an interruption. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    with network(small):
+        cross_validate(replace(config, out=run, folds=3))
+    return run
+
+
+@pytest.fixture
+def trained(folds: TrainConfig, whole: Path) -> TrainConfig:
+    """Three folds that were trained already."""
+    shutil.copytree(whole, folds.out)
+    return folds
 
 
 def stop_after_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -64,11 +81,9 @@ def test_each_fold_is_what_train_makes_of_it_alone(folds: TrainConfig, tmp_path:
 
 @pytest.mark.parametrize("step", [8, 2 * STEPS])
 def test_resuming_skips_finished_folds_and_trains_the_rest(
-    folds: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    folds: TrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Stopped within the second fold, and in the last step of the first, when that has nothing left to stop."""
-    whole = replace(folds, out=tmp_path / "whole")
-    cross_validate(whole)
     with monkeypatch.context() as patch:
         stop_after_step(patch, step)
         with pytest.raises(TrainingStoppedError, match="resume with --resume") as stopped:
@@ -82,13 +97,12 @@ def test_resuming_skips_finished_folds_and_trains_the_rest(
     assert (folds.out / "fold-1" / LAST).stat().st_mtime_ns == before
     assert [fold.epochs for fold in summary.folds] == [2, 2, 2]
     for fold in (1, 2, 3):
-        check_same(folds.out / f"fold-{fold}" / BEST, whole.out / f"fold-{fold}" / BEST)
+        check_same(folds.out / f"fold-{fold}" / BEST, whole / f"fold-{fold}" / BEST)
 
 
-def test_a_finished_one_is_resumed_without_a_step(folds: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    cross_validate(folds)
+def test_a_finished_one_is_resumed_without_a_step(trained: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Learner, "step", None)
-    assert len(cross_validate(replace(folds, resume=True)).folds) == 3
+    assert len(cross_validate(replace(trained, resume=True)).folds) == 3
 
 
 @pytest.mark.parametrize(
@@ -100,12 +114,11 @@ def test_a_finished_one_is_resumed_without_a_step(folds: TrainConfig, monkeypatc
         ({}, "fold-1 holds a run: give --resume"),
     ],
 )
-def test_an_earlier_one_is_not_continued_otherwise(folds: TrainConfig, change: dict[str, Any], message: str) -> None:
-    cross_validate(folds)
-    before = {path: path.stat().st_mtime_ns for path in folds.out.rglob("*")}
+def test_an_earlier_one_is_not_continued_otherwise(trained: TrainConfig, change: dict[str, Any], message: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.out.rglob("*")}
     with pytest.raises(RunError, match=message):
-        cross_validate(replace(folds, **change))
-    assert {path: path.stat().st_mtime_ns for path in folds.out.rglob("*")} == before
+        cross_validate(replace(trained, **change))
+    assert {path: path.stat().st_mtime_ns for path in trained.out.rglob("*")} == before
 
 
 def test_a_later_fold_of_other_settings_is_found_before_the_first_is_trained(folds: TrainConfig) -> None:
@@ -115,20 +128,18 @@ def test_a_later_fold_of_other_settings_is_found_before_the_first_is_trained(fol
     assert folders(folds.out) == ["fold-3"]
 
 
-def test_overwriting_replaces_all_of_it_and_nothing_else(folds: TrainConfig) -> None:
-    cross_validate(folds)
-    (folds.out / "eval" / "data-val").mkdir(parents=True)
+def test_overwriting_replaces_all_of_it_and_nothing_else(trained: TrainConfig) -> None:
+    (trained.out / "eval" / "data-val").mkdir(parents=True)
     for name in ("eval/data-val/metrics.json", "report.html", "notes.txt"):
-        (folds.out / name).write_text("old")
-    cross_validate(replace(folds, folds=2, lr=2e-3, overwrite=True))
-    assert folders(folds.out) == ["fold-1", "fold-2", "notes.txt"]
+        (trained.out / name).write_text("old")
+    cross_validate(replace(trained, folds=2, lr=2e-3, overwrite=True))
+    assert folders(trained.out) == ["fold-1", "fold-2", "notes.txt"]
 
 
-def test_overwriting_begins_when_nothing_stands_in_the_way(folds: TrainConfig) -> None:
-    cross_validate(folds)
+def test_overwriting_begins_when_nothing_stands_in_the_way(trained: TrainConfig) -> None:
     with pytest.raises(PneumoError, match="batch"):
-        cross_validate(replace(folds, batch_size=500, overwrite=True))
-    assert folders(folds.out) == ["fold-1", "fold-2", "fold-3"]
+        cross_validate(replace(trained, batch_size=500, overwrite=True))
+    assert folders(trained.out) == ["fold-1", "fold-2", "fold-3"]
 
 
 @pytest.mark.parametrize(
@@ -143,10 +154,9 @@ def test_a_folder_of_something_else_is_left_alone(folds: TrainConfig, name: str,
     assert folders(folds.out) == [name]
 
 
-def test_a_run_does_not_go_into_the_folder_of_a_cross_validation(folds: TrainConfig) -> None:
-    cross_validate(folds)
+def test_a_run_does_not_go_into_the_folder_of_a_cross_validation(trained: TrainConfig) -> None:
     with pytest.raises(RunError, match="is not empty: name another --out"):
-        train(replace(folds, folds=None, overwrite=True))
+        train(replace(trained, folds=None, overwrite=True))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,33 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train, validate
 from tests.support.make_dataset import make_dataset
-from tests.support.training import check_same, history_of, results
+from tests.support.training import check_same, history_of, network, results, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def begun(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the small network after its first epoch. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "begun"
+    with network(small):
+        train(replace(config, out=run, epochs=1))
+    return run
+
+
+def rising(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
+    """A validation whose AUROC grows from epoch to epoch."""
+    return validate(learner, loader, epoch) | {"val_auroc": 0.5 + 0.1 * epoch}
+
+
+@pytest.fixture(scope="module")
+def risen(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of the small network, the last epoch of which is the best. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "risen"
+    with network(small), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "validate", rising)
+        train(replace(config, out=run))
+    return run
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(config: TrainConfig, reference_run: Path, tmp_path: Path) -> None:
@@ -84,13 +109,9 @@ def test_resuming_where_nothing_is_yet_starts(config: TrainConfig, tmp_path: Pat
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("when", ["before the history", "before the best", "before the last", "after all"])
 def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    config: TrainConfig, risen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    def rising(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
-        return validate(learner, loader, epoch) | {"val_auroc": 0.5 + 0.1 * epoch}
-
     monkeypatch.setattr(training, "validate", rising)
-    train(replace(config, out=tmp_path / "whole"))
     run = tmp_path / "run"
     train(replace(config, out=run, epochs=1))
     doomed = {"before the history": HISTORY, "before the best": BEST, "before the last": LAST}.get(when)
@@ -110,8 +131,8 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
             train(replace(config, out=run, resume=True), on_epoch=stop)
     train(replace(config, out=run, resume=True))
     for name in (BEST, LAST):
-        check_same(run / name, tmp_path / "whole" / name)
-    assert results(run) == results(tmp_path / "whole")
+        check_same(run / name, risen / name)
+    assert results(run) == results(risen)
 
 
 @pytest.mark.usefixtures("quick")
@@ -128,10 +149,9 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
     ],
 )
 def test_resuming_with_another_option_is_refused(
-    config: TrainConfig, tmp_path: Path, change: dict[str, Any], message: str
+    config: TrainConfig, begun: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    run = tmp_path / "run"
-    train(replace(config, out=run, epochs=1))
+    run = Path(shutil.copytree(begun, tmp_path / "run"))
     if "datasets" in change:
         make_dataset(tmp_path / "d", size=32, shard_rows=5)
         change = {"datasets": (tmp_path / "d",)}

@@ -26,11 +26,14 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.session import Session
 from pneumo_fast.training.train import train, validate
-from tests.support.training import check_same, history_of, one_thread, results
+from tests.support.training import check_same, history_of, network, one_thread, results
 
 plain_step = Learner.step
 STEPS = 5  # in an epoch: 21 images by 4, of which the last holds five
 
+OPTIONS: dict[str, Any] = {
+    "out": Path("unset"), "epochs": 3, "batch_size": 4, "lr": 1e-3, "device": "cpu", "seed": 1,
+}  # fmt: skip
 ALL_STATES: dict[str, Any] = {
     "ema": 0.9, "schedule": "cosine", "warmup_epochs": 0.5, "optimizer": "adamw", "weight_decay": 0.01,
     "clip_norm": 1.0, "label_smoothing": 0.1, "augment": "light", "accumulate": 2,
@@ -57,7 +60,16 @@ def config(noise: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainConfig
     """Three epochs of five steps on one thread, of a network that is quick; each test names its own run folder."""
     monkeypatch.setattr(setup, "build_model", lambda *_: Dropping())
     with one_thread():
-        yield TrainConfig(datasets=(noise,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1)
+        yield TrainConfig(datasets=(noise,), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def whole(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run with all states. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    with network(Dropping):
+        train(TrainConfig(datasets=(noise,), **OPTIONS | ALL_STATES | {"out": run}))
+    return run
 
 
 def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
@@ -76,10 +88,9 @@ def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], obj
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 14])
 def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: int
+    config: TrainConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: int
 ) -> None:
     config = replace(config, **ALL_STATES)
-    train(replace(config, out=tmp_path / "whole"))
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         after_step(patch, step, lambda: os.kill(os.getpid(), number))
@@ -92,8 +103,8 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
     train(replace(config, out=run, resume=True), on_progress=lambda *_: done.append(1))
     assert len(done) == 3 * STEPS - step, "no step is done again"
     for name in (BEST, LAST):
-        check_same(run / name, tmp_path / "whole" / name)
-    assert results(run) == results(tmp_path / "whole")
+        check_same(run / name, whole / name)
+    assert results(run) == results(whole)
 
 
 def test_an_epoch_that_ends_with_a_signal_is_told_of(
@@ -146,10 +157,11 @@ train(config)
 
 
 @pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 6, 13))])
-def test_a_run_killed_by_the_system_goes_on(config: TrainConfig, noise: Path, tmp_path: Path, step: int) -> None:
+def test_a_run_killed_by_the_system_goes_on(
+    config: TrainConfig, noise: Path, whole: Path, tmp_path: Path, step: int
+) -> None:
     """It saves after every step; the kill comes before the step's own save, so that step is done again."""
     config = replace(config, **ALL_STATES)
-    train(replace(config, out=tmp_path / "whole"))
     run = tmp_path / "run"
     code = KILLED.format(root=str(Path(__file__).parents[2]), step=step, data=str(noise), run=str(run))
     for _ in range(2):  # killed, and killed again further on
@@ -160,8 +172,8 @@ def test_a_run_killed_by_the_system_goes_on(config: TrainConfig, noise: Path, tm
     assert load_resumable(run / LAST).learner["steps_done"] >= step - 1
     train(replace(config, out=run, resume=True))
     for name in (BEST, LAST):
-        check_same(run / name, tmp_path / "whole" / name)
-    assert results(run) == results(tmp_path / "whole")
+        check_same(run / name, whole / name)
+    assert results(run) == results(whole)
 
 
 def test_the_state_is_saved_by_the_clock(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,40 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.teachers import Taught, check_teachable
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import CLASSES
-from tests.support.training import check_same, history_of, results, weights
+from tests.support.training import check_same, history_of, network, results, weights
 from tests.training.test_session import ALL_STATES, STEPS, Dropping, after_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BOTH: dict[str, Any] = {"teach": ("boxes", "classes")}
 
 
-@pytest.fixture
-def config(painted: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+@pytest.fixture(scope="module")
+def config(painted: Path) -> Iterator[TrainConfig]:
     """Three epochs of five steps of a small network, with all kinds of state."""
-    monkeypatch.setattr(setup, "build_model", lambda *_: Dropping())
-    return TrainConfig(
-        datasets=(painted,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1,
-        teach_stage="layers.2", **BOTH,
-    )  # fmt: skip
+    with network(Dropping):
+        yield TrainConfig(
+            datasets=(painted,), out=Path("unset"), epochs=3, batch_size=4, lr=1e-3, device="cpu", seed=1,
+            teach_stage="layers.2", **BOTH,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run after its first epoch. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "begun"
+    train(replace(config, out=run, epochs=1))
+    return run
+
+
+ALL_CHANGES: dict[str, Any] = {**ALL_STATES, "augment": "strong", "flip": True}
+
+
+@pytest.fixture(scope="module")
+def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run with all states. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(replace(config, out=run, **ALL_CHANGES))
+    return run
 
 
 def taught(**options: Any) -> Taught:
@@ -192,10 +211,9 @@ def test_the_label_is_judged_as_without_teachers(config: TrainConfig, tmp_path: 
 
 @pytest.mark.parametrize("step", [1, 8, 10])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    config: TrainConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    config = replace(config, **{**ALL_STATES, "augment": "strong", "flip": True})
-    train(replace(config, out=tmp_path / "whole"))
+    config = replace(config, **ALL_CHANGES)
     with monkeypatch.context() as patch:
         after_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(TrainingStoppedError):
@@ -203,8 +221,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert load_resumable(tmp_path / "run" / LAST).learner["steps_done"] == step
     train(replace(config, out=tmp_path / "run", resume=True))
     for name in (BEST, LAST):
-        check_same(tmp_path / "run" / name, tmp_path / "whole" / name)
-    assert results(tmp_path / "run") == results(tmp_path / "whole")
+        check_same(tmp_path / "run" / name, whole / name)
+    assert results(tmp_path / "run") == results(whole)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +235,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     ],
 )
 def test_resuming_with_other_teachers_is_refused(
-    config: TrainConfig, tmp_path: Path, change: dict[str, Any], message: str
+    config: TrainConfig, begun: Path, change: dict[str, Any], message: str
 ) -> None:
-    train(replace(config, out=tmp_path / "run", epochs=1))
     with pytest.raises(RunError, match=message):
-        train(replace(config, out=tmp_path / "run", resume=True, **change))
+        train(replace(config, out=begun, resume=True, **change))
 
 
 def test_a_run_from_before_there_were_teachers_goes_on(config: TrainConfig, tmp_path: Path) -> None:
