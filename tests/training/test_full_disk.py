@@ -14,7 +14,7 @@ from pneumo_fast.training import session
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
 
 def test_a_full_disk(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from pneumo_fast.errors import ConfigError, TrainingStoppedError
@@ -22,19 +24,36 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.teachers import Taught
 from pneumo_fast.training.train import train, validate
 from tests.support.make_dataset import make_dataset
-from tests.support.training import check_same, results
+from tests.support.training import check_same, network, results
 from tests.training.test_session import STEPS, after_step, plain_step
 from tests.training.test_teachers import targets, taught
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def config(painted: Path) -> TrainConfig:
-    return TrainConfig(
-        datasets=(painted,), out=Path("unset"), epochs=3, half_size_epochs=2, batch_size=4, lr=1e-3, device="cpu",
-        augment="strong", teach=("boxes",),
+def any_size() -> nn.Module:
+    """A small network, for images of either size."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 1),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config(painted: Path) -> Iterator[TrainConfig]:
+    with network(any_size):
+        yield TrainConfig(
+            datasets=(painted,), out=Path("unset"), epochs=3, half_size_epochs=2, batch_size=4, lr=1e-3, device="cpu",
+            augment="strong", teach=("boxes",), teach_stage="2",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run with an average of the weights. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(replace(config, ema=0.9, out=run))
+    return run
 
 
 def test_the_first_epochs_see_means_of_2_x_2_pixels_and_validation_the_whole(
@@ -65,18 +84,17 @@ def test_the_first_epochs_see_means_of_2_x_2_pixels_and_validation_the_whole(
 
 @pytest.mark.parametrize("step", [7, 10, 12], ids=["at half size", "between", "at whole size"])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    config: TrainConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     config = replace(config, ema=0.9)
-    train(replace(config, out=tmp_path / "whole"))
     with monkeypatch.context() as patch:
         after_step(patch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(TrainingStoppedError):
             train(replace(config, out=tmp_path / "run"))
     train(replace(config, out=tmp_path / "run", resume=True))
     for name in (BEST, LAST):
-        check_same(tmp_path / "run" / name, tmp_path / "whole" / name)
-    assert results(tmp_path / "run") == results(tmp_path / "whole")
+        check_same(tmp_path / "run" / name, whole / name)
+    assert results(tmp_path / "run") == results(whole)
 
 
 def test_boxes_stay_where_they_are_in_smaller_images() -> None:
