@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import select_fold
 from pneumo_fast.errors import ConfigError, PneumoError, RunError
+from pneumo_fast.evaluation import inference
 from pneumo_fast.evaluation.compare import check_comparable
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.inference import best_of
@@ -25,16 +26,18 @@ from pneumo_fast.metrics.ranking import auroc
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.folder import read_config, write_config, write_history
 from pneumo_fast.run.layout import BEST, PREDICTIONS
-from pneumo_fast.run.model import build_model
 from tests.support.folds import SEED, make_folds
+from tests.support.training import small
 from tests.support.untrained_run import change, config, evaluated, make_dataset, read_csv, read_json
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three folds of 15 images of nine patients. Not to be changed."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Three folds, of a small network, of 15 images of nine patients. Not to be changed."""
     folder = tmp_path_factory.mktemp("folds")
-    return make_folds(folder / "run", make_dataset(folder / "dataset"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "build_model", lambda *_: small())
+        yield make_folds(folder / "run", make_dataset(folder / "dataset"), small)
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def folds(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plain_logits(folder: Path, dataset: Dataset, ids: list[str]) -> list[float]:
     """What a fold's checkpoint says of some images, without loader or evaluation."""
     checkpoint = load_trained(folder / BEST)
-    model = build_model(checkpoint.arch)
+    model = small()
     model.load_state_dict(checkpoint.model)
     found = []
     for image_id in ids:
@@ -251,7 +254,7 @@ def _swapped(run: Path) -> None:
 def _damaged(run: Path) -> None:
     path = run / "fold-2" / BEST
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[content.index(load_trained(path).model["0.weight"].numpy().tobytes())] ^= 1
     path.write_bytes(content)
 
 

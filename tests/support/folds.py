@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.run.checkpoint import load_trained, save_checkpoint
@@ -24,7 +26,7 @@ SEED = 3
 EPOCHS = 3
 
 
-def make_folds(run: Path, dataset: Path) -> Path:
+def make_folds(run: Path, dataset: Path, build: Callable[[], nn.Module] = build_model) -> Path:
     """Write ``run/fold-1`` and so on, each with a network of its own random weights."""
     run.mkdir()
     for fold in range(1, FOLDS + 1):
@@ -35,7 +37,7 @@ def make_folds(run: Path, dataset: Path) -> Path:
             load_trained(folder / BEST),
             settings={"folds": FOLDS, "fold": fold, "seed": SEED, "pos-weight": 2.0 + fold / 100},
             prior_shift=fold / 10,
-            model=build_model().state_dict(),
+            model=build().state_dict(),
         )
         save_checkpoint(trained, folder / BEST)
         config = TrainConfig(datasets=(dataset,), out=folder, folds=FOLDS, fold=fold, seed=SEED, epochs=EPOCHS)
