@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from pneumo_fast.cli import app
+from pneumo_fast.conversion import convert as convert_module
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.executors import Submit, local_workers
 from pneumo_fast.conversion.options import ConvertConfig
@@ -25,6 +26,7 @@ from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.phantoms.make import PhantomSet, make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
+from pneumo_fast.prediction import scoring
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
@@ -58,15 +60,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def one_worker() -> Iterator[Callable[[int], AbstractContextManager[Submit]]]:
+def one_worker() -> Iterator[Callable[..., AbstractContextManager[Submit]]]:
     """Stands in for ``local_workers``: one worker process for the whole session, where one is asked for."""
     pool = WorkerPool()
     executor = ThreadPoolExecutor(1)
 
     @contextmanager
-    def workers(count: int) -> Iterator[Submit]:
+    def workers(count: int, *, shares_cores: bool = False) -> Iterator[Submit]:
         if count > 1:
-            with local_workers(count) as submit:
+            with local_workers(count, shares_cores=shares_cores) as submit:
                 yield submit
             return
         futures: list[Future[Outcome]] = []
@@ -85,6 +87,13 @@ def one_worker() -> Iterator[Callable[[int], AbstractContextManager[Submit]]]:
     yield workers
     pool.stop()
     executor.shutdown()
+
+
+@pytest.fixture
+def shared_worker(monkeypatch: pytest.MonkeyPatch, one_worker: Callable[..., AbstractContextManager[Submit]]) -> None:
+    """Starting it takes most of a small conversion's time, so conversions and predictions by one share theirs."""
+    for module in (convert_module, scoring):
+        monkeypatch.setattr(module, "local_workers", one_worker)
 
 
 @pytest.fixture(scope="session")

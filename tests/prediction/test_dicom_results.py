@@ -19,6 +19,7 @@ from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import predict
 from tests.dicom_out.test_objects import errors_of, needs_validator
 
+pytestmark = pytest.mark.usefixtures("shared_worker")
 Options = Callable[..., PredictConfig]
 
 

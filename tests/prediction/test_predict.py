@@ -31,6 +31,7 @@ from pneumo_fast.vocabulary import Dtype
 from tests.support.folds import make_folds
 from tests.support.untrained_run import change
 
+pytestmark = pytest.mark.usefixtures("shared_worker")
 Options = Callable[..., PredictConfig]
 
 

@@ -10,10 +10,12 @@ import pytest
 import pneumo_fast as pf
 from pneumo_fast.prediction.options import PredictConfig
 
+pytestmark = pytest.mark.usefixtures("shared_worker")
+
 
 def test_a_loaded_run_scores_as_the_command_does(judged: Path, some: Path, tmp_path: Path) -> None:
     (some / "notes.txt").write_text("no DICOM")
-    pf.predict(PredictConfig(inputs=(judged, some), out=tmp_path / "out", keep_ids=True, device="cpu"))
+    pf.predict(PredictConfig(inputs=(judged, some), out=tmp_path / "out", keep_ids=True, device="cpu", workers=1))
     written = pd.read_csv(tmp_path / "out" / "predictions.csv")
 
     table = pf.load(judged, device="cpu").predict(some, workers=1)
@@ -25,7 +27,7 @@ def test_a_loaded_run_scores_as_the_command_does(judged: Path, some: Path, tmp_p
 
 def test_paths_may_be_texts(judged: Path, some: Path) -> None:
     paths = sorted(map(str, some.iterdir()))[:2]
-    table = pf.load(str(judged), device="cpu").predict(paths, thresholds=(0.3,))
+    table = pf.load(str(judged), device="cpu").predict(paths, thresholds=(0.3,), workers=1)
     assert list(table["path"]) == paths
     assert "class_at_0.3" in table
 

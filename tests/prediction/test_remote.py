@@ -27,6 +27,7 @@ from pneumo_fast.prediction.predictor import load
 from tests.support.dicomweb_stub import Answer, Archive, Asked, as_json, stub_server
 from tests.support.orthanc import PASSWORD, USER, running_orthanc
 
+pytestmark = pytest.mark.usefixtures("shared_worker")
 Options = Callable[..., PredictConfig]
 
 

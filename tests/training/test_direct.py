@@ -9,12 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pneumo_fast.conversion import convert as convert_module
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError, ConvertError, RunError
+from pneumo_fast.evaluation import inference
 from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.options import EvaluateConfig
+from pneumo_fast.loading.engines import source
 from pneumo_fast.phantoms.make import PhantomSet
 from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.layout import BEST
@@ -23,9 +26,17 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import REJECTS
 from tests.support.sources import index_phantoms
-from tests.support.training import results
+from tests.support.training import results, small
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick", "shared_worker", "cheap")
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker process at a time; and what was trained with the small network is judged with it."""
+    for module in (convert_module, source):
+        monkeypatch.setattr(module, "worker_count", lambda *_, **__: 1)
+    monkeypatch.setattr(inference, "build_model", lambda *_: small())
 
 
 @pytest.fixture
@@ -42,7 +53,12 @@ def convert_as(config: TrainConfig, out: Path) -> None:
     assert config.labels
     convert(
         ConvertConfig(
-            images=config.images, labels=config.labels, groups=config.groups, size=32, test_fraction=0.2, out=out
+            images=config.images,
+            labels=config.labels,
+            groups=config.groups,
+            size=32,
+            test_fraction=0.2,
+            out=out,
         )
     )
 
