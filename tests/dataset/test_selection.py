@@ -10,17 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.format import SourceFiles
 from pneumo_fast.dataset.selection import join_datasets, limit_images, open_datasets, select_fold
-from pneumo_fast.errors import ConfigError, DatasetError
-from pneumo_fast.loading.batches import Order
+from pneumo_fast.errors import DatasetError
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
-from pneumo_fast.loading.samplers import Shares, parts_by_share
 from tests.support.make_dataset import make_dataset, stored_images
 
 OTHER = {"train": [1, 0, 1], "val": [0, 1]}
@@ -126,35 +122,6 @@ def test_the_deviation_of_joined_datasets_counts_what_lies_between_them(own_data
     joined = join_datasets([dark, bright])
     assert joined.mean == pytest.approx(0.5)
     assert joined.std == pytest.approx((0.1**2 + 0.3**2) ** 0.5)
-
-
-@pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.0), (1.0, float("nan"))])
-def test_shares_that_cannot_work(shares: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match="one number above 0 for each"):
-        parts_by_share([10, 20], shares)
-
-
-@given(
-    sizes=st.lists(st.integers(2, 60), min_size=1, max_size=4),
-    weights=st.lists(st.floats(0.1, 10), min_size=4, max_size=4),
-    seed=st.integers(0, 2**32),
-)
-def test_an_epoch_has_the_shares_and_no_row_twice(sizes: list[int], weights: list[float], seed: int) -> None:
-    shares = weights[: len(sizes)]
-    parts = parts_by_share(sizes, shares)
-    order = Order(sampler=Shares(parts, seed), batch_size=8)
-    rows = np.concatenate([order.rows(0, batch) for batch in range(len(order))])
-    assert len(set(rows.tolist())) == len(rows) == sum(part.used for part in parts)
-    starts = np.cumsum([0, *sizes])
-    used = np.histogram(rows, bins=starts)[0]
-    total = min(size / share for size, share in zip(sizes, shares, strict=True))
-    np.testing.assert_allclose(used, np.array(shares) * total, atol=0.5 + 1e-9)
-
-
-def test_another_choice_of_rows_each_epoch() -> None:
-    order = Order(sampler=Shares(parts_by_share([100, 100], [1, 0.5])), batch_size=50)
-    epochs = [{int(r) for batch in range(len(order)) for r in order.rows(epoch, batch)} for epoch in (0, 1)]
-    assert epochs[0] != epochs[1]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Comparing two runs: DeLong's test by all pairs, the paired bootstrap, and what cannot be compared."""
+"""Comparing two runs: the paired bootstrap, and what cannot be compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,8 @@ from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.evaluation.results import Evaluation, Predictions, describe_intervals
-from pneumo_fast.metrics.delong import delong_test
 from pneumo_fast.metrics.scored import Sample, Scores
-from tests.support.judged import drawn, mann_whitney, rows_of
+from tests.support.judged import drawn, mann_whitney, pair, rows_of
 from tests.support.untrained_run import make_dataset, make_run
 
 Judge = Callable[..., Evaluation]
@@ -61,37 +59,6 @@ def judged(tmp_path: Path) -> Judge:
         )
 
     return evaluation
-
-
-def pair(seed: int, apart: float) -> tuple[Sample, Scores]:
-    """A sample, and scores of a second model that see half of the same noise."""
-    sample = drawn(seed, 60, 90, 1.0)
-    noise = np.random.default_rng(seed + 1000).normal(size=sample.n)
-    shift = 1.0 * sample.labels
-    return sample, 0.8 * (sample.logits - shift) + 0.6 * noise + apart * sample.labels
-
-
-def test_delong_p_from_the_table_of_all_pairs() -> None:
-    sample, other = pair(3, 1.6)
-    labels = sample.labels
-    tables = [np.sign(s[labels == 1][:, None] - s[labels == 0][None]) / 2 + 0.5 for s in (sample.logits, other)]
-    difference = tables[1] - tables[0]
-    variance = difference.mean(axis=1).var(ddof=1) / 60 + difference.mean(axis=0).var(ddof=1) / 90
-    expected = 2 * NormalDist().cdf(-abs(difference.mean()) / math.sqrt(variance))
-    assert 1e-6 < expected < 0.2
-    assert delong_test(labels, sample.logits, other) == pytest.approx(expected)
-
-
-def test_delong_rejects_as_often_as_it_says_where_nothing_differs() -> None:
-    values = [delong_test(sample.labels, sample.logits, other) for sample, other in (pair(s, 1.0) for s in range(400))]
-    rejected = np.mean([p is not None and p < 0.05 for p in values])
-    assert 0.025 <= rejected <= 0.08
-
-
-@pytest.mark.parametrize(("labels", "same"), [([1, 0, 0, 1], True), ([1, 0, 0, 0], False)])
-def test_delong_is_undefined_without_variance(labels: list[int], same: bool) -> None:
-    a = np.array([0.1, 0.5, 0.3, 0.9])
-    assert delong_test(np.array(labels), a, a if same else a[::-1]) is None
 
 
 def test_a_run_compared_with_itself_differs_by_nothing(judged: Judge) -> None:

@@ -15,14 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from pydicom.encaps import get_frame
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from pneumo_fast.radiograph.rejection import REASONS
 from tests.support.radiograph_cases import CASES, SECTIONS
-from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, X, decoded_jpeg, jpeg, save
+from tests.support.radiograph_files import PYDICOM_FILES, SHARED, X, decoded_jpeg, jpeg, save
 from tests.support.radiograph_makers import BASELINE, Case
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "radiographs.md"
@@ -99,70 +98,6 @@ def test_window_none_applies_neither_window_nor_lut(tmp_path: Path) -> None:
     assert radiograph.intensity == "range"
 
 
-def test_padding_does_not_count(tmp_path: Path) -> None:
-    """Neither the pixels that hold padding nor the border that makes the image square."""
-    save(tmp_path / "file", RAMP[:, :40], PixelPaddingValue=0, PixelPaddingRangeLimit=18)
-    radiograph = read_radiograph(tmp_path / "file", 64)
-    assert radiograph.padding_pixels == int((RAMP[:, :40] <= 18).sum()) + 24 * 64
-
-
-@pytest.mark.parametrize(("value", "bits"), [(63536, 16), (-2000, 16), (2096, 12)])
-def test_padding_written_with_the_wrong_sign(tmp_path: Path, value: int, bits: int) -> None:
-    pixels = np.where(RAMP < 20, -2000, RAMP.astype(np.int16)).astype(np.int16)
-    save(tmp_path / "file", pixels, BitsStored=bits)
-    dataset = pydicom.dcmread(tmp_path / "file")
-    dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
-    dataset.save_as(tmp_path / "file")
-    assert read_radiograph(tmp_path / "file", 64).padding_pixels == int((RAMP < 20).sum())
-
-
-@pytest.mark.parametrize(
-    ("signed", "value", "limit", "padded"),
-    [
-        (True, -32768, None, None),  # cut down to 12 bits it would be 0
-        (False, 65535, None, None),  # 4095
-        (False, -1, None, None),
-        (False, 4096, None, None),
-        (False, 4095, None, (4095, 4095)),
-        (False, 0, 65535, (0, 0)),
-        (True, 63536, None, (-2000, -2000)),
-        (True, 2096, None, (-2000, -2000)),
-        (True, -32768, -1990, (-2048, -1990)),
-        (False, 4000, 4095, (4000, 4095)),
-    ],
-)
-def test_padding_is_not_cut_down_to_bits_stored(
-    tmp_path: Path, signed: bool, value: int, limit: int | None, padded: tuple[int, int] | None
-) -> None:
-    low = -2048 if signed else 0
-    pixels = np.arange(low, low + 4096).reshape(64, 64).astype(np.int16 if signed else np.uint16)
-    save(tmp_path / "file", pixels, "MONOCHROME1", BitsStored=12)
-    whole = read_radiograph(tmp_path / "file", 64)
-    dataset = pydicom.dcmread(tmp_path / "file")
-    for keyword, number in (("PixelPaddingValue", value), ("PixelPaddingRangeLimit", limit)):
-        if number is not None:
-            dataset.add_new(keyword, "SS" if number < 0 else "US", number)
-    dataset.save_as(tmp_path / "file")
-    first, last = padded or (1, 0)
-    is_padding = (pixels >= first) & (pixels <= last)
-    radiograph = read_radiograph(tmp_path / "file", 64)
-    assert radiograph.padding_pixels == is_padding.sum()
-    np.testing.assert_allclose(radiograph.pixels, np.where(is_padding, 0.0, whole.pixels), atol=1e-6)
-
-
-@pytest.mark.parametrize("value", [-32768, 0x8000])
-def test_padding_that_only_the_whole_words_hold(tmp_path: Path, value: int) -> None:
-    pixels = np.where(RAMP < 20, -32768, RAMP - 30.0).astype(np.int16)
-    save(tmp_path / "file", pixels, "MONOCHROME1", BitsStored=12)
-    dataset = pydicom.dcmread(tmp_path / "file")
-    dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)
-    dataset.save_as(tmp_path / "file")
-    radiograph = read_radiograph(tmp_path / "file", 64)
-    assert (pixels == 0).any()
-    np.testing.assert_array_equal(radiograph.pixels == 0.0, RAMP < 20)
-    assert radiograph.notes == ("high_bits_masked",)
-
-
 def test_pixels_that_are_not_square_are_decoded_whole(tmp_path: Path) -> None:
     """What reduced decoding leaves is measured in pixels, and might be too few of the longer ones."""
     picture = np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)
@@ -221,23 +156,6 @@ def test_the_file_name_decides_nothing(tmp_path: Path) -> None:
     assert read_radiograph(tmp_path / "really_dicom.png", 64).uid_hash
 
 
-def test_a_picture_has_no_metadata(tmp_path: Path) -> None:
-    (tmp_path / "a.dcm").write_bytes(jpeg(RAMP[:48]))
-    metadata = read_radiograph(tmp_path / "a.dcm", 64).metadata
-    known = {"height": 48, "width": 64, "bits_stored": 8, "photometric": "MONOCHROME2", "pixel_height": 1.0}
-    assert {name: known.get(name, "") for name in metadata.__slots__} == {
-        name: getattr(metadata, name) for name in metadata.__slots__
-    }
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_pillows_limit_of_pixels_is_not_ours(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(RAMP).save(tmp_path / "a", kind)
-    expected = read_radiograph(tmp_path / "a", 64).pixels
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)
-    np.testing.assert_array_equal(read_radiograph(tmp_path / "a", 64).pixels, expected)
-
-
 @pytest.mark.parametrize(
     ("place", "name"),
     [
@@ -259,24 +177,6 @@ def test_memory_that_runs_out_is_no_damage(
     monkeypatch.setattr(f"pneumo_fast.radiograph.{place}.{name}", run_out)
     with pytest.raises(RejectedImageError, match="out_of_memory"):
         read_radiograph(tmp_path / "file", 64)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
-    """Against Pillow's own, on a picture that is no square and has no symmetry; full scale and reduced."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    picture = Image.fromarray(np.add.outer(np.arange(128) // 2, np.arange(96) * 2).astype(np.uint8))
-    picture.save(tmp_path / "a.jpg", quality=100, exif=exif)
-    with Image.open(tmp_path / "a.jpg") as image:
-        upright = np.asarray(ImageOps.exif_transpose(image)) / 255
-    height, width = upright.shape
-    radiograph = read_radiograph(tmp_path / "a.jpg", 128)
-    top, left = (128 - height) // 2, (128 - width) // 2
-    np.testing.assert_allclose(radiograph.pixels[top : top + height, left : left + width], upright, atol=1e-6)
-    assert (radiograph.metadata.height, radiograph.metadata.width) == (height, width)
-    fast, exact = (read_radiograph(tmp_path / "a.jpg", 32, decode_mode=mode).pixels for mode in ("fast", "exact"))
-    assert np.abs(fast - exact).max() < 6 / 255
 
 
 def test_fast_is_close_to_exact_on_real_radiographs() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.metrics.intervals import Bootstrap, Labels, Logits
-from pneumo_fast.metrics.scored import Sample
+from pneumo_fast.metrics.scored import Sample, Scores
 from pneumo_fast.metrics.summary import Figures
 
 FEW = Bootstrap(resamples=100)
@@ -39,6 +39,14 @@ def drawn(seed: int, positives: int, negatives: int, apart: float) -> Sample:
     logits = np.concatenate([rng.normal(apart, 1, positives), rng.normal(0, 1, negatives)])
     labels = np.repeat([1, 0], [positives, negatives])
     return Sample(labels=labels, logits=logits.astype(np.float32), groups=np.arange(positives + negatives))
+
+
+def pair(seed: int, apart: float) -> tuple[Sample, Scores]:
+    """A sample, and scores of a second model that see half of the same noise."""
+    sample = drawn(seed, 60, 90, 1.0)
+    noise = np.random.default_rng(seed + 1000).normal(size=sample.n)
+    shift = 1.0 * sample.labels
+    return sample, 0.8 * (sample.logits - shift) + 0.6 * noise + apart * sample.labels
 
 
 def rows_of(sample: Sample, **columns: list[str]) -> pd.DataFrame:
