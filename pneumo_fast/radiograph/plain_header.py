@@ -19,6 +19,8 @@ WANTED: Final = {
 }  # fmt: skip
 """Keywords by tag (PS3.6): every attribute asked for when pixels are read that is no sequence, LUT or palette."""
 _PALETTES: Final = range(0x00281101, 0x00282000 + 1)
+_LUTS: Final = {0x00283000, 0x00283010}
+"""Modality and VOI LUT Sequence; VR UN, in which archives pass on what they do not know, hides sequences."""
 PIXEL_DATA: Final = 0x7FE00010
 _TRANSFER_SYNTAX: Final = 0x00020010
 JPEG_BASELINE: Final = b"1.2.840.10008.1.2.4.50"
@@ -66,12 +68,12 @@ def _walk(data: bytes) -> dict[str, Any]:
             position += 4
         elif vr not in _SHORT_VRS:
             raise _NotPlainError
-        if tag <= last or tag in _PALETTES:
+        if tag <= last or tag in _PALETTES or tag in _LUTS:
             raise _NotPlainError
         last = tag
         if tag == PIXEL_DATA and length == _UNDEFINED:
             length = _fragments_end(data, position) - position
-        if length == _UNDEFINED or position + length > len(data) or (vr == b"SQ" and group == 0x0028):
+        if length == _UNDEFINED or position + length > len(data):
             raise _NotPlainError
         if tag == _TRANSFER_SYNTAX:
             _check_syntax(data[position : position + length])

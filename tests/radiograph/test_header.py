@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread, uid
 from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.phantoms.make import make_phantoms
@@ -19,7 +21,7 @@ from pneumo_fast.radiograph.header import parse_header
 from pneumo_fast.radiograph.plain_header import JPEG_BASELINE, WANTED, parse_plain
 from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from tests.support.radiograph_cases import CASES
-from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, jpeg, jpeg_2000, save
+from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, jpeg, jpeg_2000, lut, save
 
 BASELINE = uid.JPEGBaseline8Bit
 
@@ -97,6 +99,44 @@ def test_equals_pydicom_on_attributes(
 ) -> None:
     save(tmp_path / "file", syntax=BASELINE, frames=[jpeg()], **attributes)
     assert_same(outcome(tmp_path / "file"), by_pydicom(tmp_path / "file", monkeypatch))
+
+
+def as_un(data: bytes, keyword: str, vr: str) -> bytes:
+    """A file with one element of VR UN, as archives write what their dictionary lacks (PS3.5 6.2.2)."""
+    tag = tag_for_keyword(keyword) or 0
+    at = data.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode())
+    begin, layout = (at + 12, "<I") if vr in EXPLICIT_VR_LENGTH_32 else (at + 8, "<H")
+    (length,) = struct.unpack_from(layout, data, begin - struct.calcsize(layout))
+    return data[: at + 4] + b"UN\0\0" + struct.pack("<I", length) + data[begin:]
+
+
+_INVERTED = [lut(np.arange(255, -1, -1), 0, 8)]
+_ATTRIBUTES: list[dict[str, Any]] = [
+    {"Modality": "DX"}, {"SeriesDescription": "view: AP"}, {"PatientSex": "F"}, {"PatientAge": "051Y"},
+    {"BodyPartExamined": "CHEST"}, {"ViewPosition": "PA"}, {"ImagerPixelSpacing": ["0.1", "0.1"]},
+    {"NumberOfFrames": "2"}, {"PixelSpacing": ["0.143", "0.2"]}, {"PixelAspectRatio": ["2", "1"]},
+    {"PixelPaddingValue": 0}, {"PixelPaddingRangeLimit": 9, "PixelPaddingValue": 0}, {"BurnedInAnnotation": "YES"},
+    {"QualityControlImage": "YES"}, {"WindowCenter": "100", "WindowWidth": "50"},
+    {"WindowWidth": "50", "WindowCenter": "100"}, {"RescaleIntercept": "-9"}, {"RescaleSlope": "-1.5"},
+    {"VOILUTFunction": "SIGMOID", "WindowCenter": "100", "WindowWidth": "50"}, {"PresentationLUTShape": "INVERSE"},
+    {"ModalityLUTSequence": _INVERTED}, {"VOILUTSequence": _INVERTED},
+    *({keyword: value} for keyword, value in {
+        "SOPClassUID": "1.2", "SOPInstanceUID": "1.2.3.4", "SamplesPerPixel": 1, "Rows": 64, "Columns": 64,
+        "PhotometricInterpretation": "MONOCHROME1", "BitsAllocated": 8, "BitsStored": 8, "PixelRepresentation": 0,
+    }.items()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("attributes", _ATTRIBUTES, ids=lambda attributes: next(iter(attributes)))
+def test_equals_pydicom_on_an_element_of_unknown_vr(
+    attributes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, keyword = tmp_path / "file", next(iter(attributes))
+    known = save(path, syntax=BASELINE, frames=[jpeg()], **attributes)
+    read = outcome(path)
+    path.write_bytes(as_un(known, keyword, dcmread(path)[keyword].VR))
+    assert_same(outcome(path), by_pydicom(path, monkeypatch))
+    assert_same(outcome(path), read)
 
 
 def test_no_changed_byte_of_the_header_tells_them_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
