@@ -100,7 +100,7 @@ def _value(vr: bytes, value: bytes) -> Any:
         return numbers[0] if len(numbers) == 1 else numbers or None
     text = value.decode("ascii").rstrip("\0 ")
     if vr in _TEXT_VRS:
-        if "\\" in text:
+        if "\\" in text or "\x1b" in text:  # several values, or the escapes of ISO 2022 to another character set
             raise _NotPlainError
         return text
     if vr not in {b"DS", b"IS"}:

@@ -176,6 +176,8 @@ def _sequence() -> list[Dataset]:
         ("a VOI LUT", {"VOILUTSequence": _sequence(), "syntax": BASELINE, "frames": [jpeg()]}),
         ("text that is not ASCII", {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": "Größe",
                                     "syntax": BASELINE, "frames": [jpeg()]}),
+        ("text of ASCII bytes that is not ASCII", {"SpecificCharacterSet": ["", "ISO 2022 IR 87"],
+                                                   "SeriesDescription": "疎", "syntax": BASELINE, "frames": [jpeg()]}),
     ],
 )  # fmt: skip
 def test_steps_back(title: str, options: dict[str, Any], tmp_path: Path) -> None:
