@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import open_regular
 from pneumo_fast.radiograph.full_header import parse_dataset
 from pneumo_fast.radiograph.header import Header
+from pneumo_fast.radiograph.metadata import text_of
 from pneumo_fast.radiograph.rejection import NO_PIXELS, rejecting
 from pneumo_fast.radiograph.selection import Selection
 
@@ -34,9 +36,9 @@ class Identity:
     value: str
     """Of the attribute, without padding; empty where there is none, or no DICOM header."""
     series: int
-    """Series Number; 0 where there is none."""
+    """Series Number; 0 where there is none that can be parsed."""
     instance: int
-    """Instance Number; 0 where there is none."""
+    """Instance Number; the same."""
     unwanted: tuple[str, str] | None
     """Reason and detail, where it is no image, or the selection refuses it."""
 
@@ -56,9 +58,9 @@ def read_identity(folder: Path, path: str, attribute: str, selection: Selection,
             header = _read_head(folder / path, max_bytes)
             value = str(header.get(attribute) or "").strip(" \0")
             series, instance = _whole(header, "SeriesNumber"), _whole(header, "InstanceNumber")
+            return Identity(path, value, series, instance, _refusal(header, selection))
     except RejectedImageError:
         return Identity(path, "", 0, 0, None)
-    return Identity(path, value, series, instance, _refusal(header, selection))
 
 
 def _read_head(path: Path, max_bytes: int) -> Header:
@@ -85,8 +87,8 @@ def _until_columns() -> tuple[list[int], Callable[[int, str | None, int], bool]]
 
 
 def _whole(header: Header, keyword: str) -> int:
-    text = str(header.get(keyword) or "").strip()
-    return int(text) if text.lstrip("-").isdecimal() else 0
+    text = text_of(header, keyword)
+    return int(text) if re.fullmatch(r"-?\d{1,12}", text) else 0  # an IS has 12 characters at most (PS3.5 6.2)
 
 
 def _refusal(header: Header, selection: Selection) -> tuple[str, str] | None:

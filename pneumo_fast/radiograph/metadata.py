@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, get_args
 
+from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.header import Header, PixelFormat
+from pneumo_fast.radiograph.rejection import rejecting
 from pneumo_fast.vocabulary import BodyPart, Modality, View
 
 VIEWS: Final[tuple[View, ...]] = get_args(View)
@@ -51,7 +53,7 @@ def read_metadata(header: Header, form: PixelFormat) -> Metadata:
     return Metadata(
         modality=modality(header),
         sex=_one_of(header, "PatientSex", ("M", "F", "O")),
-        age=parse_age(_text(header, "PatientAge")),
+        age=parse_age(text_of(header, "PatientAge")),
         view=view(header),
         body_part=body_part(header),
         height=form.rows,
@@ -71,7 +73,7 @@ def modality(header: Header) -> str:
 
 def view(header: Header) -> str:
     """One of :data:`VIEWS`, from View Position or else from a word in Series Description; or ``""``."""
-    return _view_in(_text(header, "ViewPosition")) or _view_in(_text(header, "SeriesDescription"))
+    return _view_in(text_of(header, "ViewPosition")) or _view_in(text_of(header, "SeriesDescription"))
 
 
 def body_part(header: Header) -> str:
@@ -130,13 +132,15 @@ def _pair(header: Header, keyword: str, least: float, most: float) -> tuple[floa
     return numbers[0], numbers[min(1, len(numbers) - 1)]
 
 
-def _text(header: Header, keyword: str) -> str:
+def text_of(header: Header, keyword: str) -> str:
+    """An attribute in capitals, without padding; ``""`` where it is missing or cannot be parsed."""
     try:
-        return str(header.get(keyword) or "").strip().upper()
-    except (ValueError, TypeError, AttributeError, NotImplementedError):  # pydicom parses values when first asked
+        with rejecting("bad_header", "an attribute cannot be parsed"):  # as pydicom does when first asked for it
+            return str(header.get(keyword) or "").strip().upper()
+    except RejectedImageError:
         return ""
 
 
 def _one_of(header: Header, keyword: str, allowed: tuple[str, ...]) -> str:
-    value = _text(header, keyword)
+    value = text_of(header, keyword)
     return value if value in allowed else ""
