@@ -15,6 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import open_regular
+from pneumo_fast.quiet import quiet_pydicom
 from pneumo_fast.radiograph.full_header import parse_dataset
 from pneumo_fast.radiograph.header import Header
 from pneumo_fast.radiograph.metadata import text_of
@@ -54,7 +55,7 @@ def read_identity(folder: Path, path: str, attribute: str, selection: Selection,
         How large a deflated data set may become.
     """
     try:
-        with rejecting("not_dicom", "no DICOM data set could be read"):
+        with quiet_pydicom(), rejecting("not_dicom", "no DICOM data set could be read"):
             header = _read_head(folder / path, max_bytes)
             value = str(header.get(attribute) or "").strip(" \0")
             series, instance = _whole(header, "SeriesNumber"), _whole(header, "InstanceNumber")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.files import read_regular
+from pneumo_fast.quiet import quiet_pydicom
 from pneumo_fast.radiograph.frame import by_frame, decode, plain_jpeg
 from pneumo_fast.radiograph.greyscale import (
     Curve,
@@ -108,8 +108,7 @@ def read_radiograph(
         return (SUPERSAMPLING * height, SUPERSAMPLING * width) if decode_mode == "fast" else None
 
     data = _read(path, max_pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values of the patient module
+    with quiet_pydicom():
         if is_picture(data):
             return _of_picture(read_picture(data, least, max_pixels), size)
         return _decode(_look(data, size, window, max_pixels, selection), size, least)
@@ -121,8 +120,7 @@ def look_at(path: Path, size: int, *, window: Window, max_pixels: int, selection
     Parameters and errors are those of :func:`read_radiograph`.
     """
     data = _read(path, max_pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         return None if is_picture(data) else _look(data, size, window, max_pixels, selection)
 
 
@@ -139,8 +137,7 @@ def read_facts(
     Parameters and errors are those of :func:`read_radiograph`.
     """
     data = _read(path, max_pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pydicom():
         if is_picture(data):
             return _of_picture(read_picture(data, lambda *_: None, max_pixels), size)
         return Facts(**_look(data, size, window, max_pixels, selection).facts(size))

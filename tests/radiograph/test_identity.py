@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -9,7 +10,7 @@ import pytest
 
 from pneumo_fast.radiograph.identity import HEAD_BYTES, read_identity
 from pneumo_fast.radiograph.metadata import MODALITIES, VIEWS
-from pneumo_fast.radiograph.read import read_radiograph
+from pneumo_fast.radiograph.read import look_at, read_facts, read_radiograph
 from pneumo_fast.radiograph.selection import Selection
 from tests.support.radiograph_files import jpeg, save
 from tests.support.radiograph_makers import BASELINE
@@ -47,3 +48,24 @@ def test_an_attribute_that_cannot_be_parsed_does_not_hide_the_file(
     found = read_identity(tmp_path, path.name, "AccessionNumber", EVERYTHING, 1 << 31)
     assert (found.value, found.unwanted) == ("A7", None)
     assert read_radiograph(path, 32, selection=EVERYTHING).pixels.any()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_identity(path.parent, path.name, "AccessionNumber", EVERYTHING, 1 << 31),
+        lambda path: read_radiograph(path, 32),
+        lambda path: read_facts(path, 32),
+        lambda path: look_at(path, 32, window="auto", max_pixels=1 << 20, selection=None),
+    ],
+    ids=["identity", "radiograph", "facts", "look"],
+)
+def test_pydicom_quotes_the_file_in_no_warning_and_no_log(
+    read: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.dcm"
+    with pydicom.config.disable_value_validation():
+        save(path, AccessionNumber="longer than an SH may be", SOPInstanceUID="1.2.no")
+    caplog.clear()
+    read(path)  # a warning would be an error
+    assert not caplog.records
