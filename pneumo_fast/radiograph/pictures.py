@@ -79,10 +79,10 @@ def read_picture(data: bytes, least: Callable[[int, int], tuple[int, int] | None
                 raise RejectedImageError("multi_frame", "more than one picture in the file")
             if image.size != (columns, rows):
                 raise RejectedImageError("corrupt", "the picture declares two sizes")
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
             is_grey_jpeg = image.mode == "L" and data.startswith(_JPEG)
             decoded = decode_grey_jpeg(data, rows, columns, least(rows, columns)) if is_grey_jpeg else None
             pixels, white, notes = _grey(image, bits) if decoded is None else (decoded, 255.0, ())
+            orientation = _orientation(image)
         if turn := _UPRIGHT.get(orientation):
             pixels, notes = turn(pixels), (*notes, "exif_orientation")
     height, width = (columns, rows) if orientation in _SWAPPING else (rows, columns)
@@ -98,6 +98,15 @@ def _opened(data: bytes) -> Image.Image:
 
     stream = io.BytesIO(data)
     return PngImagePlugin.PngImageFile(stream) if data.startswith(_PNG) else JpegImagePlugin.jpeg_factory(stream)
+
+
+def _orientation(image: Image.Image) -> int:
+    """That of EXIF, once the picture has been decoded; 1, upright, where there is none that can be read."""
+    try:
+        with rejecting("corrupt", "the EXIF cannot be read"):
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except RejectedImageError:
+        return 1
 
 
 def _declared(data: bytes) -> tuple[int, int, int]:

@@ -59,3 +59,12 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     assert (radiograph.metadata.height, radiograph.metadata.width) == (height, width)
     fast, exact = (read_radiograph(tmp_path / "a.jpg", 32, decode_mode=mode).pixels for mode in ("fast", "exact"))
     assert np.abs(fast - exact).max() < 6 / 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("exif", [b"", b"II*\0", b"rubbish", b"II*\0\xff\xff\xff\x7f"], ids=repr)
+def test_a_picture_whose_exif_is_damaged_stands_upright(kind: str, exif: bytes, tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "file", kind, exif=b"Exif\0\0" + exif)
+    radiograph = read_radiograph(tmp_path / "file", len(RAMP))
+    assert radiograph.notes == ()
+    np.testing.assert_allclose(radiograph.pixels, RAMP / 255, atol=0.05)
