@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from pneumo_fast.conversion.task import JOURNAL, NO_FILE, Record, Task, count_rejects
 from pneumo_fast.errors import ConvertError
@@ -108,20 +109,15 @@ class Worker:
         if stdin is None or stdout is None:
             raise ConvertError("a worker process has no pipes")
         JOURNAL.pack_into(self._journal, 0, NO_FILE, time.monotonic())  # it was idle until now
-        try:
-            pickle.dump((task, rejected_sources), stdin)
-            stdin.flush()
-        except BrokenPipeError:
-            raise self._lost() from None
-        answers = select.poll()  # which takes descriptors of any number, as select() does not
-        answers.register(stdout, select.POLLIN)
-        while not answers.poll(POLL_S * 1000):
-            position, since = JOURNAL.unpack_from(self._journal)
-            least_s = GPU_START_S if task.gpu is not None else 0.0
-            allowed = timeout_s if position != NO_FILE else max(PATIENCE * timeout_s, least_s)
-            if time.monotonic() - since > allowed:
-                what = "reading" if position != NO_FILE else "what is done between files"
-                raise WorkerLostError(position, "timeout", f"{what} took longer than {allowed:g} s")
+        os.set_blocking(stdin.fileno(), False)  # a worker that hangs while it starts takes no more than a pipe holds
+        asked = memoryview(pickle.dumps((task, rejected_sources)))
+        while asked:
+            self._wait_for(stdin, select.POLLOUT, task, timeout_s)
+            try:
+                asked = asked[os.write(stdin.fileno(), asked) :]
+            except BrokenPipeError:
+                raise self._lost() from None
+        self._wait_for(stdout, select.POLLIN, task, timeout_s)
         line = stdout.readline()
         if not line.endswith(b"\n"):
             raise self._lost()
@@ -131,6 +127,18 @@ class Worker:
                 raise ConvertError(f"no memory is left for decoded images: {answer['error']}")
             raise _not_written(task, answer["error"])
         return Record(**answer)
+
+    def _wait_for(self, pipe: IO[bytes], event: int, task: Task, timeout_s: float) -> None:
+        """Wait until the pipe can be read or written, or the worker's time is up."""
+        ready = select.poll()  # which takes descriptors of any number, as select() does not
+        ready.register(pipe, event)
+        while not ready.poll(POLL_S * 1000):
+            position, since = JOURNAL.unpack_from(self._journal)
+            least_s = GPU_START_S if task.gpu is not None else 0.0
+            allowed = timeout_s if position != NO_FILE else max(PATIENCE * timeout_s, least_s)
+            if time.monotonic() - since > allowed:
+                what = "reading" if position != NO_FILE else "what is done between files"
+                raise WorkerLostError(position, "timeout", f"{what} took longer than {allowed:g} s")
 
     def _lost(self) -> WorkerLostError:
         """Why the worker died, and where it was."""

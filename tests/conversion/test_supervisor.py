@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import json
 import mmap
 import os
+import pickle
 import resource
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pytest
@@ -73,8 +75,8 @@ def test_a_worker_that_dies_while_it_answers_is_lost(answer: bytes) -> None:
     worker = cast("Any", Worker.__new__(Worker))
     worker._journal = mmap.mmap(-1, JOURNAL.size)
     JOURNAL.pack_into(worker._journal, 0, NO_FILE, time.monotonic())
-    with os.fdopen(reading, "rb") as stdout:
-        worker.process = SimpleNamespace(stdin=io.BytesIO(), stdout=stdout, wait=lambda: -9)
+    with os.fdopen(reading, "rb") as stdout, Path(os.devnull).open("wb") as stdin:
+        worker.process = SimpleNamespace(stdin=stdin, stdout=stdout, wait=lambda: -9)
         with pytest.raises(WorkerLostError, match=r"the worker ended \(SIGKILL\)"):
             worker.run(TASK, {}, 10.0)
 
@@ -92,9 +94,46 @@ def test_a_worker_is_heard_through_a_descriptor_of_any_number() -> None:
     os.close(writing)
     worker = cast("Any", Worker.__new__(Worker))
     worker._journal = mmap.mmap(-1, JOURNAL.size)
-    with os.fdopen(high, "rb") as stdout:
-        worker.process = SimpleNamespace(stdin=io.BytesIO(), stdout=stdout)
+    with os.fdopen(high, "rb") as stdout, Path(os.devnull).open("wb") as stdin:
+        worker.process = SimpleNamespace(stdin=stdin, stdout=stdout)
         assert worker.run(TASK, {}, 10.0) == RECORD
+
+
+MANY = replace(TASK, gpu=None, sources=tuple(Source(f"{n:09d}", f"{n:09d}.dcm", f"{n:09d}", 0) for n in range(9000)))
+"""More than a pipe holds."""
+
+
+@pytest.fixture
+def piped() -> Iterator[tuple[Worker, IO[bytes], IO[bytes]]]:
+    """A worker without a process: what it is asked is read, and answered, by the test."""
+    questions, answers = os.pipe(), os.pipe()
+    worker = cast("Any", Worker.__new__(Worker))
+    worker._journal = mmap.mmap(-1, JOURNAL.size)
+    with (
+        os.fdopen(questions[0], "rb") as read, os.fdopen(questions[1], "wb") as stdin,
+        os.fdopen(answers[0], "rb") as stdout, os.fdopen(answers[1], "wb") as answer,
+    ):  # fmt: skip
+        worker.process = SimpleNamespace(stdin=stdin, stdout=stdout)
+        yield worker, read, answer
+
+
+def test_a_worker_that_takes_no_task_is_lost(
+    piped: tuple[Worker, IO[bytes], IO[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE", 1)
+    with pytest.raises(WorkerLostError, match=r"what is done between files took longer than 0\.1 s"):
+        piped[0].run(MANY, {}, 0.1)
+
+
+def test_a_task_arrives_whole(piped: tuple[Worker, IO[bytes], IO[bytes]]) -> None:
+    worker, questions, answers = piped
+    expected = pickle.dumps((MANY, {7: ("crashed", "")}))
+    with ThreadPoolExecutor(1) as threads:
+        record = threads.submit(worker.run, MANY, {7: ("crashed", "")}, 60.0)
+        assert questions.read(len(expected)) == expected
+        answers.write(ANSWER + b"\n")
+        answers.flush()
+        assert record.result(60) == RECORD
 
 
 def test_memory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
