@@ -18,8 +18,17 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def default_key_path() -> Path:
-    """Where the key lies unless told otherwise: the user's configuration folder."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    """Where the key lies unless told otherwise: the user's configuration folder.
+
+    Raises
+    ------
+    ConfigError
+        If there is none: no HOME is set, and the user has no entry in the system's list, as in some containers.
+    """
+    try:
+        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError as error:
+        raise ConfigError("the hash key has no place, as HOME is not set: name a file with --hash-key") from error
     return Path(base) / "pneumo-fast" / "hash.key"
 
 
@@ -37,7 +46,7 @@ def load_key(path: Path | None = None, *, make: bool = False) -> bytes:
     Raises
     ------
     ConfigError
-        If the key is not there, cannot be read or written, has the wrong length, or others can read it.
+        If the key is not there, has no place, cannot be read or written, has the wrong length, or others can read it.
     """
     path = path or default_key_path()
     try:

@@ -63,6 +63,14 @@ def test_key_lies_in_the_configuration_folder(
     assert load_key(make=True) == bytes.fromhex(default_key_path().read_text())
 
 
+def test_a_user_without_a_home_is_told_to_name_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # of nobody
+    with pytest.raises(ConfigError, match=r"HOME is not set: name a file with --hash-key"):
+        load_key(make=True)
+
+
 def test_two_processes_of_the_same_number_end_with_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in two containers that share a home: one makes the key while the other is about to."""
     path, link, keys = tmp_path / "hash.key", os.link, []
