@@ -107,14 +107,24 @@ def atomic_file(
                 keep.hardlink_to(path)
             except OSError:  # some file systems have no links
                 shutil.copyfile(path, keep)
-        if replace:
+        if replace or not _is_linked(partial, path):
             partial.replace(path)
-        else:
-            os.link(partial, path)  # of two processes only one can
     finally:
         partial.unlink(missing_ok=True)
     if sync:
         sync_path(path.parent)
+
+
+def _is_linked(partial: Path, path: Path) -> bool:
+    """Take a name that must be free, as of two processes only one can; whether the whole file has it already."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems have no links: an empty file takes the name, until it is replaced at once
+        path.touch(exist_ok=False)
+        return False
+    return True
 
 
 def write_atomic(

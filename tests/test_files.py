@@ -81,7 +81,12 @@ def test_a_file_has_its_mode_at_any_moment(tmp_path: Path, mode: int) -> None:
     assert (tmp_path / "new").stat().st_mode & 0o777 == mode
 
 
-def test_what_has_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_what_has_appeared_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
     write_atomic(tmp_path / "new", "mine", replace=False)
     with pytest.raises(FileExistsError):
         write_atomic(tmp_path / "new", "other", replace=False)
