@@ -282,7 +282,7 @@ def show_plan(plan: TrainPlan) -> None:
         "Recipe": describe_recipe(config),
         "Training": f"{epochs}, batches of {found.batch_size}, {config.optimizer} at {config.lr:g}, "
         f"positives weigh {found.pos_weight:.3g}",
-        **({"Teachers": "; ".join(plan.taught)} if plan.taught else {}),
+        **({"Auxiliary": "; ".join(plan.taught)} if plan.taught else {}),
         "Device": f"{found.device}{processes}, {amp}, batches by the {found.loader} engine",
         "Writes to": str(config.out),
     }
