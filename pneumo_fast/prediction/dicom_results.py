@@ -85,23 +85,13 @@ class DicomResults:
 
 
 def check_results(config: PredictConfig) -> None:
-    """Look whether the DICOM objects that are asked for can be made and written.
-
-    Raises
-    ------
-    PredictError
-        If highdicom is not installed, or the folder holds files and nothing is resumed.
-    """
+    """Look whether the DICOM objects that are asked for can be made; PredictError if not."""
     folder = config.dicom_out
     if config.makes_dicom and find_spec("highdicom") is None:
         option = "--dicom-out" if folder else "--store"
         raise PredictError(DICOM_OUT.needed_by(option, "highdicom"))
-    if folder is None:
-        return
-    if folder.exists() and not folder.is_dir():
+    if folder and folder.exists() and not folder.is_dir():
         raise PredictError(f"{folder} is a file: name a folder with --dicom-out")
-    if not config.resume and folder.is_dir() and any(folder.iterdir()):
-        raise PredictError(f"{folder} holds files: name an empty or a new folder with --dicom-out")
 
 
 def _encoded(dataset: pydicom.Dataset) -> bytes:

@@ -88,14 +88,15 @@ def claim(config: PredictConfig, arguments: Arguments, instances: str = "") -> N
     Raises
     ------
     PredictError
-        If it is taken, or holds predictions of other arguments that cannot be resumed with these.
+        If it is taken, or holds predictions of other arguments that cannot be resumed with these; or if they are not
+        resumed, and the folder for DICOM objects, whose names begin with 0 each time, holds files.
     """
     out, work = config.out, config.out / WORK
     finished, begun = _is_finished(out), work.is_dir()
     if (finished or begun) and not (config.overwrite or config.resume):
         state = "predictions" if finished else "unfinished predictions (--resume resumes them)"
         raise PredictError(f"{out} holds {state}: give --overwrite to replace them, or name another folder with --out")
-    if not (finished or begun) and out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+    if not (finished or begun) and _holds_files(out):
         raise PredictError(f"{out} holds files that are no predictions: name an empty or a new folder with --out")
     if config.resume and (work / ARGUMENTS).exists():
         _check_resumed(work / ARGUMENTS, arguments, out)
@@ -103,6 +104,8 @@ def claim(config: PredictConfig, arguments: Arguments, instances: str = "") -> N
         return
     if finished and config.resume:
         raise PredictError(f"{out} is finished: there is nothing to resume; --overwrite replaces it")
+    if config.dicom_out and _holds_files(config.dicom_out):
+        raise PredictError(f"{config.dicom_out} holds files: name an empty or a new folder with --dicom-out")
     work.mkdir(exist_ok=True)  # first, or a kill would leave files that are nobody's
     _remove(out)
     if instances:
@@ -120,6 +123,10 @@ def _check_resumed(path: Path, arguments: Arguments, out: Path) -> None:
             f"{out} was begun with other arguments; what differs: {', '.join(different)}. Resume with the same, or "
             "give --overwrite"
         )
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
 
 
 def _is_finished(out: Path) -> bool:

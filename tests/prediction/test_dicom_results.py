@@ -122,6 +122,21 @@ def test_nothing_is_written_among_other_files(
     assert not (tmp_path / "out").exists()
 
 
+def test_resuming_what_was_not_begun_replaces_no_objects(options: Options, some: Path, tmp_path: Path) -> None:
+    """Objects are named by the row's number: another table's would replace those of another patient."""
+    one, two = sorted(some.iterdir())[:2]
+    run, folder = options().runs[0], tmp_path / "results"
+    predict(options(inputs=(run, one), dicom_out=folder, resume=True))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 2
+    with pytest.raises(PredictError, match="holds files: name an empty or a new folder with --dicom-out"):
+        predict(options(inputs=(run, two), dicom_out=folder, resume=True, out=tmp_path / "other"))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(PredictError, match="is finished: there is nothing to resume"):
+        predict(options(inputs=(run, one), dicom_out=folder, resume=True))
+
+
 @needs_validator
 @pytest.mark.parametrize("sample", ["rsna_sample", "rsna16"])
 def test_real_headers_become_valid_objects(options: Options, tmp_path: Path, shared_data: Path, sample: str) -> None:
