@@ -7,16 +7,23 @@ import tempfile
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
+from pneumo_fast.configuration import options_of
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.scoring import Scoring
 from pneumo_fast.prediction.table import columns
+
+HEEDED: Final = frozenset(
+    {"thresholds", "path_column", "modalities", "views", "body_parts", "refuse", "match", "batch_size", "workers"}
+    | {"timeout_s"}
+)
+"""Options of :class:`PredictConfig` that say how files become rows."""
 
 AnyPath = str | PathLike[str]
 
@@ -34,7 +41,7 @@ class Predictor:
         ----------
         paths : path or iterable of paths
         **options
-            Options of :class:`PredictConfig`, for instance ``thresholds=(0.3,)``.
+            Options of :class:`PredictConfig` that say how files become rows, for instance ``thresholds=(0.3,)``.
 
         Returns
         -------
@@ -47,10 +54,13 @@ class Predictor:
         PredictError
             If there is no file.
         ConfigError
-            If a server is named: that is for :func:`pneumo_fast.predict`.
+            If an option is for :func:`pneumo_fast.predict`, as those of servers, labels and DICOM objects.
         """
-        if options.get("dicomweb"):
-            raise ConfigError("dicomweb is not for a loaded model, which scores files: use predict(PredictConfig(…))")
+        if foreign := sorted(options.keys() & options_of(PredictConfig).keys() - HEEDED):
+            raise ConfigError(
+                f"{' and '.join(foreign)}: not for a loaded model, which scores files and returns their table; use "
+                "predict(PredictConfig(…))"
+            )
         given = [paths] if isinstance(paths, str | PathLike) else list(paths)
         config = PredictConfig(inputs=(*self._runs, *map(Path, given)), keep_ids=True, **options)
         files, _ = find(config)

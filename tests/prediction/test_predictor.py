@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -35,3 +36,16 @@ def test_paths_may_be_texts(judged: Path, some: Path) -> None:
 def test_nothing_to_score_is_said(judged: Path, tmp_path: Path) -> None:
     with pytest.raises(pf.PredictError, match="is not there"):
         pf.load(judged, device="cpu").predict(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"dicom_out": Path("results")}, {"explain": True}, {"labels": Path("labels.csv")}, {"store": True},
+        {"dicomweb": "https://pacs.example", "query": ("StudyDate=20260101",)}, {"keep_ids": False},
+    ],
+)  # fmt: skip
+def test_what_a_loaded_model_does_not_do_is_refused(judged: Path, some: Path, given: dict[str, Any]) -> None:
+    names = " and ".join(given)
+    with pytest.raises(pf.ConfigError, match=f"^{names}: not for a loaded model.*; use predict"):
+        pf.load(judged, device="cpu").predict(some, **given)
