@@ -75,7 +75,7 @@ def _predict(config: PredictConfig) -> None:
 
 def _read(config: PredictConfig, model: Model) -> Any:
     """The stored images of each part, as prediction reads them."""
-    files, _ = find(config)
+    files, _ = find(config.paths, config.path_column)
     with tempfile.TemporaryDirectory(prefix="pneumo-fast-bench-") as work:
         tasks = cut(files, model, model.input.preprocessing.selection, Path(work), bytes(32))
         workers = config.workers or 1

@@ -12,7 +12,7 @@ from pneumo_fast.conversion.matching import read_identities
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import find_files
 from pneumo_fast.errors import PredictError
-from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.options import ScoreOptions
 from pneumo_fast.run.model_input import Preprocessing
 
 
@@ -38,10 +38,17 @@ class File:
         return self.full if self.id is None else self.path
 
 
-def find(config: PredictConfig) -> tuple[list[File], int]:
+def find(paths: Sequence[Path], path_column: str, written: Sequence[Path] = ()) -> tuple[list[File], int]:
     """The files to score, each once, in order of their paths; and how often one was given again.
 
     A file that a CSV names need not be there: it is rejected when it is read.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, folders, or CSVs with a column of paths.
+    written : sequence of Path
+        Folders for what is found, whose files are not to be scored.
 
     Raises
     ------
@@ -54,41 +61,42 @@ def find(config: PredictConfig) -> tuple[list[File], int]:
     """
     found: dict[str, File] = {}
     given = 0
-    for path in config.paths:
-        for file in _below(path, config):
+    for path in paths:
+        for file in _below(path, path_column, written):
             found.setdefault(os.path.abspath(file.full), file)  # noqa: PTH100  # as above
             given += 1
     if not found:
-        raise PredictError(f"no file is in {', '.join(map(str, config.paths))}: give the folder that holds the images")
+        where = ", ".join(map(str, paths)) or "an empty list"
+        raise PredictError(f"no file is in {where}: give the folder that holds the images")
     return [found[path] for path in sorted(found)], given - len(found)
 
 
-def _below(path: Path, config: PredictConfig) -> Iterator[File]:
+def _below(path: Path, path_column: str, written: Sequence[Path]) -> Iterator[File]:
     if path.is_dir():
-        written = [config.out, *([config.dicom_out] if config.dicom_out else [])]
         yield from (File(str(path), name) for name in find_files(path, *written))
     elif not path.exists():
         raise PredictError(f"{path} is not there: give files, folders, or a CSV with a column of paths")
     elif path.suffix.lower() == ".csv":
         table = read_csv(path)
-        require_columns(path, table, {config.path_column: "--path-column"})
-        yield from (File(str(path.parent), name) for name in table[config.path_column] if name)
+        require_columns(path, table, {path_column: "--path-column"})
+        yield from (File(str(path.parent), name) for name in table[path_column] if name)
     else:
         yield File(str(path.parent), path.name)
 
 
-def identify(files: Sequence[File], config: PredictConfig, preprocessing: Preprocessing) -> list[str]:
+def identify(files: Sequence[File], options: ScoreOptions, preprocessing: Preprocessing) -> list[str]:
     """The id of each file; ``""`` where it has no such attribute."""
-    if config.dicomweb is not None:
-        return [file.id or "" for file in files]
-    if config.match == "filename":
+    told = [file.id for file in files if file.id is not None]
+    if told:  # by a server, that of each
+        return told
+    if options.match == "filename":
         names = [file.path.rpartition(os.sep)[2] for file in files]
         return [name.rpartition(".")[0] or name for name in names]
-    options = ConvertConfig(
+    reading = ConvertConfig(
         images=Path.cwd(),
         labels=Path(),
-        match=config.match,
-        workers=config.workers,
+        match=options.match,
+        workers=options.workers,
         max_pixels=preprocessing.max_pixels,
     )
-    return [identity.value for identity in read_identities([file.full for file in files], options)]
+    return [identity.value for identity in read_identities([file.full for file in files], reading)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,36 @@ Refuse = Annotated[
         default="none",
     ),
 ]
+
+
+Match = Annotated[IdSource, Option("What an image's id is: its file's name without ending, or an attribute.")]
+Workers = Annotated[
+    int | None,
+    Option(
+        "Worker processes that read files.",
+        least=1, default="one per core", decides=False, aliases=("--num-workers",),
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreOptions:
+    """How files become rows: what ``predict``, a loaded model and ``serve`` have in common."""
+
+    thresholds: Thresholds = (0.5, 0.25)
+    modalities: Modalities = ()
+    views: Views = ()
+    body_parts: BodyParts = ()
+    refuse: Refuse = ()
+    match: Match = "filename"
+    batch_size: BatchSize = 64
+    workers: Workers = None
+    timeout_s: Timeout = 10.0
+
+    def __post_init__(self) -> None:
+        """Check every option; ConfigError names the first that cannot work."""
+        check(self)
+        _check_once(self.thresholds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +124,7 @@ class PredictConfig:
     labels: Annotated[Path | None, Option(
         "Label table (CSV), to evaluate the scores.", decides=False, group="Labels"
     )] = None
-    match: Annotated[IdSource, Option(
-        "What an image's id is: its file's name without ending, or an attribute."
-    )] = "filename"
+    match: Match = "filename"
     id_column: Annotated[str, Option("Column with the image id.")] = "patientId"
     label_column: LabelColumn = "Target"
     positive: Annotated[tuple[str, ...], Option("Label that is positive; may be repeated.", default="1")] = ()
@@ -107,9 +136,7 @@ class PredictConfig:
     resamples: Resamples = 2000
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.", decides=False, group="Work")] = "auto"
     batch_size: BatchSize = 64
-    workers: Annotated[int | None, Option(
-        "Worker processes that read files.", least=1, default="one per core", decides=False, aliases=("--num-workers",)
-    )] = None
+    workers: Workers = None
     max_rejects: Annotated[int | float, Option(
         "Rejected files allowed: a count, or a share as 0.01 or 1%.",
         "Files of other kinds than are wanted do not count.",
@@ -136,9 +163,8 @@ class PredictConfig:
             columns = "id_column", "label_column", "positive", "negative", "ignore", "group_column"
             for name in (name for name in columns if getattr(self, name) != options_of(PredictConfig)[name].default):
                 raise ConfigError(f"{name.replace('_', '-')} without labels: give --labels as well")
-        for value in (*self.runs, *self.thresholds):
-            if (*self.runs, *self.thresholds).count(value) > 1:
-                raise ConfigError(f"{value} is given more than once: give each run and threshold once")
+        _check_once(self.runs)
+        _ = self.scoring
         check_resume(resume=self.resume, overwrite=self.overwrite)
         check_rejects(self.max_rejects)
 
@@ -156,6 +182,11 @@ class PredictConfig:
         check_address(self.dicomweb)
         if not parse_query(self.query):
             raise ConfigError("dicomweb without a query: say what to score, for instance --query StudyDate=20260101")
+
+    @property
+    def scoring(self) -> ScoreOptions:
+        """Those of how files become rows."""
+        return ScoreOptions(**{name: getattr(self, name) for name in options_of(ScoreOptions)})
 
     @property
     def makes_dicom(self) -> bool:
@@ -177,6 +208,12 @@ class PredictConfig:
     def label_rule(self) -> LabelRule:
         """Which cells of the label column mean what."""
         return LabelRule(column=self.label_column, positive=self.positive, negative=self.negative, ignore=self.ignore)
+
+
+def _check_once(values: Sequence[object]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{value} is given more than once: give each run and threshold once")
 
 
 def is_run(path: Path) -> bool:

@@ -42,8 +42,8 @@ from pneumo_fast.prediction.judging import Judgement, Judging, read_table
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.remote import Retrieval, retrieving
-from pneumo_fast.prediction.scoring import Scoring
-from pneumo_fast.prediction.table import Row, columns, from_csv, is_whole, to_csv
+from pneumo_fast.prediction.scoring import Beside, Scoring
+from pneumo_fast.prediction.table import Row, from_csv, is_whole, to_csv
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import plain
@@ -136,13 +136,18 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
     judging = read_table(config, key)
     check_results(config)
     with retrieving(config) as remote:
-        files, repeated = (remote.files, 0) if remote else find(config)
+        files, repeated = (remote.files, 0) if remote else find(config.paths, config.path_column, _written(config))
         arguments = Arguments.of(config, model, files, key)
-        save, store = partial(_save, config.out / OVERLAYS), remote.server.store if remote and config.store else None
+        beside = Beside(
+            save=partial(_save, config.out / OVERLAYS) if config.explain else None,
+            dicom_out=config.dicom_out,
+            store=remote.server.store if remote and config.store else None,
+        )
         _warn(config)
         with _writing(config.out), locked(config.out):
             claim(config, arguments, remote.told if remote else "")
-            scoring = Scoring.of(model, config, files, config.out / WORK / READING, key, save, store)
+            work = config.out / WORK / READING
+            scoring = Scoring.of(model, config.scoring, files, work, key, beside, keep_ids=config.keep_ids)
             counts, now = _score(scoring, remote, config, on_progress)
             _join(scoring, config, judging)
             judgement = judging.judge(config) if judging else None
@@ -157,6 +162,10 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         out=config.out, counts=counts, seconds=time.perf_counter() - begin, now=now, model=model, judgement=judgement,
         notes=notes,
     )  # fmt: skip
+
+
+def _written(config: PredictConfig) -> list[Path]:
+    return [folder for folder in (config.out, config.dicom_out) if folder]
 
 
 def _warn(config: PredictConfig) -> None:
@@ -213,7 +222,7 @@ def _score(
 
     Returns what is in all parts, and how many files were read now.
     """
-    names = columns(scoring.model, config)
+    names = scoring.columns
     total, counts = len(scoring.files), Counts()
     limit = most_rejects(config.max_rejects, total)
     left = []

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
@@ -15,15 +15,8 @@ from pneumo_fast.configuration import options_of
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
-from pneumo_fast.prediction.options import PredictConfig
-from pneumo_fast.prediction.scoring import Scoring
-from pneumo_fast.prediction.table import columns
-
-HEEDED: Final = frozenset(
-    {"thresholds", "path_column", "modalities", "views", "body_parts", "refuse", "match", "batch_size", "workers"}
-    | {"timeout_s"}
-)
-"""Options of :class:`PredictConfig` that say how files become rows."""
+from pneumo_fast.prediction.options import PredictConfig, ScoreOptions
+from pneumo_fast.prediction.scoring import Beside, Scoring
 
 AnyPath = str | PathLike[str]
 
@@ -31,15 +24,17 @@ AnyPath = str | PathLike[str]
 class Predictor:
     """One run or several, opened to score files; made by :func:`load`."""
 
-    def __init__(self, runs: tuple[Path, ...], model: Model) -> None:
-        self._runs, self.model = runs, model
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
-    def predict(self, paths: AnyPath | Iterable[AnyPath], **options: Any) -> pd.DataFrame:
+    def predict(self, paths: AnyPath | Iterable[AnyPath], *, path_column: str = "path", **options: Any) -> pd.DataFrame:
         """Score files, folders, or the files of a CSV.
 
         Parameters
         ----------
         paths : path or iterable of paths
+        path_column : str
+            Column of a CSV that names the files.
         **options
             Options of :class:`PredictConfig` that say how files become rows, for instance ``thresholds=(0.3,)``.
 
@@ -56,18 +51,19 @@ class Predictor:
         ConfigError
             If an option is for :func:`pneumo_fast.predict`, as those of servers, labels and DICOM objects.
         """
-        if foreign := sorted(options.keys() & options_of(PredictConfig).keys() - HEEDED):
+        if foreign := sorted(options.keys() & options_of(PredictConfig).keys() - options_of(ScoreOptions).keys()):
             raise ConfigError(
                 f"{' and '.join(foreign)}: not for a loaded model, which scores files and returns their table; use "
                 "predict(PredictConfig(…))"
             )
-        given = [paths] if isinstance(paths, str | PathLike) else list(paths)
-        config = PredictConfig(inputs=(*self._runs, *map(Path, given)), keep_ids=True, **options)
-        files, _ = find(config)
+        chosen = ScoreOptions(**options)
+        files, _ = find([Path(paths)] if isinstance(paths, str | PathLike) else [*map(Path, paths)], path_column)
         with tempfile.TemporaryDirectory(prefix="pneumo-fast-") as work:
-            scoring = Scoring.of(self.model, config, files, Path(work), secrets.token_bytes(32), lambda *_: None)
+            scoring = Scoring.of(
+                self.model, chosen, files, Path(work), secrets.token_bytes(32), Beside(), keep_ids=True
+            )
             rows = [row for _, part in scoring.tables(scoring.tasks) for row in part]
-        return _typed(pd.DataFrame(rows, columns=columns(self.model, config), dtype=str))
+        return _typed(pd.DataFrame(rows, columns=scoring.columns, dtype=str))
 
 
 def load(*runs: AnyPath, device: str = "auto") -> Predictor:
@@ -87,10 +83,9 @@ def load(*runs: AnyPath, device: str = "auto") -> Predictor:
     DeviceError
         If the device is not there.
     """
-    folders = tuple(map(Path, runs))
-    model = open_model(folders, device)
+    model = open_model(tuple(map(Path, runs)), device)
     model.warm_up()
-    return Predictor(folders, model)
+    return Predictor(model)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -106,7 +106,7 @@ class Retrieval:
         if not tasks:
             return
         self._folder.mkdir(mode=0o700)
-        count = min(reading_processes(scoring.model, scoring.config), len(tasks))
+        count = min(reading_processes(scoring.model, scoring.options), len(tasks))
         # these threads are left behind where they wait for an answer when all is over
         with ThreadPool(AHEAD * count) as threads, workers_for(scoring.model, count) as submit:
             try:

@@ -17,7 +17,7 @@ from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.prediction.dicom_results import DicomResults, Store
 from pneumo_fast.prediction.files import File, identify
 from pneumo_fast.prediction.model import Model
-from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.options import ScoreOptions
 from pneumo_fast.prediction.overlays import Overlays
 from pneumo_fast.prediction.reading import LARGEST_PART, SMALLEST_PART, cut, read
 from pneumo_fast.prediction.table import Row, columns, score_part, to_rows
@@ -28,9 +28,9 @@ Save = Callable[[str, bytes], None]
 """Takes the name of an overlay, and the PNG."""
 
 
-def reading_processes(model: Model, config: PredictConfig) -> int:
+def reading_processes(model: Model, options: ScoreOptions) -> int:
     """How many processes read files for a model."""
-    return worker_count(config.workers, uses_gpu=model.decoding_gpu is not None)
+    return worker_count(options.workers, uses_gpu=model.decoding_gpu is not None)
 
 
 @contextmanager
@@ -41,11 +41,28 @@ def workers_for(model: Model, count: int) -> Iterator[Submit]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What is made of a scored image beside its row."""
+
+    save: Save | None = None
+    """What becomes of an overlay."""
+    dicom_out: Path | None = None
+    """Folder for DICOM objects."""
+    store: Store | None = None
+    """What sends DICOM objects to a server."""
+
+    @property
+    def makes_dicom(self) -> bool:
+        """Whether DICOM objects are made."""
+        return self.dicom_out is not None or self.store is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
     """Files to score, cut into parts that become tables one by one."""
 
     model: Model
-    config: PredictConfig
+    options: ScoreOptions
     files: Sequence[File]
     ids: Sequence[str]
     """Of the files, as they are."""
@@ -55,54 +72,60 @@ class Scoring:
     """The parts."""
     selection: Selection
     key: bytes = field(repr=False)
-    save: Save
-    """What becomes of an overlay."""
-    store: Store | None
-    """What sends DICOM objects to a server."""
+    beside: Beside
+    keep_ids: bool
+    """Whether ids and paths are written as they are."""
 
     @classmethod
     def of(
         cls,
         model: Model,
-        config: PredictConfig,
+        options: ScoreOptions,
         files: Sequence[File],
         work: Path,
         key: bytes,
-        save: Save,
-        store: Store | None = None,
+        beside: Beside,
+        *,
+        keep_ids: bool = False,
     ) -> Scoring:
         """Plan the work; the folder ``work`` is that of the worker processes."""
         known = model.input.preprocessing
         selection = Selection(
-            modalities=config.modalities or known.modalities,
-            views=config.views or known.views,
-            body_parts=config.body_parts or known.body_parts,
+            modalities=options.modalities or known.modalities,
+            views=options.views or known.views,
+            body_parts=options.body_parts or known.body_parts,
         )
         work.mkdir(parents=True, exist_ok=True)
         paths = Counter(file.path for file in files)
-        largest = SMALLEST_PART if config.dicomweb else LARGEST_PART  # the files of several parts lie there at once
+        retrieved = any(file.id is not None for file in files)  # the files of several parts lie there at once
         return cls(
-            model=model, config=config, files=files, ids=identify(files, config, known),
+            model=model, options=options, files=files, ids=identify(files, options, known),
             shared_paths=frozenset(path for path, count in paths.items() if count > 1),
-            tasks=cut(files, model, selection, work.absolute(), key, largest), selection=selection, key=key, save=save,
-            store=store,
+            tasks=cut(files, model, selection, work.absolute(), key, SMALLEST_PART if retrieved else LARGEST_PART),
+            selection=selection, key=key, beside=beside, keep_ids=keep_ids,
         )  # fmt: skip
 
+    @property
+    def columns(self) -> list[str]:
+        """Names of a row's cells, in their order."""
+        beside = {"overlay": self.beside.save is not None, "dicom": self.beside.makes_dicom}
+        return [*columns(self.model, self.options.thresholds), *(name for name, made in beside.items() if made)]
+
     def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
-        """The rows of each part, in order; :func:`~pneumo_fast.prediction.table.columns` names the columns."""
+        """The rows of each part, in order."""
         if tasks:
-            with workers_for(self.model, min(reading_processes(self.model, self.config), len(tasks))) as submit:
+            with workers_for(self.model, min(reading_processes(self.model, self.options), len(tasks))) as submit:
                 yield from self.tables_by(submit, tasks)
 
     def tables_by(self, submit: Submit, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
         """The same, by worker processes that run already."""
-        parts = read(tasks, submit, reading_processes(self.model, self.config), self.config.timeout_s)
+        parts = read(tasks, submit, reading_processes(self.model, self.options), self.options.timeout_s)
         self.model.warm_up()  # while the first parts are being read
-        overlays = Overlays(self.model) if self.config.explain or self.config.makes_dicom else None
+        overlays = Overlays(self.model) if self.beside.save or self.beside.makes_dicom else None
         results = self._dicom_results()
-        names = columns(self.model, self.config)
+        names = self.columns
         for task, record, stored in parts:
-            cells, kept = score_part(self.model, record, stored, self.config)
+            cells, kept = score_part(self.model, record, stored, self.options)
             for place in kept:
                 if overlays is None:
                     break
@@ -114,25 +137,26 @@ class Scoring:
     def _named(self, number: int) -> dict[str, str]:
         """Id and path of a file, as they are to be written."""
         image_id, file = self.ids[number], self.files[number]
-        if self.config.keep_ids:
+        if self.keep_ids:
             return {"image_id": printable(image_id), "path": printable(file.shown)}
         name = file.shown if file.path in self.shared_paths else file.path  # which is the same wherever the folder lies
         path = pseudonym(self.key, "path", printable(name))
         return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
 
     def _dicom_results(self) -> DicomResults | None:
-        if not self.config.makes_dicom:
+        if not self.beside.makes_dicom:
             return None
-        return DicomResults(self.config.dicom_out, self.store, self.model, self.config.thresholds[0], self.key)
+        beside, threshold = self.beside, self.options.thresholds[0]
+        return DicomResults(beside.dicom_out, beside.store, self.model, threshold, self.key)
 
     def _show(
         self, overlays: Overlays, results: DicomResults | None, number: int, image: Images, scored: dict[str, Any]
     ) -> dict[str, str]:
         """Draw one image for the folder of overlays and for the PACS; the cells that tell where."""
         title, cells = f"probability {scored['probability']:.3f}", {}
-        if self.config.explain:
+        if self.beside.save:
             cells["overlay"] = f"{number:07d}.png"
-            self.save(cells["overlay"], overlays.draw(image, title, self._named(number)["image_id"]))
+            self.beside.save(cells["overlay"], overlays.draw(image, title, self._named(number)["image_id"]))
         if results:
             path = Path(self.files[number].full)
             cells["dicom"] = results.write(number, path, scored, overlays.draw(image, title, NOT_CLINICAL))

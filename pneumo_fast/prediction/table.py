@@ -14,7 +14,7 @@ from pneumo_fast.dataset.folder import csv_line
 from pneumo_fast.dataset.npy import Images
 from pneumo_fast.metrics.scored import call_positive, class_at
 from pneumo_fast.prediction.model import Model, Scores
-from pneumo_fast.prediction.options import PredictConfig
+from pneumo_fast.prediction.options import ScoreOptions
 from pneumo_fast.prediction.outside import find_warnings
 
 Row = dict[str, str]
@@ -23,18 +23,17 @@ REFUSED: Final = "refused"
 """The reason of a file that was rejected for a warning."""
 
 
-def columns(model: Model, config: PredictConfig) -> list[str]:
-    """Columns of ``predictions.csv``, in their order; ``docs/predicting.md`` says what they mean."""
+def columns(model: Model, thresholds: Sequence[float]) -> list[str]:
+    """Columns of a table, in their order; ``docs/predicting.md`` says what they mean."""
     return [
         "image_id", "path", "logit", *(["spread"] if len(model.members) > 1 else []), "probability",
         *(["calibrated_probability"] if model.calibrated else []), *(["class"] if model.operating_point else []),
-        *(class_at(threshold) for threshold in config.thresholds), "warnings", "reject", "detail",
-        *(["overlay"] if config.explain else []), *(["dicom"] if config.makes_dicom else []),
+        *(class_at(threshold) for threshold in thresholds), "warnings", "reject", "detail",
     ]  # fmt: skip
 
 
 def score_part(
-    model: Model, record: Record, stored: Images, config: PredictConfig
+    model: Model, record: Record, stored: Images, options: ScoreOptions
 ) -> tuple[dict[int, dict[str, Any]], list[int]]:
     """Cells of each file of a part, by its number; and which rows of ``stored`` were scored.
 
@@ -52,18 +51,18 @@ def score_part(
     for place, row in enumerate(record.images):
         found = find_warnings(row, model.size**2, model.input, first.mean, first.std)
         cells[int(row["image_id"])] = {"warnings": " ".join(f"{kind}={value}" for kind, value in found.items())}
-        if refused := [kind for kind in found if kind in config.refuse]:
+        if refused := [kind for kind in found if kind in options.refuse]:
             cells[int(row["image_id"])] |= {"reject": REFUSED, "detail": f"warning of {' and '.join(refused)}"}
         else:
             kept.append(place)
             numbers.append(int(row["image_id"]))
-    scores = model.score(stored[kept] if len(kept) < len(stored) else stored, config.batch_size)
-    for number, values in zip(numbers, _cells(model, scores, config), strict=True):
+    scores = model.score(stored[kept] if len(kept) < len(stored) else stored, options.batch_size)
+    for number, values in zip(numbers, _cells(model, scores, options), strict=True):
         cells[number] |= values
     return cells, kept
 
 
-def _cells(model: Model, scores: Scores, config: PredictConfig) -> list[dict[str, Any]]:
+def _cells(model: Model, scores: Scores, options: ScoreOptions) -> list[dict[str, Any]]:
     """What is written of each scored image."""
     table: dict[str, Any] = {
         "logit": [f"{logit:.9g}" for logit in scores.logit.tolist()],
@@ -74,7 +73,7 @@ def _cells(model: Model, scores: Scores, config: PredictConfig) -> list[dict[str
         table["calibrated_probability"] = scores.calibrated
     if point := model.operating_point:
         table["class"] = call_positive(scores.probability, point.threshold).astype(int)
-    for threshold in config.thresholds:
+    for threshold in options.thresholds:
         table[class_at(threshold)] = call_positive(scores.probability, threshold).astype(int)
     return [
         dict(zip(table, values, strict=True))

@@ -12,7 +12,7 @@ from pneumo_fast.conversion.options import HashKey
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize
 from pneumo_fast.pacs.node import OUR_AET, Node, check_aet
-from pneumo_fast.prediction.options import BodyParts, Modalities, Refuse, Views, is_run
+from pneumo_fast.prediction.options import BodyParts, Modalities, Refuse, ScoreOptions, Views, is_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,3 +91,11 @@ class ServeConfig:
     def node(self) -> Node | None:
         """Where results are sent."""
         return None if self.forward is None else Node.parse(self.forward)
+
+    @property
+    def scoring(self) -> ScoreOptions:
+        """How instances become rows of a table."""
+        return ScoreOptions(
+            thresholds=(self.threshold,), modalities=self.modalities, views=self.views, body_parts=self.body_parts,
+            refuse=self.refuse, batch_size=self.batch_size, workers=self.workers,
+        )  # fmt: skip

@@ -21,8 +21,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.prediction.dicom_results import NAMES, WRITTEN
 from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.model import Model
-from pneumo_fast.prediction.options import PredictConfig
-from pneumo_fast.prediction.scoring import Scoring
+from pneumo_fast.prediction.scoring import Beside, Scoring
 from pneumo_fast.prediction.table import Row
 from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.options import ServeConfig
@@ -41,15 +40,6 @@ MOST_FAILURES: Final = 3
 PAUSE_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-def predict_config(config: ServeConfig, work: Path) -> PredictConfig:
-    """The same options for ``predict``, which writes DICOM objects below a folder."""
-    return PredictConfig(
-        inputs=(*config.runs, work), dicom_out=work / RESULTS, thresholds=(config.threshold,),
-        modalities=config.modalities, views=config.views, body_parts=config.body_parts, refuse=config.refuse,
-        device=config.device, batch_size=config.batch_size, workers=config.workers,
-    )  # fmt: skip
 
 
 class Scorer:
@@ -125,8 +115,8 @@ class Scorer:
         files = [File(str(work), f"{number}.dcm") for number in numbers]
         for file, number in zip(files, numbers, strict=True):
             Path(file.full).write_bytes(self._spool.object_of(number))
-        config = predict_config(self._config, work)
-        scoring = Scoring.of(self._model, config, files, work / READING, self._key, lambda *_: None)
+        options, beside = self._config.scoring, Beside(dicom_out=work / RESULTS)
+        scoring = Scoring.of(self._model, options, files, work / READING, self._key, beside)
         for task, rows in scoring.tables_by(self._submit, scoring.tasks):
             places = [int(source.image_id) for source in task.sources]
             yield [

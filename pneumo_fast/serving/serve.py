@@ -28,7 +28,7 @@ from pneumo_fast.prediction.scoring import reading_processes, workers_for
 from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.forwarder import Forwarder
 from pneumo_fast.serving.options import ServeConfig
-from pneumo_fast.serving.scorer import Scorer, predict_config, work_folder
+from pneumo_fast.serving.scorer import Scorer, work_folder
 from pneumo_fast.serving.spool import Counts, Quota, Spool, open_spool
 from pneumo_fast.signals import StopRequest
 from pneumo_fast.vocabulary import counted
@@ -101,7 +101,7 @@ def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopReques
         stop or StopRequest() as ended,
         open_spool(config.spool, key, model.digest(config.threshold), quota) as spool,
         work_folder(config.spool) as work,
-        workers_for(model, reading_processes(model, predict_config(config, work))) as submit,
+        workers_for(model, reading_processes(model, config.scoring)) as submit,
     ):
         scorer = Scorer(config, model, key, spool, work, submit, lambda: ended.signal)
         with _forwarding(config, spool) as forwarder, receiving(listening, _Acceptance(spool)) as port:

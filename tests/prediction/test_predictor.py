@@ -49,3 +49,19 @@ def test_what_a_loaded_model_does_not_do_is_refused(judged: Path, some: Path, gi
     names = " and ".join(given)
     with pytest.raises(pf.ConfigError, match=f"^{names}: not for a loaded model.*; use predict"):
         pf.load(judged, device="cpu").predict(some, **given)
+
+
+def test_a_loaded_model_needs_its_run_no_more(run: Path, some: Path, tmp_path: Path) -> None:
+    model = pf.load(run, device="cpu")
+    run.rename(tmp_path / "moved")
+    assert model.predict(min(some.iterdir()), workers=1)["probability"].notna().all()
+
+
+def test_what_is_given_to_a_loaded_model_is_checked(judged: Path, some: Path) -> None:
+    model = pf.load(judged, device="cpu")
+    with pytest.raises(pf.ConfigError, match="is given more than once"):
+        model.predict(some, thresholds=(0.3, 0.3))
+    with pytest.raises(pf.ConfigError, match="batch size 0 is too small"):
+        model.predict(some, batch_size=0)
+    with pytest.raises(pf.PredictError, match="no file is in an empty list"):
+        model.predict([])

@@ -21,7 +21,7 @@ def test_reading_starts_before_the_first_part_is_asked_for(
     judged: Path, options: Callable[..., PredictConfig], tmp_path: Path
 ) -> None:
     model = open_model((judged,), "cpu")
-    files, _ = find(options())
+    files, _ = find(options().paths, "path")
     tasks = cut(files, model, model.input.preprocessing.selection, tmp_path, bytes(32))
     assert len(tasks) == 3
     submitted: list[Task] = []
@@ -39,7 +39,7 @@ def test_a_part_that_was_changed_meanwhile_is_told(
     content: bytes | None, judged: Path, options: Callable[..., PredictConfig], tmp_path: Path
 ) -> None:
     model = open_model((judged,), "cpu")
-    files, _ = find(options())
+    files, _ = find(options().paths, "path")
     task = cut(files, model, model.input.preprocessing.selection, tmp_path, bytes(32))[0]
     record = Record(
         name=task.name, split="", bytes=1000, checksum="", sum=0.0, square_sum=0.0, pixels=0, images=[{}], rejects=[]

@@ -23,7 +23,6 @@ from pneumo_fast.pacs import session
 from pneumo_fast.prediction.folder import INSTANCES, RETRIEVED, WORK
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import predict
-from pneumo_fast.prediction.predictor import load
 from tests.support.dicomweb_stub import Answer, Archive, Asked, as_json, stub_server
 from tests.support.orthanc import PASSWORD, USER, running_orthanc
 
@@ -306,8 +305,6 @@ def test_paths_and_a_server_exclude_each_other(values: dict[str, Any], told: str
 def test_a_server_without_a_query_is_refused(remote: Options) -> None:
     with pytest.raises(ConfigError, match="without a query: say what to score"):
         remote("http://127.0.0.1:1", query=())
-    with pytest.raises(ConfigError, match="dicomweb is not for a loaded model"):
-        load(*remote("http://127.0.0.1:1").runs).predict([], dicomweb="http://127.0.0.1:1")
 
 
 @pytest.mark.slow

@@ -162,6 +162,17 @@ def test_one_that_fails_holds_up_no_other(
         wait_until(lambda: states(config) == [("scored", None)] * 3)
 
 
+def test_a_run_that_is_moved_is_served_on(make_options: Options, phantom: Path, tmp_path: Path, run: Path) -> None:
+    """Its model is in memory."""
+    mine = Path(shutil.copytree(run, tmp_path / "run"))
+    config = make_options(tmp_path, runs=(mine,))
+    with served(config) as server:
+        mine.rename(tmp_path / "moved")
+        assert store(server.port, *copies(phantom, 1)) == [0]
+        wait_until(lambda: states(config) != [("waiting", None)])
+        assert states(config) == [("scored", None)]
+
+
 def test_a_full_disk_is_waited_for(
     make_options: Options, phantom: Path, tmp_path: Path, failing: dict[int, Exception],
     caplog: pytest.LogCaptureFixture,
