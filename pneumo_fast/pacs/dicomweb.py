@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import Message
-from typing import Final
+from typing import Any, Final
 
 import requests
 from dicomweb_client.web import DICOMwebClient
@@ -32,6 +32,8 @@ NOT_STORED: Final = "not_stored"
 """The reason of a result that a server did not take."""
 FAILED, REASON = "00081198", "00081197"
 """Failed SOP Sequence and, in it, Failure Reason (PS3.3 C.14)."""
+REFERENCED: Final = "00081199"
+"""Referenced SOP Sequence: what is stored, warnings or not."""
 DUPLICATE: Final = 0x0111
 """Failure Reason of an instance that is there already (PS3.7 C.5.5)."""
 NO_SPACE: Final = range(0xA700, 0xA800)
@@ -129,27 +131,29 @@ class DicomWeb:
         status = answer.status_code
         if status not in {200, 202, 400, 409}:
             raise PacsError(f"{self.host} stores nothing (HTTP status {status}): does it take objects (STOW-RS)?")
-        reasons = _failures(answer.content)
-        if reasons and any(reason in NO_SPACE for reason in reasons):
+        told = _told(answer.content)
+        reasons = [first_value(item, REASON) if isinstance(item, dict) else None for item in _items(told, FAILED)]
+        if any(reason in NO_SPACE for reason in reasons):
             raise PacsError(f"{self.host} is out of space or other resources: free some, then resume with --resume")
-        if reasons is None and status == requests.codes.ok:
-            return  # an answer that says nothing more
-        if reasons is None or any(reason != DUPLICATE for reason in reasons) or (status != 200 and not reasons):
+        accepted = status == 202 and len(_items(told, REFERENCED)) == len(objects)  # with warnings (PS3.18 10.5.3)
+        if any(reason != DUPLICATE for reason in reasons) or not (reasons or accepted or status == 200):
             raise RejectedImageError(NOT_STORED, f"HTTP status {status}")
 
 
-def _failures(content: bytes) -> list[int] | None:
-    """The Failure Reasons in what a server says of objects; None where it says nothing that can be read."""
+def _told(content: bytes) -> dict[str, Any]:
+    """What a server says of objects; empty where that cannot be read."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(answer, dict):
-        return None
-    failed = answer.get(FAILED)
-    items = failed.get("Value") if isinstance(failed, dict) else None
-    reasons = [first_value(item, REASON) if isinstance(item, dict) else None for item in items or ()]
-    return [reason if isinstance(reason, int) else -1 for reason in reasons]
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _items(answer: Mapping[str, Any], tag: str) -> list[Any]:
+    """The items of a sequence in DICOM JSON; none where it is not there."""
+    element = answer.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values if isinstance(values, list) else []
 
 
 def only_part(content: bytes, content_type: str) -> bytes:

@@ -322,10 +322,16 @@ def failing(*reasons: Any) -> bytes:
     return json.dumps({"00081198": {"vr": "SQ", "Value": items}}).encode()
 
 
+def warned(count: int) -> bytes:
+    """Stored, with a coercion of data elements (Warning Reason B000) told of each."""
+    item = {"00081155": {"vr": "UI", "Value": ["1.2"]}, "00081196": {"vr": "US", "Value": [0xB000]}}
+    return json.dumps({"00081199": {"vr": "SQ", "Value": [item] * count}}).encode()
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [(200, b""), (200, b"{}"), (200, b'{"00081198": {"vr": "SQ"}}'), (200, b"<xml/>"), (409, failing(0x0111)),
-     (202, failing(0x0111, 0x0111))],
+     (202, failing(0x0111, 0x0111)), (202, warned(2)), (200, warned(2))],
 )  # fmt: skip
 def test_what_is_stored_or_was_is_stored(status: int, body: bytes) -> None:
     with server(lambda _asked: Answer(status=status, body=body)) as (pacs, asked):
@@ -337,7 +343,8 @@ def test_what_is_stored_or_was_is_stored(status: int, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "body"),
     [(409, failing(0x0110)), (202, failing(0x0111, 0x0122)), (200, failing(0xC000)), (409, b"{}"), (409, b"{"),
-     (400, b"zxqsecret"), (202, b"[]"), (200, failing("x")), (200, b'{"00081198": {"Value": ["x"]}}')],
+     (400, b"zxqsecret"), (202, b"[]"), (200, failing("x")), (200, b'{"00081198": {"Value": ["x"]}}'),
+     (202, warned(0)), (409, warned(1))],
 )  # fmt: skip
 def test_what_is_not_stored_is_told(status: int, body: bytes) -> None:
     with (
