@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -196,8 +197,7 @@ class PredictConfig:
     @property
     def runs(self) -> tuple[Path, ...]:
         """The run folders: what is given before the first path that is none."""
-        found = [is_run(path) for path in self.inputs]
-        return self.inputs[: found.index(False) if False in found else len(found)]
+        return tuple(takewhile(is_run, self.inputs))
 
     @property
     def paths(self) -> tuple[Path, ...]:

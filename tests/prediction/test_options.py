@@ -8,9 +8,23 @@ from typing import Any
 import pytest
 
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.prediction import options
 from pneumo_fast.prediction.options import PredictConfig
 
 RUN, IMAGES = Path("run"), Path("images")
+
+
+def test_thousands_of_files_are_not_looked_at_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def is_run(path: Path) -> bool:
+        asked.append(path)
+        return path == tmp_path
+
+    monkeypatch.setattr(options, "is_run", is_run)
+    paths = tuple(Path(f"{number}.dcm") for number in range(1000))
+    assert PredictConfig(inputs=(tmp_path, *paths)).paths == paths
+    assert set(asked) == {tmp_path, paths[0]}
 
 
 @pytest.mark.parametrize(
