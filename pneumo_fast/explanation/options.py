@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pneumo_fast.configuration import Device, Option, check
 from pneumo_fast.evaluation.options import NO_PROBABILITY, BatchSize, DatasetFolder, Resamples
+from pneumo_fast.loading.options import seed_option
 from pneumo_fast.vocabulary import Split
 
 Method = Literal["gradcam", "gradcam++", "hirescam"]
@@ -45,7 +46,7 @@ class ExplainConfig:
         "Probability that makes an image positive.", least=0, most=1, refusal=NO_PROBABILITY
     )] = 0.5
     resamples: Resamples = 2000
-    seed: Annotated[int, Option("Chooses resamples and random weights.")] = 0
+    seed: Annotated[int, seed_option("Chooses resamples and random weights.")] = 0
     device: Device = "auto"
     batch_size: BatchSize = 64
     # fmt: on

@@ -137,7 +137,7 @@ class TrainConfig:
         "`cosine` and `onecycle` span the whole run, so `--epochs` may then not change when resuming.",
     )] = "none"
     warmup_epochs: Annotated[float, Option(
-        "Epochs of linear learning-rate warm-up.", "Not with `onecycle`, which has its own warm-up.", least=0
+        "Epochs of linear learning-rate warm-up.", "Not with `onecycle`, which has its own.", least=0, most=1_000_000
     )] = 0.0
     clip_norm: Annotated[float | None, Option(
         "Gradient-norm clipping.",

@@ -310,6 +310,7 @@ def test_what_cannot_be_explained(boxless: Path, values: dict[str, Any], kind: t
         ({"count": 0}, "count 0"),
         ({"threshold": 1.5}, "threshold 1.5 is not a probability"),
         ({"resamples": 1}, "resamples 1"),
+        ({"seed": 10**23}, "seed 100000000000000000000000: a whole number of 64 bits expected"),
         ({"split": "x"}, "split 'x' is unknown"),
     ],
 )
