@@ -181,6 +181,21 @@ def test_workers_that_give_nothing_end_the_epoch(indexed: Dataset, monkeypatch: 
         next(loader.epoch(0))
 
 
+def test_workers_that_do_not_start_leave_no_memory_open(indexed: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError("no more processes")
+
+    def held() -> list[Path]:
+        links = Path("/proc/self/fd").iterdir()
+        return [link for link in links if link.is_symlink() and "pneumo-fast-images" in str(link.readlink())]
+
+    before = held()
+    monkeypatch.setattr(source, "local_workers", fail)
+    with pytest.raises(OSError, match="no more processes"):
+        load(indexed, "train", SOURCE, batch_size=4)
+    assert held() == before
+
+
 def test_a_file_that_was_replaced_by_another_is_noticed(indexed: Dataset) -> None:
     rows, paths = indexed.rows("train"), files_of(indexed, "train")
     other = next(row for row in range(len(rows)) if rows["age"][row] != rows["age"][0])

@@ -96,12 +96,13 @@ class SourceEngine(FusedEngine):
         self._free: SimpleQueue[Rows] = SimpleQueue()  # places for a batch each, where images are not kept
         for thread in range(0 if self._keeps else threads):
             self._free.put(np.arange(feed.max_batch) + thread * feed.max_batch)
-        self._held = ExitStack()
         room = count if self._keeps else threads * feed.max_batch
-        self._memory = self._held.enter_context(closing(SharedImages(room, math.prod(reader.shape), reader.dtype)))
-        self._submit = self._held.enter_context(
-            local_workers(workers, (self._memory.descriptor,), shares_cores=not on_gpu)
-        )
+        with ExitStack() as held:
+            self._memory = held.enter_context(closing(SharedImages(room, math.prod(reader.shape), reader.dtype)))
+            self._submit = held.enter_context(
+                local_workers(workers, (self._memory.descriptor,), shares_cores=not on_gpu)
+            )
+            self._held = held.pop_all()
 
     @property
     def rejects(self) -> list[dict[str, str]]:
