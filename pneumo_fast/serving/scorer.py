@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -107,7 +108,10 @@ class Scorer:
             _written(),
             TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as folder,
         ):
-            for outcomes in self._outcomes(numbers, Path(folder)):
+            for outcomes in map(self._spool.settled, self._outcomes(numbers, Path(folder))):
+                if self._config.dicom_out:
+                    for uid, data in chain.from_iterable(one.results for one in outcomes):
+                        write_atomic(self._config.dicom_out / f"{uid}.dcm", data)
                 self._spool.finish(outcomes, forward=self._config.forward is not None)
 
     def _outcomes(self, numbers: Sequence[int], work: Path) -> Iterator[list[Outcome]]:
@@ -132,11 +136,7 @@ class Scorer:
         probability = float(row["probability"])
         if row["dicom"].split()[0] != WRITTEN:
             return Outcome(number=number, reason=row["dicom"], probability=probability)
-        results = tuple(map(_read, files))
-        if self._config.dicom_out:
-            for uid, data in results:
-                write_atomic(self._config.dicom_out / f"{uid}.dcm", data)
-        return Outcome(number=number, probability=probability, results=results)
+        return Outcome(number=number, probability=probability, results=tuple(map(_read, files)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -191,28 +191,34 @@ class Spool:
         """
         state = "waiting" if forward else "written"
         with self.base.transaction() as base:
-            for one in outcomes:
-                reason = one.reason or self._clash(one)
-                for uid, data in () if reason else one.results:
+            for one in self.settled(outcomes):
+                for uid, data in one.results:
                     result = base.execute(
                         "INSERT INTO results (instance, uid, state, made, size) VALUES (?, ?, ?, ?, ?)",
                         (one.number, uid, state, time.time(), len(data)),
                     ).lastrowid
                     if forward:
                         base.execute("INSERT INTO result_objects VALUES (?, ?)", (result, data))
+                became = "rejected" if one.reason else "scored"
                 base.execute(
                     "UPDATE instances SET state = ?, reason = ?, probability = ?, finished = ? "
                     "WHERE number = ? AND state = 'waiting'",
-                    ("rejected" if reason else "scored", reason or None, one.probability, time.time(), one.number),
+                    (became, one.reason or None, one.probability, time.time(), one.number),
                 )
                 base.execute("DELETE FROM instance_objects WHERE number = ?", (one.number,))
         self.made.set()
 
-    def _clash(self, outcome: Outcome) -> str:
-        """Why results cannot be kept: another instance, of another UID outside and the same inside, has them."""
-        uids = [uid for uid, _ in outcome.results]
-        known = any(self.base.value("SELECT count(*) FROM results WHERE uid = ?", uid) for uid in uids)
-        return "not_its_uid" if known else ""
+    def settled(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The same, but rejected where another instance, of other UID outside and the same inside, has the results."""
+        settled, taken = list[Outcome](), set[str]()
+        for one in outcomes:
+            uids = {uid for uid, _ in one.results}
+            if uids & taken or any(self.base.value("SELECT count(*) FROM results WHERE uid = ?", uid) for uid in uids):
+                settled.append(replace(one, reason="not_its_uid", results=()))
+            else:
+                settled.append(one)
+                taken |= uids
+        return settled
 
     def set_aside(self, number: int, reason: str) -> None:
         """Keep an instance that could not be scored, and do not try again before the next start."""
