@@ -24,6 +24,7 @@ from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.scoring import Beside, Scoring
 from pneumo_fast.prediction.table import Row
+from pneumo_fast.radiograph.rejection import OUT_OF_MEMORY, REASONS
 from pneumo_fast.serving.database import SpoolFullError
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.spool import Outcome, Spool
@@ -39,6 +40,8 @@ SINGLES: Final = 8
 MOST_FAILURES: Final = 3
 """Times that an instance may fail, alone, before it is set aside."""
 PAUSE_S: Final = 1.0
+NOT_FINAL: Final = frozenset({OUT_OF_MEMORY[0], "not_readable"})
+"""Reasons of a rejection that are no fault of the file, which was written here."""
 
 _log = logging.getLogger(__name__)
 
@@ -131,11 +134,12 @@ class Scorer:
                 return
 
     def _outcome(self, number: int, row: Row, files: Sequence[Path]) -> Outcome:
-        if row["reject"]:
-            return Outcome(number=number, reason=row["reject"])
-        probability = float(row["probability"])
-        if row["dicom"].split()[0] != WRITTEN:
-            return Outcome(number=number, reason=row["dicom"], probability=probability)
+        reason = row["reject"] or row["dicom"].split()[0]
+        if reason in NOT_FINAL:
+            raise PredictError(f"{reason}: {REASONS[reason]}")
+        probability = float(row["probability"]) if row["probability"] else None
+        if reason != WRITTEN:
+            return Outcome(number=number, reason=reason, probability=probability)
         return Outcome(number=number, probability=probability, results=tuple(map(_read, files)))
 
 

@@ -27,6 +27,7 @@ from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError, DeviceError, PacsError, PredictError
 from pneumo_fast.pacs.node import OUR_AET, Node, echo
 from pneumo_fast.phantoms.dicom_file import write_dicom
+from pneumo_fast.prediction.scoring import Scoring
 from pneumo_fast.serving import scorer as scorer_module
 from pneumo_fast.serving import serve as serve_module
 from pneumo_fast.serving.database import SpoolFullError
@@ -215,6 +216,26 @@ def test_a_file_that_cannot_be_written_costs_no_instance(
         assert store(server.port, *copies(phantom, 2)) == [0, 0]
         wait_until(lambda: states(config) == left)
     assert journal(config.spool, "SELECT max(attempts) FROM instances") == [(0,)]
+    with served(config):
+        wait_until(lambda: states(config) == [("scored", None)] * 2)
+
+
+@pytest.mark.parametrize(("column", "reason"), [("reject", "out_of_memory"), ("dicom", "not_readable")])
+def test_what_is_no_fault_of_the_file_costs_no_instance(
+    make_options: Options, phantom: Path, tmp_path: Path, failing: dict[int, Exception],
+    monkeypatch: pytest.MonkeyPatch, column: str, reason: str,
+) -> None:  # fmt: skip
+    assert not failing
+    config, tables_by = make_options(tmp_path), Scoring.tables_by
+
+    def without_memory(*arguments: Any) -> Iterator[tuple[Any, list[dict[str, str]]]]:
+        for task, rows in tables_by(*arguments):
+            yield task, [row | {column: reason} for row in rows]
+
+    with monkeypatch.context() as patched, served(config) as server:
+        patched.setattr(Scoring, "tables_by", without_memory)
+        assert store(server.port, *copies(phantom, 2)) == [0, 0]
+        wait_until(lambda: states(config) == [("set aside", "PredictError")] * 2)
     with served(config):
         wait_until(lambda: states(config) == [("scored", None)] * 2)
 
