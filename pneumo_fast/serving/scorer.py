@@ -17,7 +17,7 @@ from typing import Final
 import pydicom
 
 from pneumo_fast.conversion.executors import Submit
-from pneumo_fast.errors import PacsError, PneumoError, PredictError
+from pneumo_fast.errors import PacsError, PneumoError, PredictError, memory_ran_out
 from pneumo_fast.files import write_atomic
 from pneumo_fast.prediction.dicom_results import NAMES, WRITTEN
 from pneumo_fast.prediction.files import File
@@ -76,6 +76,7 @@ class Scorer:
         SpoolFullError
             If there is no room for results; their instances wait on.
         """
+        alone = list[int]()
         if batch := self._spool.fresh(BATCH):
             try:
                 self._score(batch)
@@ -83,12 +84,11 @@ class Scorer:
                 raise
             except PneumoError as error:
                 _log.warning("a batch could not be scored (%s): its images are scored one by one", error)
-                for number in batch:
-                    self._score_alone(number)
-        singles = self._spool.begun(SINGLES)
-        for number in singles:
+                alone += batch  # not in here, where the error keeps the batch's memory
+        alone += self._spool.begun(SINGLES)
+        for number in alone:
             self._score_alone(number)
-        return bool(batch or singles)
+        return bool(batch or alone)
 
     def _score_alone(self, number: int) -> None:
         if self._stopped() or not self._spool.waits(number):
@@ -108,7 +108,7 @@ class Scorer:
         # a folder for each batch: workers may be late with files of one that failed
         with (
             self._spool.begin(numbers),
-            _written(),
+            _failures_told(),
             TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as folder,
         ):
             for outcomes in map(self._spool.settled, self._outcomes(numbers, Path(folder))):
@@ -144,10 +144,14 @@ class Scorer:
 
 
 @contextmanager
-def _written() -> Iterator[None]:
-    """Tell a disk without room, which is waited for, from other reasons why a file cannot be written."""
+def _failures_told() -> Iterator[None]:
+    """Tell a disk without room, which is waited for, from files that cannot be written, and from want of memory."""
     try:
         yield
+    except (MemoryError, RuntimeError) as error:
+        if not memory_ran_out(error):
+            raise
+        raise PredictError("there was not enough memory") from error
     except OSError as error:
         where = f" in {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
         reason = error.strerror or type(error).__name__

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import torch
 from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from pneumo_fast.cli.results import show_serving
@@ -27,6 +28,7 @@ from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError, DeviceError, PacsError, PredictError
 from pneumo_fast.pacs.node import OUR_AET, Node, echo
 from pneumo_fast.phantoms.dicom_file import write_dicom
+from pneumo_fast.prediction.overlays import Overlays
 from pneumo_fast.prediction.scoring import Scoring
 from pneumo_fast.serving import scorer as scorer_module
 from pneumo_fast.serving import serve as serve_module
@@ -238,6 +240,31 @@ def test_what_is_no_fault_of_the_file_costs_no_instance(
         wait_until(lambda: states(config) == [("set aside", "PredictError")] * 2)
     with served(config):
         wait_until(lambda: states(config) == [("scored", None)] * 2)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_runs_out_while_maps_are_drawn_costs_no_instance(
+    make_options: Options, phantom: Path, tmp_path: Path, failing: dict[int, Exception],
+    monkeypatch: pytest.MonkeyPatch, error: Exception,
+) -> None:  # fmt: skip
+    assert not failing
+    config, draw = make_options(tmp_path), Overlays.draw
+
+    def without_memory(overlays: Overlays, *arguments: Any) -> bytes:
+        if short[0]:
+            short[0] -= 1
+            raise error
+        return draw(overlays, *arguments)
+
+    monkeypatch.setattr(Overlays, "draw", without_memory)
+    short = [2]  # once in the batch, once alone
+    with served(config) as server:
+        assert store(server.port, *copies(phantom, 1)) == [0]
+        wait_until(lambda: states(config) == [("scored", None)], 20)
+        short[0] = 9
+        assert store(server.port, *copies(phantom, 2)) == [0, 0]
+        wait_until(lambda: states(config) == [("scored", None), ("set aside", "PredictError")], 20)
+    assert journal(config.spool, "SELECT max(attempts) FROM instances") == [(0,)]
 
 
 def test_a_spool_that_others_may_enter_is_refused(make_options: Options, tmp_path: Path) -> None:
