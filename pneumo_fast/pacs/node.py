@@ -109,6 +109,10 @@ def echo(node: Node, calling: str = OUR_AET, timeout_s: float = 10.0) -> None:
         raise PacsError(f"{node}: {_told(status, timeout_s)}")
 
 
+class NoAnswerError(PacsError):
+    """An object was sent, and the node ended the association or did not answer in time."""
+
+
 class Sender:
     """Sends objects by one association.
 
@@ -126,8 +130,10 @@ class Sender:
 
         Raises
         ------
-        PacsError
+        NoAnswerError
             If the association is lost, or no answer comes in time.
+        PacsError
+            If the association was lost before.
         """
         import pydicom  # noqa: PLC0415  # for --help
 
@@ -140,7 +146,7 @@ class Sender:
             raise PacsError(f"{self._node}: the association was lost") from error
         status = answer.get("Status")
         if status is None:
-            raise PacsError(f"{self._node}: {_told(status, self._timeout_s)}")
+            raise NoAnswerError(f"{self._node}: {_told(status, self._timeout_s)}")
         return int(status)
 
 

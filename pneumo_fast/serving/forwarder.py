@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from pneumo_fast.errors import PacsError
-from pneumo_fast.pacs.node import OUT_OF_RESOURCES, Node, Sender, associated
+from pneumo_fast.pacs.node import OUT_OF_RESOURCES, NoAnswerError, Node, Sender, associated
 from pneumo_fast.serving.database import SpoolDamagedError
 from pneumo_fast.serving.spool import Result, Spool
 
@@ -37,6 +37,7 @@ class Forwarder(threading.Thread):
         self._spool, self._node, self._calling, self._timeout_s = spool, node, calling, timeout_s
         self._ended = threading.Event()
         self._later: dict[int, float] = {}
+        self._unanswered: dict[int, int] = {}  # tries of each result that the node answered nothing, nor any since
         self.fault: PacsError | None = None
 
     def run(self) -> None:
@@ -76,22 +77,36 @@ class Forwarder(threading.Thread):
 
     def _look(self) -> Result | None:
         self._later = {number: due for number, due in self._later.items() if due > time.monotonic()}
-        return self._spool.next_result(self._later)
+        unanswered = list(self._unanswered)  # others go first, then the one that was sent longest ago
+        return self._spool.next_result({*self._later, *unanswered}) or self._spool.next_result(
+            {*self._later, *unanswered[1:]}
+        )
 
     def _send(self, sender: Sender, result: Result) -> None:
-        status = sender.store(result.data)
+        self._unanswered.pop(result.number, None)
+        try:
+            status = sender.store(result.data)
+        except NoAnswerError:
+            self._unanswered[result.number] = result.tries
+            raise
+        if status & 0xFF00 == OUT_OF_RESOURCES:
+            raise PacsError(f"{self._node} has no room ({status:#06x})")
+        while self._unanswered:  # it is them, since the node answers others
+            self._refused(*self._unanswered.popitem(), None)
         if is_stored(status):
             self._spool.sent(result.number, status)
-        elif status & 0xFF00 == OUT_OF_RESOURCES:
-            raise PacsError(f"{self._node} has no room ({status:#06x})")
         else:
-            for_good = result.tries + 1 >= MOST_TRIES
-            _log.warning(
-                "%s refuses result %d (%#06x): %s", self._node, result.number, status,
-                "it is set aside until the next start" if for_good else "others go before it",
-            )  # fmt: skip
-            self._spool.refused(result.number, status, for_good=for_good)
-            self._later[result.number] = time.monotonic() + min(FIRST_PAUSE_S * 4**result.tries, LONGEST_PAUSE_S)
+            self._refused(result.number, result.tries, status)
+
+    def _refused(self, number: int, tries: int, status: int | None) -> None:
+        for_good = tries + 1 >= MOST_TRIES
+        _log.warning(
+            "%s refuses result %d (%s): %s", self._node, number,
+            "no answer, while it answers others" if status is None else f"{status:#06x}",
+            "it is set aside until the next start" if for_good else "others go before it",
+        )  # fmt: skip
+        self._spool.refused(number, status, for_good=for_good)
+        self._later[number] = time.monotonic() + min(FIRST_PAUSE_S * 4**tries, LONGEST_PAUSE_S)
 
 
 def is_stored(status: int) -> bool:

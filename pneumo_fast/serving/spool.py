@@ -244,7 +244,7 @@ class Spool:
             )
             base.execute("DELETE FROM result_objects WHERE number = ?", (number,))
 
-    def refused(self, number: int, status: int, *, for_good: bool) -> None:
+    def refused(self, number: int, status: int | None, *, for_good: bool) -> None:
         """Note that a node did not take a result, and whether it is not to be tried before the next start."""
         with self.base.transaction() as base:
             base.execute(

@@ -20,7 +20,8 @@ from pneumo_fast.serving.spool import Outcome, Quota, Spool, open_spool
 from tests.support.orthanc import free_port
 from tests.support.serving import journal, wait_until
 
-Answer = Callable[[str], int]
+Answer = Callable[[str], int | None]
+"""Status by UID; None to end the association."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,10 @@ def node(port: int, answer: Answer, kinds: tuple[str, ...] = KINDS) -> Iterator[
 
     def store(event: Any) -> int:
         came.append(str(event.request.AffectedSOPInstanceUID))
-        return answer(came[-1])
+        status = answer(came[-1])
+        if status is None:
+            event.assoc.abort()
+        return status or 0
 
     entity = AE("PACS")
     for kind in kinds:
@@ -144,6 +148,34 @@ def test_a_node_without_room_is_not_the_fault_of_a_result(
         full.append(False)
         wait_until(lambda: spool.counts().results_sent == 2)
     assert "has no room (0xa700)" in caplog.text
+
+
+def test_one_without_an_answer_holds_up_no_other(
+    spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that ends the association at one result: tries count where it answers another one afterwards."""
+    bad, *good = make_results(spool, *KINDS) + make_results(spool, *KINDS)
+    with node(port := free_port(), lambda uid: None if uid == bad else 0) as came, forwarding(spool, port):
+        wait_until(lambda: spool.counts().results_sent == 3)
+        assert [uid for uid in came if uid != bad] == good
+        wait_until(lambda: came.count(bad) > MOST_TRIES + 1)
+        assert spool.counts().set_aside == 0
+        while not spool.counts().set_aside:
+            make_results(spool, *KINDS)
+            wait_until(lambda: spool.counts().results_sent == spool.counts().results - 1)
+    assert states(tmp_path)[0] == ("set aside", MOST_TRIES, None)
+    assert "refuses result 1 (no answer, while it answers others): it is set aside" in caplog.text
+
+
+def test_a_node_that_answers_nothing_gets_everything_later(spool: Spool, tmp_path: Path) -> None:
+    make_results(spool, *KINDS)
+    broken = [True]
+    with node(port := free_port(), lambda _uid: None if broken else 0) as came, forwarding(spool, port):
+        wait_until(lambda: len(came) > 2 * MOST_TRIES)
+        assert states(tmp_path) == [("waiting", 0, None)] * 2
+        assert len(set(came)) == 2
+        broken.clear()
+        wait_until(lambda: spool.counts().results_sent == 2)
 
 
 def test_a_damaged_spool_ends_it(spool: Spool) -> None:
