@@ -109,7 +109,10 @@ def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopReques
             if on_ready:
                 on_ready(port)
             _run(ended, spool, scorer, forwarder)
-        spool.base.tidy()
+        try:
+            spool.base.tidy()
+        except SpoolFullError as error:
+            _log.warning("%s", error)  # the next process tidies it
         counts = spool.counts()
     return ServeSummary(spool=config.spool, counts=counts, signal=ended.signal)
 
@@ -162,20 +165,22 @@ def _run(stop: StopRequest, spool: Spool, scorer: Scorer, forwarder: Forwarder |
         spool.arrived.clear()
         try:
             busy = scorer.round()
+            if forwarder and not forwarder.is_alive():
+                raise forwarder.fault or PacsError(
+                    "results can no longer be sent: start serve again, with the same spool"
+                )
+            changes = spool.base.changes
+            if changes != told and time.monotonic() - told_at > TOLD_S:
+                told_at, told = time.monotonic(), changes
+                _tell(spool.counts())
+            if not busy and changes == before != tidied:
+                spool.base.tidy()
+                tidied = changes
         except SpoolFullError as error:
             _log.warning("%s", error)
             time.sleep(FULL_S)
             continue
-        if forwarder and not forwarder.is_alive():
-            raise forwarder.fault or PacsError("results can no longer be sent: start serve again, with the same spool")
-        changes = spool.base.changes
-        if changes != told and time.monotonic() - told_at > TOLD_S:
-            told_at, told = time.monotonic(), changes
-            _tell(spool.counts())
         if not busy:
-            if changes == before != tidied:
-                spool.base.tidy()
-                tidied = changes
             spool.arrived.wait(POLL_S)
         before = changes
 

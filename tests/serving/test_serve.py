@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ from pneumo_fast.prediction.overlays import Overlays
 from pneumo_fast.prediction.scoring import Scoring
 from pneumo_fast.serving import scorer as scorer_module
 from pneumo_fast.serving import serve as serve_module
-from pneumo_fast.serving.database import SpoolFullError
+from pneumo_fast.serving.database import Database, SpoolFullError
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.scorer import Scorer
 from pneumo_fast.serving.spool import FILE, Counts, Quota, open_spool
@@ -194,6 +195,32 @@ def test_a_full_disk_is_waited_for(
         wait_until(lambda: states(config) == [("scored", None)] * 2)
         assert store(server.port, *copies(phantom, 3)) == [0, 0, 0]
     assert journal(config.spool, "SELECT max(attempts) FROM instances") == [(0,)]
+
+
+def test_a_disk_without_room_for_tidying_ends_no_server(
+    make_options: Options, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the start, nor when nothing happens, nor at the end; the space is given back once there is room."""
+    config, tried, tidy, full = make_options(tmp_path), list[bool](), Database.tidy, [True]
+
+    def tidy_or_not(base: Database, *arguments: Any) -> None:
+        tried.append(bool(full))
+        if full:
+            with base.reading():
+                raise sqlite3.OperationalError("database or disk is full")
+        tidy(base, *arguments)
+
+    monkeypatch.setattr(Database, "tidy", tidy_or_not)
+    monkeypatch.setattr(serve_module, "FULL_S", 0.05)
+    with served(config) as server:
+        wait_until(lambda: len(tried) > 1, 20)
+        assert store(server.port, *copies(phantom, 1)) == [0]
+        wait_until(lambda: states(config) == [("scored", None)], 20)
+        full.clear()
+        wait_until(lambda: tried.count(False) == 1, 20)
+        full.append(True)
+    assert server.ended[0].exit_code == 143
+    assert tried[-1]
 
 
 @pytest.mark.parametrize(
