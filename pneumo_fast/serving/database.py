@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +58,9 @@ COMMIT;
 """
 
 
+STEP: Final = 2000
+"""Pages of 4 KiB that are given back at once."""
+REST_S: Final = 0.001
 REMEDIES: Final = {
     "disk is full": "free some space",
     "disk I/O": "free some space, or check the disk",
@@ -136,10 +140,23 @@ class Database:
                 raise sqlite3.DatabaseError("a row is missing")
             return row[0]
 
-    def tidy(self) -> None:
-        """Give back the space of what was deleted, so that nothing of it is left in any file."""
+    def tidy(self, interrupted: Callable[[], object] = lambda: False) -> None:
+        """Give back the space of what was deleted, so that nothing of it is left in any file.
+
+        Other threads are let in after each step.
+
+        Parameters
+        ----------
+        interrupted : callable
+            Whether to leave the rest for another time.
+        """
+        for _ in range(0, self.value("PRAGMA freelist_count"), STEP):
+            if interrupted():
+                return
+            with self.reading() as base:
+                base.executescript(f"PRAGMA incremental_vacuum({STEP})")  # execute() would free one page
+            time.sleep(REST_S)  # a thread that waits for the lock gets it
         with self.reading() as base:
-            base.executescript("PRAGMA incremental_vacuum")  # execute() would take its first step alone
             base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     @contextmanager

@@ -174,7 +174,7 @@ def _run(stop: StopRequest, spool: Spool, scorer: Scorer, forwarder: Forwarder |
                 told_at, told = time.monotonic(), changes
                 _tell(spool.counts())
             if not busy and changes == before != tidied:
-                spool.base.tidy()
+                spool.base.tidy(lambda: stop.signal or spool.arrived.is_set())
                 tidied = changes
         except SpoolFullError as error:
             _log.warning("%s", error)

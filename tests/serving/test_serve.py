@@ -197,6 +197,24 @@ def test_a_full_disk_is_waited_for(
     assert journal(config.spool, "SELECT max(attempts) FROM instances") == [(0,)]
 
 
+def test_tidying_makes_way_for_what_arrives_and_for_the_end(
+    make_options: Options, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, begun = make_options(tmp_path), list[bool]()
+
+    def tidy(_base: Database, interrupted: Callable[[], object] | None = None) -> None:
+        if interrupted:
+            begun.append(True)
+            wait_until(interrupted, 20)
+
+    monkeypatch.setattr(Database, "tidy", tidy)
+    with served(config) as server:
+        wait_until(lambda: len(begun) == 1, 20)
+        assert store(server.port, *copies(phantom, 1)) == [0]
+        wait_until(lambda: len(begun) == 2, 20)
+    assert states(config) == [("scored", None)]
+
+
 def test_a_disk_without_room_for_tidying_ends_no_server(
     make_options: Options, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

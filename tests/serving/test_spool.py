@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pneumo_fast.errors import PacsError
+from pneumo_fast.serving import database
 from pneumo_fast.serving.database import Database, SpoolDamagedError, SpoolFullError
 from pneumo_fast.serving.spool import FILE, MOST_ATTEMPTS, Outcome, Quota, Spool, open_spool
 from tests.support.serving import journal
@@ -132,6 +134,26 @@ def test_nothing_is_left_of_what_is_done(spool: Spool, tmp_path: Path) -> None:
         assert b"Wilhelmine" not in path.read_bytes()
         assert b"1.2.826" not in path.read_bytes()
     assert (tmp_path / "spool" / FILE).stat().st_size < 100_000
+
+
+def test_space_is_given_back_in_steps_that_let_others_in(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "STEP", 10)
+    spool.accept("1.1", bytes(1 << 20))
+    spool.finish([Outcome(number=1, reason="other_view")], forward=True)
+    left: list[int] = []
+
+    def interrupted() -> bool:
+        sender = threading.Thread(target=spool.accept, args=(f"1.2.{len(left)}", b"1"))
+        sender.start()
+        sender.join(10)
+        assert not sender.is_alive()
+        left.append(spool.base.value("PRAGMA freelist_count"))
+        return len(left) == 3
+
+    spool.base.tidy(interrupted)
+    assert left[0] > left[1] > left[2] > 0
+    spool.base.tidy()
+    assert spool.base.value("PRAGMA freelist_count") == 0
 
 
 @pytest.mark.parametrize("quota", [Quota(objects=2, bytes=1 << 20), Quota(objects=100, bytes=25)])
