@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +36,7 @@ class ServeConfig:
         "Largest message taken.", above=0, most=900, unit="megabytes"
     )] = 100
     network_timeout_s: Annotated[float, Option(
-        "Seconds that a peer may be silent, or take for one PDU.", above=0, below=math.inf, unit="seconds"
+        "Seconds that a peer may be silent, or take for one PDU.", above=0, most=86_400, unit="seconds"
     )] = 30
     forward: Annotated[str | None, Option(
         "Node to send results to, as AET@HOST:PORT.", group="Results"
@@ -53,7 +52,7 @@ class ServeConfig:
     spool: Annotated[Path, Option("Folder for the queue and the journal.", group="Spool")] = Path("spool")
     max_waiting: Annotated[int, Option("Objects that may wait.", least=1)] = 10_000
     max_waiting_gb: Annotated[float, Option(
-        "Size of the objects that may wait.", above=0, below=math.inf, unit="gigabytes"
+        "Size of the objects that may wait.", above=0, most=1_000_000, unit="gigabytes"
     )] = 10
     modalities: Modalities = ()
     views: Views = ()

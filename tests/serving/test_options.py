@@ -23,6 +23,8 @@ from pneumo_fast.errors import ConfigError
         ({"forward": "PACS"}, "node 'PACS': AET@HOST:PORT expected"),
         ({"port": 65536}, "port 65536: 0 to 65535 expected"),
         ({"max_message_mb": 1000}, "max-message-mb 1000"),
+        ({"network_timeout_s": 1e300}, "network-timeout-s 1e\\+300: a number of seconds above 0, at most 86400,"),
+        ({"max_waiting_gb": 1e300}, "max-waiting-gb 1e\\+300: a number of gigabytes above 0, at most 1000000,"),
         ({"max_waiting": 0}, "max-waiting 0: at least 1 expected"),
         ({"threshold": 1.5}, "threshold 1.5 is not a probability"),
     ],
