@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumo_fast.dataset.leaks import Overlap, overlap_with_training, overlap_within
-from pneumo_fast.errors import DatasetError
 from pneumo_fast.evaluation import operating_points as points
 from pneumo_fast.evaluation.compute import judge
 from pneumo_fast.evaluation.folders import folder_for
@@ -107,8 +106,6 @@ class _Seen(NamedTuple):
 def _judge(judged: Judged, split: str, config: EvaluateConfig, on_progress: OnProgress) -> _Seen:
     rows, logits = judged.rows(split), infer(judged, split, config.batch_size, on_progress)
     read = np.isfinite(logits)
-    if not read.any():
-        raise DatasetError(f"none of the image files of split {split!r} can be read: bring them back")
     rows = rows[read].reset_index(drop=True)
     labels, groups = rows["label"].to_numpy(dtype=np.int64), group_numbers(rows["group"])
     return _Seen(rows, Sample(labels=labels, logits=logits[read], groups=groups), read)

@@ -15,7 +15,7 @@ from torch import nn
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.selection import open_datasets, pool_folds, select_fold
 from pneumo_fast.devices import resolve_device, too_large
-from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.errors import ConfigError, DatasetError, RunError
 from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity, identify, identify_all
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
@@ -206,13 +206,24 @@ def infer(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) 
     ------
     RunError
         If a batch does not fit into memory, or a logit is no number.
+    DatasetError
+        If no image can be read.
     """
-    if judged.averages(split):
-        n, models = len(judged.rows(split)), judged.models
-        progress = [part_of_whole(on_progress, number * n, len(models) * n) for number in range(len(models))]
-        each = [_infer(m, judged.device, split, batch_size, p) for m, p in zip(models, progress, strict=True)]
-        mean: Logits = np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
-        return mean
+    logits = (_mean_logits if judged.averages(split) else _own_logits)(judged, split, batch_size, on_progress)
+    if np.isnan(logits).all():
+        raise DatasetError(f"none of the image files of split {split!r} can be read: bring them back")
+    return logits
+
+
+def _mean_logits(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
+    n, models = len(judged.rows(split)), judged.models
+    progress = [part_of_whole(on_progress, number * n, len(models) * n) for number in range(len(models))]
+    each = [_infer(m, judged.device, split, batch_size, p) for m, p in zip(models, progress, strict=True)]
+    mean: Logits = np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def _own_logits(judged: Judged, split: str, batch_size: int, on_progress: OnProgress) -> Logits:
     judges = judged.judges(split)
     logits, done = np.empty(len(judges), dtype=np.float32), 0
     for number, model in enumerate(judged.models):

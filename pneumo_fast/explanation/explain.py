@@ -21,6 +21,7 @@ from pneumo_fast.dataset.identifiers import stored_ids
 from pneumo_fast.drawing.heat_maps import draw_overlay
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.inference import Judged, infer, open_run
+from pneumo_fast.evaluation.notes import unread_note
 from pneumo_fast.evaluation.results import describe_intervals
 from pneumo_fast.explanation.added import keep_earlier, read_earlier
 from pneumo_fast.explanation.cam import enlarge
@@ -89,9 +90,10 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
     boxed = np.array(sorted(boxes), dtype=np.int64)
     steps = len(rows) + len(boxed)
     probabilities = sigmoid(infer(judged, config.split, config.batch_size, part_of_whole(on_progress, 0, steps)))
-    chosen = _choose(rows, probabilities, config)
+    chosen, read = _choose(rows, probabilities, config), np.isfinite(probabilities)
+    boxed = boxed[read[boxed]]
     peaks, energies = _look(maps, boxed, boxes, part_of_whole(on_progress, len(rows), steps))
-    randomised = _randomised(maps, boxed, boxes, config)
+    randomised = _randomised(maps, boxed if len(boxed) else np.flatnonzero(read), boxes, config)
     with writing(place), replaced_folder(place, EXPLAINED) as folder:
         drawn = tuple(_draw(maps, chosen, boxes, probabilities, folder))
         figures = None
@@ -111,7 +113,7 @@ def _explain(maps: Maps, config: ExplainConfig, on_progress: OnProgress) -> Expl
             boxes=figures,
             randomised=randomised,
             images=drawn,
-            notes=tuple(_notes(peaks, drawn)),
+            notes=tuple(_notes(peaks, drawn, int((~read).sum()))),
             intervals=describe_intervals(rows["group"], config.resamples, config.seed),
             run=judged.run_identity,
             dataset=judged.dataset_identity,
@@ -177,6 +179,7 @@ def _choose(rows: pd.DataFrame, probabilities: NDArray[np.float64], config: Expl
         places = {image_id: row for row, image_id in enumerate(rows["image_id"])}
         return [(kinds[places[image_id]], places[image_id]) for image_id in dict.fromkeys(config.ids)]
     order = np.argsort(-np.abs(probabilities - config.threshold), kind="stable")
+    order = order[np.isfinite(probabilities[order])]  # those whose files can be read
     return [(kind, row) for kind in KINDS for row in order[kinds[order] == kind][: config.count].tolist()]
 
 
@@ -238,24 +241,26 @@ def _names(kind: str, taken: AbstractSet[str]) -> Iterator[str]:
     return (name for number in count(1) if (name := heat_map(kind, number)) not in taken)
 
 
-def _randomised(maps: Maps, boxed: NDArray[np.int64], boxes: dict[int, Corners], config: ExplainConfig) -> Randomised:
-    """Compare with a model of random weights, on images with boxes where there are any."""
-    some = (boxed if len(boxed) else np.arange(len(maps.rows), dtype=np.int64))[:RANDOMISED_IMAGES]
+def _randomised(maps: Maps, rows: NDArray[np.int64], boxes: dict[int, Corners], config: ExplainConfig) -> Randomised:
+    """Compare with a model of random weights, on images that all have boxes or have none."""
+    some = rows[:RANDOMISED_IMAGES]
     model = maps.random_model(some, config.seed)
     own = [m for _, batch in maps(some) for m in batch]
     other = [m for _, batch in maps(some, model) for m in batch]
     hits = None
-    if len(boxed):
+    if some[0] in boxes:
         hits = [hit(peak(m), boxes[row], maps.size) for row, m in zip(some.tolist(), other, strict=True)]
     groups = group_numbers(maps.rows["group"])[some]
     return compare_with_random(own, other, hits, groups, resamples=config.resamples, seed=config.seed)
 
 
-def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...]) -> Iterator[str]:
+def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...], unread: int) -> Iterator[str]:
     yield "A map shows which locations of one layer spoke for pneumonia; it does not prove why the model decided so."
     if not peaks:
         yield "No image of this split has a box: the pointing game needs boxes."
     if empty := sum(p is None for p in peaks):
         yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as misses."
+    if unread:
+        yield unread_note(unread)
     if not drawn:
         yield "No image was drawn."

@@ -32,7 +32,8 @@ class Maps:
         self._method, self._batch_size = config.method, config.batch_size
         self._reader = open_reader(judged.dataset, rows)
         self._judges = judged.judges(config.split)
-        layers = map_layers(judged.models[0].network, self._normalized(np.zeros(1, dtype=np.int64)))
+        black = torch.zeros(1, 1, self.size, self.size, device=judged.device)
+        layers = map_layers(judged.models[0].network, black)
         if not layers:
             raise ConfigError(
                 f"no layer of model {judged.checkpoint.arch!r} gives a square map of images of {self.size} pixels: "

@@ -18,18 +18,20 @@ from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.dataset.folder import Dataset, write_table
 from pneumo_fast.dataset.selection import open_datasets
-from pneumo_fast.errors import ConfigError, RunError
+from pneumo_fast.errors import ConfigError, DatasetError, RunError
 from pneumo_fast.evaluation.inference import open_run
+from pneumo_fast.evaluation.notes import unread_note
 from pneumo_fast.explanation import explain as explain_module
 from pneumo_fast.explanation import maps as maps_module
 from pneumo_fast.explanation.explain import explain
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.metrics.intervals import Estimate
-from pneumo_fast.phantoms.make import make_phantoms
+from pneumo_fast.phantoms.make import PhantomSet, make_phantoms
 from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.support.sources import index_phantoms
 from tests.support.untrained_run import change, make_dataset, make_run
 
 
@@ -286,6 +288,25 @@ def test_progress_reaches_the_end(boxless: Path) -> None:
     calls: list[tuple[int, int]] = []
     explain(config(boxless, batch_size=4), lambda done, total: calls.append((done, total)))
     assert calls[-1] == (11, 11)
+
+
+def test_an_image_whose_file_is_lost_is_passed_over(phantoms: PhantomSet, tmp_path: Path) -> None:
+    """The first of the split, and the first with a box; named, such an image ends it with the name of its file."""
+    dataset = index_phantoms(phantoms, tmp_path, max_rejects=2)
+    run, rows = make_run(tmp_path / "run", dataset.path), dataset.rows("val")
+    before = explain(config(run, count=100))
+    boxed = next(drawn.image_id for drawn in before.images if drawn.hit is not None)
+    lost = {rows["image_id"][0], boxed}
+    for image_id in lost:
+        (tmp_path / "images" / f"{image_id}.dcm").unlink()
+    after = explain(config(run, count=100))
+    assert {drawn.image_id for drawn in after.images} == set(rows["image_id"]) - lost
+    assert before.boxes is not None
+    assert after.boxes is not None
+    assert after.boxes.images == before.boxes.images - len(lost & set(dataset.boxes["image_id"]))
+    assert unread_note(len(lost)) in after.notes
+    with pytest.raises(DatasetError, match=f"image file {boxed}.dcm cannot be read"):
+        explain(config(run, ids=(boxed,)))
 
 
 @pytest.mark.parametrize(
