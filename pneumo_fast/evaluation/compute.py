@@ -79,7 +79,7 @@ def judge(
         ranking=rank(sample, bootstrap),
         probability=judge_probability(sample, bootstrap),
         thresholds=fixed,
-        always_negative=always_negative(sample, bootstrap),
+        always_negative=always_negative(sample, bootstrap, prevalence=config.prevalence),
         view_only=None if train is None else judge_view(sample, rows, train, bootstrap),
         parts=parts,
         calibration=calibration,

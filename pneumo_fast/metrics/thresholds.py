@@ -96,10 +96,10 @@ def at_threshold(
     return _judge_calls(AtThreshold, sample, called, threshold, bootstrap, name or f"{threshold}", prevalence, risk)
 
 
-def always_negative(sample: Sample, bootstrap: Bootstrap) -> ThresholdMetrics:
+def always_negative(sample: Sample, bootstrap: Bootstrap, *, prevalence: float | None = None) -> ThresholdMetrics:
     """The same figures for calling every image negative."""
     none = np.zeros(sample.n, bool)
-    return _judge_calls(ThresholdMetrics, sample, none, None, bootstrap, "always negative", None, 0.0)
+    return _judge_calls(ThresholdMetrics, sample, none, None, bootstrap, "always negative", prevalence, 0.0)
 
 
 def _judge_calls(

@@ -13,9 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torchmetrics.functional import classification as tm
 
+from pneumo_fast.evaluation.compute import judge
+from pneumo_fast.evaluation.options import EvaluateConfig
 from pneumo_fast.metrics.intervals import Bootstrap, wilson_interval
 from pneumo_fast.metrics.thresholds import Confusion, always_negative, at_threshold, choose, net_benefits, rates
-from tests.support.judged import FEW, IMAGES, both_classes, drawn, sample_of
+from tests.support.judged import FEW, IMAGES, both_classes, drawn, rows_of, sample_of
 
 WORKED = [
     # (label, logit), threshold, (tn, fp, fn, tp), (accuracy, precision, recall, specificity, npv, f1)
@@ -157,6 +159,16 @@ def test_always_negative_is_right_about_every_negative() -> None:
     assert (t.name, t.threshold) == ("always negative", None)
     values = (t.accuracy, t.recall, t.specificity, t.precision, t.f1, t.net_benefit)
     assert [e.value for e in values] == [0.75, 0.0, 1.0, None, 0.0, 0.0]
+
+
+def test_always_negative_has_the_predictive_values_of_a_threshold_that_calls_none() -> None:
+    sample = sample_of([(1, 1.0), (0, 0.0), (0, -1.0)])
+    found = judge(sample, rows_of(sample), EvaluateConfig(thresholds=(1.0,), prevalence=0.1, resamples=100))
+    never = found.always_negative
+    assert never.npv_at_prevalence is not None
+    assert never.npv_at_prevalence.value == pytest.approx(0.9)
+    at_one = found.thresholds[0]
+    assert (never.ppv_at_prevalence, never.npv_at_prevalence) == (at_one.ppv_at_prevalence, at_one.npv_at_prevalence)
 
 
 @given(IMAGES.filter(both_classes), st.floats(0.05, 1), st.floats(0.05, 1), st.floats(0.1, 20))
