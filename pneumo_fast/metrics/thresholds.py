@@ -179,10 +179,10 @@ def rates(counts: Values, risk: float | None, prevalence: float | None = None) -
             "net_benefit": (tp - fp * odds) / n,
         }
         if prevalence is not None:
-            positive, negative = prevalence, 1.0 - prevalence
-            called = sensitivity * positive + (1 - specificity) * negative
-            found["ppv_at_prevalence"] = sensitivity * positive / called
-            found["npv_at_prevalence"] = specificity * negative / (1 - called)
+            positive, negative = prevalence, 1.0 - prevalence  # a part over a sum that has it is never above 1
+            true_positive, true_negative = sensitivity * positive, specificity * negative
+            found["ppv_at_prevalence"] = true_positive / (true_positive + fp / (tn + fp) * negative)
+            found["npv_at_prevalence"] = true_negative / (true_negative + fn / (tp + fn) * positive)
     return found
 
 

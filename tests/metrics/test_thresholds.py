@@ -132,6 +132,15 @@ def test_predictive_values_at_another_prevalence_follow_bayes() -> None:
     assert "ppv_at_prevalence" not in rates(counts, 0.5)
 
 
+@pytest.mark.parametrize("prevalence", [0.01, 0.1, 0.3])
+def test_predictive_values_without_a_wrong_call_are_exactly_one(prevalence: float) -> None:
+    right = np.arange(1.0, 30.0)
+    none, some = np.zeros_like(right), np.full_like(right, 5.0)
+    npv = rates(np.stack([right, 30 - right, none, some], axis=1), None, prevalence)["npv_at_prevalence"]
+    ppv = rates(np.stack([some, none, 30 - right, right], axis=1), None, prevalence)["ppv_at_prevalence"]
+    assert set(npv) == set(ppv) == {1.0}
+
+
 def test_net_benefit_worked_example() -> None:
     # 100 images at threshold 0.2: 15 found, 20 false alarms, each worth a quarter: (15 - 20 / 4) / 100
     assert rates(np.array([[55.0, 20.0, 10.0, 15.0]]), 0.2)["net_benefit"][0] == pytest.approx(0.10)
