@@ -13,7 +13,16 @@ from pneumo_fast.evaluation.verdict import reach_verdict
 from pneumo_fast.explanation.results import Explanation
 from pneumo_fast.export.export import ExportSummary
 from pneumo_fast.formatting import TERMINAL
-from pneumo_fast.metrics.catalogue import AUROC, COUNTS, QUALITY, RANKING, RATES, SENSITIVITY, SPECIFICITY
+from pneumo_fast.metrics.catalogue import (
+    AT_PREVALENCE,
+    AUROC,
+    COUNTS,
+    QUALITY,
+    RANKING,
+    RATES,
+    SENSITIVITY,
+    SPECIFICITY,
+)
 from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.scored import class_at
@@ -44,7 +53,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
             out.print(f"{SPECIFICITY.title} {_estimate(other.specificity)} at {SENSITIVITY.label} {other.sensitivity}")
     if f.view_only:
         out.print(f"The view position alone: {AUROC.label} {_estimate(f.view_only.auroc)}")
-    out.print(_threshold_table((*f.thresholds, f.always_negative)))
+    out.print(_threshold_table((*f.thresholds, f.always_negative), f.prevalence_stated))
     if f.parts:
         out.print(f"Chosen on {f.parts.chosen_on}, judged on {f.parts.reported_on}:")
         out.print(_chosen_table(f.chosen_thresholds))
@@ -62,11 +71,15 @@ def show_evaluation(evaluation: Evaluation) -> None:
     out.print(NOT_CLINICAL, style="dim")
 
 
-def _threshold_table(results: tuple[ThresholdMetrics, ...]) -> Table:
-    headings = ("always negative" if t.threshold is None else f"{t.threshold:g}" for t in results)
+def _threshold_table(results: tuple[ThresholdMetrics, ...], prevalence: float | None = None) -> Table:
+    headings = ("always\nnegative" if t.threshold is None else f"{t.threshold:g}" for t in results)
     rows = grid("", *headings, title="At each threshold")
     for metric in RATES:
         rows.add_row(metric.label, *(_rate(t, metric.key) for t in results))
+    if prevalence is not None:
+        where = f"where {100 * prevalence:.3g}%\nare positive"  # no wider than the counts' names: two columns fit in 80
+        for metric in AT_PREVALENCE:
+            rows.add_row(f"{metric.label} {where}", *(_rate(t, metric.key) for t in results))
     for count in COUNTS:
         rows.add_row(count.label, *(f"{getattr(t.confusion, count.key):,}" for t in results))
     return rows

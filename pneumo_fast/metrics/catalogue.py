@@ -103,12 +103,14 @@ PPV_AT_PREVALENCE: Final = Metric(
 NPV_AT_PREVALENCE: Final = Metric(
     key="npv_at_prevalence", label="NPV", meaning="NPV where the stated share of images is positive"
 )
+AT_PREVALENCE: Final = (PPV_AT_PREVALENCE, NPV_AT_PREVALENCE)
+"""What one threshold gives where a prevalence is stated."""
 
 LOSS: Final = Metric(
     key="loss", label="loss", meaning="weighted cross-entropy, which training lowers", higher_is_better=False
 )
 
-METRICS: Final = (*RANKING, *QUALITY, *RATES, PPV_AT_PREVALENCE, NPV_AT_PREVALENCE, LOSS)
+METRICS: Final = (*RANKING, *QUALITY, *RATES, *AT_PREVALENCE, LOSS)
 
 TP: Final = Term(key="tp", label="true positives", meaning="positives called positive: found")
 FN: Final = Term(key="fn", label="false negatives", meaning="positives called negative: missed")

@@ -226,8 +226,7 @@ class View:
         rows = [(metric.full_title, metric.key) for metric in ROWS]
         if self.metrics.prevalence_stated is not None:
             at = f"where {percent(self.metrics.prevalence_stated)} are positive"
-            added = catalogue.PPV_AT_PREVALENCE, catalogue.NPV_AT_PREVALENCE
-            rows += [(f"{metric.title} {at}", metric.key) for metric in added]
+            rows += [(f"{metric.title} {at}", metric.key) for metric in catalogue.AT_PREVALENCE]
         return rows
 
     @property
