@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumo_fast.formatting import TYPESET
-from pneumo_fast.metrics.intervals import Estimate, Groups, estimate, mean_interval
+from pneumo_fast.metrics.intervals import Estimate, Groups, estimate, extreme_interval, mean_interval
 
 Corners = tuple[NDArray[np.float64], ...]
 """Corners of each box, (4, 2), as x and y in pixels from the upper left corner of the stored image."""
@@ -96,13 +96,13 @@ def judge_boxes(
     groups : ndarray of int64, shape (n,)
         Number of each image's patient.
     """
-    mean = partial(mean_estimate, groups=groups, resamples=resamples, seed=seed)
+    mean, rate = (partial(f, groups=groups, resamples=resamples, seed=seed) for f in (mean_estimate, rate_estimate))
     areas = [float(mask(b, size).mean()) for b in boxes]
     return BoxFigures(
         images=len(boxes),
-        hit_rate=mean([float(hit(p, b, size)) for p, b in zip(peaks, boxes, strict=True)]),
+        hit_rate=rate([hit(p, b, size) for p, b in zip(peaks, boxes, strict=True)]),
         hit_rate_random_point=mean(areas),
-        hit_rate_centre_point=mean([float(inside(b, size / 2, size / 2)) for b in boxes]),
+        hit_rate_centre_point=rate([inside(b, size / 2, size / 2) for b in boxes]),
         energy_share=mean(energies),
         box_area_share=mean(areas),
     )
@@ -114,6 +114,14 @@ def mean_estimate(values: Sequence[float], groups: Groups, *, resamples: int, se
     if not len(array):
         return Estimate(value=None)
     return estimate(float(array.mean()), mean_interval(array, groups, resamples=resamples, seed=seed))
+
+
+def rate_estimate(hits: Sequence[bool], groups: Groups, *, resamples: int, seed: int) -> Estimate:
+    """Share of the images that were hit with its interval by patient; that of exactly 0 or 1 is Wilson's."""
+    found = mean_estimate(hits, groups, resamples=resamples, seed=seed)
+    if found.value is None or not (ends := extreme_interval(found.value, groups)):
+        return found
+    return estimate(found.value, ends)
 
 
 def hit(point: tuple[float, float] | None, boxes: Corners, size: int) -> bool:

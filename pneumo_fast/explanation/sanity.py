@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.explanation.pointing import Map, mean_estimate
+from pneumo_fast.explanation.pointing import Map, mean_estimate, rate_estimate
 from pneumo_fast.metrics.intervals import Estimate, Groups
 
 
@@ -41,12 +40,11 @@ def compare_with_random(
     """
     correlations = np.array([rank_correlation(a, b) for a, b in zip(own, other, strict=True)])
     defined = np.isfinite(correlations)
-    mean = partial(mean_estimate, resamples=resamples, seed=seed)
-    found = mean(correlations[defined].tolist(), groups[defined])
+    found = mean_estimate(correlations[defined].tolist(), groups[defined], resamples=resamples, seed=seed)
     return Randomised(
         images=len(own),
         rank_correlation=found,
-        hit_rate=None if hits is None else mean(hits, groups),
+        hit_rate=None if hits is None else rate_estimate(hits, groups, resamples=resamples, seed=seed),
         text=_conclude(found, int(defined.sum())),
     )
 

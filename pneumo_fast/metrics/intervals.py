@@ -87,6 +87,20 @@ def wilson_interval(part: int, whole: int) -> Interval:
     return low, high
 
 
+def extreme_interval(share: float, groups: Groups) -> Interval | None:
+    """Wilson's interval, counting patients, of a share of exactly 0 or 1, which no resample changes; None of others.
+
+    Parameters
+    ----------
+    share : float
+        In [0, 1], or not a number.
+    groups : ndarray of int64
+        Numbers of the patients of the images that the share is of.
+    """
+    patients = len(np.unique(groups))
+    return wilson_interval(round(share * patients), patients) if share in {0.0, 1.0} else None
+
+
 def group_numbers(groups: pd.Series[str]) -> Groups:
     """Number the patients; an image without one (``""``) gets a number of its own.
 

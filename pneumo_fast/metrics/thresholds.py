@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional import classification as tm
 
 from pneumo_fast.metrics.catalogue import SENSITIVITY, SPECIFICITY, Metric
-from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Values, estimate, percentile_interval, wilson_interval
+from pneumo_fast.metrics.intervals import Bootstrap, Estimate, Values, estimate, extreme_interval, percentile_interval
 from pneumo_fast.metrics.scored import Sample, call_positive
 
 
@@ -129,9 +129,7 @@ def _judge_calls(
         "npv": ~called,
     }
     for key, whole in wholes.items():
-        if whole.any() and float(values[key][0]) in {0.0, 1.0}:
-            patients = len(np.unique(sample.groups[whole]))  # no resample changes a share of 0 or 1
-            intervals[key] = wilson_interval(round(float(values[key][0]) * patients), patients)
+        intervals[key] = extreme_interval(float(values[key][0]), sample.groups[whole]) or intervals[key]
     estimates = {key: estimate(float(value[0]), intervals[key]) for key, value in values.items()}
     ppv, npv = (estimates.pop(key, None) for key in ("ppv_at_prevalence", "npv_at_prevalence"))
     return kind(

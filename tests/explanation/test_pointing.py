@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.explanation.pointing import BoxFigures, energy_share, hit, judge_boxes, judge_maps, mask, peak
 from pneumo_fast.explanation.sanity import compare_with_random, rank_correlation
-from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.intervals import Estimate, wilson_interval
 
 
 def box(x: float, y: float, width: float, height: float) -> NDArray[np.float64]:
@@ -81,6 +81,17 @@ def test_intervals_are_by_patient() -> None:
         assert rate.high is not None
         widths.append(rate.high - rate.low)
     assert widths[0] == pytest.approx(2 * widths[1], rel=0.15)
+
+
+@pytest.mark.parametrize(("peak_at", "hits"), [(0.9, 0), (0.1, 2)])
+def test_a_hit_rate_of_none_or_all_has_the_score_interval_of_its_patients(peak_at: float, hits: int) -> None:
+    groups = np.array([0, 0, 0, 1])
+    found = judge_boxes(
+        [(peak_at, peak_at)] * 4, [0.0] * 4, [(box(0, 0, 4, 4),)] * 4, 16, groups, resamples=100, seed=0
+    )
+    assert (found.hit_rate.low, found.hit_rate.high) == wilson_interval(hits, 2)
+    assert (found.hit_rate_centre_point.low, found.hit_rate_centre_point.high) == wilson_interval(0, 2)
+    assert found.hit_rate_random_point.low is None  # a mean of areas, which are no rate
 
 
 def test_rank_correlation_of_maps() -> None:
