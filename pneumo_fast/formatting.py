@@ -1,8 +1,12 @@
-"""How figures are written, with their intervals: one way for page, card and figures, and its ASCII for the terminal."""
+"""How figures are written, with their intervals: one way for page, card and figures, and its ASCII for the terminal.
+
+And how commands are, which a shell is to take.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final, Protocol
@@ -77,6 +81,11 @@ CONTROL: Final = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u
 def harmless(text: str) -> str:
     """A text from outside without control characters, each of which becomes a replacement character."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def shell_command(*words: object) -> str:
+    """A command of ours as a shell takes it: ``pneumo-fast evaluate 'my run'``."""
+    return shlex.join(["pneumo-fast", *map(str, words)])
 
 
 number = TYPESET.number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from pneumo_fast.cli.console import err, info, out
 from pneumo_fast.dataset.format import UNMATCHED, WITHOUT_ROW
-from pneumo_fast.formatting import TERMINAL, harmless
+from pneumo_fast.formatting import TERMINAL, harmless, shell_command
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
@@ -167,7 +166,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
 
 def next_command(*words: object) -> None:
     """What to type next, quoted for a shell."""
-    info.print(f"Next: {shlex.join(['pneumo-fast', *map(str, words)])}", soft_wrap=True)
+    info.print(f"Next: {shell_command(*words)}", soft_wrap=True)
 
 
 def show_conversion(summary: ConvertSummary, folder: Path) -> None:

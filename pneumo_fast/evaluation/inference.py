@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Judged:
         if self.is_cross_validation and self.trained_on and split == "train":
             raise ConfigError(
                 "split 'train' of a cross-validation: its images are in split 'val', each judged by the fold that was "
-                f"not trained on it; name one of the folds, for instance {self.models[0].run}"
+                f"not trained on it; name one of the folds, for instance {shlex.quote(str(self.models[0].run))}"
             )
         return self.dataset.rows(split)
 
@@ -111,7 +112,8 @@ def best_of(run: Path) -> Trained:
         If it is missing or damaged, or a file or a cross-validation is given in the place of a run folder.
     """
     if is_cross_validation(run):
-        raise RunError(f"{run} is a cross-validation: name one of its folds, for instance {fold_folder(run, 1)}")
+        first = shlex.quote(str(fold_folder(run, 1)))
+        raise RunError(f"{run} is a cross-validation: name one of its folds, for instance {first}")
     if run.is_file():
         raise RunError(f"{run} is a file: name the run folder that holds it")
     return load_trained(run / BEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
@@ -70,7 +71,7 @@ def explain(config: ExplainConfig, on_progress: OnProgress = silent) -> Explanat
     if judged.averages(config.split):
         raise ConfigError(
             "heat maps of a cross-validation are of its own images, split 'val': for others name one of its folds, for "
-            f"instance {judged.models[0].run}"
+            f"instance {shlex.quote(str(judged.models[0].run))}"
         )
     rows = judged.rows(config.split)
     config = replace(config, ids=_stored_ids(judged, rows, config), hash_key=None)

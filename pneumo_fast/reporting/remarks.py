@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pneumo_fast.evaluation.results import MetricsFile
 from pneumo_fast.explanation.results import ExplanationFile
 from pneumo_fast.files import joint_checksum, open_regular, sha256_of
+from pneumo_fast.formatting import shell_command
 from pneumo_fast.run.layout import BEST, fold_folder
 from pneumo_fast.vocabulary import SPLIT_NAMES
 
@@ -19,6 +21,15 @@ class Remark:
     about: str
     """``checkpoint``, ``predictions``, ``config``, ``history``, ``dataset``, ``explanation`` or ``heat maps``."""
     sentence: str
+    """On the terminal."""
+    on_page: str = ""
+    """On the page, which names no folder; empty where it is the same."""
+
+
+def remark_with_command(about: str, before: str, command: Sequence[str | Path], after: str) -> Remark:
+    """A remark with a command in it, whose paths stand as they are on the terminal, and by name alone on the page."""
+    by_name = [word.resolve().name if isinstance(word, Path) else word for word in command]
+    return Remark(about, *(f"{before}{shell_command(*words)}{after}" for words in (command, by_name)))
 
 
 def check_checkpoint(run: Path, metrics: MetricsFile, explanation: ExplanationFile | None) -> list[Remark]:
@@ -52,12 +63,13 @@ def check_images(run: Path, metrics: MetricsFile, explanation: ExplanationFile |
         return []
     maps, judged = (SPLIT_NAMES.get(split, split) for split in (explanation.split, metrics.split))
     where = "" if same_data else " of another dataset"
-    data = "" if metrics.dataset.trained_on else " --dataset DATASET"
-    sentence = (
+    data = () if metrics.dataset.trained_on else ("--dataset", Path(metrics.dataset.path))
+    before = (
         f"The heat maps are of the {maps} split{where}, the figures of the {judged} split: for those of the same "
-        f"images, run pneumo-fast explain {run.name}{data} --split {metrics.split}, then the report again."
+        "images, run "
     )
-    return [Remark("heat maps", sentence)]
+    command = ["explain", run, *data, "--split", metrics.split]
+    return [remark_with_command("heat maps", before, command, ", then the report again.")]
 
 
 def _checksum(run: Path, folds: int) -> str:

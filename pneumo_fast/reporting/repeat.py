@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pneumo_fast.configuration import arguments_of
 from pneumo_fast.conversion.options import ConvertConfig
+from pneumo_fast.formatting import shell_command
 from pneumo_fast.radiograph.rejection import SKIPPED
 from pneumo_fast.records import Fault, build
 from pneumo_fast.reporting.options import ReportConfig
@@ -31,7 +31,7 @@ def commands(files: RunFiles) -> list[str]:
         if explained is not None and explanation.added_ids:
             steps.append(("explain", replace(explained, ids=explanation.added_ids)))
     steps.append(("report", ReportConfig(run=run)))
-    return [shlex.join(["pneumo-fast", name, *arguments_of(config)]) for name, config in steps if config is not None]
+    return [shell_command(name, *arguments_of(config)) for name, config in steps if config is not None]
 
 
 def unknown_options(files: RunFiles) -> list[str]:

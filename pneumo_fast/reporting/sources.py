@@ -21,7 +21,7 @@ from pneumo_fast.files import joint_checksum, open_regular, read_regular
 from pneumo_fast.metrics.intervals import Labels
 from pneumo_fast.metrics.scored import Probabilities, Scores, call_positive
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, read
-from pneumo_fast.reporting.remarks import Remark, check_checkpoint, check_images
+from pneumo_fast.reporting.remarks import Remark, check_checkpoint, check_images, remark_with_command
 from pneumo_fast.run.folder import RunDescription, read_config
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, HISTORY, METRICS, PREDICTIONS, fold_folder
 from pneumo_fast.training.options import TrainConfig
@@ -116,7 +116,7 @@ class RunFiles:
 
     def remarks_about(self, *about: str) -> list[str]:
         """What has to be said of some of the files."""
-        return [remark.sentence for remark in self.remarks if remark.about in about]
+        return [remark.on_page or remark.sentence for remark in self.remarks if remark.about in about]
 
 
 def read_run(run: Path, evaluation: str | None = None) -> RunFiles:
@@ -233,17 +233,16 @@ def _agrees(scored: Scored, metrics: MetricsFile) -> bool:
 
 
 def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
-    again = f"run pneumo-fast explain {run.name}"
     try:
         explanation = read_explanation(run)
     except RunError as error:
         what = str(error).removeprefix(f"{run / EXPLAIN / EXPLANATION} ")
-        sentence = f"{EXPLAIN}/{EXPLANATION} {what}, and nothing is shown of it: {again} again."
+        before, after = f"{EXPLAIN}/{EXPLANATION} {what}, and nothing is shown of it: run ", " again."
     else:
         if explanation is not None:
             return explanation
-        sentence = f"Where the model looked was not drawn yet: {again}, then the report again."
-    remarks.append(Remark("explanation", sentence))
+        before, after = "Where the model looked was not drawn yet: run ", ", then the report again."
+    remarks.append(remark_with_command("explanation", before, ["explain", run], after))
     return None
 
 

@@ -54,8 +54,8 @@ def test_what_is_written(run: Path) -> None:
     assert not (run / "fold-1" / "explain").exists()
 
 
-def test_another_split_is_for_one_fold(run: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"heat maps of a cross-validation are of its own images, .* for instance .*fold-1"
-    ):
-        explain(ExplainConfig(run=run, device="cpu", split="test"))
+def test_another_split_is_for_one_fold_which_is_named_for_a_shell(run: Path, tmp_path: Path) -> None:
+    named = tmp_path / "ö x"
+    named.symlink_to(run)
+    with pytest.raises(ConfigError, match=r"of its own images, split 'val': .* for instance '[^']*/ö x/fold-1'$"):
+        explain(ExplainConfig(run=named, device="cpu", split="test"))

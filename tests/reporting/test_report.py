@@ -23,7 +23,7 @@ from tests.support.report_page import made
     ("name", "said"),
     [
         ("eval/dataset-val/predictions.csv", "predictions.csv is missing"),
-        ("explain", "run pneumo-fast explain run"),
+        ("explain", "run pneumo-fast explain "),
         ("config.json", "config.json is missing or damaged"),
         ("history.jsonl", "history.jsonl is missing"),
         ("best.pt", "best.pt is not there"),
@@ -56,6 +56,24 @@ def test_heat_maps_of_other_images_are_said_to_be_so(run: Path, change: str) -> 
     assert [said in remark for remark in summary.remarks] == [True]
     assert said in page.words
     assert "run pneumo-fast explain run --split val" in page.words
+
+
+def test_a_command_names_the_run_as_it_was_given_and_on_the_page_by_its_name(run: Path) -> None:
+    named = run.rename(run.with_name("ö x"))
+    shutil.rmtree(named / "explain")
+    summary, page = made(named)
+    assert f"run pneumo-fast explain '{named}', then" in summary.remarks[0]
+    assert "run pneumo-fast explain 'ö x', then" in page.words
+    assert str(named.parent) not in page.source
+
+
+def test_a_command_names_the_data_that_the_figures_are_of(run: Path) -> None:
+    path = run / "eval" / "dataset-val" / "metrics.json"
+    elsewhere = {"path": "/data/at b/other", "identity": "0" * 64, "trained_on": False}
+    change_json(path, dataset={**json.loads(path.read_text())["dataset"], **elsewhere})
+    summary, page = made(run)
+    assert any(f"explain {run} --dataset '/data/at b/other' --split val" in remark for remark in summary.remarks)
+    assert "explain run --dataset other --split val" in page.words
 
 
 def test_everything_but_the_metrics_missing(run: Path) -> None:
@@ -182,7 +200,7 @@ def test_the_command_tells_where_and_what_is_missing(run: Path, run_cli: Callabl
     ended = run_cli("report", run)
     assert ended.code == 0
     assert f"Report: {run / 'report.html'} (" in ended.out
-    assert "run pneumo-fast explain run" in ended.out
+    assert f"run pneumo-fast explain {run}, then" in ended.out
 
 
 def test_the_command_fails_in_one_line(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
