@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo_fast.evaluation.results import MetricsFile
+from pneumo_fast.errors import RunError
+from pneumo_fast.evaluation.folders import evaluations_of
+from pneumo_fast.evaluation.results import MetricsFile, read_metrics
 from pneumo_fast.explanation.results import ExplanationFile
 from pneumo_fast.files import joint_checksum, open_regular, sha256_of
 from pneumo_fast.formatting import shell_command
@@ -63,13 +66,25 @@ def check_images(run: Path, metrics: MetricsFile, explanation: ExplanationFile |
         return []
     maps, judged = (SPLIT_NAMES.get(split, split) for split in (explanation.split, metrics.split))
     where = "" if same_data else " of another dataset"
+    said = f"The heat maps are of the {maps} split{where}, the figures of the {judged} split"
+    if metrics.run.folds and not metrics.folds:
+        before = f"{said}, which all folds judged together and no heat map shows: for figures of the same images, run "
+        if pooled := _pooled(run):
+            return [remark_with_command("heat maps", before, ["report", run, "--evaluation", pooled], ".")]
+        return [remark_with_command("heat maps", before, ["evaluate", run], ", which names the report to make then.")]
     data = () if metrics.dataset.trained_on else ("--dataset", Path(metrics.dataset.path))
-    before = (
-        f"The heat maps are of the {maps} split{where}, the figures of the {judged} split: for those of the same "
-        "images, run "
-    )
     command = ["explain", run, *data, "--split", metrics.split]
+    before = f"{said}: for those of the same images, run "
     return [remark_with_command("heat maps", before, command, ", then the report again.")]
+
+
+def _pooled(run: Path) -> str | None:
+    """Name of the evaluation of a cross-validation that pools its out-of-fold predictions; None where there is none."""
+    for folder in evaluations_of(run):
+        with suppress(RunError):
+            if read_metrics(folder).folds:
+                return folder.name
+    return None
 
 
 def _checksum(run: Path, folds: int) -> str:

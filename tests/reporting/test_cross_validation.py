@@ -65,6 +65,12 @@ def test_a_page_on_images_that_all_folds_judged(run: Path) -> None:
     card = summary.card.read_text()
     assert "one model for each of 3 folds" in card
     assert "| Standard deviation |" not in card
+    (remark,) = summary.remarks
+    assert f"run pneumo-fast report {run} --evaluation dataset-val." in remark
+    assert "run pneumo-fast report run --evaluation dataset-val." in text
+    assert report(ReportConfig(run=run, evaluation="dataset-val")).remarks == ()
+    shutil.rmtree(run / "eval" / "dataset-val")
+    assert f"run pneumo-fast evaluate {run}, which names" in report(ReportConfig(run=run)).remarks[0]
 
 
 def test_another_checkpoint_of_one_fold_is_told(run: Path) -> None:
