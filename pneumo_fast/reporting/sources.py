@@ -251,8 +251,9 @@ def _sources(
 ) -> tuple[JudgedDataset, ...]:
     """The datasets judged on, if they are there and unchanged."""
     paths = [Path(metrics.dataset.path)]
-    if training is not None and metrics.dataset.trained_on:
-        paths = list(training.datasets)
+    trained_on = list(training.datasets) if training is not None and metrics.dataset.trained_on else []
+    if len(trained_on) > 1 or (trained_on and not (_place(paths[0], run) / MANIFEST).exists()):
+        paths = trained_on  # several as one have no path of their own
     names = " and ".join(path.name for path in paths)
     try:
         sources = tuple(_source(path, run) for path in paths)
@@ -268,9 +269,13 @@ def _sources(
     return ()
 
 
+def _place(path: Path, run: Path) -> Path:
+    """Where a dataset is: where it was, or else beside the run."""
+    return path if (path / MANIFEST).exists() else run.resolve().parent / path.name
+
+
 def _source(path: Path, run: Path) -> JudgedDataset:
-    """A dataset where it was, or else beside the run."""
-    folder = path if (path / MANIFEST).exists() else run.resolve().parent / path.name
+    folder = _place(path, run)
     content = read_regular(folder / MANIFEST, LARGEST_BYTES)
     manifest = Manifest.from_json(content)
     build(manifest.input, dict[str, int])

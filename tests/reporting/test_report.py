@@ -108,6 +108,20 @@ def test_damaged_files_are_named_and_the_rest_is_told(run: Path, name: str, cont
     assert said in page.words
 
 
+@pytest.mark.parametrize("moved", ["config.json", "eval/dataset-val/metrics.json"])
+def test_a_dataset_that_moved_is_found_where_the_evaluation_or_the_training_had_it(run: Path, moved: str) -> None:
+    place = run.parent / "dataset"
+    (run.parent / "new").mkdir()
+    here = place.rename(run.parent / "new" / "m2")
+    for name in {"config.json", "eval/dataset-val/metrics.json"} - {moved}:
+        (run / name).write_text((run / name).read_text().replace(str(place), str(here)))
+
+    summary, page = made(run)
+
+    assert summary.remarks == ()
+    assert "not_dicom" in page.words
+
+
 def test_another_dataset_in_its_place_is_not_told_of(run: Path) -> None:
     change_json(run.parent / "dataset" / "manifest.json", mean=0.1)
 
