@@ -109,6 +109,10 @@ def atomic_file(
                 shutil.copyfile(path, keep)
         if replace or not _is_linked(partial, path):
             partial.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(partial):  # which nobody knows of
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     if sync:

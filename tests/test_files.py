@@ -32,6 +32,14 @@ def test_written_whole(tmp_path: Path, data: str | bytes) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("name", ["folder", "missing/x"])
+def test_a_failure_names_the_file_that_was_to_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        write_atomic(tmp_path / name, "")
+    assert caught.value.filename == str(tmp_path / name)
+
+
 @pytest.mark.parametrize("before", [None, "before"])
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_failure_leaves_what_was_there(tmp_path: Path, before: str | None, sync: bool) -> None:

@@ -52,7 +52,7 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
     Raises
     ------
     ConfigError
-        If the key is not the dataset's, or the table would lie in the dataset or replace a file.
+        If the key is not the dataset's, or the table would lie in the dataset or replace a file, or cannot be written.
     DatasetError
         If the dataset is missing or damaged, holds ids as they are, or is of another table.
     LabelError
@@ -72,7 +72,13 @@ def look_up_ids(config: IdsConfig) -> IdsSummary:
             "made from"
         )
     table = csv_text(pd.DataFrame(rows, columns=list(COLUMNS)))
-    write_atomic(config.out, table.encode("utf-8", "surrogateescape"), mode=0o600)
+    try:
+        write_atomic(config.out, table.encode("utf-8", "surrogateescape"), mode=0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{config.out} cannot be written ({error.strerror}): name a file with --out in a folder that is there, may "
+            "be written and has room"
+        ) from error
     unknown = {kind: len(wanted[kind]) - count for kind, count in found.items()}
     return IdsSummary(out=config.out, found=found, unknown=unknown, notes=notes)
 

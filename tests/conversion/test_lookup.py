@@ -107,6 +107,7 @@ def test_rejected_files_of_a_conversion_that_failed(hidden: ConvertConfig) -> No
         ({"out": Path("dataset/ids.csv")}, ConfigError, "lies in the dataset"),
         ({"out": Path("labels.csv")}, ConfigError, "labels.csv is there already: give --overwrite"),
         ({"out": Path("images")}, ConfigError, "images is a folder"),
+        ({"out": Path("gone/x.csv")}, ConfigError, r"^gone/x\.csv cannot be written \(No such file .*: name a file"),
         ({"dataset": Path("images")}, DatasetError, "images is not a dataset"),
     ],
 )
