@@ -22,7 +22,7 @@ from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import open_regular, sha256_of
 from pneumo_fast.progress import OnProgress, silent
-from pneumo_fast.vocabulary import SPLITS
+from pneumo_fast.vocabulary import SPLITS, counted
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _check_content(
         return FileCheck(problems=(problem,))
     count = 1 if listed is None else listed.rows
     if len(rows) != count or sorted(rows["row"]) != list(range(count)):  # before a file of any length is read
-        return FileCheck(problems=(f"{name}: {count:,} images, the index lists {len(rows):,}",))
+        return FileCheck(problems=(f"{name}: {counted(count, 'image')}, the index lists {len(rows):,}",))
     file.seek(0)
     header = file.read(offset)
     images = [_read_image(file, dataset) for _ in range(count)]
@@ -168,7 +168,8 @@ def _check_listed(listed: ShardInfo, size: int, checksum: str, rows: pd.DataFram
 def _check_images(name: str, hashes: list[str], rows: pd.DataFrame) -> list[str]:
     """Compare each image with its hash in the index."""
     wrong = np.array(hashes)[rows["row"].to_numpy()] != rows["pixel_hash"].to_numpy(dtype=str)
-    return [f"{name}: the pixels of {wrong.sum()} images are not those that were written"] if wrong.any() else []
+    found = counted(int(wrong.sum()), "image")
+    return [f"{name}: the pixels of {found} are not those that were written"] if wrong.any() else []
 
 
 def _check_index(dataset: Dataset) -> list[str]:
@@ -183,7 +184,8 @@ def _check_index(dataset: Dataset) -> list[str]:
     missing = {shard.name for shard in manifest.shards} - set(index["shard"])
     problems += [f"{name}: no image of the index is in it" for name in sorted(missing)]
     if shared := overlap_of_splits(index, "group"):
-        problems.append(f"index.csv: {shared} groups are in more than one split")
+        are = "is" if shared == 1 else "are"
+        problems.append(f"index.csv: {counted(shared, 'group')} {are} in more than one split")
     return problems
 
 

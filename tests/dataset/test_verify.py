@@ -55,7 +55,7 @@ def become_a_pipe(path: Path) -> None:
     [
         (
             flip_a_pixel,
-            ["its checksum is not the manifest's", "the pixels of 1 images are not those that were written"],
+            ["its checksum is not the manifest's", "the pixels of 1 image are not those that were written"],
         ),
         (cut_short, ["expected"]),
         (spoil_the_header, ["no valid .npy header"]),
@@ -101,7 +101,7 @@ def test_counts_and_groups_are_held_to_the_index(own_dataset: Path) -> None:
     rewrite_manifest(own_dataset, tables=tables, counts={})
     problems = verify(own_dataset)
     assert any("the manifest says otherwise" in line for line in problems)
-    assert "index.csv: 1 groups are in more than one split" in problems
+    assert "index.csv: 1 group is in more than one split" in problems
 
 
 def test_without_a_sound_index_nothing_can_be_checked(own_dataset: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_shard_takes_the_memory_of_few_images(own_dataset: Path) -> None:
     )
     with taking_at_most(2 * rows * dataset.size**2 * 3 // 4):  # bytes: three quarters of the file
         problems = verify(own_dataset)
-    assert f"{name}: the pixels of {rows} images are not those that were written" in problems
+    assert f"{name}: the pixels of {rows:,} images are not those that were written" in problems
 
 
 def lay_out(path: Path, shape: tuple[int, ...]) -> None:
