@@ -174,7 +174,7 @@ def show_export(summary: ExportSummary) -> None:
     }
     out.print(facts(rows.items()))
     for note in summary.notes:
-        out.print(note)
+        out.print(note, soft_wrap=True)
     out.print(f"Written to {summary.path} ({summary.size_bytes / 1e6:.1f} MB)", soft_wrap=True)
     out.print(NOT_CLINICAL, style="dim")
 

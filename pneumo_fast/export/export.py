@@ -21,6 +21,7 @@ from pneumo_fast.export.formats import Images, Run
 from pneumo_fast.export.metadata import describe
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.files import atomic_file
+from pneumo_fast.formatting import shell_command
 from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.run.folder import writing
 
@@ -136,10 +137,12 @@ def largest_difference(model: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 
 def _notes(members: Sequence[Member]) -> tuple[str, ...]:
-    without = [str(member.run) for member in members if member.operating is None]
+    without = [member.run for member in members if member.operating is None]
     if without:
-        reason = f"not evaluated on the data they were trained on: {', '.join(without)}"
-        return (f"No calibrated probability, since {reason}. Run pneumo-fast evaluate, then export again.",)
+        reason = f"not evaluated on the data they were trained on: {', '.join(map(str, without))}"
+        which = "each by itself" if len(without) > 1 else "it"
+        commands = " && ".join(shell_command("evaluate", run) for run in without)
+        return (f"No calibrated probability, since {reason}. Evaluate {which}, then export again: {commands}",)
     if len(members) > 1:
         return ("The calibrated probability averages what was fitted to each run; none is fitted to the average.",)
     return ()

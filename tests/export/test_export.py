@@ -16,13 +16,15 @@ from torch import nn
 
 from pneumo_fast.errors import ConfigError, ExportError, RunError
 from pneumo_fast.evaluation.ensemble import open_members
+from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.export import formats
 from pneumo_fast.export.export import BATCHES, ExportSummary, export_model, images_to_check, largest_difference
 from pneumo_fast.export.formats import Images
 from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.vocabulary import NOT_CLINICAL, ExportFormat
-from tests.support.untrained_run import change, evaluated, read_csv
+from tests.support.folds import make_folds
+from tests.support.untrained_run import change, config, evaluated, read_csv
 
 Both = dict[ExportFormat, ExportSummary]
 FORMATS = pytest.mark.parametrize("name", ["onnx", "torch"])
@@ -162,6 +164,7 @@ def test_without_an_evaluation_of_the_checkpoint_nothing_is_calibrated(run: Path
     summary = export_model(ExportConfig(runs=(run,), format="torch"))
     assert summary.outputs == ("logit", "probability")
     assert summary.notes[0].startswith("No calibrated probability, since not evaluated")
+    assert summary.notes[0].endswith(f"Evaluate it, then export again: pneumo-fast evaluate {run}")
     images, _ = images_to_check(open_members([run])[0])
     assert len(answers(summary, images)) == 2
     assert metadata(summary.path)["calibration"].startswith("none")
@@ -173,6 +176,14 @@ def test_one_run_without_calibration_leaves_it_out_of_the_mean(run: Path, other:
     assert summary.outputs == ("logit", "probability")
     assert str(run) in summary.notes[0]
     assert str(other) not in summary.notes[0]
+
+
+def test_each_fold_of_a_cross_validation_is_to_be_evaluated_by_itself(judged: Path, tmp_path: Path) -> None:
+    folds = make_folds(tmp_path / "my cv", judged.parent / "dataset")
+    evaluate(config(folds))
+    summary = export_model(ExportConfig(runs=(folds,), format="torch"))
+    commands = [f"pneumo-fast evaluate '{folds}/fold-{fold}'" for fold in (1, 2, 3)]
+    assert summary.notes[0].endswith(f"Evaluate each by itself, then export again: {' && '.join(commands)}")
 
 
 def test_runs_of_different_sizes(run: Path, judged: Path) -> None:
