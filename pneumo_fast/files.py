@@ -107,8 +107,14 @@ def atomic_file(
                 keep.hardlink_to(path)
             except OSError:  # some file systems have no links
                 shutil.copyfile(path, keep)
-        if replace or not _is_linked(partial, path):
+        if replace:
             partial.replace(path)
+        elif not _is_linked(partial, path):
+            try:
+                partial.replace(path)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
     except OSError as error:
         if str(error.filename) == str(partial):  # which nobody knows of
             error.filename = str(path)
@@ -126,7 +132,7 @@ def _is_linked(partial: Path, path: Path) -> bool:
     except FileExistsError:
         raise
     except OSError:  # some file systems have no links: an empty file takes the name, until it is replaced at once
-        path.touch(exist_ok=False)
+        path.touch(mode=0o600, exist_ok=False)
         return False
     return True
 
@@ -163,10 +169,12 @@ def locked(folder: Path) -> Iterator[None]:
         If the folder cannot be made or written.
     """
     path, there = folder / LOCK, folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     while True:
-        # not truncated, and open for writing, without which NFS gives no exclusive lock
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:  # not truncated, and open for writing, without which NFS gives no exclusive lock
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # the last owner has just removed the folder
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(path, descriptor):

@@ -51,32 +51,35 @@ def overlap_with_training(trained_on: Sequence[Path], dataset: Dataset, rows: pd
         note = "The run's training data are not there: patient overlap with them cannot be checked."
         return Overlap(patients=None, images=None, note=note)
     seen = pd.concat([source.index[source.index["split"].isin(SEEN)] for source in sources])
-    return _overlap(rows, seen, comparable=_share_a_hash_key([*sources, dataset]))
+    return _overlap(rows, seen, "training or validation", comparable=_share_a_hash_key([*sources, dataset]))
 
 
 def overlap_within(dataset: Dataset, split: str) -> Overlap | None:
-    """Compare a split with those that trained the model or chose its checkpoint; None where nothing is shared.
+    """Compare a split with those that trained the model or chose its checkpoint.
 
-    Several datasets as one may share patients and images between their splits, as a single one may share images.
+    Several datasets as one may share patients and images between their splits, a single one images alone. None where
+    all could be compared and nothing is shared.
     """
     splits = dataset.index["split"]
     seen = dataset.index[splits.isin(SEEN) & (splits != split)]
-    found = _overlap(dataset.index[splits == split], seen, comparable=len(dataset.key_ids) == 1)
+    where = "training" if split == "val" else "training or validation"
+    found = _overlap(dataset.index[splits == split], seen, where, comparable=len(dataset.key_ids) == 1)
     return found if found.patients or found.images or len(dataset.key_ids) > 1 else None
 
 
-def _overlap(rows: pd.DataFrame, seen: pd.DataFrame, *, comparable: bool) -> Overlap:
+def _overlap(rows: pd.DataFrame, seen: pd.DataFrame, where: str, *, comparable: bool) -> Overlap:
     """Compare rows of the index; patients only where their pseudonyms are comparable."""
     images = _equal_images(rows["pixel_hash"], seen["pixel_hash"])
     has = "has" if images == 1 else "have"
-    same = f"{counted(images or 0, 'image')} of these {has} the pixels of a training or validation image"
+    same = f"{counted(images or 0, 'image')} of these {has} the pixels of a {where} image"
     if images is None:
         same = "equal pixels are not known, since they are in the source files"
     known = rows.loc[rows["group"] != "", "group"]
     if not comparable or known.empty or (seen["group"] == "").all():
         return Overlap(patients=None, images=images, note=f"Patient overlap with training cannot be checked; {same}.")
     patients = known[known.isin(seen["group"])].nunique()
-    note = f"Of {counted(known.nunique(), 'patient')}, {patients} are also in training; {same}."
+    are = "is" if patients == 1 else "are"
+    note = f"Of {counted(known.nunique(), 'patient')}, {patients} {are} also in {where}; {same}."
     return Overlap(patients=patients, images=images, note=note)
 
 
@@ -92,14 +95,20 @@ def leaks_of_joint(datasets: Sequence[Dataset], index: pd.DataFrame) -> str:
 
     Parameters
     ----------
+    datasets : sequence of Dataset
     index : DataFrame
         The joint index.
+
+    Returns
+    -------
+    str
+        A sentence, as ``leaks`` in the manifest's ``split``.
     """
     _, images = count_duplicates(index["split"], index["pixel_hash"])
     if images:
         logger.warning(
-            "%d images of the joint datasets have the pixels of one in another split: metrics will be optimistic",
-            images,
+            "%s of the joint datasets with the pixels of one in another split: metrics will be optimistic",
+            counted(images, "image"),
         )
     if not _share_a_hash_key(datasets):
         logger.warning(
@@ -110,7 +119,7 @@ def leaks_of_joint(datasets: Sequence[Dataset], index: pd.DataFrame) -> str:
         return "unknown: the datasets were made with different hash keys"
     if shared := overlap_of_splits(index, "group"):
         logger.warning(
-            "%d patients are in more than one split of the joint datasets: metrics will be optimistic", shared
+            "%s in more than one split of the joint datasets: metrics will be optimistic", counted(shared, "patient")
         )
         return f"{counted(shared, 'patient')} in more than one split of the joint datasets"
     ungrouped = int((index["group"] == "").sum())

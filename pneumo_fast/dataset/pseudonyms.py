@@ -68,7 +68,7 @@ def load_key(path: Path | None = None, *, make: bool = False) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key so that two processes starting at once end with the same one."""
+    """Write a new key; of two processes starting at once both end with it, or without hard links one with an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):  # the other process was first: its key counts
         write_atomic(path, secrets.token_hex(KEY_BYTES) + "\n", mode=0o600, replace=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import Manifest
-from pneumo_fast.dataset.leaks import count_duplicates, leaks_of_joint
+from pneumo_fast.dataset.leaks import leaks_of_joint
 from pneumo_fast.dataset.splits import divide, label_counts, patient_units
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import joint_checksum
@@ -73,9 +72,8 @@ def _boxes_by_shard(dataset: Dataset, index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
-    """The first manifest, with ids, counts, leaks, shards and statistics of all."""
+    """The first manifest, with ids, counts, leaks, shards and statistics of all, and nothing of what was converted."""
     manifests = [dataset.manifest for dataset in datasets]
-    equal, across = count_duplicates(index["split"], index["pixel_hash"])
     known = index["group"] != ""
     split = {
         **_in_common([manifest.split for manifest in manifests]),
@@ -95,9 +93,9 @@ def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
         preprocessing=_joint_preprocessing(manifests),
         split=split,
         counts=label_counts(index),
-        input=_sums([manifest.input for manifest in manifests]),
-        duplicates={"equal_pixels": equal, "equal_pixels_across_splits": across},
-        rejects=_sums([manifest.rejects for manifest in manifests]),
+        input={},
+        duplicates={},
+        rejects={},
         shards=tuple(
             replace(shard, name=f"{dataset.path.absolute()}/{shard.name}")
             for dataset in datasets
@@ -109,10 +107,6 @@ def _joint_manifest(datasets: list[Dataset], index: pd.DataFrame) -> Manifest:
 def _in_common(facts: list[dict[str, Any]]) -> dict[str, Any]:
     """What all of them say alike."""
     return {name: value for name, value in facts[0].items() if all(other.get(name) == value for other in facts)}
-
-
-def _sums(counts: list[dict[str, Any]]) -> dict[str, int]:
-    return dict(sum(map(Counter, counts), Counter()))
 
 
 def _joint_preprocessing(manifests: list[Manifest]) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def _caution(evaluation: Evaluation) -> str:
         return " ".join(filter(None, found))
     if optimistic:
         return optimistic
+    if overlap is not None and overlap.patients is None:
+        return overlap.note
     if evaluation.intervals.groups is None:
         return "Patients are not known: a patient may also be in training, and intervals may be too narrow."
     return (

@@ -258,7 +258,7 @@ def _randomised(maps: Maps, rows: NDArray[np.int64], boxes: dict[int, Corners], 
 def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...], unread: int) -> Iterator[str]:
     yield "A map shows which locations of one layer spoke for pneumonia; it does not prove why the model decided so."
     if not peaks:
-        yield "No image of this split has a box: the pointing game needs boxes."
+        yield "No image of this split that can be read has a box: the pointing game needs boxes."
     if empty := sum(p is None for p in peaks):
         yield f"{empty} of {len(peaks)} maps of images with boxes are 0 everywhere: they count as misses."
     if unread:

@@ -101,20 +101,20 @@ def resampled(
 class RankOrder:
     """What figures need to know that depend on the order of the scores alone, however often each patient is drawn.
 
-    The counts are by the distinct scores of the positives, falling: between two of them no figure changes for the
-    better.
+    The counts are by the distinct scores of the positives, falling: between two of them only false positives are added,
+    so that no best value lies there.
     """
 
     positives: Groups
     """Shape (positives,): patients of the positives, from the highest score down."""
     negatives: Groups
     """Shape (negatives,): those of the negatives."""
-    tp: Groups
+    tp: NDArray[np.int64]
     """Shape (scores,): positives with at least this score."""
-    fp: Groups
-    """Negatives with at least this score."""
-    fp_above: Groups
-    """Negatives with a higher one."""
+    fp: NDArray[np.int64]
+    """Shape (scores,): negatives with at least this score."""
+    fp_above: NDArray[np.int64]
+    """Shape (scores,): negatives with a higher one."""
 
     @classmethod
     def of(cls, labels: Labels, scores: Scores, groups: Groups) -> RankOrder:

@@ -42,7 +42,7 @@ from pneumo_fast.prediction.judging import Judgement, Judging, read_table
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.remote import Retrieval, retrieving
-from pneumo_fast.prediction.scoring import Beside, Scoring
+from pneumo_fast.prediction.scoring import Outputs, Scoring
 from pneumo_fast.prediction.table import Row, from_csv, is_whole, to_csv
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import SKIPPED
@@ -138,7 +138,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
     with retrieving(config) as remote:
         files, repeated = (remote.files, 0) if remote else find(config.paths, config.path_column, _written(config))
         arguments = Arguments.of(config, model, files, key)
-        beside = Beside(
+        outputs = Outputs(
             save=partial(_save, config.out / OVERLAYS) if config.explain else None,
             dicom_out=config.dicom_out,
             store=remote.server.store if remote and config.store else None,
@@ -147,7 +147,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         with _writing(config.out), locked(config.out):
             claim(config, arguments, remote.told if remote else "")
             work = config.out / WORK / READING
-            scoring = Scoring.of(model, config.scoring, files, work, key, beside, keep_ids=config.keep_ids)
+            scoring = Scoring.of(model, config.scoring, files, work, key, outputs, keep_ids=config.keep_ids)
             counts, now = _score(scoring, remote, config, on_progress)
             _join(scoring, config, judging)
             judgement = judging.judge(config) if judging else None

@@ -16,7 +16,7 @@ from pneumo_fast.errors import ConfigError
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig, ScoreOptions
-from pneumo_fast.prediction.scoring import Beside, Scoring
+from pneumo_fast.prediction.scoring import Outputs, Scoring
 
 AnyPath = str | PathLike[str]
 
@@ -60,7 +60,7 @@ class Predictor:
         files, _ = find([Path(paths)] if isinstance(paths, str | PathLike) else [*map(Path, paths)], path_column)
         with tempfile.TemporaryDirectory(prefix="pneumo-fast-") as work:
             scoring = Scoring.of(
-                self.model, chosen, files, Path(work), secrets.token_bytes(32), Beside(), keep_ids=True
+                self.model, chosen, files, Path(work), secrets.token_bytes(32), Outputs(), keep_ids=True
             )
             rows = [row for _, part in scoring.tables(scoring.tasks) for row in part]
         return _typed(pd.DataFrame(rows, columns=scoring.columns, dtype=str))

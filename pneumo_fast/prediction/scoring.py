@@ -41,8 +41,8 @@ def workers_for(model: Model, count: int) -> Iterator[Submit]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Beside:
-    """What is made of a scored image beside its row."""
+class Outputs:
+    """What is written of a scored image besides its row of the table."""
 
     save: Save | None = None
     """What becomes of an overlay."""
@@ -72,7 +72,7 @@ class Scoring:
     """The parts."""
     selection: Selection
     key: bytes = field(repr=False)
-    beside: Beside
+    outputs: Outputs
     keep_ids: bool
     """Whether ids and paths are written as they are."""
 
@@ -84,7 +84,7 @@ class Scoring:
         files: Sequence[File],
         work: Path,
         key: bytes,
-        beside: Beside,
+        outputs: Outputs,
         *,
         keep_ids: bool = False,
     ) -> Scoring:
@@ -102,14 +102,14 @@ class Scoring:
             model=model, options=options, files=files, ids=identify(files, options, known),
             shared_paths=frozenset(path for path, count in paths.items() if count > 1),
             tasks=cut(files, model, selection, work.absolute(), key, SMALLEST_PART if retrieved else LARGEST_PART),
-            selection=selection, key=key, beside=beside, keep_ids=keep_ids,
+            selection=selection, key=key, outputs=outputs, keep_ids=keep_ids,
         )  # fmt: skip
 
     @property
     def columns(self) -> list[str]:
         """Names of a row's cells, in their order."""
-        beside = {"overlay": self.beside.save is not None, "dicom": self.beside.makes_dicom}
-        return [*columns(self.model, self.options.thresholds), *(name for name, made in beside.items() if made)]
+        outputs = {"overlay": self.outputs.save is not None, "dicom": self.outputs.makes_dicom}
+        return [*columns(self.model, self.options.thresholds), *(name for name, made in outputs.items() if made)]
 
     def tables(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
         """The rows of each part, in order."""
@@ -121,7 +121,7 @@ class Scoring:
         """The same, by worker processes that run already."""
         parts = read(tasks, submit, reading_processes(self.model, self.options), self.options.timeout_s)
         self.model.warm_up()  # while the first parts are being read
-        overlays = Overlays(self.model) if self.beside.save or self.beside.makes_dicom else None
+        overlays = Overlays(self.model) if self.outputs.save or self.outputs.makes_dicom else None
         results = self._dicom_results()
         names = self.columns
         for task, record, stored in parts:
@@ -144,19 +144,19 @@ class Scoring:
         return {"image_id": pseudonym(self.key, "image", image_id), "path": path}
 
     def _dicom_results(self) -> DicomResults | None:
-        if not self.beside.makes_dicom:
+        if not self.outputs.makes_dicom:
             return None
-        beside, threshold = self.beside, self.options.thresholds[0]
-        return DicomResults(beside.dicom_out, beside.store, self.model, threshold, self.key)
+        outputs, threshold = self.outputs, self.options.thresholds[0]
+        return DicomResults(outputs.dicom_out, outputs.store, self.model, threshold, self.key)
 
     def _show(
         self, overlays: Overlays, results: DicomResults | None, number: int, image: Images, scored: dict[str, Any]
     ) -> dict[str, str]:
         """Draw one image for the folder of overlays and for the PACS; the cells that tell where."""
         title, cells = f"probability {scored['probability']:.3f}", {}
-        if self.beside.save:
+        if self.outputs.save:
             cells["overlay"] = f"{number:07d}.png"
-            self.beside.save(cells["overlay"], overlays.draw(image, title, self._named(number)["image_id"]))
+            self.outputs.save(cells["overlay"], overlays.draw(image, title, self._named(number)["image_id"]))
         if results:
             path = Path(self.files[number].full)
             cells["dicom"] = results.write(number, path, scored, overlays.draw(image, title, NOT_CLINICAL))

@@ -184,5 +184,7 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BlockingIOError as error:
+        raise RunError(f"another process writes {path}: wait for its end, then run this again") from error
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror or error}): make room or allow writing") from error

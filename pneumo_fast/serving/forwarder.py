@@ -37,7 +37,7 @@ class Forwarder(threading.Thread):
         self._spool, self._node, self._calling, self._timeout_s = spool, node, calling, timeout_s
         self._ended = threading.Event()
         self._later: dict[int, float] = {}
-        self._unanswered: dict[int, int] = {}  # tries of each result that the node answered nothing, nor any since
+        self._unanswered: dict[int, int] = {}  # tries of results without an answer, until another gets one
         self.fault: PacsError | None = None
 
     def run(self) -> None:

@@ -22,7 +22,7 @@ from pneumo_fast.files import write_atomic
 from pneumo_fast.prediction.dicom_results import NAMES, WRITTEN
 from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.model import Model
-from pneumo_fast.prediction.scoring import Beside, Scoring
+from pneumo_fast.prediction.scoring import Outputs, Scoring
 from pneumo_fast.prediction.table import Row
 from pneumo_fast.radiograph.rejection import OUT_OF_MEMORY, REASONS
 from pneumo_fast.serving.database import SpoolFullError
@@ -122,8 +122,8 @@ class Scorer:
         files = [File(str(work), f"{number}.dcm") for number in numbers]
         for file, number in zip(files, numbers, strict=True):
             Path(file.full).write_bytes(self._spool.object_of(number))
-        options, beside = self._config.scoring, Beside(dicom_out=work / RESULTS)
-        scoring = Scoring.of(self._model, options, files, work / READING, self._key, beside)
+        options, outputs = self._config.scoring, Outputs(dicom_out=work / RESULTS)
+        scoring = Scoring.of(self._model, options, files, work / READING, self._key, outputs)
         for task, rows in scoring.tables_by(self._submit, scoring.tasks):
             places = [int(source.image_id) for source in task.sources]
             yield [

@@ -209,7 +209,7 @@ class Spool:
         self.made.set()
 
     def settled(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The same, but rejected where another instance, of other UID outside and the same inside, has the results."""
+        """The same, but rejected where an instance sent under another UID, but the same inside, has the results."""
         settled, taken = list[Outcome](), set[str]()
         for one in outcomes:
             uids = {uid for uid, _ in one.results}

@@ -36,14 +36,14 @@ def with_rows(dataset: Dataset, key: str, groups: list[str], hashes: list[str]) 
 @pytest.mark.parametrize(
     ("key", "groups", "hashes", "patients", "images", "words"),
     [
-        ("k", ["a", "b"], ["1", "9"], 2, 1, "Of 2 patients, 2 are also in training; 1 image of these has the pixels"),
+        ("k", ["a", "b"], ["1", "9"], 2, 1, "Of 2 patients, 2 are also in training or validation; 1 image of"),
         (
             "k",
             ["c", "x"],
             ["3", "9"],
             0,
             0,
-            "0 are also in training; 0 images of these have",
+            "0 are also in training or validation; 0 images of these have",
         ),  # c and 3 are only in test
         ("other", ["a", "b"], ["1", "2"], None, 2, "Patient overlap with training cannot be checked; 2 images"),
         ("k", ["", ""], ["7", "8"], None, 0, "cannot be checked"),

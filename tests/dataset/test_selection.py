@@ -88,16 +88,15 @@ def test_patients_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.Lo
     open_datasets([own_dataset, own_dataset])
     assert caplog.messages == []
     joint = open_datasets([own_dataset, swapped(own_dataset)])
-    assert f"{groups} patients are in more than one split" in caplog.text
+    assert f"{groups} patients in more than one split" in caplog.text
     assert joint.manifest.split["leaks"] == f"{groups} patients in more than one split of the joint datasets"
     assert joint.manifest.split["groups"] == groups
 
 
 def test_images_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = Dataset.open(own_dataset).index["split"].isin(["train", "val"]).sum()
-    joint = open_datasets([own_dataset, swapped(own_dataset)])
-    assert joint.manifest.duplicates["equal_pixels_across_splits"] == 2 * images
-    assert f"{2 * images} images of the joint datasets have the pixels of one in another split" in caplog.text
+    open_datasets([own_dataset, swapped(own_dataset)])
+    assert f"{2 * images} images of the joint datasets with the pixels of one in another split" in caplog.text
 
 
 def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:

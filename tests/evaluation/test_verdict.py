@@ -36,6 +36,7 @@ def no_other_caution(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SHARED = Overlap(patients=3, images=0, note="Of 3 patients, 3 are also in training.")
+UNKNOWN = Overlap(patients=None, images=0, note="Patient overlap with training cannot be checked.")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ SHARED = Overlap(patients=3, images=0, note="Of 3 patients, 3 are also in traini
         ({"split": "train", "selected_on_this_data": False}, "The model was trained on these images"),
         ({"overlap": SHARED, "selected_on_this_data": None}, "The figures are too good. Of 3 patients, 3 are also"),
         ({"selected_on_this_data": False, "split": "test"}, "None found that is specific to this evaluation."),
+        ({"overlap": UNKNOWN, "selected_on_this_data": False, "split": "test"}, "Patient overlap with training cannot"),
     ],
 )
 def test_the_most_important_caution(

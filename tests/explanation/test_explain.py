@@ -218,7 +218,7 @@ def test_without_boxes_what_can_be_done_is_done(boxless: Path) -> None:
     assert found.boxes is None
     assert found.randomised.hit_rate is None
     assert found.images
-    assert any("No image of this split has a box" in note for note in found.notes)
+    assert any("has a box: the pointing game needs boxes" in note for note in found.notes)
 
 
 def test_a_single_image_with_a_box(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pneumo_fast.errors import RunError
+from pneumo_fast.files import locked
 from pneumo_fast.run.checkpoint import Resumable, save_checkpoint
-from pneumo_fast.run.folder import clear_run, find_run, read_config, run_locked, write_config, write_history
+from pneumo_fast.run.folder import clear_run, find_run, read_config, run_locked, write_config, write_history, writing
 from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST, TENSORBOARD, TRACE
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import PACKAGES, describe_run
@@ -228,3 +229,9 @@ def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path) -> None
     ):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_that_write_one_folder(tmp_path: Path) -> None:
+    said = r"another process writes .*: wait for its end"
+    with locked(tmp_path), pytest.raises(RunError, match=said), writing(tmp_path), locked(tmp_path):
+        pass
