@@ -18,10 +18,12 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 
-from pneumo_fast.errors import PacsError
+from pneumo_fast.errors import PacsError, RejectedImageError
 from pneumo_fast.pacs.bounded_socket import ANNOUNCED_PDU, BoundedServer, BoundedSocket
 from pneumo_fast.pacs.node import VERIFICATION
+from pneumo_fast.radiograph.full_header import parse_dataset
 from pneumo_fast.radiograph.pixels import installed_decoders
+from pneumo_fast.radiograph.rejection import rejecting
 
 RADIOGRAPHS: Final = (
     ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing,
@@ -30,7 +32,7 @@ RADIOGRAPHS: Final = (
 """What is taken; of a study's other objects the sender is told that they are not."""
 MISMATCH: Final = 0xA900
 NOT_UNDERSTOOD: Final = 0xC000
-"""Statuses of C-STORE (PS3.4 table B.2-1)."""
+"""Statuses of C-STORE (PS3.4 table B.2-1): the data set is not what the request says; it cannot be read."""
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -83,7 +85,7 @@ def receiving(listening: Listening, on_instance: OnInstance) -> Iterator[int]:
         server = entity.make_server(
             (listening.host, listening.port),
             evt_handlers=[
-                (evt.EVT_C_STORE, _store, [on_instance]),
+                (evt.EVT_C_STORE, _store, [on_instance, listening.most_bytes]),
                 (evt.EVT_DIMSE_RECV, _begin_message),
                 (evt.EVT_REJECTED, _tell),
             ],
@@ -109,14 +111,27 @@ def receiving(listening: Listening, on_instance: OnInstance) -> Iterator[int]:
             association.join()
 
 
-def _store(event: Any, on_instance: OnInstance) -> int:
-    """Hand an instance on, its data set exactly as it came, after new file meta information (PS3.10 7.1)."""
+def _store(event: Any, on_instance: OnInstance, most_bytes: int) -> int:
+    """Hand an instance on, its data set exactly as it came, after new file meta information (PS3.10 7.1).
+
+    It is what its request says that it is, so that each instance has results of its own.
+    """
     request = event.request
     if not request.AffectedSOPInstanceUID or not request.DataSet:
         return NOT_UNDERSTOOD
     if request.AffectedSOPClassUID != event.context.abstract_syntax:
         return MISMATCH
-    return on_instance(str(request.AffectedSOPInstanceUID), event.encoded_dataset())
+    uid, data = str(request.AffectedSOPInstanceUID), event.encoded_dataset()
+    try:
+        with rejecting("corrupt", "the data set cannot be parsed"):
+            uid_inside = str(parse_dataset(data, most_bytes).get("SOPInstanceUID")).strip(" \0")
+    except RejectedImageError as error:
+        _log.warning("an object was refused: %s", error)
+        return NOT_UNDERSTOOD
+    if uid_inside != uid:  # results refer to the one inside
+        _log.warning("an object was refused: its SOP Instance UID is not that of its C-STORE request")
+        return MISMATCH
+    return on_instance(uid, data)
 
 
 def _begin_message(event: Any) -> None:

@@ -111,7 +111,7 @@ class Scorer:
             _failures_told(),
             TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as folder,
         ):
-            for outcomes in map(self._spool.settled, self._outcomes(numbers, Path(folder))):
+            for outcomes in self._outcomes(numbers, Path(folder)):
                 if self._config.dicom_out:
                     for uid, data in chain.from_iterable(one.results for one in outcomes):
                         write_atomic(self._config.dicom_out / f"{uid}.dcm", data)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -191,7 +191,7 @@ class Spool:
         """
         state = "waiting" if forward else "written"
         with self.base.transaction() as base:
-            for one in self.settled(outcomes):
+            for one in outcomes:
                 for uid, data in one.results:
                     result = base.execute(
                         "INSERT INTO results (instance, uid, state, made, size) VALUES (?, ?, ?, ?, ?)",
@@ -207,18 +207,6 @@ class Spool:
                 )
                 base.execute("DELETE FROM instance_objects WHERE number = ?", (one.number,))
         self.made.set()
-
-    def settled(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The same, but rejected where an instance sent under another UID, but the same inside, has the results."""
-        settled, taken = list[Outcome](), set[str]()
-        for one in outcomes:
-            uids = {uid for uid, _ in one.results}
-            if uids & taken or any(self.base.value("SELECT count(*) FROM results WHERE uid = ?", uid) for uid in uids):
-                settled.append(replace(one, reason="not_its_uid", results=()))
-            else:
-                settled.append(one)
-                taken |= uids
-        return settled
 
     def set_aside(self, number: int, reason: str) -> None:
         """Keep an instance that could not be scored, and do not try again before the next start."""

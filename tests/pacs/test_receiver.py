@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from contextlib import ExitStack, closing
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pynetdicom.dsutils import encode
 
 from pneumo_fast.errors import PacsError
 from pneumo_fast.pacs.bounded_socket import LARGEST_PDU
-from pneumo_fast.pacs.node import VERIFICATION, Node, echo
+from pneumo_fast.pacs.node import VERIFICATION, Node, echo, pause_reactor
 from pneumo_fast.phantoms.dicom_file import write_dicom
 from tests.pacs.conftest import Receiver, receiver_of
 from tests.support.serving import SENDER, association, store, wait_until
@@ -33,6 +34,8 @@ GARBAGE = (
     bytes(range(256)),
     b"\x04\x00\x00\x00\x00\x0a" + b"\xff" * 10,
 )
+UNENDED = b"\x08\x00\x06\x00SQ\x00\x00" + b"\xff" * 4
+"""A sequence of undefined length, and then nothing."""
 
 
 @pytest.fixture
@@ -47,6 +50,18 @@ def image(folder: Path, size: int) -> pydicom.Dataset:
 
 def sent(receiver: Receiver, *datasets: pydicom.Dataset) -> list[int | None]:
     return store(receiver.port, *datasets)
+
+
+def encoded(dataset: pydicom.Dataset) -> bytes:
+    return encode(dataset, False, True) or b""
+
+
+def request_of(dataset: pydicom.Dataset, data: bytes, number: int = 1) -> C_STORE:
+    """A request in the name of a data set, with whatever bytes."""
+    request = C_STORE()
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    request.MessageID, request.Priority, request.DataSet = number, 2, BytesIO(data)
+    return request
 
 
 def assert_goes_on(receiver: Receiver, dataset: pydicom.Dataset) -> None:
@@ -76,12 +91,32 @@ def test_an_instance_is_kept_as_it_came(receiver: Receiver, dataset: pydicom.Dat
     (data,) = receiver.received.values()
     assert list(receiver.received) == [dataset.SOPInstanceUID]
     assert data[128:132] == b"DICM"
-    assert data.endswith(encode(dataset, False, True) or b"nothing")
+    assert data.endswith(encoded(dataset))
 
 
 def test_the_status_is_answered(receiver: Receiver, dataset: pydicom.Dataset) -> None:
     receiver.status = 0xA700
     assert sent(receiver, dataset) == [0xA700]
+
+
+@pytest.mark.parametrize(
+    ("uid_inside", "data", "status"),
+    [("1.2.3", None, 0xA900), ("", None, 0xA900), (None, UNENDED, 0xC000), (None, None, 0)],
+)
+def test_an_object_that_is_not_what_its_request_says_is_refused(
+    receiver: Receiver, dataset: pydicom.Dataset, uid_inside: str | None, data: bytes | None, status: int
+) -> None:
+    """Another instance or none, a sequence without its end; and one that is as it should be."""
+    inside = deepcopy(dataset)
+    if uid_inside is not None:
+        inside.SOPInstanceUID = uid_inside
+    with association(receiver.port, sop_classes=[SecondaryCaptureImageStorage]) as made:
+        pause_reactor(made)
+        made.dimse.send_msg(request_of(dataset, data or encoded(inside)), 1)
+        _, answer = made.dimse.get_msg(block=True)
+    assert isinstance(answer, C_STORE)
+    assert answer.Status == status
+    assert len(receiver.received) == (status == 0)
 
 
 @pytest.mark.parametrize(("calling", "called"), [("STRANGER", "PNEUMOFAST"), (SENDER, "OTHER"), ("", "")])
@@ -195,12 +230,8 @@ def test_who_does_not_wait_for_answers_cannot_fill_the_memory(receiver: Receiver
     receiver.answering.clear()
     before = threading.active_count()
     with association(receiver.port, sop_classes=[SecondaryCaptureImageStorage]) as made:
-        request = C_STORE()
-        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
-        request.Priority = 2
         for number in range(20):
-            request.MessageID, request.DataSet = number + 1, BytesIO(b"\0" * 100)
-            made.dimse.send_msg(request, 1)
+            made.dimse.send_msg(request_of(dataset, encoded(dataset), number + 1), 1)
         wait_until(lambda: made.is_aborted)
         receiver.answering.set()
     wait_until(lambda: threading.active_count() <= before)

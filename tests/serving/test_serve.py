@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, SecondaryCapt
 
 from pneumo_fast.cli.results import show_serving
 from pneumo_fast.configuration import arguments_of
-from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError, DeviceError, PacsError, PredictError
 from pneumo_fast.pacs.node import OUR_AET, Node, echo
 from pneumo_fast.phantoms.dicom_file import write_dicom
@@ -36,7 +34,7 @@ from pneumo_fast.serving import serve as serve_module
 from pneumo_fast.serving.database import Database, SpoolFullError
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.serving.scorer import Scorer
-from pneumo_fast.serving.spool import FILE, Counts, Quota, open_spool
+from pneumo_fast.serving.spool import FILE, Counts
 from pneumo_fast.signals import StopRequest
 from tests.support.orthanc import Orthanc, free_port, running_orthanc
 from tests.support.serving import SENDER, Server, copies, journal, served, store, wait_until
@@ -58,10 +56,6 @@ def pair(make_options: Options, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def done(server: Server, count: int) -> Callable[[], bool]:
     query = "SELECT count(*) FROM instances WHERE state IN ('scored', 'rejected')"
     return lambda: journal(server.config.spool, query) == [(count,)]
-
-
-def nothing_waits(server: Server) -> bool:
-    return journal(server.config.spool, "SELECT count(*) FROM instances WHERE state = 'waiting'") == [(0,)]
 
 
 def states(config: ServeConfig) -> list[tuple[Any, ...]]:
@@ -319,23 +313,6 @@ def test_a_spool_that_others_may_enter_is_refused(make_options: Options, tmp_pat
         served(make_options(tmp_path)),
     ):
         pass
-
-
-def test_an_object_of_the_same_uid_inside_changes_no_file(make_options: Options, phantom: Path, tmp_path: Path) -> None:
-    """In the batch of the first, and in a later one."""
-    config = make_options(tmp_path)
-    for uids in (("1.2.1", "1.2.2"), ("1.2.3",)):
-        with open_spool(config.spool, load_key(make=True), "model", Quota(objects=9, bytes=1 << 30)) as spool:
-            for uid in uids:
-                (received,) = copies(phantom, 1)
-                received.PatientID = uid
-                received.save_as(buffer := io.BytesIO())
-                spool.accept(uid, buffer.getvalue())
-        with served(config) as server:
-            wait_until(partial(nothing_waits, server))
-    assert states(config) == [("scored", None), *[("rejected", "not_its_uid")] * 2]
-    patients = [pydicom.dcmread(path).PatientID for path in (tmp_path / "results").iterdir()]
-    assert patients == ["1.2.1", "1.2.1"]
 
 
 def test_it_stops_between_parts(make_options: Options, phantom: Path, tmp_path: Path) -> None:

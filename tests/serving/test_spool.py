@@ -92,14 +92,6 @@ def test_a_rejected_one_is_journalled_and_forgotten(spool: Spool) -> None:
     assert not spool.fresh(1)
 
 
-def test_two_instances_that_are_one_inside_give_results_once(spool: Spool) -> None:
-    for uid in ("1.2.3", "1.2.4"):
-        spool.accept(uid, b"1")
-    spool.finish([outcome(1, "7"), outcome(2, "7")], forward=True)
-    assert spool.counts().rejected == {"not_its_uid": 1}
-    assert spool.counts().results == 2
-
-
 def test_results_that_need_not_be_sent_are_not_kept(spool: Spool) -> None:
     spool.accept("1.2.3", b"1")
     spool.finish([outcome(1)], forward=False)
