@@ -107,7 +107,7 @@ def leaks_of_joint(datasets: Sequence[Dataset], index: pd.DataFrame) -> str:
     _, images = count_duplicates(index["split"], index["pixel_hash"])
     if images:
         logger.warning(
-            "%s of the joint datasets with the pixels of one in another split: metrics will be optimistic",
+            "%s in more than one split of the joint datasets (equal pixels): metrics will be optimistic",
             counted(images, "image"),
         )
     if not _share_a_hash_key(datasets):

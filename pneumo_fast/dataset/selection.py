@@ -25,9 +25,15 @@ def open_datasets(paths: Sequence[Path]) -> Dataset:
     Raises
     ------
     DatasetError
-        If one is missing or damaged, or they differ in image size or stored data type.
+        If one is missing, damaged or given twice, or they differ in image size or stored data type.
     """
-    return join_datasets([Dataset.open(path) for path in paths])
+    datasets = [Dataset.open(path) for path in paths]
+    known: dict[str, Path] = {}
+    for dataset in datasets:
+        if other := known.get(dataset.identity):
+            raise DatasetError(f"dataset {dataset.path} is the same as {other}: name each dataset once")
+        known[dataset.identity] = dataset.path
+    return join_datasets(datasets)
 
 
 def join_datasets(datasets: list[Dataset]) -> Dataset:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pneumo_fast.dataset.folder import Dataset, write_table
-from pneumo_fast.dataset.format import SourceFiles
+from pneumo_fast.dataset.format import MANIFEST, SourceFiles
 from pneumo_fast.dataset.selection import join_datasets, limit_images, open_datasets, select_fold
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.loading.loader import Loader
@@ -54,7 +54,18 @@ def test_statistics_are_those_of_all_training_images(phantom_pair: list[Path]) -
 @pytest.fixture
 def phantom_pair(own_dataset: Path) -> list[Path]:
     """The same sound dataset twice: real statistics, and every patient shared."""
-    return [own_dataset, own_dataset]
+    copy = own_dataset.with_name("copy")
+    shutil.copytree(own_dataset, copy)
+    manifest = copy / MANIFEST
+    manifest.write_text(manifest.read_text() + "\n")  # so that it is another file
+    return [own_dataset, copy]
+
+
+def test_a_dataset_that_is_named_twice_is_refused(own_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(own_dataset)
+    for twice in (own_dataset, tmp_path / "link"):
+        with pytest.raises(DatasetError, match=f"{twice} is the same as {own_dataset}: name each dataset once"):
+            open_datasets([own_dataset, twice])
 
 
 def test_unlike_datasets_are_refused(tmp_path: Path) -> None:
@@ -83,10 +94,13 @@ def swapped(dataset: Path) -> Path:
     return copy
 
 
+def test_patients_of_one_split_are_no_leak(phantom_pair: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    assert open_datasets(phantom_pair).manifest.split["leaks"] == "none: no patient is in two splits"
+    assert caplog.messages == []
+
+
 def test_patients_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
     groups = Dataset.open(own_dataset).index["group"].nunique()
-    open_datasets([own_dataset, own_dataset])
-    assert caplog.messages == []
     joint = open_datasets([own_dataset, swapped(own_dataset)])
     assert f"{groups} patients in more than one split" in caplog.text
     assert joint.manifest.split["leaks"] == f"{groups} patients in more than one split of the joint datasets"
@@ -96,7 +110,7 @@ def test_patients_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.Lo
 def test_images_on_both_sides_are_counted(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = Dataset.open(own_dataset).index["split"].isin(["train", "val"]).sum()
     open_datasets([own_dataset, swapped(own_dataset)])
-    assert f"{2 * images} images of the joint datasets with the pixels of one in another split" in caplog.text
+    assert f"{2 * images} images in more than one split of the joint datasets (equal pixels)" in caplog.text
 
 
 def test_with_two_hash_keys_nobody_can_know(own_dataset: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from pneumo_fast.training import setup
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.support.make_dataset import make_dataset
 from tests.support.training import weights
 
 plain_step = Learner.step
@@ -114,7 +115,8 @@ def test_an_option_changes_the_trained_weights(
     config: TrainConfig, tmp_path: Path, without: dict[str, torch.Tensor], name: str, value: Any, beside: dict[str, Any]
 ) -> None:
     if "datasets" in beside:
-        beside = {"datasets": config.datasets * beside["datasets"]}
+        other = make_dataset(tmp_path / "other", size=32, labels={"train": [0, 1, 0], "val": [0, 1]})
+        beside = {"datasets": (*config.datasets, other.path)}
     config = replace(config, **beside)
     if repr(beside) not in without:
         train(replace(config, out=tmp_path / "without"))
