@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -55,5 +56,8 @@ def fault_of(module: str) -> str | None:
             warnings.simplefilter("ignore")
             import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library that ctypes does not find
-        return " ".join(str(error).split()).replace(str(Path.home()), "~")
+        text = " ".join(str(error).split())
+        with suppress(RuntimeError):  # a user without a home folder, as in some containers
+            text = text.replace(str(Path.home()), "~")
+        return text
     return None

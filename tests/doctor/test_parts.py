@@ -41,6 +41,16 @@ def test_a_package_that_cannot_be_imported_says_why(
     assert part.remedy == "pip install --force-reinstall numpy"
 
 
+def test_the_fault_is_told_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError
+
+    (tmp_path / "broken_there.py").write_text("raise ImportError('no such symbol')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert fault_of("broken_there") == "no such symbol"
+
+
 def test_a_module_that_warns_is_not_at_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "warns_here.py").write_text("import warnings\nwarnings.warn('old', DeprecationWarning)")
     monkeypatch.syspath_prepend(tmp_path)
