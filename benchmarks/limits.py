@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from pneumo_fast.loading.engines.fused import Normalizer
+from pneumo_fast.resources import usable_cores
 
 BYTES = 64 << 20  # of each copy: far more than the caches hold
 REPEATS = 12
@@ -23,7 +23,7 @@ def memory_limits(pixels: int, runs: int) -> dict[str, float]:
     A float16 image is read (2 bytes a pixel) and written as float32 (4): at the speed of a plain copy, which moves each
     byte in and out, that is three bytes a pixel copied.
     """
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     source = np.ones((threads, BYTES), dtype=np.uint8)
     target = np.empty_like(source)
     copied = _best(lambda thread: np.copyto(target[thread], source[thread]), threads, runs) * BYTES
@@ -32,7 +32,7 @@ def memory_limits(pixels: int, runs: int) -> dict[str, float]:
 
 def kernel_limit(pixels: int, batch_size: int, runs: int) -> float:
     """Images per second that our kernel gathers and normalizes from memory, all cores, nothing else to do."""
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     normalizer = Normalizer(np.dtype("float16"), 0.4, 0.25).wait_for_kernels()
     rng = np.random.default_rng(0)
     stored = np.empty((16 * batch_size, pixels), dtype=np.float16)  # far more than the caches hold

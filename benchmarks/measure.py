@@ -17,6 +17,7 @@ import torch
 from PIL import features
 
 from pneumo_fast.extras import installed_dali, version_of
+from pneumo_fast.resources import usable_cores
 
 PACKAGES = (
     "pneumo-fast", "torch", "torchvision", *installed_dali().modules, "numpy", "pydicom", "pillow", "python-gdcm",
@@ -144,7 +145,7 @@ def surroundings() -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": {"torch": torch.get_num_threads()} | {n: os.environ[n] for n in THREADS if n in os.environ},

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 import time
 from pathlib import Path
 
 import torch
+
+from pneumo_fast.resources import usable_cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="turns that count")
     parser.add_argument("--out", type=Path, help="file for the raw values (JSON)")
     arguments = parser.parse_args()
-    threads = arguments.threads or sorted({1, len(os.sched_getaffinity(0))})
+    threads = arguments.threads or sorted({1, usable_cores()})
     counts = arguments.batch_size, arguments.steps, arguments.runs
     stages = [_measure(size, *counts, threads) for size in arguments.sizes]
     print(report(stages))

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from pneumo_fast.resources import usable_cores
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python benchmarks/throughput.py` works anywhere
 
 from benchmarks.convert_stage import convert_stage
@@ -67,7 +69,7 @@ def _parse() -> Any:
     parser.add_argument("--dataset", type=Path, help="dataset to load and train on; else the DICOM files are converted")
     parser.add_argument("--images", type=_positive, default=2000, help="how many to convert, to load, to train on")
     parser.add_argument("--size", type=_positive, default=224, help="pixels, stored size")
-    parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes, to convert")
+    parser.add_argument("--workers", type=_positive, default=usable_cores(), help="processes, to convert")
     parser.add_argument("--batch-size", type=_positive, default=256, help="for loading")
     parser.add_argument("--least-seconds", type=float, default=1.0, help="that a run of loading takes, in whole epochs")
     parser.add_argument("--only", action="append", metavar="TEXT", help="load: contenders named so; may be repeated")

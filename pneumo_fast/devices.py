@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from pathlib import Path
 
 import torch
 
 from pneumo_fast.errors import ConfigError, DeviceError
+from pneumo_fast.resources import usable_cores, usable_memory
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 def resolve_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
 
-    ``auto`` is the first GPU where there is one, else the CPU.
+    ``auto`` is the first GPU where there is one, else the CPU. For a CPU, PyTorch's threads are limited to the cores
+    that this process may use: threads beyond a container's quota only wait for each other.
 
     Raises
     ------
@@ -25,12 +26,13 @@ def resolve_device(name: str) -> torch.device:
         If the name is no such device, or the GPU it names is not there.
     """
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"no device is called {name!r}: use auto, cpu, cuda or cuda:N") from error
     if device.type == "cpu":
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
         return torch.device("cpu")
     if device.type != "cuda":
         raise DeviceError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
@@ -83,9 +85,7 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     """Bytes that are free, and bytes in all."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return (1024 * int(found[1]) if found else whole), whole  # the page cache makes room where it is asked to
+    return usable_memory()
 
 
 def too_large(batch_size: int, device: torch.device) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 from collections import defaultdict
@@ -17,6 +16,7 @@ from pneumo_fast.conversion.supervisor import Outcome, WorkerPool
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.errors import ConvertError
 from pneumo_fast.extras import DASK
+from pneumo_fast.resources import usable_cores
 
 NICENESS: Final = 10
 """Of workers that share the cores with the model: its threads wait for one another, so that one that is kept from its
@@ -34,7 +34,7 @@ _remote_lock = threading.Lock()
 
 def worker_count(asked: int | None, *, uses_gpu: bool) -> int:
     """Worker processes on this machine: as many as asked for, else one for each core, or as many as share a GPU."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return asked or (min(cores, PROCESSES) if uses_gpu and has_gpu() else cores)
 
 

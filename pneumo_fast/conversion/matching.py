@@ -19,6 +19,7 @@ from pneumo_fast.errors import ConvertError
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
 from pneumo_fast.radiograph.identity import Identity, read_identity
 from pneumo_fast.radiograph.selection import Selection
+from pneumo_fast.resources import usable_cores
 
 FEW_FILES: Final = 256
 """As many are read sooner here than by processes that have to be started first."""
@@ -123,7 +124,7 @@ def read_identities(files: list[str], config: ConvertConfig) -> Iterator[Identit
         yield from map(read, files)
         return
     try:
-        yield from _by_processes(read, files, config.workers or len(os.sched_getaffinity(0)))
+        yield from _by_processes(read, files, config.workers or usable_cores())
     except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
         raise ConvertError(
             "a process that read headers ended unexpectedly: is there memory enough? See pneumo-fast doctor"

@@ -22,6 +22,7 @@ from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import open_regular, sha256_of
 from pneumo_fast.progress import OnProgress, silent
+from pneumo_fast.resources import usable_cores
 from pneumo_fast.vocabulary import SPLITS, counted
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
         return _check_file(dataset, name, shards.get(name), needed.iloc[places[name]])
 
     checks: list[FileCheck] = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(names), AT_ONCE):
             for check in pool.map(check_file, names[start : start + AT_ONCE]):
                 checks.append(check)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pneumo_fast import __version__
 from pneumo_fast.doctor.nodes import Answer
 from pneumo_fast.doctor.parts import TORCH, Part, examine, examine_extras, fault_of
 from pneumo_fast.radiograph.pixels import Decoders, installed_decoders
+from pneumo_fast.resources import usable_cores
 
 if TYPE_CHECKING:
     from pneumo_fast.doctor.gpus import Gpu
@@ -69,7 +69,7 @@ def examine_machine() -> Machine:
         pneumo_fast=__version__,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         memory_bytes=whole,
         free_memory_bytes=free,
         free_disk_bytes=shutil.disk_usage(Path()).free,

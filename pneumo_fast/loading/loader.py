@@ -6,7 +6,6 @@ device is the business of the engine, one of :mod:`pneumo_fast.loading.engines`.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.loading.rng import Rows
 from pneumo_fast.loading.sources import open_reader
 from pneumo_fast.loading.targets import Targets, TargetTable
+from pneumo_fast.resources import usable_cores
 
 THREADS, GPU_THREADS = 4, 5
 """Reading threads at most, on a CPU and for a GPU. More wait for each other, or take a GPU's memory: a batch each."""
@@ -104,7 +104,7 @@ class Loader:
             std=std,
             augmentation=config.augmentation,
             device=device,
-            threads=min(THREADS if device.type == "cpu" else GPU_THREADS, len(os.sched_getaffinity(0))),
+            threads=min(THREADS if device.type == "cpu" else GPU_THREADS, usable_cores()),
         )
         self.engine = choose_engine(config, self._feed)
         """The engine's name."""

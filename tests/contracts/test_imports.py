@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "pneumo_fast"
 GROUND = (
-    "configuration", "devices", "errors", "extras", "files", "formatting", "progress", "quiet", "records", "signals",
-    "vocabulary",
+    "configuration", "devices", "errors", "extras", "files", "formatting", "progress", "quiet", "records", "resources",
+    "signals", "vocabulary",
 )  # fmt: skip
 PACKAGES = (
     "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",

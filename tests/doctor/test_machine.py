@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pneumo_fast import __version__
 from pneumo_fast.cli.machine import show_machine
 from pneumo_fast.doctor import machine as machine_module
 from pneumo_fast.doctor.machine import Machine, examine_machine
+from pneumo_fast.resources import usable_cores
 
 Run = Callable[..., Any]
 
@@ -27,7 +27,7 @@ def machine() -> Machine:
 
 def test_what_is_there(machine: Machine) -> None:
     assert machine.pneumo_fast == __version__
-    assert machine.cores == len(os.sched_getaffinity(0))
+    assert machine.cores == usable_cores()
     assert machine.memory_bytes is not None
     assert machine.free_memory_bytes is not None
     assert 0 < machine.free_memory_bytes <= machine.memory_bytes
