@@ -70,6 +70,14 @@ def parse_file(path: Path, *, finite: bool = True) -> Any:
     return parse(read_regular(path, LARGEST_BYTES), finite=finite)
 
 
+def is_of(path: Path, kind: str) -> bool:
+    """Whether a file can be read and begins as those of a format do, of whatever version."""
+    try:
+        return bool(build(parse_file(path), Head).format == kind)
+    except (OSError, Fault):
+        return False
+
+
 def parse(data: bytes | str, *, finite: bool = True) -> Any:
     """JSON values of a text; of equal keys the last counts.
 

@@ -17,11 +17,11 @@ from pneumo_fast.conversion.labels import LabelTable
 from pneumo_fast.conversion.options import DIGEST, ConvertConfig
 from pneumo_fast.conversion.plan import Plan, printable
 from pneumo_fast.conversion.task import WORK_FOLDER
-from pneumo_fast.dataset.folder import Dataset, is_dataset
-from pneumo_fast.dataset.format import BOXES, INDEX, MANIFEST, UNMATCHED, WITHOUT_ROW, Manifest, SourceFiles
+from pneumo_fast.dataset.folder import Dataset
+from pneumo_fast.dataset.format import BOXES, FORMAT, INDEX, MANIFEST, UNMATCHED, WITHOUT_ROW, Manifest, SourceFiles
 from pneumo_fast.errors import ConvertError, DatasetError
 from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
-from pneumo_fast.records import LARGEST_BYTES, Fault, build, parse_file, path_text
+from pneumo_fast.records import LARGEST_BYTES, Fault, build, is_of, parse_file, path_text
 from pneumo_fast.vocabulary import REJECTS, SPLITS
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _check(config: ConvertConfig, arguments: Arguments) -> Manifest | None:
     out = config.out
     if out.exists() and not out.is_dir():
         raise ConvertError(f"{out} is a file: name a folder for the dataset")
-    finished, begun = is_dataset(out), (out / WORK_FOLDER).is_dir()
+    finished, begun = is_of(out / MANIFEST, FORMAT), (out / WORK_FOLDER).is_dir()
     if (finished or begun) and not (config.overwrite or config.resume):
         state = "a dataset" if finished else "an unfinished conversion (--resume resumes it)"
         raise ConvertError(f"{out} holds {state}: give --overwrite to replace it, or name another folder")

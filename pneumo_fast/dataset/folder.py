@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from pneumo_fast.dataset.format import BOX_TYPES, BOXES, FORMAT, INDEX, INDEX_TYPES, MANIFEST, Manifest
+from pneumo_fast.dataset.format import BOX_TYPES, BOXES, INDEX, INDEX_TYPES, MANIFEST, Manifest
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import atomic_file, open_regular, read_regular, sha256_of
-from pneumo_fast.records import LARGEST_BYTES, Fault, Head, build, parse_file
+from pneumo_fast.records import LARGEST_BYTES
 from pneumo_fast.vocabulary import SPLITS
 
 LARGEST_TABLE: Final = 1 << 32
@@ -134,14 +134,6 @@ class Dataset:
             there = ", ".join(s for s in SPLITS if (self.index["split"] == s).any()) or "none"
             raise DatasetError(f"dataset {self.path} has no {split!r} images: its splits are {there}")
         return rows
-
-
-def is_dataset(path: Path) -> bool:
-    """Whether a folder has a manifest of ours, of whatever version."""
-    try:
-        return bool(build(parse_file(path / MANIFEST), Head).format == FORMAT)
-    except (OSError, Fault):
-        return False
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ from pneumo_fast.files import LOCK, sweep_partials, write_atomic
 from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
-from pneumo_fast.records import Fault, Head, build, parse_file
+from pneumo_fast.records import Fault, build, is_of, parse_file
 
 FORMAT: Final = "pneumo-fast predictions"
 FORMAT_VERSION: Final = 1
@@ -92,7 +92,7 @@ def claim(config: PredictConfig, arguments: Arguments, instances: str = "") -> N
         resumed, and the folder for DICOM objects, whose names begin with 0 each time, holds files.
     """
     out, work = config.out, config.out / WORK
-    finished, begun = _is_finished(out), work.is_dir()
+    finished, begun = is_of(out / SUMMARY, FORMAT), work.is_dir()
     if (finished or begun) and not (config.overwrite or config.resume):
         state = "predictions" if finished else "unfinished predictions (--resume resumes them)"
         raise PredictError(f"{out} holds {state}: give --overwrite to replace them, or name another folder with --out")
@@ -127,13 +127,6 @@ def _check_resumed(path: Path, arguments: Arguments, out: Path) -> None:
 
 def _holds_files(folder: Path) -> bool:
     return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
-
-
-def _is_finished(out: Path) -> bool:
-    try:
-        return bool(build(parse_file(out / SUMMARY), Head).format == FORMAT)
-    except (OSError, Fault):
-        return False
 
 
 def _remove(out: Path) -> None:
