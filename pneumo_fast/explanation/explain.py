@@ -29,7 +29,7 @@ from pneumo_fast.explanation.cam import enlarge
 from pneumo_fast.explanation.maps import Maps
 from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
-from pneumo_fast.explanation.results import Drawn, Explanation, ExplanationFile, to_json
+from pneumo_fast.explanation.results import KINDS, Drawn, Explanation, ExplanationFile, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
 from pneumo_fast.files import replaced_folder, write_atomic
 from pneumo_fast.loading.targets import boxes_of
@@ -43,7 +43,6 @@ from pneumo_fast.vocabulary import counted
 
 _log = logging.getLogger(__name__)
 
-KINDS: Final = ("TP", "FP", "FN", "TN")
 RANDOMISED_IMAGES: Final = 64
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pneumo_fast import __version__
 from pneumo_fast.errors import RunError
@@ -15,6 +15,9 @@ from pneumo_fast.explanation.pointing import BoxFigures
 from pneumo_fast.explanation.sanity import Randomised
 from pneumo_fast.records import Fault, Head, build, parse_file, plain
 from pneumo_fast.run.layout import EXPLAIN, EXPLANATION, EXPLANATION_FORMAT, EXPLANATION_VERSION
+
+KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
+"""What may become of an image at the threshold, in the order of drawing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +30,7 @@ class Drawn:
     probability: float
     """The plain probability, in [0, 1]."""
     kind: str
-    """``TP``, ``FP``, ``FN`` or ``TN`` at the threshold."""
+    """One of :data:`KINDS`."""
     file: str
     hit: bool | None
     """Whether the map is highest in a box; None without boxes."""

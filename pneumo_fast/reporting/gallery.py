@@ -12,11 +12,10 @@ from typing import Final
 
 from PIL import Image
 
-from pneumo_fast.explanation.results import Drawn
+from pneumo_fast.explanation.results import KINDS, Drawn
 from pneumo_fast.files import open_regular
 from pneumo_fast.formatting import number
 
-KINDS: Final = {"TP": "true positive", "FP": "false positive", "FN": "false negative", "TN": "true negative"}
 BUDGET_BYTES: Final = 3_000_000
 """Room for images in a report, which becomes a third more in base64; the whole stays below 5 MB."""
 
