@@ -105,10 +105,8 @@ def reference(config: TrainConfig, batch_size: int) -> float:
 def _tensors(dataset: Dataset, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     rows = dataset.rows(split)
     reader = ShardReader(dataset, rows)
-    stored = np.empty((len(rows), *reader.shape), dtype=reader.dtype)
-    reader.read_into(np.arange(len(rows)), stored)
+    images = (reader.read_unit(np.arange(len(rows))) - dataset.mean) / dataset.std
     reader.close()
-    images = (stored.astype(np.float32) / dataset.scale - dataset.mean) / dataset.std
     return torch.from_numpy(images[:, None].astype(np.float32)), torch.tensor(rows["label"].to_numpy(np.float32))
 
 

@@ -109,7 +109,7 @@ def _store(whole: Dataset, rows: pd.DataFrame, out: Path, dtype: Dtype, layout: 
     shards, names = [], []
     for number, start in enumerate(range(0, len(rows), SHARD_ROWS)):
         part = rows.iloc[start : start + SHARD_ROWS]
-        images = _read(reader, np.arange(start, start + len(part)), whole, dtype)
+        images = _read(reader, np.arange(start, start + len(part)), dtype)
         if layout == "folder":
             singles = [f"train/{label}/{name}.npy" for label, name in zip(part["label"], part["image_id"], strict=True)]
             for name, image in zip(singles, images, strict=True):
@@ -130,11 +130,9 @@ def _store(whole: Dataset, rows: pd.DataFrame, out: Path, dtype: Dtype, layout: 
     return replace(whole, path=out, manifest=manifest, index=rows.assign(shard=names, row=places))
 
 
-def _read(reader: ShardReader, rows: NDArray[np.int64], whole: Dataset, dtype: Dtype) -> Images:
+def _read(reader: ShardReader, rows: NDArray[np.int64], dtype: Dtype) -> Images:
     """Read images in another data type."""
-    stored = np.empty((len(rows), *reader.shape), dtype=reader.dtype)
-    reader.read_into(rows, stored)
-    images: Images = np.empty(stored.shape, dtype=dtype)
-    for image, out in zip(stored, images, strict=True):
-        store_unit(image.astype(np.float32) / np.float32(whole.scale), out)
+    images: Images = np.empty((len(rows), *reader.shape), dtype=dtype)
+    for image, out in zip(reader.read_unit(rows), images, strict=True):
+        store_unit(image, out)
     return images

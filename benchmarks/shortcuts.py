@@ -49,10 +49,9 @@ def labels_of(rows: pd.DataFrame) -> NDArray[np.int64]:
 def covered(dataset: Dataset, rows: pd.DataFrame) -> NDArray[np.float64]:
     """The share of each image that is not black and its square, shape (n, 2): the area that a lung mask left."""
     reader = ShardReader(dataset, rows)
-    stored = np.empty((len(rows), *reader.shape), dtype=reader.dtype)
-    reader.read_into(np.arange(len(rows)), stored)
+    images = reader.read_unit(np.arange(len(rows)))
     reader.close()
-    share = (stored > 0).mean(axis=(1, 2), dtype=np.float64)
+    share = (images > 0).mean(axis=(1, 2), dtype=np.float64)
     return np.stack([share, share**2], axis=1)
 
 
