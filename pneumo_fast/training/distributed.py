@@ -39,14 +39,13 @@ def joined(device: str) -> Iterator[tuple[torch.device, Rank]]:
     if mine.type == "cuda":
         mine = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(mine)
-    if _together():
-        yield mine, Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
-        return
-    distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
+    if joins := not _together():
+        distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         yield mine, Rank(number=distributed.get_rank(), world_size=distributed.get_world_size())
     finally:
-        distributed.destroy_process_group()
+        if joins:
+            distributed.destroy_process_group()
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
