@@ -98,7 +98,7 @@ def store_numbered(dataset: Path, folder: Path, count: int) -> Stored:
             for row, place in zip(part.index, part["row"], strict=True):
                 digits = np.array([row // 1024, row // 32 % 32, row % 32], dtype=np.float32) / np.float32(32)
                 store_unit(digits, images[place, 0, :3])
-            write_array(path, images if dataset_of.manifest.layout == "shards" else images[0], sync=False)
+            write_array(path, images if dataset_of.manifest.layout == "shards" else images[0])
     return replace(stored, mean_normalized=mean_normalized(stored.folder))
 
 
@@ -114,7 +114,7 @@ def _store(whole: Dataset, rows: pd.DataFrame, out: Path, dtype: Dtype, layout: 
             singles = [f"train/{label}/{name}.npy" for label, name in zip(part["label"], part["image_id"], strict=True)]
             for name, image in zip(singles, images, strict=True):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
-                write_array(out / name, image, sync=False)
+                write_array(out / name, image)
             names += singles
         else:
             name = f"train-{number:05d}.npy"

@@ -78,7 +78,7 @@ def _store(task: Task, source: Source, image: Images, name: str, shard: ShardWri
     if task.layout == "folder":
         path = task.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_array(path, image, sync=False)
+        write_array(path, image)
     else:
         shard.append(image, digest)
     return digest

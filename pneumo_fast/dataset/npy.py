@@ -32,15 +32,15 @@ _BELOW_NORMAL: Final = np.uint32(np.float32(2.0**-14).view(np.uint32) - 1)
 Images = NDArray[np.float16] | NDArray[np.uint8]
 
 
-def write_array(path: Path, images: Images, *, sync: bool = True) -> None:
-    """Write one ``.npy`` file atomically.
+def write_array(path: Path, images: Images) -> None:
+    """Write one ``.npy`` file atomically; nothing is flushed to disk.
 
     Parameters
     ----------
     images : ndarray of float16 or uint8, C order
         A shard (rows, size, size), or one image (size, size) in the folder layout.
     """
-    with atomic_file(path, sync=sync) as file:
+    with atomic_file(path, sync=False) as file:
         file.write(_header(images.shape, images.dtype))
         file.write(images.data.cast("B"))
 

@@ -201,4 +201,4 @@ def _write_folder(path: Path, split: str, stored: Any, marks: Sequence[int]) -> 
     for row, mark in enumerate(marks):
         name = path / str(_place(split, row, mark, "folder", 1)["shard"])
         name.parent.mkdir(parents=True, exist_ok=True)
-        write_array(name, stored[row], sync=False)
+        write_array(name, stored[row])
