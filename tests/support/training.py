@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pneumo_fast.run.checkpoint import load_resumable, load_trained
-from pneumo_fast.run.layout import BEST, HISTORY
+from pneumo_fast.run.layout import BEST, HISTORY, LAST
 from pneumo_fast.training import setup
 
 TIMINGS = {"images_per_s", "wait_share", "wait_ms_per_step", "longest_wait_ms", "train_seconds", "val_seconds"}
@@ -76,6 +76,13 @@ def check_same(one: Path, other: Path) -> None:
     for name, value in states[0].items():
         same = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
         assert same, name
+
+
+def check_same_run(one: Path, other: Path) -> None:
+    """Hold both checkpoints of two runs equal, and their history but for timings."""
+    for name in (BEST, LAST):
+        check_same(one / name, other / name)
+    assert results(one) == results(other)
 
 
 def weights(path: Path) -> torch.Tensor:

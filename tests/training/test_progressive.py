@@ -16,7 +16,6 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from pneumo_fast.errors import ConfigError, TrainingStoppedError
 from pneumo_fast.loading.targets import box_masks
-from pneumo_fast.run.layout import BEST, LAST
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training
 from pneumo_fast.training.learner import Learner
@@ -24,7 +23,7 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.teachers import Taught
 from pneumo_fast.training.train import train, validate
 from tests.support.make_dataset import make_dataset
-from tests.support.training import check_same, network, results
+from tests.support.training import check_same_run, network
 from tests.training.test_session import STEPS, after_step, plain_step
 from tests.training.test_teachers import targets, taught
 
@@ -92,9 +91,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         with pytest.raises(TrainingStoppedError):
             train(replace(config, out=tmp_path / "run"))
     train(replace(config, out=tmp_path / "run", resume=True))
-    for name in (BEST, LAST):
-        check_same(tmp_path / "run" / name, whole / name)
-    assert results(tmp_path / "run") == results(whole)
+    check_same_run(tmp_path / "run", whole)
 
 
 def test_boxes_stay_where_they_are_in_smaller_images() -> None:

@@ -22,7 +22,7 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train, validate
 from tests.support.make_dataset import make_dataset
-from tests.support.training import check_same, history_of, network, results, small
+from tests.support.training import check_same, check_same_run, history_of, network, results, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,9 +61,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(config: TrainConfig, reference_r
         on_epoch=lambda record: epochs.append(record["epoch"]),
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    for name in (BEST, LAST):
-        check_same(run / name, reference_run / name)
-    assert results(run) == results(reference_run)
+    check_same_run(run, reference_run)
     assert summary.epochs == 2
     assert summary.history == history_of(run)
     assert epochs == [2], "the first epoch is not trained again"
@@ -130,9 +128,7 @@ def test_a_run_killed_while_it_writes_its_last_epoch_goes_on_as_if_it_was_not(
         with pytest.raises(KeyboardInterrupt):
             train(replace(config, out=run, resume=True), on_epoch=stop)
     train(replace(config, out=run, resume=True))
-    for name in (BEST, LAST):
-        check_same(run / name, risen / name)
-    assert results(run) == results(risen)
+    check_same_run(run, risen)
 
 
 @pytest.mark.usefixtures("quick")

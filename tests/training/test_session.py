@@ -26,7 +26,7 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.session import Session
 from pneumo_fast.training.train import train, validate
-from tests.support.training import check_same, history_of, network, one_thread, results
+from tests.support.training import check_same, check_same_run, history_of, network, one_thread
 
 plain_step = Learner.step
 STEPS = 5  # in an epoch: 21 images by 4, of which the last holds five
@@ -102,9 +102,7 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
     done: list[int] = []
     train(replace(config, out=run, resume=True), on_progress=lambda *_: done.append(1))
     assert len(done) == 3 * STEPS - step, "no step is done again"
-    for name in (BEST, LAST):
-        check_same(run / name, whole / name)
-    assert results(run) == results(whole)
+    check_same_run(run, whole)
 
 
 def test_an_epoch_that_ends_with_a_signal_is_told_of(
@@ -171,9 +169,7 @@ def test_a_run_killed_by_the_system_goes_on(
             break
     assert load_resumable(run / LAST).learner["steps_done"] >= step - 1
     train(replace(config, out=run, resume=True))
-    for name in (BEST, LAST):
-        check_same(run / name, whole / name)
-    assert results(run) == results(whole)
+    check_same_run(run, whole)
 
 
 def test_the_state_is_saved_by_the_clock(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

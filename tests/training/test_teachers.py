@@ -30,7 +30,7 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.teachers import Taught, check_teachable
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import CLASSES
-from tests.support.training import check_same, history_of, network, results, weights
+from tests.support.training import check_same, check_same_run, history_of, network, weights
 from tests.training.test_session import ALL_STATES, STEPS, Dropping, after_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -220,9 +220,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
             train(replace(config, out=tmp_path / "run"))
     assert load_resumable(tmp_path / "run" / LAST).learner["steps_done"] == step
     train(replace(config, out=tmp_path / "run", resume=True))
-    for name in (BEST, LAST):
-        check_same(tmp_path / "run" / name, whole / name)
-    assert results(tmp_path / "run") == results(whole)
+    check_same_run(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import make_dataset, stored_images
-from tests.support.training import TIMINGS, check_same, history_of, results, weights
+from tests.support.training import TIMINGS, check_same, check_same_run, history_of, weights
 
 plain_step = Learner.step
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,9 +50,7 @@ def auroc(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 def test_the_same_seed_repeats_bit_for_bit(config: TrainConfig, reference_run: Path, tmp_path: Path) -> None:
     train(replace(config, out=tmp_path / "again"))
-    for name in (BEST, LAST):
-        check_same(tmp_path / "again" / name, reference_run / name)
-    assert results(tmp_path / "again") == results(reference_run)
+    check_same_run(tmp_path / "again", reference_run)
 
 
 @pytest.mark.usefixtures("quick")
