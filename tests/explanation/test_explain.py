@@ -31,6 +31,7 @@ from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.evaluation.test_results import names
 from tests.support.sources import index_phantoms
 from tests.support.untrained_run import change, make_dataset, make_run
 
@@ -115,13 +116,6 @@ def test_the_same_call_writes_the_same_bytes(trained: Path) -> None:
         {p.name: p.read_bytes() for p in explain(config(trained, count=1)).folder.iterdir()} for _ in range(2)
     )
     assert first == second
-
-
-def names(value: Any) -> set[str]:
-    """Every key of nested JSON."""
-    if isinstance(value, dict):
-        return set(value).union(*(names(v) for v in value.values()))
-    return set().union(*(names(v) for v in value)) if isinstance(value, list) else set()
 
 
 def test_every_key_is_documented(trained: Path) -> None:
