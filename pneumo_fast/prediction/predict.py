@@ -136,7 +136,8 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
     judging = read_table(config, key)
     check_results(config)
     with retrieving(config) as remote:
-        files, repeated = (remote.files, 0) if remote else find(config.paths, config.path_column, _written(config))
+        written = [config.out, *([config.dicom_out] if config.dicom_out else [])]
+        files, repeated = (remote.files, 0) if remote else find(config.paths, config.path_column, written)
         arguments = Arguments.of(config, model, files, key)
         outputs = Outputs(
             save=partial(_save, config.out / OVERLAYS) if config.explain else None,
@@ -162,10 +163,6 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
         out=config.out, counts=counts, seconds=time.perf_counter() - begin, now=now, model=model, judgement=judgement,
         notes=notes,
     )  # fmt: skip
-
-
-def _written(config: PredictConfig) -> list[Path]:
-    return [folder for folder in (config.out, config.dicom_out) if folder]
 
 
 def _warn(config: PredictConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,9 @@ def reading_processes(model: Model, options: ScoreOptions) -> int:
     return worker_count(options.workers, uses_gpu=model.decoding_gpu is not None)
 
 
-@contextmanager
-def workers_for(model: Model, count: int) -> Iterator[Submit]:
+def workers_for(model: Model, count: int) -> AbstractContextManager[Submit]:
     """Worker processes that read files, beside a model on its device."""
-    with local_workers(count, shares_cores=model.device.type == "cpu") as submit:
-        yield submit
+    return local_workers(count, shares_cores=model.device.type == "cpu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
