@@ -58,10 +58,10 @@ def load(dataset: Dataset, split: str, place: Place = PLACES[0], **options: Any)
     return Loader(dataset, split, LoadConfig(**config), device=torch.device(place.device, 0), **options)
 
 
-def within(work: Callable[[], T], seconds: float = PATIENCE_S) -> T:
+def within(work: Callable[[], T]) -> T:
     """Do work in another thread and fail, rather than hang, when it takes too long."""
     with ThreadPool(1) as pool:
-        return pool.apply_async(work).get(seconds)
+        return pool.apply_async(work).get(PATIENCE_S)
 
 
 def collect(loader: Loader, epoch: int, batches: int | None = None) -> list[tuple[NDArray[Any], NDArray[Any]]]:

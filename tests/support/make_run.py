@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -283,12 +282,12 @@ def _estimate(value: float) -> Estimate:
     return Estimate(value=value, low=max(0.0, value - 0.1), high=min(1.0, value + 0.1))
 
 
-def draw_heat_map(number: int, side: int = 120, boxes: Sequence[int] = (30, 40, 70, 90)) -> Image.Image:
+def draw_heat_map(number: int) -> Image.Image:
     """A picture as large and plain as a test needs."""
-    across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
+    across, down = np.meshgrid(np.linspace(0, 1, 120), np.linspace(0, 1, 120))
     grey = 90 + 80 * np.cos(6 * across + number) * np.sin(3 * down)
     heat = 120 * np.exp(-20 * ((across - 0.4) ** 2 + (down - 0.5 - 0.02 * number) ** 2))
     pixels = np.stack([grey + heat, grey + 0.3 * heat, grey - 0.5 * heat], axis=-1).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels)
-    ImageDraw.Draw(picture).rectangle(list(boxes), outline=(230, 159, 0), width=2)
+    ImageDraw.Draw(picture).rectangle([30, 40, 70, 90], outline=(230, 159, 0), width=2)
     return picture
