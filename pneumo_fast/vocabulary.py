@@ -43,7 +43,7 @@ Strength = Literal["light", "strong"]
 Monitor = Literal["auroc", "ap", "loss", "accuracy"]
 ExportFormat = Literal["onnx", "torch"]
 ScheduleName = Literal["none", "cosine", "onecycle"]
-Teacher = Literal["boxes", "classes"]
+AuxiliaryTask = Literal["boxes", "classes"]
 """What a model can be taught beside the label."""
 RecipeName = Literal["reference", "recommended"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)

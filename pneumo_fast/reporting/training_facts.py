@@ -18,7 +18,7 @@ ELSEWHERE: Final = ("datasets", "recipe", "batch_size", "pos_weight", "folds", "
 
 
 def training_sentences(files: RunFiles) -> list[str]:
-    """The options that made the model, and its teachers; empty where they are not known."""
+    """The options that made the model, its auxiliary tasks among them; empty where they are not known."""
     made, description = files.training, files.description
     if made is None or description is None:
         return []
@@ -33,7 +33,7 @@ def training_sentences(files: RunFiles) -> list[str]:
     weight = description.resolved.get("pos_weight")
     shown = number(weight) if isinstance(weight, float) else "not known"
     sentences = [f"Recipe {made.recipe}, with {listed}; weight of a positive image {shown}."]
-    if made.teachers:
-        taught = " and ".join(f"{name} (weight {made.teacher_weights[name]:g})" for name in made.teachers)
+    if made.auxiliary:
+        taught = " and ".join(f"{name} (weight {made.auxiliary_weights[name]:g})" for name in made.auxiliary)
         sentences.append(f"Auxiliary supervision by {taught} while it was trained; the checkpoint holds none of it.")
     return sentences

@@ -13,10 +13,10 @@ from torch import nn
 
 from pneumo_fast.loading.targets import Targets
 from pneumo_fast.records import build
+from pneumo_fast.training.auxiliary import Taught
 from pneumo_fast.training.distributed import apart
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.schedule import lr_factor
-from pneumo_fast.training.teachers import Taught
 
 
 class OptimizerState(TypedDict):
@@ -33,7 +33,7 @@ class GuardState(TypedDict):
 
 
 class HeadsState(TypedDict, total=False):
-    """What there is only where teachers are."""
+    """What there is only with auxiliary supervision."""
 
     heads: dict[str, torch.Tensor]
 
@@ -60,7 +60,7 @@ class Learner:
     network: nn.Module
     """What is called in training: model or ``taught`` itself, or compiled, or as one of several processes' copies."""
     taught: Taught | None = None
-    """The model with its teachers' heads, where there are any."""
+    """The model with its auxiliary heads, where there are any."""
     optimizer: torch.optim.Optimizer
     """Fused, so that a step can be skipped without waiting for the device."""
     device: torch.device
@@ -90,7 +90,7 @@ class Learner:
         self.guard = Guard(self.model)
         pos_weight = torch.tensor(self.pos_weight, device=self.device)
         self._loss = nn.BCEWithLogitsLoss(pos_weight=pos_weight, reduction="none")
-        weights = [float(self.config.teacher_weights[teacher]) for teacher in self.config.teachers]
+        weights = [float(self.config.auxiliary_weights[task]) for task in self.config.auxiliary]
         self._weights = torch.tensor(weights, device=self.device)
 
     def step(
@@ -107,15 +107,15 @@ class Learner:
         batch_size : int, optional
             Images in the batch of all processes together, over which the loss is a mean; N where not given.
         targets : Targets, optional
-            What the teachers say of the images, where there are teachers.
+            What the auxiliary tasks learn of the images, where there are any.
 
         Returns
         -------
         losses : Tensor of float32, shape (N,)
             Of the label, before the step.
         logits : Tensor of float32, shape (N,)
-        auxiliary : Tensor of float32, shape (teachers, N)
-            Losses of the teachers, unweighted.
+        auxiliary : Tensor of float32, shape (tasks, N)
+            Losses of the auxiliary tasks, unweighted.
         """
         config = self.config
         for group in self.optimizer.param_groups:
@@ -161,7 +161,7 @@ class Learner:
         return max(1, min(self.config.accumulate, images // 2))  # of two images at least, for BatchNorm
 
     def forward(self, images: torch.Tensor, targets: Targets | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N,) of images (N, 1, H, W), and the teachers' losses (teachers, N), as training makes them."""
+        """Logits (N,) of images (N, 1, H, W), and the auxiliary losses (tasks, N), as training makes them."""
         if targets is None:
             logits = self.logits(images)
             return logits, logits.new_zeros(0, len(logits))

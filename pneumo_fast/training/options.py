@@ -15,12 +15,12 @@ from pneumo_fast.loading.options import seed_option
 from pneumo_fast.training.recipes import RECIPES
 from pneumo_fast.vocabulary import (
     LARGEST_SIZE,
+    AuxiliaryTask,
     Decode,
     EngineName,
     Monitor,
     RecipeName,
     ScheduleName,
-    Teacher,
     TrainOrder,
 )
 
@@ -157,7 +157,7 @@ class TrainConfig:
         "In the loss; counted in the train split.",
         above=0, below=math.inf, range="auto, or a number above 0", recorded="pos-weight",
     )] = "auto"
-    teach: Annotated[tuple[Teacher, ...], Option(
+    teach: Annotated[tuple[AuxiliaryTask, ...], Option(
         "Auxiliary supervision: boxes or classes; may be repeated.",
         "While it trains, the model also learns to predict the mask of the boxes, or the class, from its features; "
         "the saved model has no auxiliary heads ([training.md](training.md#auxiliary-supervision)).",
@@ -277,13 +277,13 @@ class TrainConfig:
             )
 
     @property
-    def teachers(self) -> tuple[Teacher, ...]:
-        """Each once, in alphabetical order."""
+    def auxiliary(self) -> tuple[AuxiliaryTask, ...]:
+        """Its tasks, each once, in alphabetical order."""
         return tuple(sorted(set(self.teach)))
 
     @property
-    def teacher_weights(self) -> dict[Teacher, float]:
-        """Weight of each teacher's loss."""
+    def auxiliary_weights(self) -> dict[AuxiliaryTask, float]:
+        """Weight of each auxiliary task's loss."""
         return {"boxes": self.teach_boxes_weight, "classes": self.teach_classes_weight}
 
     @property

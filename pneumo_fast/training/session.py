@@ -39,7 +39,7 @@ class SessionState(TypedDict):
     """State of a :class:`Session`."""
 
     sums: list[float]
-    """Loss, correct answers, images counted and each teacher's loss of the epoch under way, of all processes."""
+    """Loss, correct answers, images counted and each auxiliary task's loss of the epoch under way, of all processes."""
     skipped_before: int
     random: list[torch.Tensor]
     """State of PyTorch's generator; of the device's own, too, where it has one."""
@@ -77,7 +77,7 @@ class Session:
 
     def __post_init__(self) -> None:
         """Count from zero."""
-        kinds = 3 + len(self.config.teachers)  # loss, correct answers, images counted, the teachers' losses
+        kinds = 3 + len(self.config.auxiliary)  # loss, correct answers, images counted, the auxiliary losses
         self._sums = torch.zeros(kinds, dtype=torch.float64, device=self.learner.device)
 
     @property
@@ -102,7 +102,7 @@ class Session:
         batch_size : int
             Images in the batch of all processes together.
         targets : Targets or None
-            What the teachers say of this process's share, where there are teachers.
+            What the auxiliary tasks learn of this process's share, where there are any.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Session:
         Parameters
         ----------
         losses, logits, labels : Tensor of float32, shape (N,)
-        auxiliary : Tensor of float32, shape (teachers, N)
+        auxiliary : Tensor of float32, shape (tasks, N)
 
         Raises
         ------
@@ -194,7 +194,7 @@ class Session:
         return {
             "train_loss": loss / counted,
             "train_accuracy": correct / n,
-            **{f"train_{name}_loss": one / counted for name, one in zip(self.config.teachers, auxiliary, strict=True)},
+            **{f"train_{task}_loss": one / counted for task, one in zip(self.config.auxiliary, auxiliary, strict=True)},
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "skipped_steps": self.learner.guard.skipped - self._skipped_before,
             "images_per_s": (n - first * images.order.batch_size) / seconds,

@@ -22,10 +22,10 @@ from pneumo_fast.loading.targets import Targets
 from pneumo_fast.run.checkpoint import Trained
 from pneumo_fast.run.model import build_model, check_choice, memory_format, with_small_map_products
 from pneumo_fast.run.model_input import ModelInput
+from pneumo_fast.training.auxiliary import Taught, check_teachable
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.observers import summary_writer
 from pneumo_fast.training.options import BATCH_SIZE, NEEDS, TrainConfig
-from pneumo_fast.training.teachers import Taught, check_teachable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ def open_data(config: TrainConfig) -> TrainingData:
         if len(found) < 2:
             raise DatasetError(f"the {split} split of {dataset.path} has images of label {found[0]} only: {remedy}")
     parts = parts_by_share([len(each.rows("train")) for each in datasets], config.shares) if config.shares else ()
-    return TrainingData(dataset=dataset, parts=parts, classes=check_teachable(dataset, config.teachers))
+    return TrainingData(dataset=dataset, parts=parts, classes=check_teachable(dataset, config.auxiliary))
 
 
 def choose_pos_weight(dataset: Dataset, config: TrainConfig) -> float:
@@ -107,7 +107,7 @@ def settings_of(
     values |= {"dataset": dataset.identity, "pos-weight": pos_weight, "amp-dtype": str(amp_dtype)}
     if isinstance(config.batch_size, int):
         values["batch-size"] = config.batch_size
-    values["teach"] = list(config.teachers) or None  # as in a checkpoint of a release that had no teachers
+    values["teach"] = list(config.auxiliary) or None  # as in a checkpoint of a release without them
     taught = {name: getattr(config, name) for name, (_, needed) in NEEDS.items() if needed in config.teach}
     values |= {name.replace("_", "-"): value for name, value in taught.items()}
     if data.classes:
@@ -183,7 +183,7 @@ def make_learner(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     taught = None
     if config.teach:
-        taught = Taught(model, config.teachers, stage=config.teach_stage, classes=classes, size=size)
+        taught = Taught(model, config.auxiliary, stage=config.teach_stage, classes=classes, size=size)
     torch.manual_seed(config.seed + rank.number)  # dropout differs between processes
     make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     network: nn.Module = taught or model
@@ -241,7 +241,7 @@ def warm_up_compiler(learner: Learner, batch_size: int, size: int, targets: Targ
     size : int
         Their height and width in the epoch that comes first, in pixels.
     targets : Targets, optional
-        Of a full batch, where there are teachers.
+        Of a full batch, with auxiliary supervision.
 
     Raises
     ------

@@ -18,14 +18,14 @@ from pneumo_fast.errors import ConfigError, TrainingStoppedError
 from pneumo_fast.loading.targets import box_masks
 from pneumo_fast.training import setup
 from pneumo_fast.training import train as training
+from pneumo_fast.training.auxiliary import Taught
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.teachers import Taught
 from pneumo_fast.training.train import train, validate
 from tests.support.make_dataset import make_dataset
 from tests.support.training import check_same_run, network
+from tests.training.test_auxiliary import targets, taught
 from tests.training.test_session import STEPS, after_step, plain_step
-from tests.training.test_teachers import targets, taught
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

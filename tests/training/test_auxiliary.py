@@ -24,10 +24,10 @@ from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CURVES, LAST
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
+from pneumo_fast.training.auxiliary import Taught, check_teachable
 from pneumo_fast.training.batch_size import trial_step
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.teachers import Taught, check_teachable
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import CLASSES
 from tests.support.training import check_same, check_same_run, history_of, network, weights
@@ -114,7 +114,7 @@ def test_the_stage_is_the_last_with_a_map_twice_as_fine_as_the_coarsest(name: st
 
 
 @pytest.mark.parametrize(
-    ("name", "teacher", "stage", "message"),
+    ("name", "task", "stage", "message"),
     [
         ("swin_t", "boxes", None, "no stage whose map is finer than its last one: name one with --teach-stage"),
         (
@@ -127,12 +127,12 @@ def test_the_stage_is_the_last_with_a_map_twice_as_fine_as_the_coarsest(name: st
         ("squeezenet1_1", "classes", None, "does not end with a linear layer: use resnet18"),
     ],
 )
-def test_a_model_that_cannot_be_taught(name: str, teacher: Any, stage: str | None, message: str) -> None:
+def test_a_model_that_cannot_be_taught(name: str, task: Any, stage: str | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Taught(build_model(name), (teacher,), stage=stage, classes=3, size=64)
+        Taught(build_model(name), (task,), stage=stage, classes=3, size=64)
 
 
-def test_each_teacher_and_its_weight_changes_the_result(config: TrainConfig, tmp_path: Path) -> None:
+def test_each_auxiliary_task_and_its_weight_changes_the_result(config: TrainConfig, tmp_path: Path) -> None:
     changes: dict[str, dict[str, Any]] = {
         "none": {"teach": (), "teach_stage": None},
         "boxes": {"teach": ("boxes",)},
@@ -151,7 +151,7 @@ def test_each_teacher_and_its_weight_changes_the_result(config: TrainConfig, tmp
         assert not any(torch.equal(found[name], found[other]) for other in names[:number]), name
 
 
-def test_the_order_in_which_teachers_are_named_is_nothing(config: TrainConfig, tmp_path: Path) -> None:
+def test_the_order_in_which_auxiliary_tasks_are_named_is_nothing(config: TrainConfig, tmp_path: Path) -> None:
     orders: dict[str, Any] = {"one": ("boxes", "classes"), "other": ("classes", "boxes", "classes")}
     for name, teach in orders.items():
         train(replace(config, out=tmp_path / name, epochs=1, teach=teach))
@@ -189,7 +189,7 @@ def test_the_losses_are_recorded_each_by_its_name(config: TrainConfig, tmp_path:
     assert (tmp_path / "both" / CURVES).stat().st_size > 10_000
 
 
-def test_the_label_is_judged_as_without_teachers(config: TrainConfig, tmp_path: Path) -> None:
+def test_the_label_is_judged_as_without_auxiliary_tasks(config: TrainConfig, tmp_path: Path) -> None:
     """Weight of positives, prior shift and the losses before the first step."""
     first: list[torch.Tensor] = []
     plain_step = Learner.step
@@ -232,14 +232,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         ({"teach_stage": "layers.0"}, "was trained with teach-stage 'layers.2', now it is 'layers.0'"),
     ],
 )
-def test_resuming_with_other_teachers_is_refused(
+def test_resuming_with_other_auxiliary_tasks_is_refused(
     config: TrainConfig, begun: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RunError, match=message):
         train(replace(config, out=begun, resume=True, **change))
 
 
-def test_a_run_from_before_there_were_teachers_goes_on(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_run_from_before_auxiliary_supervision_goes_on(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, teach=(), teach_stage=None)
     train(replace(config, out=tmp_path / "whole"))
     run = tmp_path / "run"
@@ -288,7 +288,7 @@ def test_the_gradients_norm_is_that_of_model_and_heads(config: TrainConfig, monk
     assert nn.utils.get_total_norm(gradients).item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_model_and_teachers_are_compiled_once_and_train_the_same(
+def test_model_and_auxiliary_heads_are_compiled_once_and_train_the_same(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_, graphs, at_steps, plain_step = torch.compile, [], [], Learner.step
@@ -335,14 +335,14 @@ def test_mixed_precision(config: TrainConfig) -> None:
     assert losses[-1].sum() < losses[0].sum()
 
 
-def test_the_largest_batch_is_found_with_the_teachers_at_work(
+def test_the_largest_batch_is_found_with_the_auxiliary_tasks_at_work(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain_step = Learner.step
     given: list[Any] = []
 
     def spy(learner: Learner, images: torch.Tensor, labels: torch.Tensor, **rest: Any) -> Any:
-        given.append((learner.network.teachers, len(images), len(rest["targets"].boxes)))
+        given.append((learner.network.tasks, len(images), len(rest["targets"].boxes)))
         return plain_step(learner, images, labels, **rest)
 
     monkeypatch.setattr(Learner, "step", spy)
@@ -402,7 +402,7 @@ def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None
 
 
 @pytest.mark.usefixtures("config")
-def test_the_plan_names_the_teachers(painted: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_plan_names_the_auxiliary_tasks(painted: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
     words = ["--teach", "boxes", "--teach", "classes", "--teach-stage", "layers.2", "--epochs", "1", "--device", "cpu"]
     ended = run_cli("train", painted, "--out", tmp_path / "run", *words)
     assert ended.code == 0, ended.err

@@ -1,6 +1,6 @@
-"""What auxiliary supervision costs: the rate of training with teachers, beside that without.
+"""What auxiliary supervision costs: the rate of training with it, beside that without.
 
-    python benchmarks/teacher_cost.py DATASET --out FILE.json
+    python benchmarks/auxiliary_cost.py DATASET --out FILE.json
 
 The same steps of ResNet-18, fed by the loader with augmentation, in turns; the dataset needs boxes and classes.
 """
@@ -26,9 +26,9 @@ from benchmarks.processes import devices
 from pneumo_fast.loading.batches import Rank
 from pneumo_fast.training import setup
 from pneumo_fast.training.options import recipe
-from pneumo_fast.vocabulary import Teacher
+from pneumo_fast.vocabulary import AuxiliaryTask
 
-ARMS: dict[str, tuple[Teacher, ...]] = {
+ARMS: dict[str, tuple[AuxiliaryTask, ...]] = {
     "no teacher": (), "boxes": ("boxes",), "classes": ("classes",), "boxes and classes": ("boxes", "classes"),
 }  # fmt: skip
 
@@ -66,7 +66,9 @@ def _work(result: Result) -> float:
     return statistics.median(turn.cpu_s or 0.0 for turn in result.turns)
 
 
-def _contender(stack: ExitStack, dataset: Path, teach: tuple[Teacher, ...], batch_size: int, steps: int) -> Contender:
+def _contender(
+    stack: ExitStack, dataset: Path, teach: tuple[AuxiliaryTask, ...], batch_size: int, steps: int
+) -> Contender:
     """Training steps as ``train`` takes them."""
     config, device = recipe("recommended", datasets=(dataset,), teach=teach), devices()[-1]
     data = setup.open_data(config)

@@ -19,7 +19,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import ConfigError, DatasetError
 from pneumo_fast.loading.targets import NO_CLASS, Targets, box_masks, boxes_of
 from pneumo_fast.run.model import map_shapes
-from pneumo_fast.vocabulary import Teacher
+from pneumo_fast.vocabulary import AuxiliaryTask
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ LEAST_CLASSES: Final = 2
 
 
 class Taught(nn.Module):
-    """A model with the heads of its teachers: what is called in training in the model's place.
+    """A model with the heads of its auxiliary tasks: what is called in training in the model's place.
 
     Parameters
     ----------
     model : nn.Module
         Maps images (N, 1, H, W) to logits (N, 1); stays as it is.
-    teachers : sequence of str
+    tasks : sequence of str
         ``boxes``, ``classes`` or both.
     stage : str, optional
         Name of the module whose features the boxes' head reads; by default what :func:`default_stage` says.
@@ -49,14 +49,14 @@ class Taught(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, teachers: Sequence[Teacher], *, stage: str | None, classes: int, size: int
+        self, model: nn.Module, tasks: Sequence[AuxiliaryTask], *, stage: str | None, classes: int, size: int
     ) -> None:
         super().__init__()
-        self.model, self.teachers, self.classes, self.size = model, tuple(teachers), classes, size
+        self.model, self.tasks, self.classes, self.size = model, tuple(tasks), classes, size
         self.heads = nn.ModuleDict()
         self._features: dict[str, torch.Tensor] = {}
         device = next(model.parameters()).device
-        if "boxes" in teachers:
+        if "boxes" in tasks:
             shapes = square_maps(model, torch.zeros(2, 1, size, size, device=device))
             self.stage = stage or default_stage(model, shapes)
             if self.stage not in shapes:
@@ -64,7 +64,7 @@ class Taught(nn.Module):
             channels, self.cells = shapes[self.stage]
             self.heads["boxes"] = nn.Conv2d(channels, 1, kernel_size=1).to(device)
             model.get_submodule(self.stage).register_forward_hook(_feature_hook(self._features, "boxes"))
-        if "classes" in teachers:
+        if "classes" in tasks:
             last = last_layer(model)
             self.heads["classes"] = nn.Linear(last.in_features, classes).to(device)
             last.register_forward_hook(_feature_hook(self._features, "classes"))
@@ -81,12 +81,12 @@ class Taught(nn.Module):
         -------
         logits : Tensor, shape (N, 1)
             Those of the model.
-        losses : Tensor of float32, shape (teachers, N)
-            Of each teacher, in their order; 0 where it has nothing to say of an image.
+        losses : Tensor of float32, shape (tasks, N)
+            Of each auxiliary task, in their order; 0 where an image says nothing of it.
         """
         logits = self.model(images)
         losses_of = {"boxes": self._box_losses, "classes": self._class_losses}
-        return logits, torch.stack([losses_of[name](self._features.pop(name), targets) for name in self.teachers])
+        return logits, torch.stack([losses_of[name](self._features.pop(name), targets) for name in self.tasks])
 
     def _box_losses(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Mean cross-entropy over the cells of the share that boxes cover of each, (N,)."""
@@ -102,12 +102,12 @@ class Taught(nn.Module):
     def describe(self) -> tuple[str, ...]:
         """What teaches, in words."""
         words = {"classes": f"{self.classes} classes on the pooled features"}
-        if "boxes" in self.teachers:
+        if "boxes" in self.tasks:
             words["boxes"] = f"boxes on {self.stage} ({self.cells} x {self.cells} cells)"
-        return tuple(words[name] for name in self.teachers)
+        return tuple(words[name] for name in self.tasks)
 
 
-def _feature_hook(features: dict[str, torch.Tensor], name: Teacher) -> Callable[..., None]:
+def _feature_hook(features: dict[str, torch.Tensor], name: AuxiliaryTask) -> Callable[..., None]:
     """A hook that keeps the features a head reads; a function, which is shared by a copy of the model, as for EMA."""
 
     def keep(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -164,8 +164,8 @@ def last_layer(model: nn.Module) -> nn.Linear:
     return linear[-1]
 
 
-def check_teachable(dataset: Dataset, teachers: Sequence[Teacher]) -> tuple[str, ...]:
-    """See that the training images have what the teachers teach; gives the names of the classes.
+def check_teachable(dataset: Dataset, tasks: Sequence[AuxiliaryTask]) -> tuple[str, ...]:
+    """See that the training images have what the auxiliary tasks learn; gives the names of the classes.
 
     Returns
     -------
@@ -178,7 +178,7 @@ def check_teachable(dataset: Dataset, teachers: Sequence[Teacher]) -> tuple[str,
         If no training image has a box, or they do not have two classes.
     """
     rows = dataset.rows("train")
-    if "boxes" in teachers:
+    if "boxes" in tasks:
         boxes, lost = boxes_of(dataset, rows)
         if boxes.empty:
             raise DatasetError(
@@ -187,7 +187,7 @@ def check_teachable(dataset: Dataset, teachers: Sequence[Teacher]) -> tuple[str,
             )
         if lost:
             logger.warning("teach boxes: %d boxes lie outside of their images or have no area, and are left out", lost)
-    if "classes" not in teachers:
+    if "classes" not in tasks:
         return ()
     names = tuple(sorted(set(rows["class"]) - {""}))
     if len(names) < LEAST_CLASSES:
