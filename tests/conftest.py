@@ -32,6 +32,7 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import Dtype
 from tests.support.make_dataset import make_dataset
+from tests.support.repository import SHARED
 from tests.support.training import one_thread as one_thread_only
 from tests.support.training import small
 
@@ -53,10 +54,9 @@ def _config_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real radiographs and the complete tables, which are no part of the project."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
+    if not SHARED.is_dir():
         pytest.skip("the folder with the real data is not there")
-    return folder
+    return SHARED
 
 
 @pytest.fixture(scope="session")

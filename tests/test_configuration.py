@@ -15,8 +15,9 @@ from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.serving.options import ServeConfig
 from pneumo_fast.training.options import TrainConfig
+from tests.support.repository import ROOT
 
-SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "scripts" / "options_table.py"))
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "options_table.py"))
 
 
 @dataclass(frozen=True, kw_only=True)

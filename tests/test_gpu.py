@@ -28,15 +28,13 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from pneumo_fast.vocabulary import REJECTS, Dtype
 from tests.conversion.test_gpu_decoder import FRAMES
+from tests.support.devices import NO_GPU
 from tests.support.make_dataset import stored_images
 from tests.support.sources import index_phantoms
 from tests.support.training import results
 
 GPU = "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, NO_GPU]
 
 
 @pytest.fixture

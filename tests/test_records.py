@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pneumo_fast import records
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.records import Fault, json_line, path_text, plain, read
+from tests.support.strategies import JSON
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,13 +94,6 @@ def test_a_file_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numbers_that_are_none_may_be_allowed() -> None:
     assert str(read('{"value": NaN}', Figure, finite=False).value) == "nan"
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
 
 
 @given(st.sampled_from(["name", "figures", "size", "where"]), JSON)

@@ -13,8 +13,7 @@ import pytest
 from benchmarks.rehearse_large import make
 from pneumo_fast.conversion.convert import convert
 from pneumo_fast.conversion.options import ConvertConfig
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
 
 
 def test_every_file_is_an_image_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,9 @@ from benchmarks.measure import Result, Turn
 from benchmarks.processes import entries
 from benchmarks.throughput import main
 from tests.support.make_dataset import make_dataset
+from tests.support.repository import ROOT
 
-THROUGHPUT = Path(__file__).resolve().parents[2] / "benchmarks" / "throughput.py"
+THROUGHPUT = ROOT / "benchmarks" / "throughput.py"
 TINY = ["--images", 8, "--runs", 1, "--size", 32, "--batch-size", 4, "--least-seconds", 0]
 TINY_TRAINING = ["--train-size", 32, "--train-batch-size", 4, "--steps", 1]
 ONLY = ["--only", "fused, uint8", "--only", "memory map"]

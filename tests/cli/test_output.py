@@ -32,9 +32,10 @@ from pneumo_fast.reporting.report import ReportSummary
 from pneumo_fast.training.train import TrainSummary
 from tests.support.conversions import run as convert
 from tests.support.conversions import write_input
+from tests.support.repository import DOCS
 
 Run = Callable[..., Any]
-DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "shell.md").read_text()
+DOCUMENT = (DOCS / "shell.md").read_text()
 GROUP: Any = get_command(app)
 SMALL = ["--resamples", "100", "--device", "cpu"]
 

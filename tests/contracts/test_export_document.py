@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import pneumo_fast as pf
+from tests.support.repository import DOCS
 from tests.support.untrained_run import config, evaluated, make_dataset, make_run
 
 SIZE = 32
@@ -35,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def score(run: Path, tmp_path: Path) -> Score:
     """What the script prints about some files."""
-    document = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+    document = DOCS / "export.md"
     (script,) = re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
     assert "pneumo_fast" not in script
     (tmp_path / "score.py").write_text(script)

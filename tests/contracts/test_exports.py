@@ -8,13 +8,12 @@ import re
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
 import pneumo_fast as pf
+from tests.support.repository import DOCS, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LIGHT = sorted(name for name in pf.__all__ if name.endswith(("Config", "Error")))
 
 
@@ -41,7 +40,7 @@ def test_a_name_is_what_its_module_defines_and_says_what_it_is(name: str) -> Non
 
 
 def test_the_document_lists_every_name() -> None:
-    text = (ROOT / "docs" / "python.md").read_text().split("\n## Every name\n", 1)[1]
+    text = (DOCS / "python.md").read_text().split("\n## Every name\n", 1)[1]
     cells = [line for line in text.splitlines() if line.startswith("|")]
     assert sorted(re.findall(r"`([^`]+)`", "".join(cells))) == sorted(pf.__all__)
 

@@ -21,8 +21,9 @@ from pneumo_fast.run.checkpoint import STATES, Trained, load_trained
 from pneumo_fast.run.layout import CHECKPOINT_FORMAT, JUDGED, JUDGED_FOLDERS
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.support.repository import DOCS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+TEXT = (DOCS / "format.md").read_text()
 TYPES = {"text": str, "integer": int, "number": float}
 
 

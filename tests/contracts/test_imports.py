@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
+
 PACKAGE = ROOT / "pneumo_fast"
 GROUND = (
     "configuration", "devices", "errors", "extras", "files", "formatting", "progress", "quiet", "records", "resources",

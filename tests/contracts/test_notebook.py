@@ -12,9 +12,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.support.repository import ROOT
 from tests.support.training import one_thread
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "walkthrough.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "walkthrough.ipynb"
 SCRIPT = NOTEBOOK.with_suffix(".py")
 SMALLER = {
     "count=400": "count=60", "SIZE = 64": "SIZE = 32", "EPOCHS = 4": "EPOCHS = 1",

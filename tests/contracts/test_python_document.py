@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import pneumo_fast as pf
+from tests.support.repository import DOCS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+DOCUMENT = DOCS / "python.md"
 
 
 @pytest.fixture(scope="module")

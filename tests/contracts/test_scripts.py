@@ -13,7 +13,8 @@ from textwrap import dedent
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.repository import ROOT
+
 SCRIPTS = sorted([*(p for p in (ROOT / "scripts").iterdir() if p.is_file() and not p.suffix), ROOT / ".ci" / "run"])
 
 FAKE_PYTHON = """#!/usr/bin/env bash

@@ -12,16 +12,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pneumo_fast.conversion.labels import BOX, LabelTable, read_labels
 from pneumo_fast.conversion.options import LabelRule
 from pneumo_fast.errors import ConfigError, LabelError
+from tests.support.strategies import IN_PLACE
 
 RSNA = "patientId,x,y,width,height,Target\n"
 PLAIN = "patientId,Target\n"
-IN_PLACE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def read(folder: Path, text: str | bytes, **options: Any) -> LabelTable:

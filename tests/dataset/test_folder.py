@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo_fast.dataset.folder import Dataset, csv_text, write_table
@@ -23,8 +23,7 @@ from pneumo_fast.dataset.format import BOX_COLUMNS, INDEX_TYPES, Manifest
 from pneumo_fast.dataset.verify import verify
 from pneumo_fast.errors import DatasetError
 from tests.support.make_dataset import as_former
-
-IN_PLACE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+from tests.support.strategies import IN_PLACE, JSON
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:
@@ -207,14 +206,7 @@ def test_what_is_no_folder_is_no_dataset(own_dataset: Path, name: str) -> None:
         Dataset.open(own_dataset.parent / name)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@IN_PLACE
+@settings(IN_PLACE, max_examples=60)
 @given(st.data())
 def test_no_value_in_a_manifest_is_a_traceback(own_dataset: Path, data: st.DataObject) -> None:
     path = own_dataset / "manifest.json"
@@ -233,7 +225,7 @@ def test_no_value_in_a_manifest_is_a_traceback(own_dataset: Path, data: st.DataO
         path.write_text(sound)
 
 
-@IN_PLACE
+@settings(IN_PLACE, max_examples=60)
 @given(st.floats(0, 1, exclude_max=True))
 def test_no_part_of_a_manifest_is_taken_for_whole(own_dataset: Path, share: float) -> None:
     text = (own_dataset / "manifest.json").read_text().rstrip()

@@ -14,8 +14,9 @@ from pneumo_fast import extras
 from pneumo_fast.doctor import parts
 from pneumo_fast.doctor.parts import TORCH, examine, examine_extras, fault_of
 from pneumo_fast.extras import DALI, EXTRAS, Extra, installed_dali, version_of
+from tests.support.repository import ROOT
 
-PROJECT = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+PROJECT = (ROOT / "pyproject.toml").read_text()
 
 
 def test_a_part_that_is_there_needs_nothing() -> None:

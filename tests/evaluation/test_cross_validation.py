@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.folder import read_config, write_config, write_history
 from pneumo_fast.run.layout import BEST, PREDICTIONS
 from tests.support.folds import SEED, make_folds
+from tests.support.repository import documented
 from tests.support.training import small
 from tests.support.untrained_run import change, config, evaluated, make_dataset, read_csv, read_json
 
@@ -113,8 +113,7 @@ def test_every_key_and_column_is_documented(folds: Path) -> None:
     content = read_json(folds)
     columns = {name for name in read_csv(evaluated(folds) / PREDICTIONS)[0] if not name.startswith("class_at_")}
     names = {*content["folds"][0], *content["spread"][0], *columns}
-    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    assert names <= set(re.findall(r"`([a-z_0-9.]+)`", text))
+    assert names <= documented("metrics.md")
 
 
 def test_calibration_is_fitted_and_judged_on_different_patients(folds: Path) -> None:

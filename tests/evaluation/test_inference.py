@@ -16,6 +16,7 @@ from pneumo_fast.run.checkpoint import load_trained
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.run.model import build_model
+from tests.support.devices import DEVICES
 from tests.support.untrained_run import (
     LABELS,
     change,
@@ -25,16 +26,6 @@ from tests.support.untrained_run import (
     make_dataset,
     read_csv,
     results,
-)
-
-DEVICES = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-        ),
-    ],
 )
 
 

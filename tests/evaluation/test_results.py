@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from pneumo_fast.evaluation.evaluate import evaluate
 from pneumo_fast.evaluation.results import Predictions, predictions_csv, to_json
 from pneumo_fast.metrics.scored import sigmoid
 from pneumo_fast.run.layout import FIGURES, METRICS, PREDICTIONS
+from tests.support.repository import documented, keys_of
 from tests.support.untrained_run import config, evaluated, leave_old_result, read_csv, read_json, results
 
 
@@ -106,16 +105,7 @@ def test_a_file_in_the_way_of_the_folder(run: Path) -> None:
         evaluate(config(run))
 
 
-def names(value: Any) -> set[str]:
-    """Every key of nested JSON."""
-    if isinstance(value, dict):
-        return set(value).union(*(names(v) for v in value.values()))
-    return set().union(*(names(v) for v in value)) if isinstance(value, list) else set()
-
-
 def test_every_key_and_column_is_documented(run: Path) -> None:
     evaluate(config(run, thresholds=(0.5,)))
-    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
-    documented = set(re.findall(r"`([a-z_0-9.]+)`", text))
     columns = set(read_csv(evaluated(run) / PREDICTIONS)[0])
-    assert names(read_json(run)) | columns <= documented
+    assert keys_of(read_json(run)) | columns <= documented("metrics.md")

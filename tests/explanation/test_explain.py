@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from pneumo_fast.phantoms.options import PhantomConfig
 from pneumo_fast.run.folder import write_config
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
-from tests.evaluation.test_results import names
+from tests.support.repository import documented, keys_of
 from tests.support.sources import index_phantoms
 from tests.support.untrained_run import change, make_dataset, make_run
 
@@ -120,10 +119,8 @@ def test_the_same_call_writes_the_same_bytes(trained: Path) -> None:
 
 def test_every_key_is_documented(trained: Path) -> None:
     explain(config(trained, count=1))
-    docs = Path(__file__).resolve().parents[2] / "docs"
-    text = (docs / "explaining.md").read_text() + (docs / "metrics.md").read_text()
     content = json.loads((trained / "explain" / "explain.json").read_text())
-    assert names(content) <= set(re.findall(r"`([a-z_0-9.]+)`", text)) | {"value", "low", "high"}
+    assert keys_of(content) <= documented("explaining.md", "metrics.md")
     assert content["layer"] == "layer3"
     assert content["map_size"] == [4, 4]
 

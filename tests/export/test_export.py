@@ -24,6 +24,7 @@ from pneumo_fast.export.options import ExportConfig
 from pneumo_fast.run.layout import BEST, PREDICTIONS
 from pneumo_fast.vocabulary import NOT_CLINICAL, ExportFormat
 from tests.support.folds import make_folds
+from tests.support.repository import DOCS, ROOT
 from tests.support.untrained_run import change, config, evaluated, read_csv
 
 Both = dict[ExportFormat, ExportSummary]
@@ -119,14 +120,14 @@ def test_the_metadata(exported: Both, judged: Path, name: ExportFormat) -> None:
 def test_both_formats_say_the_same_and_the_document_lists_it(exported: Both) -> None:
     found = metadata(exported["onnx"].path)
     assert found == metadata(exported["torch"].path)
-    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    text = (DOCS / "export.md").read_text()
     assert not [key for key in (*found, *json.loads(found["runs"])[0], *OUTPUTS) if f"`{key}`" not in text]
 
 
 @FORMATS
 def test_no_path_of_this_machine_is_in_the_file(exported: Both, judged: Path, name: ExportFormat) -> None:
     content = exported[name].path.read_bytes()
-    for path in (judged.parent, Path(__file__).parents[2], Path(torch.__file__).parents[1]):
+    for path in (judged.parent, ROOT, Path(torch.__file__).parents[1]):
         assert str(path).encode() not in content
 
 

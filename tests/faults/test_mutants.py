@@ -24,8 +24,8 @@ from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.radiograph.rejection import REASONS
 from pneumo_fast.vocabulary import Decode, Layout
 from tests.faults.fault_tools import Site
+from tests.support.repository import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 LARGEST_BYTES = 2_000_000
 BATCH = 500
 SIZE = 48

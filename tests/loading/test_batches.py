@@ -11,8 +11,7 @@ from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.rng import permute
 from pneumo_fast.loading.samplers import Sequential, Shuffle, Weighted, Windowed
-
-SEEDS = st.integers(-(2**70), 2**70)
+from tests.support.strategies import SEEDS
 
 
 def epoch_of(order: Order, epoch: int) -> list[list[int]]:

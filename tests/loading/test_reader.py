@@ -12,7 +12,7 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -24,8 +24,8 @@ from pneumo_fast.errors import DatasetError
 from pneumo_fast.loading import reader as reader_module
 from pneumo_fast.loading.reader import ShardReader, openable_files
 from pneumo_fast.phantoms.make import PhantomSet
+from tests.support.strategies import IN_PLACE
 
-IN_PLACE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TRAIN_IMAGES = 28
 OPEN = Path("/proc/self/fd")
 

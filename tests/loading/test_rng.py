@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumo_fast.loading.rng import permute
-
-SEEDS = st.integers(-(2**70), 2**70)
+from tests.support.strategies import SEEDS
 
 
 @given(n=st.integers(1, 2000), seed=SEEDS, epoch=st.integers(0, 2**63))

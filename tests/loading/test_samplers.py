@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.loading.batches import Order
 from pneumo_fast.loading.samplers import Shares, Weighted, Windowed, balanced_weights, parts_by_share, shard_sizes
-
-SEEDS = st.integers(-(2**70), 2**70)
+from tests.support.strategies import SEEDS
 
 
 @given(

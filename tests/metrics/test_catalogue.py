@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -26,8 +25,9 @@ from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.ranking import Ranking
 from pneumo_fast.metrics.thresholds import Confusion, ThresholdMetrics
 from pneumo_fast.vocabulary import Monitor
+from tests.support.repository import DOCS
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOCUMENT = DOCS / "metrics.md"
 
 
 def row(term: Term) -> str:

@@ -7,12 +7,10 @@ import pytest
 
 from pneumo_fast.evaluation.notes import fold_notes
 from pneumo_fast.metrics.folds import BY_FOLD, judge_folds, spread_of
-from pneumo_fast.metrics.intervals import Bootstrap
 from pneumo_fast.metrics.ranking import rank
 from pneumo_fast.metrics.scored import Sample
-from tests.support.judged import sample_of
+from tests.support.judged import FEW, sample_of
 
-FEW = Bootstrap(resamples=100)
 FOLDS = np.array([1, 1, 1, 1, 2, 2, 2, 2])
 
 

@@ -21,7 +21,8 @@ from pneumo_fast.radiograph.header import parse_header
 from pneumo_fast.radiograph.plain_header import JPEG_BASELINE, WANTED, parse_plain
 from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from tests.support.radiograph_cases import CASES
-from tests.support.radiograph_files import PYDICOM_FILES, RAMP, SHARED, jpeg, jpeg_2000, lut, save
+from tests.support.radiograph_files import PYDICOM_FILES, RAMP, jpeg, jpeg_2000, lut, save
+from tests.support.repository import SHARED
 
 BASELINE = uid.JPEGBaseline8Bit
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.encaps import get_frame
@@ -21,10 +21,12 @@ from pneumo_fast.errors import RejectedImageError
 from pneumo_fast.radiograph.read import Radiograph, read_radiograph
 from pneumo_fast.radiograph.rejection import REASONS
 from tests.support.radiograph_cases import CASES, SECTIONS
-from tests.support.radiograph_files import PYDICOM_FILES, SHARED, X, decoded_jpeg, jpeg, save
+from tests.support.radiograph_files import PYDICOM_FILES, X, decoded_jpeg, jpeg, save
 from tests.support.radiograph_makers import BASELINE, Case
+from tests.support.repository import DOCS, SHARED
+from tests.support.strategies import IN_PLACE
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "radiographs.md"
+DOCUMENT = DOCS / "radiographs.md"
 MUCH = 48 << 20  # bytes: pydicom reads a file in no less than a few MB; no absurd size may take more than this
 
 
@@ -50,16 +52,16 @@ def test_the_table(case: Case, tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_table_stands_in_the_docs() -> None:
-    rows = re.findall(r"^\| (.+?) \| (?:read|`(\w+)`) \|(.*)\|$", DOCS.read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| (?:read|`(\w+)`) \|(.*)\|$", DOCUMENT.read_text(), flags=re.MULTILINE)
     assert rows == [
         (case.title, "" if case.outcome == "read" else case.outcome, f" `{case.notes}` " if case.notes else " ")
         for case in CASES
     ]
-    assert [line[4:] for line in DOCS.read_text().splitlines() if line.startswith("### ")] == list(SECTIONS)
+    assert [line[4:] for line in DOCUMENT.read_text().splitlines() if line.startswith("### ")] == list(SECTIONS)
 
 
 def test_every_reason_stands_in_the_docs() -> None:
-    text = DOCS.read_text()
+    text = DOCUMENT.read_text()
     assert [reason for reason in REASONS if f"| `{reason}` | {REASONS[reason]} |" not in text] == []
 
 
@@ -114,7 +116,7 @@ TEXTS = st.one_of(
 OF_THE_VALUES = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(IN_PLACE, max_examples=100)
 @given(
     bits=st.integers(9, 16),
     signed=st.booleans(),

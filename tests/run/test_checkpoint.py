@@ -6,7 +6,6 @@ import math
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from pneumo_fast.run.checkpoint import (
     save_checkpoint,
 )
 from pneumo_fast.run.layout import BEST, LAST, PREVIOUS
-from tests.support.checkpoint import make_checkpoint
+from tests.support.checkpoint import Payload, make_checkpoint
 
 ABOVE = "a size, deviation or weight above 0 and a best epoch up to the last expected"
 FINITE = "a finite mean, deviation, weight and shift expected"
@@ -99,16 +98,6 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(
 def test_what_is_not_there(tmp_path: Path) -> None:
     assert "run pneumo-fast train first" in str(damaged(tmp_path / BEST))
     assert "is damaged or not a checkpoint (IsADirectoryError)" in str(damaged(tmp_path))
-
-
-class Payload:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.mkdir, (str(self.target),)
 
 
 @pytest.mark.parametrize("where", ["plain pickle", "torch zip", "torch legacy", "field of a checkpoint"])

@@ -1,6 +1,11 @@
-"""A checkpoint with a little of everything."""
+"""A checkpoint with a little of everything, and code that one may hide."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,6 +13,16 @@ from pneumo_fast.run.checkpoint import Resumable, Trained
 from pneumo_fast.run.model_input import ModelInput, Preprocessing
 
 SETTINGS = {"dataset": "abc", "seed": 3, "lr": 1e-4, "shares": [0.5, 1.0], "amp-dtype": "None"}
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.target),)
 
 
 def make_checkpoint(epoch: int = 2) -> Resumable:

@@ -61,7 +61,7 @@ def figures_of(sample: Sample, *thresholds: float) -> Figures:
     return judge(sample, rows_of(sample), EvaluateConfig(thresholds=thresholds or (0.5,), resamples=100))
 
 
-def mann_whitney(labels: Labels, logits: Logits) -> float:
+def mann_whitney(labels: Labels, logits: Scores) -> float:
     """AUROC as the share of (positive, negative) pairs that are ranked right; a tie is half a pair."""
     difference = np.sign(logits[labels == 1][:, None].astype(float) - logits[labels == 0][None, :])
     return float((difference + 1).mean() / 2)

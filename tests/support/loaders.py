@@ -20,6 +20,7 @@ from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.vocabulary import EngineName
+from tests.support.devices import NO_GPU
 from tests.support.make_dataset import stored_images
 
 T = TypeVar("T")
@@ -36,7 +37,6 @@ class Place(NamedTuple):
 
 PLACES = [Place("fused", "cpu"), Place("dali", "cpu"), Place("resident", "cpu")]
 GPU_PLACES = [Place("dali", "cuda"), Place("resident", "cuda")]
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 EVERYWHERE = pytest.mark.parametrize(
     "place", [*PLACES, *(pytest.param(place, marks=[pytest.mark.gpu, NO_GPU]) for place in GPU_PLACES)], ids=" ".join
 )

@@ -1,4 +1,4 @@
-"""Datasets small enough to check by hand, written with the package's own writers, and the devices to try them on."""
+"""Datasets small enough to check by hand, written with the package's own writers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pytest
-import torch
 from numpy.typing import NDArray
 
 from pneumo_fast.dataset.folder import Dataset
@@ -25,15 +23,6 @@ Dtype = Literal["float16", "uint8"]
 LABELS = {"train": [0, 1, 0, 0] * 5 + [1], "val": [1, 0, 0] * 4 + [0]}
 """21 training and 13 validation images."""
 CLASSES = ("Lung Opacity", "No Lung Opacity / Not Normal", "Normal")
-DEVICES = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-        ),
-    ],
-)
 
 
 def make_dataset(

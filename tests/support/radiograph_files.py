@@ -20,7 +20,6 @@ RAMP: NDArray[np.uint8] = (2 * np.add.outer(np.arange(SIDE), np.arange(SIDE))).a
 """Shape (64, 64), the even values 0 to 252."""
 X: NDArray[np.float64] = RAMP.astype(np.float64)
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def header(pixels: NDArray[Any], photometric: str = "MONOCHROME2", **attributes: Any) -> Dataset:

@@ -31,13 +31,13 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import TrainingData
 from pneumo_fast.training.train import train
+from tests.support.devices import NO_GPU
 from tests.support.make_dataset import make_dataset
 from tests.support.training import check_same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @given(room=st.integers(0, 6000), most=st.integers(1, 6000))
@@ -162,7 +162,7 @@ def test_what_was_found_is_recorded_and_kept_when_resuming(
 
 
 @pytest.mark.gpu
-@GPU
+@NO_GPU
 def test_a_gpu_with_little_memory(config: TrainConfig) -> None:
     device = torch.device("cuda", 0)
     step = trial_step(config, 224, device, None)
@@ -177,7 +177,7 @@ def test_a_gpu_with_little_memory(config: TrainConfig) -> None:
 
 
 @pytest.mark.gpu
-@GPU
+@NO_GPU
 def test_a_run_with_the_largest_batch(config: TrainConfig, tmp_path: Path) -> None:
     train(replace(config, out=tmp_path / "run", batch_size="auto", device="cuda", epochs=1))
     assert json.loads((tmp_path / "run" / CONFIG).read_text())["resolved"]["batch_size"] == 16

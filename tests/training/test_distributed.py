@@ -23,6 +23,7 @@ from pneumo_fast.training import distributed, setup
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
 from tests.support.make_dataset import make_dataset
+from tests.support.repository import ROOT
 from tests.support.training import results
 
 OPTIONS: dict[str, Any] = {
@@ -65,9 +66,7 @@ def together(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = SCRIPT.format(
-        root=str(Path(__file__).parents[2]), data=str(data), run=str(run), dying=dying, changes=changes
-    )
+    code = SCRIPT.format(root=str(ROOT), data=str(data), run=str(run), dying=dying, changes=changes)
     script = run.parent / f"{run.name}.py"
     script.write_text(code)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port"]

@@ -16,7 +16,7 @@ from pneumo_fast.run.model import build_model
 from pneumo_fast.training.learner import Ema, Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import warm_up_compiler
-from tests.support.make_dataset import DEVICES
+from tests.support.devices import DEVICES, NO_GPU
 from tests.training.test_schedule import rates
 
 
@@ -256,7 +256,7 @@ def test_statistics_that_an_earlier_release_left_spoiled_are_put_back() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@NO_GPU
 def test_a_step_that_overflows_float16_is_left_out() -> None:
     learner = make_learner("cuda", amp_dtype=torch.float16)
     images, labels = batch("cuda")
@@ -268,7 +268,7 @@ def test_a_step_that_overflows_float16_is_left_out() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@NO_GPU
 @pytest.mark.parametrize("make", [build_model, small], ids=["with statistics", "without"])
 def test_a_step_does_not_wait_for_the_gpu(make: Callable[[], nn.Module]) -> None:
     learner = make_learner("cuda", make(), ema=0.9)

@@ -26,6 +26,7 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.session import Session
 from pneumo_fast.training.train import train, validate
+from tests.support.repository import ROOT
 from tests.support.training import check_same, check_same_run, history_of, network, one_thread
 
 plain_step = Learner.step
@@ -161,7 +162,7 @@ def test_a_run_killed_by_the_system_goes_on(
     """It saves after every step; the kill comes before the step's own save, so that step is done again."""
     config = replace(config, **ALL_STATES)
     run = tmp_path / "run"
-    code = KILLED.format(root=str(Path(__file__).parents[2]), step=step, data=str(noise), run=str(run))
+    code = KILLED.format(root=str(ROOT), step=step, data=str(noise), run=str(run))
     for _ in range(2):  # killed, and killed again further on
         killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert killed.returncode == -signal.SIGKILL, killed.stderr

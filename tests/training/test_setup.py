@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import open_data
 from pneumo_fast.training.train import train
+from tests.support.checkpoint import Payload
 from tests.support.make_dataset import LABELS, make_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,16 +132,6 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
         train(replace(config, out=tmp_path / "run", **change))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
-
-
-class Payload:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.mkdir, (str(self.target),)
 
 
 @pytest.mark.usefixtures("quick")

@@ -23,6 +23,8 @@ from pneumo_fast.training import setup
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.train import train
+from tests.support.devices import NO_GPU
+from tests.support.judged import mann_whitney
 from tests.support.make_dataset import make_dataset, stored_images
 from tests.support.training import TIMINGS, check_same, check_same_run, history_of, weights
 
@@ -40,12 +42,6 @@ def infer(checkpoint: Trained, dataset: Dataset, split: str) -> torch.Tensor:
     images = (stored_images(dataset, split).astype(np.float32) / dataset.scale - checkpoint.mean) / checkpoint.std
     with torch.no_grad():
         return torch.as_tensor(model.eval()(torch.from_numpy(images.astype(np.float32)[:, None]))[:, 0])
-
-
-def auroc(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The share of pairs of a positive and a negative in which the positive has the higher logit."""
-    differences = logits[labels == 1][:, None] - logits[labels == 0][None]
-    return ((differences > 0).double() + 0.5 * (differences == 0).double()).mean().item()
 
 
 def test_the_same_seed_repeats_bit_for_bit(config: TrainConfig, reference_run: Path, tmp_path: Path) -> None:
@@ -116,7 +112,7 @@ def test_the_best_checkpoint_is_the_epoch_with_the_best_auroc(config: TrainConfi
     assert last.epoch == 3
     for checkpoint in (best, last):
         logits = infer(checkpoint, dataset, "val")
-        assert aurocs[checkpoint.epoch - 1] == pytest.approx(auroc(logits, labels), abs=1e-6)
+        assert aurocs[checkpoint.epoch - 1] == pytest.approx(mann_whitney(labels.numpy(), logits.numpy()), abs=1e-6)
     assert summary.best == best.best == max(aurocs)
 
 
@@ -247,7 +243,7 @@ def test_amp_on_a_cpu_that_gains_nothing_is_float32(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@NO_GPU
 def test_a_run_on_a_gpu(config: TrainConfig, tmp_path: Path) -> None:
     """With mixed precision, which a GPU gains from."""
     summary = train(replace(config, out=tmp_path / "run", epochs=1, device="cuda", amp=True))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumo_fast.loading.augment import Augmentation
@@ -32,6 +32,7 @@ from tests.support.loaders import (
     within,
 )
 from tests.support.make_dataset import Dtype, Layout, make_dataset, stored_images
+from tests.support.strategies import IN_PLACE
 
 
 @EVERYWHERE
@@ -120,7 +121,7 @@ ORDERS: list[dict[str, Any]] = [
 
 
 @EVERYWHERE
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(IN_PLACE, max_examples=12)
 @given(
     options=st.sampled_from(ORDERS),
     dtype=st.sampled_from(["float16", "uint8"]),
