@@ -1,16 +1,21 @@
-"""The first signal is noted, the second one acts as without us."""
+"""The first signal is noted, the second one acts as without us; a closed terminal is one."""
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pneumo_fast.signals import StopRequest
 
-SIGNALS = StopRequest.SIGNALS
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class OursError(Exception):
@@ -65,3 +70,37 @@ def test_a_thread_beside_the_main_one_sets_no_handler(before: list[object]) -> N
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(enter).result() == 0
+
+
+def test_a_hangup_that_is_ignored_stays_ignored() -> None:
+    """As under ``nohup``."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest() as request:
+        signal.raise_signal(signal.SIGHUP)
+        assert not request.signal
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+CLOSED = """
+import fcntl, sys, termios
+from pneumo_fast.signals import StopRequest
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # whose end is told to this process
+with StopRequest() as request:
+    print("begun", flush=True)
+    while not request.signal:
+        pass
+    print("more")
+    sys.stdout.flush()
+    open(sys.argv[1], "w").write("saved")
+"""
+
+
+def test_output_to_a_terminal_that_was_closed_is_no_error(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", CLOSED, str(tmp_path / "state")]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        assert os.read(ours, 7).startswith(b"begun")
+        os.close(ours)
+        assert process.wait(20) == 0
+    assert (tmp_path / "state").read_text() == "saved"

@@ -19,6 +19,7 @@ from pneumo_fast import __version__
 from pneumo_fast.cli import commands
 from pneumo_fast.cli.arguments import Command, with_output
 from pneumo_fast.errors import PneumoError, memory_ran_out
+from pneumo_fast.signals import leave_closed_terminal, stopping_signals
 from pneumo_fast.vocabulary import NOT_CLINICAL
 
 app = typer.Typer(
@@ -32,8 +33,11 @@ app = typer.Typer(
 # What typer raises for every wrong use. It exports only the children; the class is click's or, of late, its own.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOPPED = {128 + signal.SIGINT: "interrupted", 128 + signal.SIGTERM: "terminated"}  # as shells report them
+STOPPED = {  # as shells report them
+    128 + signal.SIGINT: "interrupted",
+    128 + signal.SIGTERM: "terminated",
+    128 + signal.SIGHUP: "the terminal was closed",
+}
 
 
 def main() -> None:
@@ -41,7 +45,9 @@ def main() -> None:
     try:
         _run()
     finally:
-        for number in SIGNALS:  # nothing is left to put in order, and Python's own end must not be interrupted
+        for (
+            number
+        ) in stopping_signals():  # nothing is left to put in order, and Python's own end must not be interrupted
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -51,7 +57,7 @@ def _run() -> NoReturn:
         _open_closed_streams()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as of stderr: a path may hold any bytes
-        for number in SIGNALS:
+        for number in stopping_signals():
             signal.signal(number, _stop)
         code = app(arguments, prog_name="pneumo-fast", standalone_mode=False)
     except (PneumoError, OSError, MemoryError, UsageError, RuntimeError) as error:
@@ -97,6 +103,8 @@ def _usage(error: typer.BadParameter) -> str:
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     """End by way of every ``finally``, so that no process and nothing half-written is left."""
+    if number == signal.SIGHUP:
+        leave_closed_terminal()
     raise SystemExit(128 + number)
 
 

@@ -63,7 +63,7 @@ class ServeSummary:
 
 
 def serve(config: ServeConfig, on_ready: OnReady | None = None, stop: StopRequest | None = None) -> ServeSummary:
-    """Receive radiographs as a DICOM node, score them and forward the results, until SIGINT or SIGTERM.
+    """Receive radiographs as a DICOM node, score them and forward the results, until SIGINT, SIGTERM or SIGHUP.
 
     An instance is acknowledged once it is in the spool, on disk. A kill at any moment loses none that was
     acknowledged; started again with the same spool, the server goes on with what waits.

@@ -82,7 +82,7 @@ def train(
     TrainingError
         If the loss is no finite number, or too many steps were skipped; the last good checkpoint is kept.
     TrainingStoppedError
-        After SIGINT or SIGTERM, once the state is saved.
+        After SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
     config, _ = with_dataset(config)
     if config.all_folds:

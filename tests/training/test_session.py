@@ -86,7 +86,7 @@ def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], obj
     monkeypatch.setattr(Learner, "step", spy)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 14])
 def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
     config: TrainConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, step: int
