@@ -74,6 +74,13 @@ def gathered(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
+def take_buffers_of_first(model: nn.Module) -> None:
+    """Give the model of every process the first one's buffers: of BatchNorm's statistics each has its own."""
+    if _together():
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
+
+
 def apart(network: nn.Module) -> AbstractContextManager[None]:
     """Processes exchange gradients once for a batch, with its last part, and not within this context manager."""
     copy = getattr(network, "_orig_mod", network)  # within what torch.compile made of it

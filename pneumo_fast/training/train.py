@@ -123,6 +123,7 @@ def validate(learner: Learner, loader: Loader, epoch: int) -> EpochRecord:
         If the loss is not finite.
     """
     network, begin = learner.judged_model.eval(), time.perf_counter()
+    distributed.take_buffers_of_first(network)  # which is the one that is kept
     parts = [(learner.logits(images, network), labels.clone()) for images, labels in loader.epoch(epoch)]
     logits = distributed.gathered(torch.cat([part for part, _ in parts])).cpu()
     labels = distributed.gathered(torch.cat([part for _, part in parts])).cpu()

@@ -15,8 +15,12 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import DeviceError
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.run.checkpoint import load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.training import distributed, setup
@@ -38,6 +42,13 @@ def plain_network(*_: object) -> nn.Module:
     )
 
 
+def normed_network(*_: object) -> nn.Module:
+    """With BatchNorm."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 1)
+    )
+
+
 SCRIPT = """
 import os, sys, torch
 sys.path.insert(0, {root!r})
@@ -47,9 +58,9 @@ from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.cross_validation import cross_validate
 from pneumo_fast.training.train import train
-from tests.training.test_distributed import OPTIONS, plain_network
+from tests.training.test_distributed import OPTIONS, normed_network, plain_network
 torch.set_num_threads(1)
-setup.build_model = plain_network
+setup.build_model = {network}
 if {dying} and os.environ["RANK"] == "1":
     steps, plain = iter(range(100)), Learner.step
     Learner.step = lambda *a: os._exit(7) if next(steps) == 2 else plain(*a)
@@ -60,13 +71,13 @@ print("finished")
 
 
 def together(
-    data: Path, run: Path, processes: int = 2, *, dying: bool = False, **changes: Any
+    data: Path, run: Path, processes: int = 2, *, dying: bool = False, network: str = "plain_network", **changes: Any
 ) -> subprocess.Popen[str]:
     """Train in several processes, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = SCRIPT.format(root=str(ROOT), data=str(data), run=str(run), dying=dying, changes=changes)
+    code = SCRIPT.format(root=str(ROOT), data=str(data), run=str(run), dying=dying, network=network, changes=changes)
     script = run.parent / f"{run.name}.py"
     script.write_text(code)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port"]
@@ -154,6 +165,25 @@ def test_a_process_may_have_nothing_of_the_last_batch(data: Path, tmp_path: Path
     """21 images by 19: two are left for three processes."""
     finish(together(data, tmp_path / "run", processes=3, batch_size=19, epochs=1, ema=None))
     assert all(value.isfinite().all() for value in load_trained(tmp_path / "run" / LAST).model.values())
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_model_that_is_kept_is_the_one_that_was_validated(data: Path, tmp_path: Path, ema: float | None) -> None:
+    """Though each process has statistics of its own in BatchNorm."""
+    finish(together(data, tmp_path / "run", network="normed_network", ema=ema, epochs=1))
+    kept = load_trained(tmp_path / "run" / BEST)
+    network = normed_network().eval()
+    network.load_state_dict(kept.model)
+    dataset, options = Dataset.open(data), LoadConfig(batch_size=64)
+    with (
+        Loader(dataset, "val", options, device=torch.device("cpu"), normalization=(kept.mean, kept.std)) as loader,
+        torch.inference_mode(),
+    ):
+        ((images, labels),) = loader.epoch(0)
+        logits = network(images).squeeze(1).double()
+    weight = torch.tensor(kept.pos_weight, dtype=torch.float64)
+    loss = binary_cross_entropy_with_logits(logits, labels.double(), pos_weight=weight).item()
+    assert kept.history[0]["val_loss"] == pytest.approx(loss, rel=1e-6)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(
