@@ -32,7 +32,6 @@ from pneumo_fast.training.options import TrainConfig
 logger = logging.getLogger(__name__)
 
 CHECK_EVERY = 50  # steps between two checks of the figures, each of which waits for the device
-SAVE = 1  # what several processes agree on; to stop as well, the number of a signal is added
 
 
 class SessionState(TypedDict):
@@ -173,11 +172,10 @@ class Session:
         if self.rank.world_size > 1 and self._batch % CHECK_EVERY:
             return  # several processes ask each other, which waits for the device
         due = time.monotonic() - self._saved_s > 60 * self.config.checkpoint_minutes
-        asked = self.request.signal
-        wish = distributed.highest(SAVE + asked if asked or due else 0, self.learner.device)
+        wish = distributed.highest(2 * self.request.signal + due, self.learner.device)  # all agree
         if wish:
             self.save(self.images.state_dict())
-        if number := max(0, wish - SAVE):
+        if number := wish // 2:
             name, at = signal.Signals(number).name, f"step {self._batch} of epoch {self.epoch + 1}"
             raise TrainingStoppedError(f"stopped by {name} after {at}: resume with --resume", number)
 
