@@ -27,7 +27,8 @@ from pneumo_fast.conversion.task import Record, Source, Task, count_rejects
 from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.files import locked, sweep_partials
+from pneumo_fast.files import sweep_partials
+from pneumo_fast.folders import locked
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.radiograph.rejection import REMEDIES, SKIPPED
 from pneumo_fast.radiograph.selection import Selection

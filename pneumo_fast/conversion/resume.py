@@ -20,7 +20,8 @@ from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.dataset.format import BOXES, FORMAT, INDEX, MANIFEST, UNMATCHED, WITHOUT_ROW, Manifest, SourceFiles
 from pneumo_fast.errors import ConvertError, DatasetError
-from pneumo_fast.files import LOCK, read_regular, sweep_partials, write_atomic
+from pneumo_fast.files import read_regular, sweep_partials, write_atomic
+from pneumo_fast.folders import LOCK
 from pneumo_fast.records import LARGEST_BYTES, Fault, build, is_of, parse_file, path_text
 from pneumo_fast.vocabulary import REJECTS, SPLITS
 

@@ -29,7 +29,8 @@ from pneumo_fast.drawing.curves import draw_precision_recall, draw_roc
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity
 from pneumo_fast.evaluation.options import EvaluateConfig
-from pneumo_fast.files import replaced_folder, write_atomic
+from pneumo_fast.files import write_atomic
+from pneumo_fast.folders import replaced_folder
 from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import LEVEL, Groups, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve

@@ -31,7 +31,8 @@ from pneumo_fast.explanation.options import ExplainConfig
 from pneumo_fast.explanation.pointing import Corners, energy_share, hit, judge_boxes, peak
 from pneumo_fast.explanation.results import KINDS, Drawn, Explanation, ExplanationFile, to_json
 from pneumo_fast.explanation.sanity import Randomised, compare_with_random
-from pneumo_fast.files import replaced_folder, write_atomic
+from pneumo_fast.files import write_atomic
+from pneumo_fast.folders import replaced_folder
 from pneumo_fast.loading.targets import boxes_of
 from pneumo_fast.metrics.intervals import group_numbers
 from pneumo_fast.metrics.scored import call_positive, sigmoid

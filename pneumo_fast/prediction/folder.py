@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from pneumo_fast.configuration import settings
 from pneumo_fast.errors import PredictError
-from pneumo_fast.files import LOCK, sweep_partials, write_atomic
+from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.folders import LOCK
 from pneumo_fast.prediction.files import File
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig

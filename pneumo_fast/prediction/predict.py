@@ -23,7 +23,8 @@ from pneumo_fast.conversion.options import most_rejects
 from pneumo_fast.conversion.task import Task
 from pneumo_fast.dataset.pseudonyms import load_key
 from pneumo_fast.errors import PredictError
-from pneumo_fast.files import atomic_file, locked, open_regular, sync_filesystem, write_atomic
+from pneumo_fast.files import atomic_file, open_regular, sync_filesystem, write_atomic
+from pneumo_fast.folders import locked
 from pneumo_fast.pacs.address import check_address
 from pneumo_fast.prediction.dicom_results import NOT_STORED, STORED, WRITTEN, check_results
 from pneumo_fast.prediction.files import find

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.files import LOCK, locked, sweep_partials, write_atomic
+from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.folders import LOCK, locked
 from pneumo_fast.records import Fault, build, parse_file
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
 from pneumo_fast.run.layout import CONFIG, FOLD, FOLDERS, HISTORY, WRITTEN

@@ -19,7 +19,7 @@ from typing import Final
 
 from pneumo_fast.dataset.pseudonyms import key_id, pseudonym
 from pneumo_fast.errors import PacsError, PneumoError
-from pneumo_fast.files import locked
+from pneumo_fast.folders import locked
 from pneumo_fast.serving.database import Database, SpoolFullError
 
 FILE: Final = "spool.sqlite3"

@@ -9,7 +9,7 @@ import pytest
 from pneumo_fast.conversion.resume import ARGUMENTS
 from pneumo_fast.conversion.task import WORK_FOLDER
 from pneumo_fast.errors import ConvertError
-from pneumo_fast.files import locked
+from pneumo_fast.folders import locked
 from pneumo_fast.vocabulary import Layout
 from tests.support.conversions import LAYOUTS, contents, run, write_input
 

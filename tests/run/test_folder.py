@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.files import locked
+from pneumo_fast.folders import locked
 from pneumo_fast.run.checkpoint import Resumable, save_checkpoint
 from pneumo_fast.run.folder import clear_run, find_run, read_config, run_locked, write_config, write_history, writing
 from pneumo_fast.run.layout import BEST, CONFIG, HISTORY, LAST, TENSORBOARD, TRACE
