@@ -125,7 +125,7 @@ def read_labels(
 
     first = ~table[id_column].duplicated()
     rows = pd.DataFrame({"image_id": table[id_column], "label": meant, "group": "", "class": ""})[first]
-    known = {"group": table[group_column]} if group_column else {}
+    known = {"group": table[group_column].str.strip()} if group_column else {}  # DICOM pads to an even length
     known |= {"path": below} if path_column else {}
     for name, cells in known.items():
         _check_agreement(path, table[id_column], cells, str(cells.name))

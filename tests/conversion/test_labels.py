@@ -227,6 +227,12 @@ def test_other_tables_name_their_columns(tmp_path: Path) -> None:
     assert table.group_source == "column"
 
 
+def test_a_patient_is_known_by_what_is_not_blank(tmp_path: Path) -> None:
+    """An export may pad to an even length, as DICOM does."""
+    images = read(tmp_path, "patientId,Target,p\na,0,P1\nb,1,P1 \nc,0, \nd,0,\n", group_column="p").images
+    assert images["group"].tolist() == ["P1", "P1", "", ""]
+
+
 def test_paths_give_ids(tmp_path: Path) -> None:
     images = read(tmp_path, "f,Target\np1/s.2/v.png,1\nx,0\n", path_column="f").images
     assert images["image_id"].tolist() == ["p1__s.2__v", "x"]
