@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumo_fast.errors import RunError
-from pneumo_fast.files import sweep_partials, write_atomic
+from pneumo_fast.files import PARTIALS, write_atomic
 from pneumo_fast.folders import LOCK, locked
 from pneumo_fast.records import Fault, build, parse_file
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
@@ -115,7 +115,7 @@ def names_in(out: Path) -> list[str]:
     """
     if not out.is_dir():
         return []
-    return sorted(path.name for path in out.iterdir() if path.name != LOCK and not path.match(".*.partial"))
+    return sorted(path.name for path in out.iterdir() if path.name != LOCK and not path.match(PARTIALS))
 
 
 def _is_run(out: Path) -> bool:
@@ -138,7 +138,8 @@ def clear_run(out: Path, *, keep: bool) -> None:
         if not keep:
             _remove_run(out)
         out.mkdir(parents=True, exist_ok=True)
-        sweep_partials(out)
+        for partial in out.glob(PARTIALS):  # not those below, where an evaluation may be writing
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"run folder {out} cannot be made ({error.strerror}): name another --out") from error
 

@@ -166,9 +166,13 @@ def test_resuming_from_a_damaged_checkpoint_is_refused(run: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}])
 def test_what_a_killed_process_left_half_written_goes(run: Path, options: dict[str, bool]) -> None:
-    (run / f".{LAST}.0123abcd.partial").write_bytes(b"half")
+    """But not what an evaluation may be writing below the run."""
+    theirs = run / "eval" / ".data-val.new" / ".metrics.json.0123abcd.partial"
+    theirs.parent.mkdir(parents=True)
+    for partial in (theirs, run / f".{LAST}.0123abcd.partial"):
+        partial.write_bytes(b"half")
     claim_run(config(run, **options), SETTINGS)
-    assert not list(run.glob(".*.partial"))
+    assert list(run.rglob(".*.partial")) == [theirs]
 
 
 def test_a_run_killed_while_its_first_file_was_written_holds_nothing(tmp_path: Path) -> None:
