@@ -19,6 +19,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
+PARTIALS: Final = ".*.partial"
+"""Files that are being written, or that a killed process has left half-written."""
 LARGEST_FILE: Final = 1 << 34
 """Bytes; no file that is read as a whole is larger."""
 
@@ -185,5 +187,5 @@ def sync_filesystem(folder: Path) -> None:
 
 def sweep_partials(folder: Path) -> None:
     """Remove what killed processes left half-written below a folder, when no process writes there any more."""
-    for partial in folder.rglob(".*.partial"):
+    for partial in folder.rglob(PARTIALS):
         partial.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from pneumo_fast.files import sync_path
+from pneumo_fast.files import PARTIALS, sync_path
 
 LOCK: Final = ".lock"
 """The file by which a process says that it writes into a folder."""
@@ -21,10 +22,10 @@ _RENAME_EXCHANGE: Final = 2
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, mode: int = 0o777) -> Iterator[None]:
     """Be the only process that writes into a folder; a dead process holds no lock.
 
-    The folder is made where it is missing, and goes again where nothing was written into it.
+    The folder is made where it is missing, with this mode, and goes again where nothing was written into it.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path, there = folder / LOCK, folder.exists()
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode, parents=True, exist_ok=True)
         try:  # not truncated, and open for writing, without which NFS gives no exclusive lock
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:  # the last owner has just removed the folder
@@ -120,7 +121,7 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
 
 def _foreign(folder: Path, ours: Sequence[str]) -> list[Path]:
     """What other people have put into a folder, if it is there."""
-    patterns = (*ours, ".*.partial")
+    patterns = (*ours, PARTIALS)
     inside = folder.iterdir() if folder.is_dir() else ()
     return [path for path in inside if not any(path.match(pattern) for pattern in patterns)]
 
@@ -139,3 +140,9 @@ def _exchange(new: Path, folder: Path, former: Path) -> None:
     if libc.renameat2(_HERE, os.fsencode(new), _HERE, os.fsencode(folder), _RENAME_EXCHANGE):
         folder.rename(former)
         new.rename(folder)
+
+
+def mode_for_others(folder: Path) -> str:
+    """The mode of a folder that other users may list or enter, as ``0755``; empty where its owner alone may."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    return f"{mode:04o}" if mode & 0o077 else ""

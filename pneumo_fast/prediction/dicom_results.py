@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from pneumo_fast.dicom_out.source import NO_DICOM, quietly, read_source
 from pneumo_fast.errors import PredictError, RejectedImageError
 from pneumo_fast.extras import DICOM_OUT
 from pneumo_fast.files import write_atomic
+from pneumo_fast.folders import mode_for_others
 from pneumo_fast.prediction.model import Model
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.radiograph.header import BYTES_PER_PIXEL
@@ -23,6 +25,7 @@ WRITTEN, STORED, NOT_STORED = "written", "stored", "not_stored"
 """States of an image's DICOM objects: written to the folder, stored by the server, or not stored."""
 NAMES: Final = ("{:07d}-capture.dcm", "{:07d}-report.dcm")
 
+_log = logging.getLogger(__name__)
 
 Store = Callable[[Sequence[bytes]], None]
 """Sends objects to a server; RejectedImageError where it takes them not, PacsError where it takes none at all."""
@@ -92,6 +95,15 @@ def check_results(config: PredictConfig) -> None:
         raise PredictError(DICOM_OUT.needed_by(option, "highdicom"))
     if folder and folder.exists() and not folder.is_dir():
         raise PredictError(f"{folder} is a file: name a folder with --dicom-out")
+
+
+def warn_of_identities(folder: Path) -> None:
+    """Say loudly what lies in the folder of DICOM objects, and whether other users can look at it."""
+    mode = mode_for_others(folder) if folder.exists() else ""
+    _log.warning(
+        "the DICOM objects in %s carry the identity of their source's PATIENT%s", folder,
+        f", and the folder is OPEN TO OTHER USERS (mode {mode})" if mode else "",
+    )  # fmt: skip
 
 
 def _encoded(dataset: pydicom.Dataset) -> bytes:

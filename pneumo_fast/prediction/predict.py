@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from pneumo_fast.errors import PredictError
 from pneumo_fast.files import atomic_file, open_regular, sync_filesystem, write_atomic
 from pneumo_fast.folders import locked
 from pneumo_fast.pacs.address import check_address
-from pneumo_fast.prediction.dicom_results import NOT_STORED, STORED, WRITTEN, check_results
+from pneumo_fast.prediction.dicom_results import NOT_STORED, STORED, WRITTEN, check_results, warn_of_identities
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.folder import (
     FORMAT,
@@ -146,7 +146,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
             store=remote.server.store if remote and config.store else None,
         )
         _warn(config)
-        with _writing(config.out), locked(config.out):
+        with _writing(config.out), locked(config.out), _objects_locked(config):
             claim(config, arguments, remote.told if remote else "")
             work = config.out / WORK / READING
             scoring = Scoring.of(model, config.scoring, files, work, key, outputs, keep_ids=config.keep_ids)
@@ -171,7 +171,7 @@ def _warn(config: PredictConfig) -> None:
     if config.keep_ids:
         _log.warning("ids and paths are written AS THEY ARE (--keep-ids): they must not name a patient")
     if config.dicom_out:
-        _log.warning("the DICOM objects in %s carry the identity of their source's PATIENT", config.dicom_out)
+        warn_of_identities(config.dicom_out)
     if config.store and config.dicomweb:
         host = check_address(config.dicomweb).netloc
         _log.warning("results are SENT to %s (--store), into the studies of their sources' PATIENTS", host)
@@ -182,11 +182,19 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except BlockingIOError as error:
-        raise PredictError(f"{out}: another process writes there: wait for its end, or name another folder") from error
+        raise PredictError(
+            f"{error.filename}: another process writes there: wait for its end, or name another folder"
+        ) from error
     except OSError as error:
         raise PredictError(
             f"{out} cannot be written ({error.strerror or error}): fix that, then resume with --resume"
         ) from error
+
+
+def _objects_locked(config: PredictConfig) -> AbstractContextManager[None]:
+    """Be the only one that writes DICOM objects: their names begin with 0 each time. The folder is its owner's alone."""
+    folder = config.dicom_out
+    return locked(folder, 0o700) if folder and folder.resolve() != config.out.resolve() else nullcontext()
 
 
 def _save(folder: Path, name: str, png: bytes) -> None:

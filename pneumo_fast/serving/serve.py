@@ -23,6 +23,7 @@ from pneumo_fast.errors import PacsError, PredictError
 from pneumo_fast.extras import DICOM_OUT
 from pneumo_fast.pacs.address import is_loopback
 from pneumo_fast.pacs.node import OUT_OF_RESOURCES, hushed, require_pynetdicom
+from pneumo_fast.prediction.dicom_results import warn_of_identities
 from pneumo_fast.prediction.model import open_model
 from pneumo_fast.prediction.scoring import reading_processes, workers_for
 from pneumo_fast.serving.database import SpoolFullError
@@ -193,7 +194,7 @@ def _tell_start(config: ServeConfig, port: int, waiting: int) -> None:
             "no secret; keep the port within a network that you trust", config.host,
         )  # fmt: skip
     if config.dicom_out:
-        _log.warning("the DICOM objects in %s carry the identity of their source's PATIENT", config.dicom_out)
+        warn_of_identities(config.dicom_out)
 
 
 def _tell(counts: Counts) -> None:

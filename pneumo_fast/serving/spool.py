@@ -8,7 +8,6 @@ row names no patient. See ``docs/serving.md``.
 from __future__ import annotations
 
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Final
 
 from pneumo_fast.dataset.pseudonyms import key_id, pseudonym
 from pneumo_fast.errors import PacsError, PneumoError
-from pneumo_fast.folders import locked
+from pneumo_fast.folders import locked, mode_for_others
 from pneumo_fast.serving.database import Database, SpoolFullError
 
 FILE: Final = "spool.sqlite3"
@@ -291,8 +290,8 @@ def open_spool(folder: Path, key: bytes, model: str, quota: Quota) -> Iterator[S
         a spool.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if (mode := stat.S_IMODE(folder.stat().st_mode)) & 0o077:
-        raise PacsError(f"{folder} is open to other users (mode {mode:04o}): chmod 700 it, or name a new folder")
+    if mode := mode_for_others(folder):
+        raise PacsError(f"{folder} is open to other users (mode {mode}): chmod 700 it, or name a new folder")
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from pydicom.uid import EnhancedSRStorage
 
 from pneumo_fast.errors import PredictError
+from pneumo_fast.folders import locked, mode_for_others
 from pneumo_fast.prediction import dicom_results
 from pneumo_fast.prediction import predict as predict_module
 from pneumo_fast.prediction.model import Model
@@ -48,9 +48,13 @@ def test_each_scored_image_has_a_report_and_a_capture(options: Options, some: Pa
 def test_it_is_said_that_they_name_the_patient(
     options: Options, some: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING):
-        predict(options(inputs=(options().runs[0], next(some.iterdir())), dicom_out=tmp_path / "results"))
-    assert "carry the identity of their source's PATIENT" in caplog.text
+    (tmp_path / "open").mkdir(0o755)
+    for name, said in (("new", "PATIENT\n"), ("open", "PATIENT, and the folder is OPEN TO OTHER USERS (mode 0755)\n")):
+        caplog.clear()
+        inputs = (options().runs[0], next(some.iterdir()))
+        predict(options(inputs=inputs, dicom_out=tmp_path / name, out=tmp_path / f"out-{name}"))
+        assert f"carry the identity of their source's {said}" in caplog.text
+    assert mode_for_others(tmp_path / "new") == ""
 
 
 def test_the_same_image_gives_the_same_uids(options: Options, some: Path, tmp_path: Path) -> None:
@@ -135,6 +139,13 @@ def test_resuming_what_was_not_begun_replaces_no_objects(options: Options, some:
     assert not (tmp_path / "other").exists()
     with pytest.raises(PredictError, match="is finished: there is nothing to resume"):
         predict(options(inputs=(run, one), dicom_out=folder, resume=True))
+
+
+def test_two_predictions_do_not_write_into_one_folder(options: Options, tmp_path: Path) -> None:
+    with locked(tmp_path / "results"):
+        with pytest.raises(PredictError, match="results: another process writes there: wait for its end"):
+            predict(options(dicom_out=tmp_path / "results"))
+        assert not (tmp_path / "out").exists()
 
 
 @needs_validator
