@@ -192,7 +192,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _objects_locked(config: PredictConfig) -> AbstractContextManager[None]:
-    """Be the only one that writes DICOM objects: their names begin with 0 each time. The folder is its owner's alone."""
+    """Be the only one that writes DICOM objects, which are named by their rows; the folder is for its owner alone."""
     folder = config.dicom_out
     return locked(folder, 0o700) if folder and folder.resolve() != config.out.resolve() else nullcontext()
 

@@ -143,7 +143,7 @@ class Session:
         """
         finite = losses.isfinite()  # what is not finite does not count
         loss = torch.where(finite, losses, 0.0).sum(dtype=torch.float64)
-        correct = ((logits > 0) == (labels > 0.5)).sum()
+        correct = ((logits >= 0) == (labels > 0.5)).sum()
         auxiliary_sums = torch.where(finite, auxiliary, 0.0).nan_to_num(posinf=0.0).sum(1, dtype=torch.float64)
         self._sums += torch.cat([torch.stack([loss, correct.double(), finite.sum().double()]), auxiliary_sums])
         for observer in self.observers.after_step:
