@@ -19,6 +19,28 @@ def test_written_whole(tmp_path: Path, data: str | bytes) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("sync", [False, True])
+def test_it_has_its_name_once_it_is_on_disk_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flush(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        steps.append("folder" if path == tmp_path else path.read_text())
+        fsync(descriptor)
+
+    def rename(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", rename)
+    write_atomic(tmp_path / "x", "all of it", sync=sync)
+    assert steps == (["all of it", "rename", "folder"] if sync else ["rename"])
+
+
 @pytest.mark.parametrize("name", ["folder", "missing/x"])
 def test_a_failure_names_the_file_that_was_to_be_written(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()

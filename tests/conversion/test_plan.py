@@ -259,12 +259,13 @@ def test_default_shards_are_neither_many_nor_large(images: int, shards: int, lar
 
 def test_hidden_ids(tmp_path: Path) -> None:
     key = bytes(32)
-    labels = table(["a", "b", "c"])
-    made = plan(labels, folder(tmp_path, "a.dcm", "c.dcm", "b.dcm", "x/b.dcm"))
+    labels = table(["a", "b", "c", "gone"])
+    made = plan(labels, folder(tmp_path, "a.dcm", "c.dcm", "b.dcm", "x/b.dcm", "stray.dcm"))
     hidden_labels, hidden = hide_ids(labels, made, key)
     assert hidden.images["image_id"].tolist() == [pseudonym(key, "image", i) for i in made.images["image_id"]]
     assert hidden.images["shown_path"].tolist() == [pseudonym(key, "path", p) for p in made.images["path"]]
     assert hidden_labels.boxes["image_id"].tolist() == [pseudonym(key, "image", "a")]
     assert [r["path"] for r in hidden.rejects] == [pseudonym(key, "path", p) for p in ("b.dcm", "x/b.dcm")]
+    assert hidden.unmatched == (pseudonym(key, "image", "gone"),)
+    assert hidden.files_without_row == (pseudonym(key, "path", "stray.dcm"),)
     assert hidden.images["path"].equals(made.images["path"])
-    assert replace(hidden, images=made.images, rejects=made.rejects) == made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import shutil
 import subprocess
@@ -103,22 +104,24 @@ def test_the_report_gives_the_figures_and_names_its_source(source: Source) -> No
     assert report.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == SCHEME
 
 
-def test_below_the_threshold_it_is_negative(source: Source) -> None:
-    found = texts(make_report(source, replace(FINDING, probability=0.4999, calibrated=None), KEY))
-    assert found["Class at the threshold"] == "Negative"
+@pytest.mark.parametrize(("probability", "said"), [(0.4999, "Negative"), (0.5, "Positive")])
+def test_it_is_positive_from_the_threshold_on(source: Source, probability: float, said: str) -> None:
+    found = texts(make_report(source, replace(FINDING, probability=probability, calibrated=None), KEY))
+    assert found["Class at the threshold"] == said
     assert "Calibrated probability of pneumonia" not in found
 
 
 def test_uids_are_those_of_image_scorer_and_key(source: Source) -> None:
-    uids = {made.SOPInstanceUID for made in both(source)}
-    again = {made.SOPInstanceUID for made in both(source, replace(FINDING, probability=0.1))}
-    assert len(uids) == 2
-    assert uids == again
-    others = [
-        *both(source, replace(FINDING, scorer="cd" * 32)),
-        *both(source, key=b"other" * 8),
-    ]
-    assert not uids & {made.SOPInstanceUID for made in others}
+    def uids_of(*arguments: Any) -> set[str]:
+        return {uid for made in both(*arguments) for uid in (made.SOPInstanceUID, made.SeriesInstanceUID)}
+
+    uids = uids_of(source)
+    assert len(uids) == 4, "an object and a series for the capture, and others for the report"
+    assert uids == uids_of(source, replace(FINDING, probability=0.1))
+    image = copy.deepcopy(source)
+    image.dataset.SOPInstanceUID = "1.2.3.4.6"
+    for other in (image,), (source, replace(FINDING, scorer="cd" * 32)), (source, FINDING, b"other" * 8):
+        assert not uids & uids_of(*other)
     assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in uids)
 
 

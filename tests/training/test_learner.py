@@ -53,6 +53,15 @@ def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
+def gradient(
+    learner: Learner, images: torch.Tensor, labels: torch.Tensor, batch_size: int | None = None
+) -> torch.Tensor:
+    """That of a step, which Adam alone would not tell from a multiple of it."""
+    learner.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+    learner.step(images, labels, batch_size)
+    return torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
+
+
 @DEVICES
 @pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"])
 def test_a_step_learns(device: str, amp_dtype: torch.dtype | None) -> None:
@@ -97,6 +106,7 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole_batch() -> None:
     assert calls == [3, 3, 2]
     torch.testing.assert_close(second, first)
     torch.testing.assert_close(weights(parted.model), weights(whole.model), rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient(parted, images, labels), gradient(whole, images, labels))
 
 
 @pytest.mark.parametrize(("images", "accumulate"), [(7, 3), (9, 4), (5, 4), (3, 2)])
@@ -139,17 +149,12 @@ def test_shares_of_a_batch_add_up_to_its_gradient() -> None:
     """Processes average their gradients, so each loss is scaled by the size of the whole batch."""
     images, labels = batch()
 
-    def gradient(*parts: slice) -> torch.Tensor:
-        found = []
-        for part in parts:
-            learner = make_learner(model=small(), world_size=len(parts))
-            learner.optimizer.step = lambda: None  # type: ignore[method-assign,assignment]
-            learner.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
-            learner.step(images[part], labels[part], 8)
-            found.append(torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None]))
-        return torch.stack(found).mean(0)
-
-    torch.testing.assert_close(gradient(slice(0, 5), slice(5, 8)), gradient(slice(0, 8)))
+    shares = [
+        gradient(make_learner(model=small(), world_size=2), images[part], labels[part], 8)
+        for part in (slice(0, 5), slice(5, 8))
+    ]
+    whole = gradient(make_learner(model=small()), images, labels)
+    torch.testing.assert_close(torch.stack(shares).mean(0), whole)
 
 
 def test_smoothing_draws_the_labels_together() -> None:
@@ -162,14 +167,9 @@ def test_smoothing_draws_the_labels_together() -> None:
 
 
 def test_a_long_gradient_is_cut() -> None:
-    seen: dict[float | None, float] = {}
-    for limit in (None, 0.01):
-        learner = make_learner(model=small(), clip_norm=limit)
-        learner.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
-        learner.step(*batch())
-        seen[limit] = nn.utils.get_total_norm(p.grad for p in learner.model.parameters() if p.grad is not None).item()
-    assert seen[None] > 0.05
-    assert seen[0.01] == pytest.approx(0.01, rel=1e-3)
+    whole, cut = (gradient(make_learner(model=small(), clip_norm=limit), *batch()) for limit in (None, 0.01))
+    assert whole.norm() > 0.05
+    torch.testing.assert_close(cut, whole * 0.01 / whole.norm(), rtol=1e-3, atol=0)
 
 
 def test_the_average_of_the_weights_is_the_one_defined() -> None:

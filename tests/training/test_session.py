@@ -212,11 +212,19 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
     monkeypatch.setattr(Learner, "step", spy)
 
 
-def test_steps_without_a_finite_gradient_are_left_out_and_counted(
+def test_steps_without_a_finite_gradient_are_left_out_and_counted_by_epoch(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, 3, 4, 8)
-    history = train(replace(config, out=tmp_path / "run")).history
+    progress = iter(range(1, 1000))
+
+    def stop(*_: object) -> None:
+        if next(progress) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingStoppedError, match="after step 2 of epoch 2"):
+        train(replace(config, out=tmp_path / "run"), on_progress=stop)
+    history = train(replace(config, out=tmp_path / "run", resume=True)).history
     assert [record["skipped_steps"] for record in history] == [2, 1, 0]
     assert all(torch.isfinite(torch.tensor(list(record.values()))).all() for record in history)
     assert all(value.isfinite().all() for value in load_trained(tmp_path / "run" / LAST).model.values())

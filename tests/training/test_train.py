@@ -6,23 +6,27 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pneumo_fast import devices
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.errors import TrainingError
 from pneumo_fast.loading.batches import Rank
+from pneumo_fast.loading.loader import Loader
+from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.run.checkpoint import Trained, load_resumable, load_trained
 from pneumo_fast.run.layout import BEST, CONFIG, CURVES, HISTORY, LAST, PREVIOUS
 from pneumo_fast.run.model import build_model
 from pneumo_fast.training import setup
 from pneumo_fast.training.learner import Learner
 from pneumo_fast.training.options import TrainConfig
-from pneumo_fast.training.train import train
+from pneumo_fast.training.train import train, validate
 from tests.support.devices import NO_GPU
 from tests.support.judged import mann_whitney
 from tests.support.make_dataset import make_dataset, stored_images
@@ -127,6 +131,16 @@ def test_the_validation_figures_are_those_of_the_saved_model(reference_run: Path
     ranked = labels[logits.argsort(descending=True)]
     precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
     assert record["val_ap"] == pytest.approx((precision * ranked).sum().item() / ranked.sum().item(), abs=1e-6)
+
+
+def test_validation_takes_a_probability_of_a_half_for_positive(noise: Path) -> None:
+    undecided: Any = SimpleNamespace(
+        judged_model=nn.Identity(), logits=lambda images, _: torch.zeros(len(images)), pos_weight=1.0
+    )
+    dataset = Dataset.open(noise)
+    found = validate(undecided, Loader(dataset, "val", LoadConfig(batch_size=8), device=torch.device("cpu")), 0)
+    assert found["val_accuracy"] == pytest.approx(dataset.rows("val")["label"].mean())
+    assert found["val_auroc"] == 0.5
 
 
 def test_history_and_configuration(reference_run: Path, noise: Path) -> None:
