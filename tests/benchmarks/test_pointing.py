@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,5 +43,7 @@ def test_runs_are_beside_what_saw_no_image(own_dataset: Path, tmp_path: Path) ->
     assert list(found) == [
         "arm/run", "most frequent place of a box, by view", "the centre", "a random point", "random weights",
     ]  # fmt: skip
-    assert all(0 <= (rate.value or 0) <= 1 for rate in found.values())
-    assert found["arm/run"].value is not None
+    explained = json.loads((run / "explain" / "explain.json").read_text())
+    for name, key in (("arm/run", ""), ("the centre", "_centre_point"), ("a random point", "_random_point")):
+        assert found[name].value == explained["boxes"][f"hit_rate{key}"]["value"]
+    assert found["random weights"].value == explained["randomised"]["hit_rate"]["value"]

@@ -120,7 +120,7 @@ def test_errors_of_the_system_are_one_line_too(
 def test_debug_shows_the_traceback(run_cli: Run, where: int) -> None:
     arguments = ["convert", "gone", "gone.csv"]
     arguments.insert(where, "--debug")
-    with pytest.raises(LabelError):
+    with pytest.raises(LabelError, match=r"gone\.csv"):
         run_cli(*arguments)
 
 
@@ -139,8 +139,9 @@ def test_a_fault_of_ours_is_a_traceback(monkeypatch: pytest.MonkeyPatch, run_cli
         raise error
 
     monkeypatch.setattr(convert_module, "convert", fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as raised:
         run_cli("convert", "i", "l")
+    assert raised.value is error
 
 
 # ---- what is shown

@@ -156,7 +156,7 @@ def test_logits_that_share_a_float32_probability_are_still_ranked() -> None:
 def test_one_class_has_no_ranking() -> None:
     found = rank(sample_of([(1, 1.0), (1, 2.0)]), FEW)
     assert (found.auroc.value, found.average_precision.value) == (None, None)
-    assert all(a.sensitivity.value is None for a in found.sensitivity_at_specificity)
+    assert [a.sensitivity.value for a in found.sensitivity_at_specificity] == [None, None]
 
 
 def area_under(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

@@ -332,7 +332,7 @@ def test_what_is_missing_is_one_line(make_options: Options, tmp_path: Path, monk
     (tmp_path / "file").write_text("")
     with pytest.raises(PredictError, match="is a file: name a folder with --dicom-out"):
         serve_module.serve(make_options(tmp_path, dicom_out=tmp_path / "file"), stop=StopRequest())
-    with pytest.raises(DeviceError):
+    with pytest.raises(DeviceError, match="cuda:99"):
         serve_module.serve(make_options(tmp_path, device="cuda:99"), stop=StopRequest())
     monkeypatch.setattr(serve_module, "find_spec", lambda _name: None)
     with pytest.raises(PredictError, match="serve needs highdicom, which is not installed: pip install highdicom"):

@@ -159,7 +159,7 @@ def test_quota(tmp_path: Path, quota: Quota) -> None:
         spool.finish([Outcome(number=1, reason="other_view")], forward=True)
         assert spool.accept("1.3", b"0123456789")
         spool.finish([outcome(2)], forward=True)
-        with pytest.raises(SpoolFullError):  # results count as well
+        with pytest.raises(SpoolFullError, match="has reached its quota"):  # results count as well
             spool.accept("1.4", b"0123456789")
 
 
@@ -173,7 +173,7 @@ def test_a_full_disk_refuses_and_keeps_what_is_there(spool: Spool) -> None:
     assert spool.object_of(1) == b"1" * 10_000
     assert spool.accept("1.3", b"1" * 1000)
     big = Outcome(number=1, results=(("2.25.1", b"1" * 1_000_000),))
-    with pytest.raises(SpoolFullError):
+    with pytest.raises(SpoolFullError, match="database or disk is full"):
         spool.finish([big], forward=True)
     assert spool.fresh(10) == [1, 2]
 

@@ -192,16 +192,23 @@ def test_a_checkpoint_of_another_image_size(
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("change", [{"weights": "nowhere.pt"}, {"batch_size": 22}, {"tensorboard": True}])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": "nowhere.pt"}, "no such file"),
+        ({"batch_size": 22}, "batch size 22 is larger than an epoch of 21 images"),
+        ({"tensorboard": True}, "tensorboard"),
+    ],
+)
 def test_a_run_is_not_thrown_away_for_one_that_cannot_begin(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
 ) -> None:
     run = tmp_path / "run"
     train(replace(config, out=run, epochs=1))
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     monkeypatch.setattr(setup, "build_model", build_model)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises((ConfigError, RunError)):
+    with pytest.raises(ConfigError, match=message):
         train(replace(config, out=run, overwrite=True, **change))
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
