@@ -17,6 +17,7 @@ from pneumo_fast.training.learner import Ema, Learner
 from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.setup import warm_up_compiler
 from tests.support.devices import DEVICES, NO_GPU
+from tests.support.training import small as normed
 from tests.training.test_schedule import rates
 
 
@@ -67,7 +68,7 @@ def gradient(
 def test_a_step_learns(device: str, amp_dtype: torch.dtype | None) -> None:
     if device == "cpu" and amp_dtype == torch.float16:
         pytest.skip("float16 is for GPUs")
-    learner = make_learner(device, amp_dtype=amp_dtype)
+    learner = make_learner(device, normed(), amp_dtype=amp_dtype, lr=0.01)
     learner.model.train()
     steps = [learner.step(*batch(device)) for _ in range(6)]
     for losses, logits, _ in steps:
@@ -206,7 +207,7 @@ def spoil_gradient(images: torch.Tensor, labels: torch.Tensor) -> Batch:
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_step_with_a_gradient_that_is_not_finite_leaves_no_mark(device: str, spoil: Any, accumulate: int) -> None:
     """Not even until the next check; the moving average, too, stays what the steps before made of it."""
-    learner = make_learner(device, ema=0.5, accumulate=accumulate)
+    learner = make_learner(device, normed(), ema=0.5, accumulate=accumulate)
     learner.model.train()
     images, labels = batch(device)
     for _ in range(2):
@@ -223,7 +224,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_leaves_no_mark(device: str, s
     assert weights(learner.judged_model).isfinite().all()
     assert learner.check() == 1
     learner.step(images, labels)
-    assert not torch.equal(next(learner.model.buffers()), before[0]["bn1.running_mean"]), "statistics go on"
+    assert not torch.equal(next(learner.model.buffers()), before[0]["1.running_mean"]), "statistics go on"
     assert (learner.steps_done, learner.check()) == (4, 1)
 
 
