@@ -62,6 +62,19 @@ def test_damaged_arguments_cannot_be_resumed_and_are_left(tmp_path: Path, conten
     assert (config.out / WORK_FOLDER / ARGUMENTS).read_text() == content
 
 
+def test_a_box_that_was_moved_is_another_input(tmp_path: Path) -> None:
+    config = write_input(tmp_path)
+    table = "patientId,x,y,width,height,Target\n" + "".join(
+        f"i{number}," + ("{x},2,3,4,1\n" if number % 3 == 0 else ",,,,0\n") for number in range(12)
+    )
+    config.labels.write_text(table.format(x=1))
+    run(config)
+    run(config, resume=True)
+    config.labels.write_text(table.format(x=9))
+    with pytest.raises(ConvertError, match="what differs: the image files, the tables or the hash key"):
+        run(config, resume=True)
+
+
 def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     config = write_input(tmp_path)
     with locked(config.out), pytest.raises(ConvertError, match="another conversion writes there: wait for its end"):
