@@ -20,6 +20,7 @@ import pandas as pd
 from pneumo_fast.dataset.format import BOX_TYPES, BOXES, INDEX, INDEX_TYPES, MANIFEST, Manifest
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.files import atomic_file, open_regular, read_regular, sha256_of
+from pneumo_fast.folder_kinds import check_kind
 from pneumo_fast.records import LARGEST_BYTES
 from pneumo_fast.vocabulary import SPLITS
 
@@ -56,12 +57,13 @@ class Dataset:
         Raises
         ------
         DatasetError
-            If there is no manifest, or a table or shard is missing, changed or of the wrong size.
+            If there is no folder or no manifest, or a table or shard is missing, changed or of the wrong size.
         """
         manifest_path = path / MANIFEST
         try:
             text = read_regular(manifest_path, LARGEST_BYTES)
         except (FileNotFoundError, NotADirectoryError) as error:
+            check_kind(path, "dataset")
             raise DatasetError(f"{path} is not a dataset: it has no manifest.json; run pneumo-fast convert") from error
         except OSError as error:
             raise DatasetError(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pneumo_fast import folder_kinds
 from pneumo_fast.dataset.npy import SCALES
 from pneumo_fast.errors import DatasetError
 from pneumo_fast.records import Fault, Head, build, parse
@@ -17,7 +18,7 @@ FORMAT_VERSION: Final = 3
 READABLE: Final = (1, 2, 3)
 HASHED_ONCE: Final = 3
 """The first version in which a shard's checksum is that of its images' digests; before, it was that of the file."""
-MANIFEST: Final = "manifest.json"
+MANIFEST: Final = folder_kinds.MANIFEST
 INDEX: Final = "index.csv"
 BOXES: Final = "boxes.csv"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pneumo_fast.errors import RunError
 from pneumo_fast.evaluation.identity import DatasetIdentity
 from pneumo_fast.evaluation.results import read_metrics
+from pneumo_fast.folder_kinds import check_kind
 from pneumo_fast.formatting import shell_command
 from pneumo_fast.run.layout import EVAL, METRICS, evaluation_name
 
@@ -45,8 +46,8 @@ def find_evaluation(run: Path, name: str | None = None) -> Path:
     """
     there = evaluations_of(run)
     if not there:
-        where = f"run {run} was not evaluated (no {EVAL}/*/{METRICS})" if run.is_dir() else f"run {run} does not exist"
-        raise RunError(f"{where}: {'run ' + shell_command('evaluate', run) if run.is_dir() else 'name a run folder'}")
+        check_kind(run, "run")
+        raise RunError(f"run {run} was not evaluated (no {EVAL}/*/{METRICS}): run {shell_command('evaluate', run)}")
     names = ", ".join(folder.name for folder in there)
     if name is not None:
         if run / EVAL / name not in there:

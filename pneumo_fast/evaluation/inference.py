@@ -18,6 +18,7 @@ from pneumo_fast.dataset.selection import open_datasets, pool_folds, select_fold
 from pneumo_fast.devices import resolve_device, too_large
 from pneumo_fast.errors import ConfigError, DatasetError, RunError
 from pneumo_fast.evaluation.identity import DatasetIdentity, RunIdentity, identify, identify_all
+from pneumo_fast.folder_kinds import check_kind
 from pneumo_fast.loading.loader import Loader
 from pneumo_fast.loading.options import LoadConfig
 from pneumo_fast.metrics.intervals import Logits
@@ -109,13 +110,14 @@ def best_of(run: Path) -> Trained:
     Raises
     ------
     RunError
-        If it is missing or damaged, or a file or a cross-validation is given in the place of a run folder.
+        If it is missing or damaged, or a file, a dataset or a cross-validation is given instead of a run folder.
     """
     if is_cross_validation(run):
         first = shlex.quote(str(fold_folder(run, 1)))
         raise RunError(f"{run} is a cross-validation: name one of its folds, for instance {first}")
     if run.is_file():
         raise RunError(f"{run} is a file: name the run folder that holds it")
+    check_kind(run, "run")
     return load_trained(run / BEST)
 
 

@@ -23,8 +23,8 @@ from pneumo_fast.conversion.options import (
 )
 from pneumo_fast.errors import ConfigError
 from pneumo_fast.evaluation.options import BatchSize, Resamples, Thresholds
+from pneumo_fast.folder_kinds import is_of_kind
 from pneumo_fast.pacs.address import check_address, parse_query
-from pneumo_fast.run.layout import BEST, CONFIG, fold_folder
 from pneumo_fast.vocabulary import BodyPart, IdSource, Modality, View, WarningKind
 
 Modalities = Annotated[
@@ -157,8 +157,8 @@ class PredictConfig:
         check(self)
         _ = self.label_rule
         if not self.runs:
-            given = f"{self.inputs[0]} is not one" if self.inputs else "nothing is given"
-            raise ConfigError(f"a run folder, and then what to score, expected; {given}")
+            found = f"{self.inputs[0]} is not a run folder" if self.inputs else "nothing is given"
+            raise ConfigError(f"expected a run folder first, then what to score: {found}")
         self._check_source()
         if self.labels is None:
             columns = "id_column", "label_column", "positive", "negative", "ignore", "group_column"
@@ -218,4 +218,4 @@ def _check_once(values: Sequence[object]) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether a path is a run folder, or that of a cross-validation."""
-    return any((path / name).is_file() for name in (BEST, CONFIG, f"{fold_folder(Path(), 1)}/{CONFIG}"))
+    return is_of_kind(path, "run")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pneumo_fast.errors import RunError
 from pneumo_fast.files import PARTIALS, write_atomic
+from pneumo_fast.folder_kinds import check_kind
 from pneumo_fast.folders import LOCK, locked
 from pneumo_fast.records import Fault, build, parse_file
 from pneumo_fast.run.checkpoint import EpochRecord, Resumable, load_last
@@ -62,6 +63,7 @@ def read_config(run: Path) -> RunDescription:
     try:
         return build(parse_file(path, finite=False), RunDescription)
     except OSError as error:
+        check_kind(run, "run")
         raise RunError(f"{run} is not a run: it has no {CONFIG}; run pneumo-fast train first") from error
     except Fault as error:
         raise RunError(f"{path} is damaged ({error}): train again") from error

@@ -26,16 +26,17 @@ import re
 from pathlib import Path
 from typing import Final
 
+from pneumo_fast import folder_kinds
 from pneumo_fast.vocabulary import REJECTS, ExportFormat
 
-BEST: Final = "best.pt"
+BEST: Final = folder_kinds.BEST
 LAST: Final = "last.pt"
 PREVIOUS: Final = "previous.pt"
 CHECKPOINT_FORMAT: Final = "pneumo-fast checkpoint 3"
 FORMER_FORMAT: Final = "pneumo-fast checkpoint 2"
 """A format that is still read."""
 
-CONFIG: Final = "config.json"
+CONFIG: Final = folder_kinds.CONFIG
 HISTORY: Final = "history.jsonl"
 CURVES: Final = "learning_curves.png"
 TENSORBOARD: Final = "tensorboard"

@@ -173,7 +173,7 @@ def test_every_command_takes_both_options_and_is_documented() -> None:
 def test_an_error_leaves_standard_output_empty(run_cli: Run) -> None:
     ended = run_cli("verify", "gone", "--json")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("error: gone is not a dataset")
+    assert ended.err.startswith("error: dataset gone does not exist")
 
 
 def test_of_several_processes_the_first_writes(

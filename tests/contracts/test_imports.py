@@ -13,8 +13,8 @@ from tests.support.repository import ROOT
 
 PACKAGE = ROOT / "pneumo_fast"
 GROUND = (
-    "configuration", "devices", "errors", "extras", "files", "folders", "formatting", "progress", "quiet", "records",
-    "resources", "signals", "vocabulary",
+    "configuration", "devices", "errors", "extras", "files", "folder_kinds", "folders", "formatting", "progress",
+    "quiet", "records", "resources", "signals", "vocabulary",
 )  # fmt: skip
 PACKAGES = (
     "metrics", "radiograph", "dataset", "run", "phantoms", "drawing", "conversion", "loading", "training", "evaluation",

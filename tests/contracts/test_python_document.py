@@ -69,5 +69,7 @@ def test_run(names: dict[str, Any]) -> None:
 
 
 def test_errors(names: dict[str, Any]) -> None:
-    assert names["message"] == "elsewhere is not a dataset: it has no manifest.json; run pneumo-fast convert"
+    assert names["message"] == (
+        "dataset elsewhere does not exist: name a dataset folder, or run pneumo-fast convert first"
+    )
     assert names["exit_code"] == pf.PneumoError.exit_code == 1

@@ -200,9 +200,12 @@ def test_damage_is_told(own_dataset: Path, damage: Callable[[Path], None], words
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "dataset/manifest.json"])
-def test_what_is_no_folder_is_no_dataset(own_dataset: Path, name: str) -> None:
-    with pytest.raises(DatasetError, match=r"is not a dataset: it has no manifest\.json"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("nowhere", "nowhere does not exist"), ("dataset/manifest.json", r"is not a dataset: it has no manifest\.json")],
+)
+def test_what_is_no_folder_is_no_dataset(own_dataset: Path, name: str, words: str) -> None:
+    with pytest.raises(DatasetError, match=words):
         Dataset.open(own_dataset.parent / name)
 
 

@@ -109,7 +109,7 @@ def test_too_few_images_for_both_classes(config: TrainConfig, tmp_path: Path) ->
         ({"seed": 2**64}, ConfigError, "seed 18446744073709551616: a whole number of 64 bits expected"),
         ({"amp_dtype": "bfloat16"}, ConfigError, "is given without amp"),
         ({"amp": True, "amp_dtype": "float16"}, ConfigError, "amp-dtype float16 needs a GPU"),
-        ({"datasets": (Path("nowhere"),)}, DatasetError, "nowhere is not a dataset"),
+        ({"datasets": (Path("nowhere"),)}, DatasetError, "dataset nowhere does not exist"),
         (
             {"batch_size": 22},
             ConfigError,
