@@ -172,7 +172,8 @@ def next_command(*words: object) -> None:
 def show_conversion(summary: ConvertSummary, folder: Path) -> None:
     """What a conversion found, stored and rejected."""
     manifest = summary.manifest
-    table = grid("split", "negative", "positive", "images", "positive %", title="Images stored")
+    title = "Images indexed" if manifest.source else "Images stored"
+    table = grid("split", "negative", "positive", "images", "positive %", title=title)
     for split, counts in manifest.counts.items():
         n = counts["0"] + counts["1"]
         table.add_row(split, f"{counts['0']:,}", f"{counts['1']:,}", f"{n:,}", f"{TERMINAL.share(counts['1'] / n)}")
@@ -193,7 +194,8 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
         f"Pixels of the train split: mean {TERMINAL.number(manifest.mean, 4)}, std {TERMINAL.number(manifest.std, 4)}"
     )
     if manifest.source:
-        out.print(f"These are of {counted(manifest.source.statistics_of, 'image')}; pixels stay in the source files")
+        sample = counted(manifest.source.statistics_of, "training image")
+        out.print(f"Mean and std are from {sample}; pixels stay in the source files")
     if not summary.converted:
         out.print("Nothing was left to convert: the dataset is complete")
     else:

@@ -102,6 +102,7 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
         ) from error
     if config.uses_gpu and not manifest.input[DECODED_ON_GPU]:
         logger.warning("the GPU decoded none of the images, the CPU did: see pneumo-fast doctor")
+    _warn_of_classes(manifest)
     _warn_of_boxes(manifest)
     return ConvertSummary(
         manifest=manifest,
@@ -109,6 +110,19 @@ def convert(config: ConvertConfig, on_progress: OnProgress = silent) -> ConvertS
         images=sum(sum(counts.values()) for counts in manifest.counts.values()),
         converted=converted,
     )
+
+
+def _warn_of_classes(manifest: Manifest) -> None:
+    """Training and its validation need images of both labels."""
+    for split, counts in manifest.counts.items():
+        found = [label for label, count in counts.items() if count]
+        if len(found) == 1:
+            logger.warning(
+                "the %s split has images of label %s only, but training and evaluation need both: check "
+                "--label-column, --positive and --negative, or convert more images",
+                split,
+                found[0],
+            )
 
 
 def _warn_of_boxes(manifest: Manifest) -> None:
@@ -180,7 +194,7 @@ def _run(config: ConvertConfig, plan: Plan, tasks: list[Task], on_progress: OnPr
         told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         which = "" if config.keep_ids else " (pneumo-fast ids ... --images tells which files they are)"
         raise ConvertError(
-            f"{rejected} of {total} files were rejected, {limit} are allowed ({told}): see "
+            f"{reasons.total()} of {total} files were rejected, {limit} are allowed ({told}): see "
             f"{config.out / 'rejects.csv'}{which}; "
             f"fix them, or raise --max-rejects and resume with --resume{_remedies(reasons)}"
         )

@@ -7,12 +7,8 @@ work by naming their columns.
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, cast
@@ -20,21 +16,16 @@ from typing import Final, NoReturn, cast
 import numpy as np
 import pandas as pd
 
+from pneumo_fast.conversion.csv_table import read_csv, require_columns
 from pneumo_fast.conversion.options import ConvertConfig, LabelRule
 from pneumo_fast.errors import LabelError
 from pneumo_fast.files import read_regular
 
 BOX: Final = ["x", "y", "width", "height"]
-DELIMITERS: Final = (",", ";", "\t")
-UTF_16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BINARY: Final = LabelRule()
 PATIENT_DIGITS: Final = 8  # NIH file names are PPPPPPPP_NNN.png: patient, then follow-up number
 SHOWN_CHARACTERS: Final = 3  # of a bad cell, in messages
 LONGEST_ID: Final = 200  # bytes; leaves room for an ending in a file name of 255 bytes
-_NO_COLUMN: Final = re.compile(r"^$|^[-+.\d]|[\^,@]|\d{4}")
-"""What no name of a column holds: a number at its beginning, a person's name in DICOM's form, a date."""
-_SURPLUS: Final = r"Expected (?P<before>\d+) fields in line (?P<line>\d+), saw (?P<cells>\d+)"
-"""What pandas says of a row with too many cells."""
 _PLAIN_NAME: Final = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 
 
@@ -142,79 +133,16 @@ def read_labels(
     return LabelTable(images=rows[kept].reset_index(drop=True), boxes=boxes, group_source=source, left_out=rows[~kept])
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read every cell as text; rows are numbered as lines of the file, the header being line 1."""
-    if path.is_dir():
-        raise LabelError(
-            f"table {path} cannot be read (it is a folder): name the folder of images first, then the table"
-        )
-    try:
-        data = read_regular(path)
-        text = io.StringIO(data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig"), newline="")
-        delimiter = _delimiter(path, header := text.readline())
-        _check_names(path, next(csv.reader([header], delimiter=delimiter), []))
-        text.seek(0)
-        table = pd.read_csv(text, dtype=str, keep_default_na=False, skip_blank_lines=False, sep=delimiter)
-    except OSError as error:
-        raise LabelError(f"table {path} cannot be read ({error.strerror or type(error).__name__})") from error
-    except (ValueError, csv.Error) as error:  # what pandas raises on bad text is a ValueError
-        reason = str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ")
-        if found := re.fullmatch(_SURPLUS, reason):
-            raise LabelError(
-                f"table {path}, line {found['line']}: {found['cells']} cells, but the lines above it have "
-                f"{found['before']}; each row must have as many"
-            ) from error
-        raise LabelError(
-            f"table {path} cannot be read ({reason}): it must be CSV in UTF-8, or in UTF-16 with its mark"
-        ) from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus cells for names of the rows
-        raise LabelError(f"table {path}, line 2: more cells than the header has; each row must have as many")
-    table.index += 2
-    table = table[(table != "").any(axis=1)]
-    if table.empty:
-        raise LabelError(f"table {path} has no rows")
-    return table
-
-
-def _delimiter(path: Path, header: str) -> str:
-    """The delimiter that gives the header the most columns; a comma where none of them occurs."""
-    columns = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in DELIMITERS}
-    most = max(columns.values())
-    found = [mark for mark in DELIMITERS if columns[mark] == most]
-    if len(found) > 1 and most > 1:
-        raise LabelError(f"table {path}: {' and '.join(map(repr, found))} both divide its header: keep one delimiter")
-    return found[0]
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    """Refuse two columns of one name, of which only the first would be read."""
-    for place, name in ((place, name) for place, name in enumerate(names) if name):
-        if name in names[:place]:
-            raise LabelError(f"table {path}: columns {names.index(name) + 1} and {place + 1} have one name: keep one")
-
-
-def require_columns(path: Path, table: pd.DataFrame, names: Mapping[str, str]) -> None:
-    """Refuse a table that lacks a column, each with the option that names it; LabelError tells which ones it has."""
-    for name, option in names.items():
-        if name not in table.columns:
-            there = [str(column) for column in table.columns]
-            if any(map(_NO_COLUMN.search, there)):  # a row of data, which may name a patient, is not quoted
-                raise LabelError(
-                    f"table {path} has no column {name!r}, and its first line seems to be no header: put one before it"
-                )
-            found = f"its columns are {', '.join(there)}"
-            if len(there) == 1:
-                found = f"its one column is {there[0]}, since no comma, semicolon or tab divides its header"
-            raise LabelError(
-                f"table {path} has no column {name!r}: {found}; "
-                + (f"name the right one with {option}" if option else "give a table that has it")
-            )
-
-
 def _fail(path: Path, row: int, column: str, value: object, expected: str, remedy: str = "") -> NoReturn:
     """Raise for one cell."""
     text = str(value)  # a long one may name a patient, so only its length is told
-    shown = repr(text) if len(text) <= SHOWN_CHARACTERS else f"a text of {len(text)} characters"
+    shown = (
+        "an empty cell"
+        if not text
+        else repr(text)
+        if len(text) <= SHOWN_CHARACTERS
+        else f"a text of {len(text)} characters"
+    )
     raise LabelError(f"table {path}, line {row}, column {column!r}: {shown} found, {expected} expected{remedy}")
 
 
@@ -251,6 +179,8 @@ def _meant(path: Path, table: pd.DataFrame, rule: LabelRule) -> pd.Series[int]:
     if label.isna().any():
         row = _first(label.isna())
         remedy = "; name other labels with --positive, --negative, --ignore"
+        if not cells[row].strip():
+            remedy = "; --ignore '' leaves such rows out"
         _fail(path, row, rule.column, cells[row], rule.expected, remedy)
     if absent := rule.find_absent(cells.unique()):
         option, value = absent

@@ -63,7 +63,9 @@ class ConvertConfig:
     # fmt: off
     images: Annotated[Path, Option("Folder with the DICOM files.", "Of any depth.", positional=True, recorded=DIGEST)]
     labels: Annotated[Path, Option(
-        "Label table: CSV, divided by commas, semicolons or tabs.", positional=True, recorded=DIGEST
+        "Label table: CSV, divided by commas, semicolons or tabs. Where folders give the label, list each file's path "
+        "and label in one, for --path-column and --label-column.",
+        positional=True, recorded=DIGEST,
     )]
     out: Annotated[Path, Option("Dataset folder to write.", positional=True, decides=False)] = Path("dataset")
     id_column: Annotated[str, Option("Column with the image id.", group="Labels")] = "patientId"
@@ -188,7 +190,9 @@ class IdsConfig:
     """Which pseudonyms to look up, and where the ids stand that they were made of."""
 
     # fmt: off
-    dataset: Annotated[Path, Option("Dataset folder.", "It tells the columns.", positional=True)]
+    dataset: Annotated[Path, Option(
+        "Dataset folder.", "Its manifest records which columns were used.", positional=True
+    )]
     labels: Annotated[Path, Option("The label table that it was made from (CSV).", positional=True)]
     out: Annotated[Path, Option("File to write, for its owner alone.", aliases=("-o",))] = Path("ids.csv")
     images: Annotated[Path | None, Option(

@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,14 +61,21 @@ def make_plan(labels: LabelTable, config: ConvertConfig) -> Plan:
         raise ConvertError(f"images folder {config.images} holds no files: give the folder that holds the DICOM files")
     matches = match(files, labels.images, labels.left_out, config)
     table = matches.images.reset_index(drop=True)
+    if table.empty and (left_out := Counter(reject["reason"] for reject in matches.rejects)):
+        told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common())
+        raise ConvertError(
+            f"all {left_out.total()} files that belong to a row of the label table were left out ({told}): see "
+            "--several, --modality, --view, --body-part"
+        )
     if table.empty:
         raise ConvertError(
             f"none of the {len(files)} files in {config.images} belongs to one of the {len(labels.images)} rows of the "
-            f"label table by its {config.match}, or none is wanted: see --match, --several, --modality, --view"
+            f"label table by its {'path' if config.path_column else config.match}: name the right column with "
+            "--id-column or --path-column, or see --match"
         )
     if (spread := set(table["image_id"]) - set(labels.images["image_id"])) and not labels.boxes.empty:
         raise ConvertError(
-            f"{len(spread)} images are of rows with several files, and whose boxes are whose cannot be told: use "
+            f"{len(spread)} images are of rows with several files, and the boxes cannot be assigned to files: use "
             "--several first, or a table without boxes"
         )
     ungrouped = int((table["group"] == "").sum()) if labels.group_source != "none" else 0
@@ -106,15 +114,15 @@ def find_files(folder: Path, *left_out: Path) -> list[str]:
     Raises
     ------
     ConvertError
-        If the folder is not there, or it or one below it cannot be read.
+        If it is no folder or does not exist, or it or one below it cannot be read.
     """
     try:
         if not stat.S_ISDIR(folder.stat().st_mode):
-            raise NotADirectoryError
+            raise ConvertError(f"images folder {folder} is a file: name the folder that holds it")
         return sorted(_walk(folder, {path.resolve() for path in left_out}))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConvertError(
-            f"images folder {folder} is not there: give the folder that holds the DICOM files"
+            f"images folder {folder} does not exist: give the folder that holds the DICOM files"
         ) from error
     except OSError as error:  # which folder it is may name a patient
         raise ConvertError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumo_fast.conversion.labels import read_csv, require_columns
+from pneumo_fast.conversion.csv_table import read_csv, require_columns
 from pneumo_fast.conversion.matching import read_identities
 from pneumo_fast.conversion.options import ConvertConfig
 from pneumo_fast.conversion.plan import find_files

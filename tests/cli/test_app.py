@@ -51,8 +51,8 @@ INPUT = ["convert", "images", "labels.csv", "out"]
         ([*INPUT, "--max-rejects", "-1"], 2, "a count of at least 0"),
         ([*INPUT, "--max-rejects", "inf"], 2, "a share from 0.0 to 1.0 expected"),
         ([*INPUT, "--resume", "--overwrite"], 2, "exclude each other"),
-        (["convert", "gone", "labels.csv", "out"], 1, "images folder gone is not there"),
-        (["convert", "images", "gone.csv", "out"], 1, "table gone.csv cannot be read"),
+        (["convert", "gone", "labels.csv", "out"], 1, "images folder gone does not exist"),
+        (["convert", "images", "gone.csv", "out"], 1, "table gone.csv does not exist: name a CSV file"),
         (["convert", "images", "conflict.csv", "out"], 1, "conflict.csv, line 3, column 'Target'"),
         (["convert", "images", "strangers.csv", "out"], 1, "none of the 40 files"),
         (["convert", "images", "two\nlines.csv", "out"], 1, "two lines.csv has no column 'patientId'"),
@@ -228,4 +228,4 @@ def test_a_signal_while_python_ends_is_no_traceback() -> None:
 def test_errors_from_the_shell(tmp_path: Path) -> None:
     done = shell("-m", "pneumo_fast", "convert", str(tmp_path), str(tmp_path / "gone.csv"), code=1)
     assert len(done.stderr.splitlines()) == 1
-    assert "gone.csv cannot be read" in done.stderr
+    assert "gone.csv does not exist" in done.stderr

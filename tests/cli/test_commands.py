@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -72,6 +73,8 @@ def test_training_straight_from_images_says_what_was_rejected(run_cli: Run) -> N
     said = " ".join(ended.out.split())
     assert ended.code == 0
     assert "not_dicom 1" in said
+    assert "Images indexed" in said
+    assert re.search(r"Mean and std are from \d+ training images; pixels stay in the source files", said)
     assert said.index("Leaks between splits") < said.index("Best checkpoint")
     assert "Next: pneumo-fast train" not in said
     assert "Nothing was left to convert" in run_cli(*given, "--epochs", "2", "--resume").out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -181,12 +182,13 @@ def test_limit_of_rejects(tmp_path: Path, bad: int, allowed: float, fails: bool)
     for number in range(bad):
         (config.images / f"i{number}.dcm").write_bytes(b"")
     if fails:
-        with pytest.raises(
-            ConvertError, match=r"of 12 files were rejected, \d are allowed \(.* \d\): see .*rejects.csv"
-        ):
+        with pytest.raises(ConvertError) as error:
             run(config, max_rejects=allowed)
         assert not (config.out / "manifest.json").exists()
-        assert rejects(config.out)
+        told = r"(\d) of 12 files were rejected, \d are allowed \(not_dicom (\d)\): see .*rejects\.csv"
+        counts = re.match(told, str(error.value))
+        assert counts
+        assert {int(count) for count in counts.groups()} == {len(rejects(config.out))}
     else:
         run(config, max_rejects=allowed)
     assert {reason for _, reason in rejects(config.out)} == {"not_dicom"}
@@ -198,6 +200,15 @@ def test_ambiguous_files_count_as_rejects(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match="2 of 13 files were rejected, 1 are allowed"):
         run(config, max_rejects=1)
     assert rejects(config.out) == [("i3.dcm", "ambiguous"), ("i3.png", "ambiguous")]
+
+
+@pytest.mark.parametrize(("positive", "warns"), [(("1",), False), (("0", "1"), True)])
+def test_labels_of_one_class_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, positive: tuple[str, ...], warns: bool
+) -> None:
+    run(write_input(tmp_path), positive=positive)
+    told = [text.split(",")[0] for text in caplog.messages if "of label" in text]
+    assert told == [f"the {split} split has images of label 1 only" for split in ("train", "val") if warns]
 
 
 def test_links_are_followed_and_left_alone(tmp_path: Path) -> None:

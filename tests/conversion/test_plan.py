@@ -169,10 +169,10 @@ def test_a_name_that_is_no_unicode_is_shown_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("gone", "is not there: give the folder"),
+        ("gone", "gone does not exist: give the folder"),
         ("empty", "empty holds no files: give the folder"),
-        ("a.dcm", "is not there"),
-        (".", "none of the 1 files .* 1 rows"),
+        ("a.dcm", "a.dcm is a file: name the folder that holds it"),
+        (".", "none of the 1 files .* 1 rows of the label table by its filename: .* --id-column or --path-column"),
     ],
 )
 def test_nothing_to_convert(tmp_path: Path, where: str, words: str) -> None:
@@ -180,6 +180,12 @@ def test_nothing_to_convert(tmp_path: Path, where: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConvertError, match=words):
         plan(table(["b"]), tmp_path / where)
+
+
+def test_files_of_rows_that_are_all_left_out(tmp_path: Path) -> None:
+    images = folder(tmp_path, "a.dcm", "x/a.dcm")
+    with pytest.raises(ConvertError, match=r"all 2 files that belong to a row .* \(ambiguous 2\): see --several, "):
+        plan(table(["a"]), images)
 
 
 # ---- groups
