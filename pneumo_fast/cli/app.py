@@ -24,7 +24,7 @@ from pneumo_fast.vocabulary import NOT_CLINICAL
 
 app = typer.Typer(
     name="pneumo-fast",
-    help=f"From a folder of chest radiographs and a label table to a judged pneumonia classifier. {NOT_CLINICAL}",
+    help=f"From a folder of chest radiographs and a label table to an evaluated pneumonia classifier. {NOT_CLINICAL}",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -98,7 +98,9 @@ def _line(error: Exception) -> str:
 def _usage(error: typer.BadParameter) -> str:
     message = error.format_message().replace(": Value error, ", ": ")  # which pydantic says to typer
     command = error.ctx.command_path if error.ctx else "pneumo-fast"
-    return f"{message.rstrip('.')}: see {command} --help"
+    return (
+        f"{message} See {command} --help" if message.endswith("?") else f"{message.rstrip('.')}: see {command} --help"
+    )
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import MISSING
 from functools import partial
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,6 +19,7 @@ from pneumo_fast.configuration import Field, options_of
 from pneumo_fast.errors import ConfigError
 
 Function = Callable[..., Any]
+METAVARS: Final = {Path: "PATH", str: "TEXT", int: "INTEGER", float: "NUMBER"}
 
 
 class Command(TyperCommand):
@@ -31,6 +34,10 @@ class Command(TyperCommand):
                 raise typer.BadParameter(f"given {times} times, but one value counts; give it once", ctx, option)
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Write a required argument without braces, as the texts name it."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments first, then the options under the headings of their groups."""
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": []}
@@ -38,11 +45,21 @@ class Command(TyperCommand):
             is_option = parameter.param_type_name == "option"
             heading = (getattr(parameter, "rich_help_panel", None) or "Options") if is_option else "Arguments"
             if record := parameter.get_help_record(ctx):
-                groups.setdefault(heading, []).append(record)
+                groups.setdefault(heading, []).append(_help_record(parameter, *record))
         for heading, records in groups.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def _help_record(parameter: Any, name: str, text: str) -> tuple[str, str]:
+    """A parameter and its help, with names of types rather than those of Python, and defaults without parentheses."""
+    if parameter.param_type_name == "option":
+        name = re.sub("<.*>", parameter.metavar or "", name)
+    else:
+        name = parameter.metavar + ("..." if parameter.nargs != 1 else "")
+    text = re.sub(r"\[default: \((.*)\)\]", r"[default: \1]", text)
+    return name, text.replace("[default: required]", "[required]")
 
 
 def with_options(config: Any, *, but: str = "", after: str = "") -> Callable[[Function], Function]:
@@ -126,28 +143,40 @@ def with_output(command: Function) -> Function:
 
 def _parameter(field: Field) -> Parameter:
     """What typer makes an argument or option of; what it knows no type for is read as text."""
-    option = field.option
+    option, help_text = field.option, field.option.help
     kind, default = field.type, Parameter.empty if field.default is MISSING else field.default
     shown: str | bool = option.default or True
     if field.is_list:
-        single = field.types[0] if field.types else str
+        single = Path if Path in field.types else str
         kind, default = list[single] | None, None  # type: ignore[valid-type]  # known when it runs
         shown = option.default or ", ".join(str(value) for value in field.default)
-    elif _is_text(field):
-        kind, shown = (str, True) if default is not None else (str | None, option.default)
-        default = None if default is None else option.default or str(default)
+        if not all(word in help_text for word in field.words):
+            help_text += f" One of {', '.join(field.words)}."
+    elif _is_number(field):
+        kind, default = (str | None, None) if default is None else (str, str(default))
     if option.positional:
-        info = typer.Argument(help=option.help, show_default=shown)
+        info = typer.Argument(help=help_text, show_default=shown, metavar=_metavar(field))
     else:
         info = typer.Option(
             f"--{field.spelled}", *option.aliases,
-            help=option.help, show_default=shown, rich_help_panel=field.group or None,
+            help=help_text, show_default=shown, metavar=_metavar(field), rich_help_panel=field.group or None,
         )  # fmt: skip
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
-def _is_text(field: Field) -> bool:
-    return len(field.types) + bool(field.words) > 1
+def _is_number(field: Field) -> bool:
+    """Whether it is a number, or one of several words or a number; typer reads it as text."""
+    return bool({int, float} & set(field.types))
+
+
+def _metavar(field: Field) -> str | None:
+    """What stands for the value in ``--help``: its kind, or the words to choose from; None for a flag."""
+    if field.option.positional:
+        return (field.name.removesuffix("s") if field.is_list else field.name).upper()
+    if not field.types and not field.is_list:
+        return f"[{'|'.join(field.words)}]"
+    kinds = [METAVARS[kind] for kind in field.types or (str,) if kind in METAVARS]
+    return "|".join([*kinds[-1:], *(() if field.is_list else field.words)]) or None
 
 
 def read(field: Field, given: Any) -> Any:
@@ -161,8 +190,12 @@ def read(field: Field, given: Any) -> Any:
         If a text is no number.
     """
     if field.is_list:
-        return tuple(given or field.default)
-    if not _is_text(field) or given is None or given in field.words:
+        return tuple(_read_single(field, text) for text in given) if given else field.default
+    return _read_single(field, given)
+
+
+def _read_single(field: Field, given: Any) -> Any:
+    if not _is_number(field) or given is None or given in field.words:
         return given
     whole = float not in field.types or (int in field.types and given.isdecimal())
     percent = int in field.types and not whole and given.endswith("%")
@@ -170,5 +203,6 @@ def read(field: Field, given: Any) -> Any:
     try:
         return int(number) if whole else float(number) / (100 if percent else 1)
     except ValueError:
-        expected = f"a whole number, or {', '.join(field.words)}," if whole else "a number"
+        expected = "a whole number" if whole else "a number"
+        expected += f", or {', '.join(field.words)}," if field.words else ""
         raise ConfigError(f"{field.spelled} {number!r}: {expected} expected") from None

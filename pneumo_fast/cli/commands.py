@@ -52,7 +52,9 @@ def train(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help="A run's config.json: its options, where none is given here.", rich_help_panel="Run"),
+        typer.Option(
+            metavar="PATH", help="A run's config.json: its options, where none is given here.", rich_help_panel="Run"
+        ),
     ] = None,
 ) -> Any:
     """Train a 1-channel classifier, ResNet-18 by default, on a dataset; with --folds K a cross-validation.
@@ -89,7 +91,7 @@ def evaluate(
     make: Callable[..., EvaluateConfig],
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Run folder; two runs are compared on the same images.", show_default="run"),
+        typer.Argument(metavar="RUN", help="Run folder; two runs are compared on the same images.", show_default="run"),
     ] = None,
 ) -> Any:
     """Evaluate a run's best checkpoint, or compare two; write RUN/eval/DATA-SPLIT.
@@ -104,7 +106,7 @@ def evaluate(
     display.set_up_logging()
     folders = runs or [Path("run")]
     if len(folders) > 2:
-        raise ConfigError(f"{len(folders)} runs are given: one to judge, or two to compare, expected")
+        raise ConfigError(f"{len(folders)} runs given: name one to evaluate or two to compare")
     configs = [make(run=run) for run in folders]
     if len(configs) == 2:
         check_comparable(*configs)
@@ -211,7 +213,9 @@ def serve(make: Callable[..., ServeConfig]) -> Any:
     return summary
 
 
-def verify(dataset: Annotated[Path, typer.Argument(help="Dataset folder.")] = Path("dataset")) -> Any:
+def verify(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset folder.")] = Path("dataset"),
+) -> Any:
     """Check every byte of a dataset; list what is damaged.
 
     Example: pneumo-fast verify dataset --json | jq '.problems | length'
@@ -290,11 +294,11 @@ def phantom(make: Callable[..., PhantomConfig]) -> Any:
 def doctor(
     echo: Annotated[
         list[str] | None,
-        typer.Option(help="DICOM node to ask whether it is there, as AET@HOST:PORT; may be repeated."),
+        typer.Option(metavar="TEXT", help="DICOM node to test with C-ECHO, as AET@HOST:PORT; may be repeated."),
     ] = None,
-    aet: Annotated[str, typer.Option(help="Our AE title, for --echo.")] = OUR_AET,
+    aet: Annotated[str, typer.Option(metavar="TEXT", help="Our AE title, for --echo.")] = OUR_AET,
 ) -> Any:
-    """Say what this machine has, and what each missing part costs and what brings it; ask DICOM nodes for an answer.
+    """Report what this machine has, what is missing and how to install it; test DICOM nodes with C-ECHO.
 
     Example: pneumo-fast doctor --json
     """

@@ -78,7 +78,7 @@ class ServeConfig:
             if not is_run(run):
                 raise ConfigError(f"{run} is not a run folder: name one that train wrote")
         if not self.allow:
-            raise ConfigError("nobody may call: name the AE titles that may with --allow")
+            raise ConfigError("no caller is allowed: give AE titles with --allow")
         for aet in self.allow:
             check_aet("allow", aet)
         check_aet("aet", self.aet)

@@ -112,8 +112,8 @@ class TrainConfig:
     )] = "reference"
     epochs: Annotated[int, Option("Passes over the training images.", least=1, decides=False)] = 10
     half_size_epochs: Annotated[int | None, Option(
-        "Progressive resizing: the first N epochs see half the size.",
-        "Means of 2 x 2 pixels, which take less time; validation sees the whole size.",
+        "Progressive resizing: the first N epochs use half the size.",
+        "Means of 2 x 2 pixels, which take less time; validation uses images of full size.",
         least=1, default="none",
     )] = None
     batch_size: Annotated[int | Literal["auto"] | None, Option(
@@ -249,18 +249,18 @@ class TrainConfig:
                 raise ConfigError(f"{option.replace('_', '-')} without {other} {value}: give --{other} {value} as well")
         if self.half_size_epochs and self.half_size_epochs >= self.epochs:
             raise ConfigError(
-                f"half-size-epochs {self.half_size_epochs} of {self.epochs} epochs: fewer expected, so that the model "
-                "sees whole images at last"
+                f"half-size-epochs {self.half_size_epochs} of {self.epochs} epochs: fewer expected, to end at full size"
             )
         if self.fold is not None and not 1 <= self.fold <= (self.folds or 0):
-            raise ConfigError(f"folds {self.folds} with fold {self.fold}: both, and one from 1 to folds, expected")
+            remedy = f"1 to {self.folds} expected" if self.folds else "give --folds K as well, with K at least 2"
+            raise ConfigError(f"fold {self.fold} of {self.folds or 'no'} folds: {remedy}")
 
     def _check_direct(self) -> None:
         """Refuse options of training straight from images that do not go together."""
         given = [name.replace("_", "-") for name in DIRECT if getattr(self, name) is not None]
         if given and not (self.images and self.labels):
             lacking = " and ".join(name for name in ("images", "labels") if not getattr(self, name))
-            raise ConfigError(f"{', '.join(given)} without {lacking}: give both images and labels, or a dataset")
+            raise ConfigError(f"{', '.join(given)} without {lacking}: give both --images and --labels, or a dataset")
         if self.cache and self.datasets != (Path("dataset"),):
             raise ConfigError(f"cache with dataset {self.datasets[0]}: it is the dataset, give one of them")
         if self.images and len(self.datasets) > 1:

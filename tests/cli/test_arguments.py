@@ -117,8 +117,8 @@ def test_runs_stand_before_what_is_scored(config_of: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "a run folder, and then what to score, expected; nothing is given"),
-        (["export"], "a run folder, and then what to score, expected; export is not one"),
+        ([], "expected a run folder first, then what to score: nothing is given"),
+        (["export"], "expected a run folder first, then what to score: export is not a run folder"),
         (["run"], "nothing to score is given after run: name files, folders or a CSV"),
         (["run", "run", "export"], "run is given more than once"),
         (["run", "export", "--threshold", "0.5", "--threshold", "0.5"], "0.5 is given more than once"),
@@ -165,6 +165,20 @@ def test_max_rejects_is_a_count_or_a_share(text: str, value: float) -> None:
 def test_max_rejects_that_is_no_number(text: str) -> None:
     with pytest.raises(ConfigError, match=r"max-rejects .*: a number expected"):
         read(MAX_REJECTS, text)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        (options_of(TrainConfig)["seed"], "abc", "seed 'abc': a whole number expected"),
+        (options_of(ConvertConfig)["size"], "32.5", "size '32.5': a whole number expected"),
+        (options_of(TrainConfig)["lr"], "1e-", "lr '1e-': a number expected"),
+        (options_of(TrainConfig)["shares"], "half", "share 'half': a number expected"),
+    ],
+)
+def test_a_number_that_is_none_is_quoted(field: Field, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        read(field, [text] if field.is_list else text)
 
 
 # ---- a configuration in words
@@ -290,3 +304,35 @@ def test_help_is_in_groups(run_cli: Run, command: str, headings: list[str]) -> N
     lines = run_cli(command, "--help").out.splitlines()
     assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == headings
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "usage", "words"),
+    [
+        (
+            "convert",
+            "convert [OPTIONS] IMAGES LABELS [OUT]",
+            (
+                "OUT Dataset folder to write. [default: dataset]",
+                "--size INTEGER",
+                "--several [reject|first|all]",
+                "One of AP, PA, LL, RL, LLD, RLD, LLO, RLO, LATERAL, OBLIQUE. [default: all but LL, RL, LATERAL]",
+            ),
+        ),
+        (
+            "train",
+            "train [OPTIONS] [DATASET]...",
+            ("DATASET... Dataset", "--batch-size INTEGER|auto", "--share NUMBER", "--out PATH", "--config PATH"),
+        ),
+        ("predict", "predict [OPTIONS] [INPUT]...", ("INPUT... Run folders", "paths. [required]", "[default: 100%]")),
+    ],
+)
+def test_help_names_values_as_the_texts_do(run_cli: Run, command: str, usage: str, words: tuple[str, ...]) -> None:
+    shown = " ".join(run_cli(command, "--help").out.split())
+    assert shown.startswith(f"Usage: pneumo-fast {usage} ")
+    assert [word for word in words if word not in shown] == []
+
+
+@pytest.mark.parametrize("command", GROUP.commands)
+def test_help_names_no_type_of_python(run_cli: Run, command: str) -> None:
+    assert not set("<>{}") & set(run_cli(command, "--help").out)

@@ -130,7 +130,7 @@ def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any
     assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
     assert json.loads((runs[1] / "eval" / "dataset-val" / "comparison.json").read_text())["n"] == 11
     ended = run_cli("evaluate", *runs, runs[0])
-    assert (ended.code, ended.err.strip()) == (2, "error: 3 runs are given: one to judge, or two to compare, expected")
+    assert (ended.code, ended.err.strip()) == (2, "error: 3 runs given: name one to evaluate or two to compare")
 
 
 def test_the_first_run_is_left_alone_where_the_second_is_none(run: Path, run_cli: Callable[..., Any]) -> None:

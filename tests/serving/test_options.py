@@ -16,7 +16,7 @@ from pneumo_fast.errors import ConfigError
     [
         ({"runs": ()}, "no run folder is given"),
         ({"runs": (Path("nothing"),)}, "nothing is not a run folder"),
-        ({"allow": ()}, "nobody may call: name the AE titles that may with --allow"),
+        ({"allow": ()}, "no caller is allowed: give AE titles with --allow"),
         ({"allow": ("A", "MUCH_TOO_LONG_A_TITLE")}, "allow 'MUCH_TOO_LONG_A_TITLE': an AE title of 1 to 16"),
         ({"aet": " "}, "aet ' ': an AE title of 1 to 16"),
         ({"dicom_out": None}, "results would go nowhere: give --forward AET@HOST:PORT, --dicom-out FOLDER or both"),

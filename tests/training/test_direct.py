@@ -166,7 +166,7 @@ def test_what_cannot_work_is_said_before_anything_is_read(config: TrainConfig, t
     ("options", "message"),
     [
         ({"images": Path("i")}, "images without labels"),
-        ({"size": 64}, "size without images and labels"),
+        ({"size": 64}, "size without images and labels: give both --images and --labels, or a dataset"),
         ({"cache": Path("c"), "labels": Path("l")}, "labels, cache without images"),
         ({"images": Path("i"), "labels": Path("l"), "datasets": (Path("a"), Path("b"))}, "images with 2 datasets"),
         (
