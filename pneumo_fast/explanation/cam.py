@@ -6,7 +6,7 @@ The logit is that of the positive class for every image, whatever it is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -50,7 +50,7 @@ def class_maps(
     with torch.enable_grad(), _output_of(model, layer) as outputs:
         logits = model(images_nchw.clone().requires_grad_())[:, 0]  # a clone: what was made to infer has no gradient
         if len(outputs) == 0 or outputs[-1].ndim != 4 or len(outputs[-1]) != len(images_nchw):
-            raise ConfigError(f"layer {layer!r} gives no map: use one of {', '.join(map_layers(model, images_nchw))}")
+            raise ConfigError(f"layer {layer!r} gives no map: use one of {_outermost(map_layers(model, images_nchw))}")
         output = outputs[-1]
         (gradient,) = torch.autograd.grad(logits.sum(), output)
     output, gradient = (_channels_first(part.detach()) for part in (output, gradient))
@@ -71,12 +71,18 @@ def _plus_plus_weights(output: torch.Tensor, gradient: torch.Tensor) -> torch.Te
     return (share * gradient.relu()).sum(dim=(2, 3), keepdim=True)
 
 
+def _outermost(modules: Iterable[str]) -> str:
+    """Names of modules, without those inside of another, of which a model has dozens."""
+    names = list(modules)
+    return f"{', '.join([name for name in names if '.' not in name] or names)}, or a module inside one"
+
+
 @contextmanager
 def _output_of(model: nn.Module, layer: str) -> Iterator[list[torch.Tensor]]:
     """What a layer gives in each forward pass of the block; nothing stays behind."""
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
-        raise ConfigError(f"layer {layer!r} is not in the model: use one of {', '.join(filter(None, modules))}")
+        raise ConfigError(f"layer {layer!r} is not in the model: use one of {_outermost(filter(None, modules))}")
     outputs: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> object:

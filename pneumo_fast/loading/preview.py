@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.drawing.contact_sheet import Panel, Strip, draw_contact_sheet
+from pneumo_fast.errors import ConfigError
 from pneumo_fast.files import write_atomic
 from pneumo_fast.loading.augment import Augmentation, apply, move_points, noise_field
 from pneumo_fast.loading.options import ShowConfig
@@ -43,9 +44,13 @@ def show(config: ShowConfig) -> ShowSummary:
 
     Raises
     ------
+    ConfigError
+        If the folder to write into does not exist.
     DatasetError
         If the dataset is missing or damaged, or has no such split.
     """
+    if not config.out.parent.is_dir():
+        raise ConfigError(f"out {config.out}: folder {config.out.parent} does not exist: make it, or name another file")
     dataset = Dataset.open(config.dataset)
     index = dataset.rows(config.split)
     rows = choose_rows(index["label"].to_numpy(dtype=np.int64), config.count, config.seed)

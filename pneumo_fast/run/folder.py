@@ -91,9 +91,11 @@ def find_run(out: Path, settings: dict[str, Any], *, resume: bool, overwrite: bo
     if checkpoint is not None:
         for name, value in settings.items():
             if (before := checkpoint.trained.settings.get(name)) != value:
+                values = before, value
+                then, now = (f"of checksum {str(x)[:8]}" if name == "dataset" else repr(x) for x in values)
                 raise RunError(
-                    f"run {out} was trained with {name} {before!r}, now it is {value!r}: resume with the same, or name "
-                    "another --out"
+                    f"run {out} was trained with {name} {then}, now it is {now}: resume with the same, or name another "
+                    "--out"
                 )
         return checkpoint
     try:

@@ -6,6 +6,7 @@ One call of :func:`train` makes a run folder (see :mod:`pneumo_fast.run.layout`)
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from pneumo_fast.training.options import TrainConfig
 from pneumo_fast.training.plan import OnStart
 from pneumo_fast.training.prepare import opened, prepare
 from pneumo_fast.training.session import goes_on
+from pneumo_fast.vocabulary import counted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +99,10 @@ def train(
                         losses, logits, auxiliary = session.learner.step(images, labels, batch_size, targets)
                         session.after_step(losses, logits, labels, auxiliary)
                     session.finish_epoch(validate(session.learner, session.validation, session.epoch))
+        elif start.rank.number == 0:
+            done = f"{counted(start.trained.epoch, 'epoch')} finished"
+            early = f", {config.patience} without improvement" if start.trained.epoch < config.epochs else ""
+            logger.info("%s%s, %d asked for: nothing to train", done, early, config.epochs)
     trained = start.trained
     return TrainSummary(
         run=config.out, epochs=trained.epoch, best_epoch=trained.best_epoch, best=trained.best,

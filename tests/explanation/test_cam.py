@@ -119,7 +119,11 @@ def test_images_made_to_infer_can_be_explained() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [("layer9", "layer 'layer9' is not in the model"), ("", "''"), ("head", "gives no map: use one of features")],
+    [
+        ("layer9", "layer 'layer9' is not in the model: use one of features, head, or a module inside one"),
+        ("", "''"),
+        ("head", "gives no map: use one of features"),
+    ],
 )
 def test_layers_that_cannot_be_used(layer: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -191,6 +191,11 @@ def test_a_split_without_images(dataset: Dataset, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_does_not_exist(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"folder .*/gone does not exist: make it, or name another file"):
+        show(ShowConfig(dataset=dataset.path, out=tmp_path / "gone" / "s.png"))
+
+
 def test_the_command_writes_the_sheet(dataset: Dataset, run_cli: Run, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     ended = run_cli("show", dataset.path, "--out", out, "--count", "1", "--augment", "strong", "--flip")
