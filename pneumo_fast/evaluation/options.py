@@ -51,7 +51,7 @@ class EvaluateConfig:
     )] = None
     resamples: Resamples = 2000
     seed: Annotated[int, Option(
-        "Seed of the bootstrap, and of the halves.",
+        "Seed of the bootstrap and of the division into halves.",
         "Halves of the validation split's patients: thresholds are chosen on one and evaluated on the other.",
     )] = 0
     device: Device = "auto"

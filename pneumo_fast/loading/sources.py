@@ -154,7 +154,7 @@ def _paths(dataset: Dataset, source: SourceFiles) -> dict[str, str]:
         try:
             key = load_key(Path(source.hash_key) if source.hash_key else None)
         except ConfigError as error:
-            raise DatasetError(f"dataset {dataset.path}: its source files cannot be told ({error})") from error
+            raise DatasetError(f"dataset {dataset.path}: its source files cannot be identified ({error})") from error
         if key_id(key) not in dataset.key_ids:
             raise DatasetError(
                 f"dataset {dataset.path} was made with another hash key, without which its source files cannot be "

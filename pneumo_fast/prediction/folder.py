@@ -98,7 +98,7 @@ def claim(config: PredictConfig, arguments: Arguments, instances: str = "") -> N
         state = "predictions" if finished else "unfinished predictions (--resume resumes them)"
         raise PredictError(f"{out} holds {state}: give --overwrite to replace them, or name another folder with --out")
     if not (finished or begun) and _holds_files(out):
-        raise PredictError(f"{out} holds files that are no predictions: name an empty or a new folder with --out")
+        raise PredictError(f"{out} holds files other than predictions: name an empty or a new folder with --out")
     if config.resume and (work / ARGUMENTS).exists():
         _check_resumed(work / ARGUMENTS, arguments, out)
         sweep_partials(work)

@@ -289,7 +289,7 @@ def _notes(
     if config.labels and judgement is None:
         yield "No scored image has a label: see --match, --id-column and --label-column."
     if judgement:
-        yield "Whether some of these images, or their patients, were trained on was not looked at."
+        yield "It was not checked whether these images or their patients were in the training data."
 
 
 def _write_summary(

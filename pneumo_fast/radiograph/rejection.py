@@ -72,7 +72,7 @@ REASONS: Final = {
     "changed": "the file is no longer the one that was indexed (--layout source)",
     "corrupt": "the pixel data are truncated or damaged",
     "out_of_memory": "there was not enough memory to read the file",
-    "crashed": "the file took its worker process down, twice",
+    "crashed": "the file crashed its worker process twice",
     "timeout": "reading the file took longer than allowed, twice",
     "ambiguous": "several files match one row of the label table",
     "not_the_first": "another file of the row was taken (--several first)",

@@ -306,7 +306,7 @@ def test_only_its_own_files_are_replaced(options: Options, tmp_path: Path) -> No
 
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "predictions.csv").write_text("mine")
-    with pytest.raises(PredictError, match="holds files that are no predictions"):
+    with pytest.raises(PredictError, match="holds files other than predictions"):
         predict(options(out=tmp_path / "theirs", overwrite=True))
     assert (tmp_path / "theirs" / "predictions.csv").read_text() == "mine"
 
