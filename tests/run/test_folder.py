@@ -141,7 +141,7 @@ def test_resuming_gives_the_last_checkpoint(run: Path) -> None:
     [
         ("seed", 4, "was trained with seed 3, now it is 4"),
         ("lr", 1e-3, "was trained with lr 0.0001, now it is 0.001"),
-        ("dataset", "abd", "was trained with dataset 'abc', now it is 'abd'"),
+        ("dataset", "abd", "was trained with dataset of checksum abc, now it is of checksum abd"),
         ("shares", [], r"was trained with shares \[0.5, 1.0\], now it is \[\]"),
         ("momentum", 0.9, "was trained with momentum None, now it is 0.9"),
     ],
