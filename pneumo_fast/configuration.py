@@ -136,15 +136,20 @@ def _options_of(config: type[Any]) -> dict[str, Field]:
     return found
 
 
-def check(config: Any) -> None:
+def check(config: Any, options: type[Any] | None = None) -> None:
     """Check every field of a configuration by itself.
+
+    Parameters
+    ----------
+    options : type, optional
+        The class whose fields alone are checked, where the configuration adds some that are no options.
 
     Raises
     ------
     ConfigError
         If a value is out of its range, or a word unknown.
     """
-    for name, field in options_of(config.__class__).items():
+    for name, field in options_of(options or config.__class__).items():
         value = getattr(config, name)
         for single in value if field.is_list else (value,):
             field.check(single)

@@ -16,34 +16,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoadConfig:
+class LoadOptions:
+    """Which batches, and how they get to the device: what can be said and checked without NumPy."""
+
+    # fmt: off
+    batch_size: Annotated[int, Option(
+        "Images in a batch of all processes together; the last batch may be smaller, or larger by one."
+    )]
+    order: Annotated[OrderName, Option(
+        "Storage order, ``sequential``, or one for training, which never has a batch of one image.",
+        "``shuffle``, every image once, afresh each epoch; ``weighted``, drawn with replacement so that every value of "
+        "``balance`` is as likely as any other; ``windowed``, every image once, shuffled within ``window`` shards.",
+    )] = "sequential"
+    seed: Annotated[int, Option("Chooses the order.")] = 0
+    balance: Annotated[str, Option("Column of the index that ``weighted`` balances.")] = "label"
+    window: Annotated[int, Option(
+        "Shards that ``windowed`` shuffles together.", least=1, range="at least 1 shard"
+    )] = 8
+    targets: Annotated[bool, Option(
+        "Whether boxes and classes can be asked for beside the batches: see :meth:`pneumo_fast.Loader.targets`."
+    )] = False
+    classes: Annotated[tuple[str, ...], Option("Names of the classes in the order of their numbers there.")] = ()
+    engine: Annotated[EngineName, Option(
+        "What delivers the batches.",
+        "``auto`` is ``source`` for a dataset of that layout, else ``resident`` where ``resident_share`` allows it, "
+        "else ``dali`` on a GPU, where it is installed, and ``fused`` otherwise.",
+    )] = "auto"
+    resident_share: Annotated[float, Option(
+        "Share of the device's memory up to which ``auto`` keeps the split there.",
+        least=0, most=1, range="a share from 0 to 1",
+    )] = 0.0
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        """Check every option; ConfigError names the first that cannot work."""
+        check(self, LoadOptions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadConfig(LoadOptions):
     """Which batches, and how they get to the device."""
 
-    batch_size: int
-    """Images in a batch of all processes together; the last batch may be smaller, or larger by one."""
-    order: OrderName = "sequential"
-    """Storage order. Or, for training, never a batch of one image: ``shuffle``, every image once, afresh each epoch;
-    ``weighted``, drawn with replacement so that every value of ``balance`` is as likely as any other; ``windowed``,
-    every image once, shuffled within ``window`` shards."""
-    seed: int = 0
-    """Chooses the order."""
     parts: tuple[Part, ...] = ()
     """Which share of the images a shuffled epoch uses (see :func:`pneumo_fast.loading.samplers.parts_by_share`)."""
-    balance: str = "label"
-    """Column of the index that ``weighted`` balances."""
-    window: int = 8
-    """Shards that ``windowed`` shuffles together, at least 1."""
     augmentation: Augmentation | None = None
     """How images are changed, for training; None leaves them as they are."""
-    targets: bool = False
-    """Whether boxes and classes can be asked for beside the batches: see :meth:`pneumo_fast.Loader.targets`."""
-    classes: tuple[str, ...] = ()
-    """Names of the classes in the order of their numbers there."""
-    engine: EngineName = "auto"
-    """``auto`` is ``source`` for a dataset of that layout, else ``resident`` where ``resident_share`` allows it, else
-    ``dali`` on a GPU, where it is installed, and ``fused`` otherwise."""
-    resident_share: float = 0.0
-    """Share of the device's memory, in [0, 1], up to which ``auto`` keeps the split there."""
 
 
 def seed_option(meaning: str) -> Option:
