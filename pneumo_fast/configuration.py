@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from pneumo_fast.errors import ConfigError
 
@@ -101,14 +102,22 @@ class Field(NamedTuple):
         return self.option.name or self.name.replace("_", "-")
 
     def check(self, value: Any) -> None:
-        """Refuse a word that is unknown and a number out of bounds."""
-        if value is None or value in self.words:
+        """Refuse a word that is unknown, what is of another type, and a number out of bounds."""
+        if value is None or (type(value) is str and value in self.words):
             return
         if not self.types:
             raise ConfigError(f"{self.spelled} {value!r} is unknown: use one of {', '.join(self.words)}")
+        is_whole = type(value) is int and float in self.types
+        if not (type(value) in self.types or is_whole or (Path in self.types and isinstance(value, Path))):
+            self.refuse_type(value, "")
         if not self.option.allows(value):
             facts = {"field": self.name, "name": self.spelled, "value": value, "range": self.option.describe_range()}
             raise ConfigError(self.option.refusal.format(least=self.option.least, most=self.option.most, **facts))
+
+    def refuse_type(self, value: Any, container: str) -> NoReturn:
+        """Say which type is expected; NumPy's do not do, not even its float64: checkpoints are read without them."""
+        expected = " or ".join([*(kind.__name__ for kind in self.types), *self.words])
+        raise ConfigError(f"{self.spelled} {value!r} of {type(value)}: {container}{expected} expected")
 
 
 def options_of(config: type[Any]) -> dict[str, Field]:
@@ -147,10 +156,12 @@ def check(config: Any, options: type[Any] | None = None) -> None:
     Raises
     ------
     ConfigError
-        If a value is out of its range, or a word unknown.
+        If a value is out of its range or of another type, or a word unknown.
     """
     for name, field in options_of(options or config.__class__).items():
         value = getattr(config, name)
+        if field.is_list and not isinstance(value, tuple | list):
+            field.refuse_type(value, "tuple of ")
         for single in value if field.is_list else (value,):
             field.check(single)
 

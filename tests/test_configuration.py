@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 
 from pneumo_fast.configuration import Option, check, options_of, settings
@@ -28,6 +29,7 @@ class Some:
     rates: Annotated[tuple[float, ...], Option("Rates.", name="rate", above=0, below=math.inf)] = ()
     mode: Annotated[Literal["slow", "fast"] | None, Option("Speed.", decides=False)] = None
     size: Annotated[int | Literal["auto"], Option("Size.", least=2, refusal="{field} of {value} < {least}")] = "auto"
+    folder: Annotated[Path | None, Option("Where.", decides=False)] = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -43,6 +45,13 @@ class Some:
         ({"rates": (math.nan,)}, "rate nan: a number above 0 expected"),
         ({"mode": "medium"}, "mode 'medium' is unknown: use one of slow, fast"),
         ({"size": 1}, "size of 1 < 2"),
+        ({"size": "all"}, "size 'all' of <class 'str'>: int or auto expected"),
+        ({"count": np.int64(1)}, f"count {np.int64(1)!r} of <class 'numpy.int64'>: int expected"),
+        ({"count": True}, "count True of <class 'bool'>: int expected"),
+        ({"rates": (np.float64(1),)}, f"rate {np.float64(1)!r} of <class 'numpy.float64'>: float expected"),
+        ({"rates": 1.0}, "rate 1.0 of <class 'float'>: tuple of float expected"),
+        ({"rates": "12"}, "rate '12' of <class 'str'>: tuple of float expected"),
+        ({"folder": "run"}, "folder 'run' of <class 'str'>: Path expected"),
     ],
 )
 def test_a_value_that_is_refused(values: dict[str, Any], message: str) -> None:
@@ -51,7 +60,13 @@ def test_a_value_that_is_refused(values: dict[str, Any], message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("values", [{}, {"count": 1}, {"count": 9}, {"rates": (0.1,)}, {"mode": "fast"}, {"size": 2}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {}, {"count": 1}, {"count": 9}, {"rates": (0.1,)}, {"rates": [1]}, {"mode": "fast"}, {"size": 2},
+        {"folder": Path("run")},
+    ],
+)  # fmt: skip
 def test_a_value_that_is_allowed(values: dict[str, Any]) -> None:
     Some(**values)
 

@@ -162,10 +162,10 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         """Check every option, and which go together; ConfigError names the first that cannot work."""
-        fractions = self.val_fraction, self.test_fraction
-        if min(fractions) < 0 or not sum(fractions) < 1:
-            raise ConfigError(f"val and test fractions {fractions}: each must be at least 0 and both together below 1")
         check(self)
+        fractions = self.val_fraction, self.test_fraction
+        if not sum(fractions) < 1:
+            raise ConfigError(f"val and test fractions {fractions}: both together must be below 1")
         _ = self.label_rule
         if self.path_column and self.match not in {"filename", "path"}:
             raise ConfigError(f"match {self.match} with path-column: a file is found by one of them, give one")

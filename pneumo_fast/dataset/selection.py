@@ -25,8 +25,10 @@ def open_datasets(paths: Sequence[Path]) -> Dataset:
     Raises
     ------
     DatasetError
-        If one is missing, damaged or given twice, or they differ in image size or stored data type.
+        If none is given, one is missing, damaged or given twice, or they differ in image size or stored data type.
     """
+    if not paths:
+        raise DatasetError("no dataset is given: name at least one")
     datasets = [Dataset.open(path) for path in paths]
     known: dict[str, Path] = {}
     for dataset in datasets:

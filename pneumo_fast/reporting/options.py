@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pneumo_fast.configuration import Option
+from pneumo_fast.configuration import Option, check
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,3 +29,7 @@ class ReportConfig:
             default="the run's own",
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        """Check every option."""
+        check(self)

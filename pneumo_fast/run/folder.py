@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 def write_config(run: Path, content: dict[str, Any]) -> None:
     """Write ``config.json``."""
-    write_atomic(run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")
+    write_atomic(run / CONFIG, json.dumps(content, indent=1, default=os.fspath) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -227,11 +227,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every option, and which go together; ConfigError names the first that cannot work."""
+        check(self)
         if not self.datasets or (self.shares and len(self.shares) != len(self.datasets)):
             raise ConfigError(
                 f"{len(self.datasets)} datasets with {len(self.shares)} shares: one share for each expected"
             )
-        check(self)
         self._check_recipe()
         self._check_direct()
         check_resume(resume=self.resume, overwrite=self.overwrite)

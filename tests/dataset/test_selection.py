@@ -74,6 +74,11 @@ def test_unlike_datasets_are_refused(tmp_path: Path) -> None:
         open_datasets(folders)
 
 
+def test_no_dataset_at_all() -> None:
+    with pytest.raises(DatasetError, match="no dataset is given: name at least one"):
+        open_datasets([])
+
+
 def test_datasets_without_pixels_cannot_be_joined(own_dataset: Path) -> None:
     stored = Dataset.open(own_dataset)
     files = SourceFiles(folder="/images", hash_key="", max_rejects=0, timeout_s=10.0, statistics_of=1)

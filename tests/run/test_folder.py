@@ -28,6 +28,11 @@ def test_the_configuration_comes_back(tmp_path: Path) -> None:
     assert read_config(tmp_path).config == {"datasets": ["/data/rsna"], "lr": 1e-4}
 
 
+def test_a_configuration_that_would_come_back_otherwise_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_config(tmp_path, {"config": {"epochs": torch.tensor(1)}})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
