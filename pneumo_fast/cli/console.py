@@ -24,6 +24,12 @@ class Terminal(Console):
         """Make a text of what is printed, or of a table's cell."""
         return super().render_str(harmless(text), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Go on without a reader: what a command does, and writes to the disk, is wanted though nobody looks on."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
 
 SPEAKS: Final = os.environ.get("RANK", "0") == "0"
 """Of several processes that train together the first speaks; warnings and errors are everyone's."""
