@@ -17,6 +17,7 @@ import torch
 from pneumo_fast.dataset.folder import Dataset
 from pneumo_fast.devices import resolve_device
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.files import joint_checksum
 from pneumo_fast.loading.batches import Order, Rank
 from pneumo_fast.loading.choose import choose_engine, make_sampler, open_engine, source_engine
 from pneumo_fast.loading.engines.base import Batch, Feed
@@ -85,7 +86,8 @@ class Loader:
         """The longest of these waits but the first, for which nothing can have been read ahead."""
         self.size = dataset.size
         """Height and width of an image, in pixels."""
-        self._fingerprint = _fingerprint(dataset, split, config)
+        images = joint_checksum(rows["image_id"])
+        self._fingerprint = {"dataset": dataset.identity, "split": split, "images": images, **_fingerprint(config)}
         self._epoch = self._batch = 0
         """The epoch, and the batch after the one delivered last."""
         self._resuming = False
@@ -192,13 +194,17 @@ class Loader:
         Raises
         ------
         ConfigError
-            If that loader had other data or another order.
+            If that loader had other data or another order, or the state names a batch that no epoch has.
         """
         for name, value in self._fingerprint.items():
-            if state.get(name) != value:
-                raise ConfigError(f"the loader's state has {name} {state.get(name)!r}, this loader has {value!r}")
+            found = state.get(name, value if name == "images" else None)  # which earlier releases did not record
+            if found != value:
+                raise ConfigError(f"the loader's state has {name} {found!r}, this loader has {value!r}")
+        epoch, batch = int(state["epoch"]), int(state["batch"])
+        if not 0 <= batch <= len(self):
+            raise ConfigError(f"the loader's state has batch {batch}, an epoch of this loader has {len(self)}")
         self._end_epoch()
-        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._epoch, self._batch = epoch, batch
         self._resuming = True
 
     def _batches(self, epoch: int, first: int) -> Generator[Batch, None, None]:
@@ -250,9 +256,9 @@ class Loader:
             self._current = None
 
 
-def _fingerprint(dataset: Dataset, split: str, config: LoadConfig) -> dict[str, Any]:
-    """What decides the batches; the engine and the number of processes do not."""
+def _fingerprint(config: LoadConfig) -> dict[str, Any]:
+    """What of a configuration decides the batches; the engine and the number of processes do not."""
     parts = [[part.rows, part.used] for part in config.parts]
     chosen = {name: getattr(config, name) for name in ("batch_size", "order", "seed", "balance", "window")}
     augmentation = asdict(config.augmentation) if config.augmentation else None
-    return {"dataset": dataset.identity, "split": split, **chosen, "parts": parts, "augmentation": augmentation}
+    return {**chosen, "parts": parts, "augmentation": augmentation}

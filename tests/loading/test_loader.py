@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from pneumo_fast.dataset.selection import limit_images
 from pneumo_fast.errors import ConfigError, DatasetError, DeviceError
 from pneumo_fast.loading.augment import Augmentation
 from pneumo_fast.loading.batches import Rank
@@ -172,6 +173,26 @@ def test_a_state_of_other_batches_is_refused(tmp_path: Path, change: dict[str, A
     message = f"the loader's state has {next(iter(change))} "
     with load(dataset, "train", **(options | change)) as other, pytest.raises(ConfigError, match=message):
         other.load_state_dict(state)
+
+
+def test_a_state_of_other_images_is_refused_unless_it_does_not_say(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "d")
+    with load(limit_images(dataset, 10), "train", batch_size=4, order="shuffle") as loader:
+        state = loader.state_dict()
+    with load(dataset, "train", batch_size=4, order="shuffle") as loader:
+        with pytest.raises(ConfigError, match="the loader's state has images "):
+            loader.load_state_dict(state)
+        del state["images"]  # as of an earlier release
+        loader.load_state_dict(state)
+
+
+@pytest.mark.parametrize("batch", [-1, 6])
+def test_a_state_of_a_batch_that_no_epoch_has_is_refused(tmp_path: Path, batch: int) -> None:
+    with load(make_dataset(tmp_path / "d"), "train", batch_size=4, order="shuffle") as loader:
+        state = loader.state_dict()
+        loader.load_state_dict(state | {"batch": 5})
+        with pytest.raises(ConfigError, match=f"has batch {batch}, an epoch of this loader has 5"):
+            loader.load_state_dict(state | {"batch": batch})
 
 
 @pytest.mark.parametrize(("share", "engine"), [(0.0, "fused"), (0.9, "resident")])
