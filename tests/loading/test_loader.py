@@ -195,6 +195,14 @@ def test_a_state_of_a_batch_that_no_epoch_has_is_refused(tmp_path: Path, batch: 
             loader.load_state_dict(state | {"batch": batch})
 
 
+def test_a_loader_outlives_its_pipeline_which_dali_takes_down_as_the_process_ends(tmp_path: Path) -> None:
+    loader = load(make_dataset(tmp_path / "d"), "train", Place("dali", "cpu"), batch_size=4, order="shuffle")
+    next(loader.epoch(0))
+    assert isinstance(loader._engine, DaliEngine)
+    loader._engine._pipeline._shutdown()
+    loader.close()
+
+
 @pytest.mark.parametrize(("share", "engine"), [(0.0, "fused"), (0.9, "resident")])
 def test_auto_on_a_cpu(tmp_path: Path, share: float, engine: str) -> None:
     config = LoadConfig(batch_size=4, resident_share=share)

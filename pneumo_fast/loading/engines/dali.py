@@ -99,7 +99,7 @@ class DaliEngine:
             return
         self._stopped = True
         try:
-            while True:
+            while getattr(self._pipeline, "_pipe", self) is not None:  # None once the process ends, or is collected
                 self._pipeline.run()
         except StopIteration:
             self._pipeline.reset()
