@@ -15,7 +15,7 @@ from pneumo_fast.metrics.catalogue import ACCURACY, FN, FP, TN, TP
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
 
-CELLS: Final = ((TN, FP), (FN, TP))
+CELLS: Final = ((TP, FN), (FP, TN))
 
 
 def draw_confusion(metrics: Figures, split: str) -> bytes:
@@ -48,11 +48,11 @@ def _confusion_panel(axes: Axes, result: ThresholdMetrics) -> None:
     axes.imshow(_cell_colours(shares), aspect="equal")
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row - 0.08, f"{count:,}", ha="center", va="center", fontsize=19, color=INK)
-        share = percent(shares[row, column]) if of_class[row, 0] else "none there"
+        share = f"{percent(shares[row, column])} of the row" if of_class[row, 0] else "none there"
         small = f"{CELLS[row][column].label}\n{share}"
         axes.text(column, row + 0.25, small, ha="center", va="center", fontsize=9.5, color=INK, linespacing=1.4)
-    axes.set_xticks([0, 1], ["called\nnegative", "called\npositive"])
-    axes.set_yticks([0, 1], ["labelled\nnegative", "labelled\npositive"], rotation=90, ha="right", va="center")
+    axes.set_xticks([0, 1], ["called\npositive", "called\nnegative"])
+    axes.set_yticks([0, 1], ["labelled\npositive", "labelled\nnegative"], rotation=90, ha="right", va="center")
     axes.axhline(0.5, color="white", linewidth=3)
     axes.axvline(0.5, color="white", linewidth=3)
     clean_axes(axes)

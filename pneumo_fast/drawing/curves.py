@@ -43,9 +43,7 @@ def draw_roc(metrics: Figures, curve: Curve, split: str) -> bytes:
     """
     figure, axes = _square_figure("ROC curve", metrics, split)
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="chance: AUROC 0.500")
-    auroc = metrics.ranking.auroc
-    between = "" if auroc.low is None else f" ({percent(LEVEL, 0)} interval {TYPESET.interval(auroc, 3)})"
-    area = f"{AUROC.label} {number(auroc.value)}{between}"
+    area = _area(AUROC, metrics.ranking.auroc)
     axes.plot(curve.x, curve.y, color=style.BLUE, linewidth=2.2, solid_joinstyle="round", label=area)
     for result, look in zip(metrics.thresholds, cycle(POINTS)):
         _point(axes, result.specificity.complement, result.recall, look, _name(result, SENSITIVITY, SPECIFICITY))
@@ -65,7 +63,7 @@ def draw_precision_recall(metrics: Figures, curve: Curve, split: str) -> bytes:
     chance = f"chance: {PRECISION.label} {number(metrics.prevalence)}, the share of positives"
     axes.plot([0, 1], [metrics.prevalence] * 2, color=style.GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=chance)
     x, y = np.concatenate([[0.0], curve.x]), np.concatenate([curve.y[:1], curve.y])
-    area = f"{AVERAGE_PRECISION.label} {number(metrics.ranking.average_precision.value)}"
+    area = _area(AVERAGE_PRECISION, metrics.ranking.average_precision)
     axes.step(x, y, where="pre", color=style.BLUE, linewidth=2.2, label=area)
     for result, look in zip(metrics.thresholds, cycle(POINTS)):
         _point(axes, result.recall, result.precision, look, _name(result, SENSITIVITY, PRECISION))
@@ -89,6 +87,12 @@ def _square_figure(title: str, metrics: Figures, split: str) -> tuple[Figure, Ax
     axes.xaxis.label.set(fontsize=11, color=style.INK)
     axes.yaxis.label.set(fontsize=11, color=style.INK)
     return figure, axes
+
+
+def _area(metric: Metric, found: Estimate) -> str:
+    """The area under a curve with its interval, for the legend."""
+    between = "" if found.low is None else f" ({percent(LEVEL, 0)} interval {TYPESET.interval(found, 3)})"
+    return f"{metric.label} {number(found.value)}{between}"
 
 
 def _name(result: ThresholdMetrics, *rates: Metric) -> str:

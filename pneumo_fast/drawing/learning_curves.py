@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pneumo_fast.drawing.style import BLUE, FAINT, GREY, INK, VERMILION, clean_axes, new_figure, to_png
+from pneumo_fast.drawing.style import BLUE, FAINT, GREEN, GREY, INK, VERMILION, clean_axes, new_figure, to_png
 from pneumo_fast.metrics.catalogue import MONITORED
 from pneumo_fast.run.checkpoint import EpochRecord
 
 Line = tuple[str, str, str, str]
 """Key of the history, label, colour, line style."""
 LOSSES: tuple[Line, ...] = (
-    ("train_loss", "training", BLUE, "--"),
-    ("val_loss", "validation", VERMILION, "-"),
-    ("train_boxes_loss", "boxes", GREY, "-."),
-    ("train_classes_loss", "classes", GREY, ":"),
+    ("train_loss", "training", VERMILION, "--"),
+    ("val_loss", "validation", BLUE, "-"),
+    ("train_boxes_loss", "training, boxes", GREY, "-."),
+    ("train_classes_loss", "training, classes", GREY, ":"),
 )
 OPTIONAL = {"train_boxes_loss", "train_classes_loss"}  # there only where it is taught
 FIGURES: tuple[Line, ...] = tuple(
     (f"val_{name}", MONITORED[name].label, colour, style)
-    for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREY, ":"))
+    for name, colour, style in (("auroc", BLUE, "-"), ("ap", VERMILION, "--"), ("accuracy", GREEN, ":"))
 )
 
 
