@@ -48,7 +48,8 @@ def notes_of(
     if figures.folds:
         yield from fold_notes(judged.checkpoint.monitor, figures.ranking, figures.folds)
     elif not (judged.trained_on and split == "test" and overlap):
-        yield origin_note(split, judged.checkpoint.monitor, trained_on=judged.trained_on)
+        has_test = bool((judged.dataset.index["split"] == "test").any())
+        yield origin_note(split, judged.checkpoint.monitor, trained_on=judged.trained_on, has_test=has_test)
     if judged.averages(split):
         yield mean_note(len(judged.models))
     if unread:
@@ -112,7 +113,7 @@ def _change(name: str, before: float, after: float) -> str:
     return f"{name} {before:.{digits}f} → {after:.{digits}f}"
 
 
-def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
+def origin_note(split: str, monitor: str, *, trained_on: bool, has_test: bool) -> str:
     """Say what the figures are worth, seen from where the images come from."""
     if not trained_on:
         return (
@@ -121,7 +122,8 @@ def origin_note(split: str, monitor: str, *, trained_on: bool) -> str:
         )
     optimistic = optimism(split, out_of_fold=False, monitor=monitor)
     if split == "val":
-        return f"{optimistic} A test split (convert --test-fraction) avoids that."
+        unbiased = "evaluate --split test" if has_test else "a test split (convert --test-fraction)"
+        return f"{optimistic} To avoid that, use {unbiased}."
     return optimistic or f"Split {split!r} was not used for training or for selecting the checkpoint."
 
 
@@ -134,9 +136,9 @@ def mean_note(models: int) -> str:
 
 
 def unread_note(images: int) -> str:
-    """Say how many images of the split are not judged."""
+    """Say how many images of the split are not evaluated."""
     files = "file of 1 image" if images == 1 else f"files of {images:,} images"
-    return f"The source {files} of the split could not be read any more; the others were judged."
+    return f"The source {files} of the split can no longer be read; the others were evaluated."
 
 
 def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> tuple[str, ...]:
@@ -148,8 +150,8 @@ def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> 
         Of the pooled predictions.
     """
     pooled = (
-        f"The out-of-fold predictions of {len(folds)} folds are pooled: each image is judged by the model of the fold "
-        "that was not trained on it."
+        f"The out-of-fold predictions of {len(folds)} folds are pooled: each image is evaluated by the model of the "
+        "fold that was not trained on it."
     )
     selected = optimism("val", out_of_fold=True, monitor=monitor)
     scales = (
@@ -163,8 +165,8 @@ def fold_notes(monitor: str, ranking: Ranking, folds: Sequence[FoldFigures]) -> 
             "logits are pooled as they are. The figures by fold tell more."
         )
     spread = (
-        "The intervals are of these models on other patients; how far another training would move the metrics, the "
-        "spread over the folds shows in part."
+        "The intervals hold for these models on other patients; the spread over the folds shows part of the variation "
+        "between trainings."
     )
     return pooled, selected, scales, spread
 
@@ -198,7 +200,7 @@ def limit_notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """
     if not (limit := settings.get("limit-images")):
         return ()
-    return (f"The run used at most {limit} images of each split (--limit-images); the whole split is judged here.",)
+    return (f"The run used at most {limit} images of each split (--limit-images); the whole split is evaluated here.",)
 
 
 def rank_notes(sample: Sample, ranking: Ranking) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from tests.support.untrained_run import change, config, evaluated, leave_old_res
 def test_only_val_selected_the_checkpoint(run: Path, split: str, selected: bool) -> None:
     result = evaluate(config(run, split=split))
     assert result.selected_on_this_data is selected
-    assert result.notes[0] == origin_note(split, "auroc", trained_on=True)
+    assert result.notes[0] == origin_note(split, "auroc", trained_on=True, has_test=True)
 
 
 def test_one_class_has_no_curves_and_old_ones_go(run: Path) -> None:

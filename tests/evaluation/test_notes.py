@@ -126,7 +126,12 @@ def test_what_intervals_count(patients: int | None, without: int, n: int, note: 
 
 
 def test_the_figure_that_chose_the_checkpoint_is_named() -> None:
-    assert "best average precision on split 'val'" in origin_note("val", "ap", trained_on=True)
+    assert "best average precision on split 'val'" in origin_note("val", "ap", trained_on=True, has_test=False)
+
+
+@pytest.mark.parametrize(("there", "said"), [(True, "evaluate --split test."), (False, "convert --test-fraction).")])
+def test_a_split_that_avoids_the_bias_is_named_as_it_is_to_be_had(*, there: bool, said: str) -> None:
+    assert origin_note("val", "auroc", trained_on=True, has_test=there).endswith(said)
 
 
 @pytest.mark.parametrize(("temperature", "count"), [(0.05, 1), (1.0, 0), (20.0, 1)])

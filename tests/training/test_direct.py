@@ -109,7 +109,7 @@ def test_files_that_fail_are_listed_and_not_judged(phantoms: PhantomSet, tmp_pat
     evaluation = evaluate(EvaluateConfig(run=tmp_path / "run", resamples=100))
     assert lost[1].removesuffix(".dcm") not in evaluation.predictions.image_ids
     assert len(evaluation.predictions.image_ids) == len(dataset.rows("val")) - 1
-    assert "The source file of 1 image of the split could not be read any more; the others were judged." in (
+    assert "The source file of 1 image of the split can no longer be read; the others were evaluated." in (
         evaluation.notes
     )
 
