@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumo_fast.drawing.confusion import draw_confusion
-from pneumo_fast.drawing.curves import POINTS, draw_precision_recall, draw_roc
-from pneumo_fast.drawing.style import BLUE, VERMILION
-from pneumo_fast.metrics.intervals import Labels, Logits
+from pneumo_fast.drawing.curves import POINTS, _area, draw_precision_recall, draw_roc
+from pneumo_fast.drawing.learning_curves import FIGURES, LOSSES, OPTIONAL
+from pneumo_fast.drawing.style import BLUE, GREEN, VERMILION
+from pneumo_fast.metrics.catalogue import AVERAGE_PRECISION
+from pneumo_fast.metrics.intervals import Estimate, Labels, Logits
 from pneumo_fast.metrics.ranking import precision_recall_curve, roc_curve
 from pneumo_fast.metrics.scored import Sample
 from pneumo_fast.metrics.summary import Figures
+from pneumo_fast.reporting.charts import learning
+from pneumo_fast.reporting.sources import Epoch
 from tests.support.judged import figures_of
 
 Pixels = NDArray[np.uint8]
@@ -125,6 +129,26 @@ def test_cells_are_blue_when_right_and_orange_when_wrong() -> None:
     assert area(perfect, right) > 2.5 * area(perfect, wrong) > 25_000  # three right cells; 'always negative' misses
     inverted = pixels(confusion(1 - labels, logits, 0.999999))
     assert area(inverted, wrong) > 2.5 * area(inverted, right)
+
+
+def test_positives_are_in_the_upper_row() -> None:
+    wrong = 255 - 0.72 * (255 - rgb(VERMILION))
+    image = pixels(confusion(*scores(), 0.999999))  # all are called negative: every positive is missed
+    upper, lower = np.array_split(image, 2)
+    assert area(upper, wrong) > 10_000 > area(lower, wrong)
+
+
+def test_the_legend_has_the_interval_of_an_area() -> None:
+    said = _area(AVERAGE_PRECISION, Estimate(value=0.5, low=0.25, high=0.75))
+    assert said == "average precision 0.500 (95\N{NO-BREAK SPACE}% interval 0.250 to 0.750)"
+
+
+def test_learning_curves_have_the_colours_of_the_report() -> None:
+    looks = {BLUE: "one", VERMILION: "two", GREEN: "three"}
+    epoch = Epoch(epoch=1, train_loss=1.0, val_loss=1.0, val_auroc=0.5, val_ap=0.5, val_accuracy=0.5, lr=0.1)
+    page = {name: look for chart in learning([epoch], 1).values() if chart for look, name in chart.legend}
+    drawn = {label: looks[colour] for key, label, colour, _ in (*LOSSES, *FIGURES) if key not in OPTIONAL}
+    assert drawn == {name: page[name] for name in drawn}
 
 
 @pytest.mark.parametrize("label", [0, 1])
