@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # From radiographs to a judged classifier
+# # From radiographs to an evaluated classifier
 #
 # This notebook takes a folder of chest radiographs and a label table, trains a classifier of
 # pneumonia, evaluates it, and scores new files. It needs no data: it makes 400 synthetic radiographs
@@ -171,7 +171,7 @@ print(*evaluation.figures.tradeoffs, sep="\n")
 judged.round(3)
 
 # %% [markdown]
-# ## Where the model looks
+# ## Heat maps
 #
 # Grad-CAM shows which parts of an image raised its score: here the most confident true and false
 # positives and negatives. A map that lies elsewhere than the boxes is a warning; one that lies on
