@@ -36,6 +36,8 @@ Match = Literal["filename", "path", "AccessionNumber", "SOPInstanceUID", "StudyI
 IdSource = Literal["filename", "AccessionNumber", "SOPInstanceUID", "StudyInstanceUID"]
 """What the id of a file that is scored is."""
 Split = Literal["train", "val", "test"]
+METHOD_NAMES: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
+"""What people call each way to draw a heat map."""
 TrainOrder = Literal["shuffle", "weighted", "windowed"]
 OrderName = Literal["sequential", TrainOrder]
 EngineName = Literal["auto", "dali", "fused", "resident", "source"]

@@ -123,7 +123,7 @@ def _refuse_different(a: tuple[Path, list[tuple[str, int]]], b: tuple[Path, list
     """Refuse two runs whose images, by id and label, are not the same."""
     if a[1] != b[1]:
         raise RunError(
-            f"{a[0]} and {b[0]} are judged on different images ({len(a[1])} and {len(b[1])}): name one dataset by "
+            f"{a[0]} and {b[0]} are evaluated on different images ({len(a[1])} and {len(b[1])}): name one dataset by "
             "--dataset, and compare runs of one fold"
         )
 

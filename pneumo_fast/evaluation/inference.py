@@ -86,8 +86,8 @@ class Judged:
         """
         if self.is_cross_validation and self.trained_on and split == "train":
             raise ConfigError(
-                "split 'train' of a cross-validation: its images are in split 'val', each judged by the fold that was "
-                f"not trained on it; name one of the folds, for instance {shlex.quote(str(self.models[0].run))}"
+                "split 'train' of a cross-validation: its images are in split 'val', each evaluated by the fold that "
+                f"was not trained on it; name one of the folds, for instance {shlex.quote(str(self.models[0].run))}"
             )
         return self.dataset.rows(split)
 

@@ -69,7 +69,10 @@ class Intervals:
     level: float = LEVEL
     unit: str
     """What is drawn: ``patient``, or ``image`` where no patient is known."""
-    method: str = "percentile bootstrap; Wilson score for shares of 0 and 1; bootstrap of signed distances for ece"
+    method: str = (
+        "percentile bootstrap; Wilson score for shares of 0 and 1; bootstrap of signed deviations for the calibration "
+        "error"
+    )
     resamples: int
     seed: int
     groups: int | None

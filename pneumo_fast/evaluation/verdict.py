@@ -48,7 +48,7 @@ def optimism(split: str, *, out_of_fold: bool, monitor: str = "") -> str:
     best = f" (best {MONITORED[monitor].label} on split 'val')" if monitor else ""
     if out_of_fold:
         return (
-            f"Each fold's checkpoint was selected on the images that it is judged on{best}, so the metrics are "
+            f"Each fold's checkpoint was selected on the images that it is evaluated on{best}, so the metrics are "
             "optimistic."
         )
     return {

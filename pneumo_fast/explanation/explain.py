@@ -256,7 +256,7 @@ def _randomised(maps: Maps, rows: NDArray[np.int64], boxes: dict[int, Corners], 
 
 
 def _notes(peaks: list[tuple[float, float] | None], drawn: tuple[Drawn, ...], unread: int) -> Iterator[str]:
-    yield "A map shows which locations of one layer spoke for pneumonia; it does not prove why the model decided so."
+    yield "A map shows which locations of one layer raised the score; it does not prove why the model decided so."
     if not peaks:
         yield "No image of this split that can be read has a box: the pointing game needs boxes."
     if empty := sum(p is None for p in peaks):

@@ -61,5 +61,5 @@ def _conclude(correlation: Estimate, n: int) -> str:
     if correlation.value is None:
         return "The maps are constant: the comparison with random weights is undefined."
     changed = f"With random weights the maps' rank correlation with the trained model's is {correlation.value:.2f}"
-    verdict = "they depend on what was learnt" if correlation.value < 0.5 else "they show the image more than the model"
-    return f"{changed} (mean of {n} images; 1 would be no change): {verdict}."
+    on = "on the trained weights" if correlation.value < 0.5 else "on the image more than on the weights"
+    return f"{changed} (mean of {n} images; 1 would be no change): the maps depend {on}."

@@ -84,15 +84,19 @@ ACCURACY: Final = Metric(key="accuracy", label="accuracy", abbreviation="acc.", 
 PRECISION: Final = Metric(
     key="precision", label="precision", synonym="PPV", meaning="share of positives among those called positive"
 )
-SENSITIVITY: Final = Metric(key="recall", label="sensitivity", synonym="recall", meaning="share of positives found")
-SPECIFICITY: Final = Metric(key="specificity", label="specificity", meaning="share of negatives called negative")
+SENSITIVITY: Final = Metric(
+    key="recall", label="sensitivity", abbreviation="sens.", synonym="recall", meaning="share of positives found"
+)
+SPECIFICITY: Final = Metric(
+    key="specificity", label="specificity", abbreviation="spec.", meaning="share of negatives called negative"
+)
 NPV: Final = Metric(key="npv", label="NPV", meaning="share of negatives among those called negative")
 F1: Final = Metric(key="f1", label="F1", meaning="harmonic mean of precision and sensitivity")
 MCC: Final = Metric(key="mcc", label="MCC", synonym="Matthews correlation", meaning="correlation of labels and calls")
 NET_BENEFIT: Final = Metric(
     key="net_benefit",
     label="net benefit",
-    meaning="true positives minus weighed false positives, as a share of the images",
+    meaning="true positives minus weighted false positives, as a share of the images",
 )
 RATES: Final = (ACCURACY, PRECISION, SENSITIVITY, SPECIFICITY, NPV, F1, MCC, NET_BENEFIT)
 """What one threshold gives."""

@@ -22,6 +22,8 @@ from pneumo_fast.metrics.thresholds import at_threshold
 AGES: Final = (0, 18, 40, 60, 80)
 """Years at which an age band begins."""
 COLUMNS: Final = ("sex", "age", "view", "class")
+ONE_CLASS: Final = "This subgroup holds one class only: its images are ranked against all of the other class."
+"""What is said of those that are ``against_all``."""
 UNKNOWN: Final = "unknown"
 
 

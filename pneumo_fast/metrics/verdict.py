@@ -7,6 +7,7 @@ from typing import Final
 from pneumo_fast.formatting import Notation
 from pneumo_fast.metrics.catalogue import AUROC, SENSITIVITY, SPECIFICITY
 from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.subgroups import Subgroup
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.vocabulary import counted
 
@@ -23,6 +24,13 @@ def few_of_a_class(n: int, positives: int) -> bool:
     return min(positives, n - positives) < FEW_OF_A_CLASS
 
 
+def too_few(figures: Figures, group: Subgroup) -> bool:
+    """Whether a subgroup has too few images of a class for a figure; its own class, where it is of one only."""
+    if group.against_all:
+        return group.n < FEW_OF_A_CLASS or few_of_a_class(figures.n, figures.positives)
+    return few_of_a_class(group.n, group.positives)
+
+
 def warn_of_few(figures: Figures) -> str | None:
     """Say that there are too few images to conclude from; None where there are enough."""
     if figures.n >= FEW_IMAGES and not few_of_a_class(figures.n, figures.positives):
@@ -30,7 +38,7 @@ def warn_of_few(figures: Figures) -> str | None:
     return (
         f"Too few images to conclude anything: {figures.n}, of which {figures.positives} positive and "
         f"{figures.negatives} negative. Other images of the same kind could give very different figures; "
-        f"{FEW_IMAGES} images with {FEW_OF_A_CLASS} of each class are the least to begin with."
+        f"at least {FEW_IMAGES} images with {FEW_OF_A_CLASS} of each class are needed."
     )
 
 
@@ -39,12 +47,12 @@ def warn_of_useless_thresholds(figures: Figures) -> str | None:
     said = []
     for entry in figures.thresholds:
         if entry.recall.value is not None and entry.recall.value < HARDLY_ANY:
-            said.append(f"at {entry.threshold:g} hardly any positive is found")
+            said.append(f"at {entry.threshold:g} {SENSITIVITY.label} is below {HARDLY_ANY}")
         elif entry.specificity.value is not None and entry.specificity.value < HARDLY_ANY:
-            said.append(f"at {entry.threshold:g} hardly any negative is called negative")
+            said.append(f"at {entry.threshold:g} {SPECIFICITY.label} is below {HARDLY_ANY}")
         else:
             return None
-    return f"No fixed threshold is of use: {', '.join(said)}."
+    return f"No fixed threshold is useful: {', '.join(said)}."
 
 
 def conclude(figures: Figures, notation: Notation) -> str:
@@ -57,11 +65,11 @@ def conclude(figures: Figures, notation: Notation) -> str:
         easy, name = view.auroc.value, "the view position alone"
         above = _apart(auroc, view.auroc) if view.difference is None else view.difference  # an earlier release has none
     if above.low is None or above.high is None:
-        ranks = "cannot be told from " + name
+        ranks = "is not distinguishable from " + name
     elif above.low > 0:
         ranks = f"is above that of {name}"
     else:
-        ranks = f"is below that of {name}" if above.high < 0 else f"cannot be told from that of {name}"
+        ranks = f"is below that of {name}" if above.high < 0 else f"is not distinguishable from that of {name}"
     return (
         f"{AUROC.label} {notation.estimate(auroc)} {ranks} ({notation.number(easy)}). At threshold "
         f"{first.threshold:g}, {SENSITIVITY.label} is {notation.estimate(first.recall, 2)} and {SPECIFICITY.label} "

@@ -1,1 +1,1 @@
-"""A judged run as one HTML page and one model card."""
+"""An evaluated run as one HTML page and one model card."""

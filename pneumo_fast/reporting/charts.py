@@ -119,7 +119,7 @@ def precision_recall(metrics: MetricsFile, curve: Curve, rates: Rates) -> Chart:
         "Precision-recall curve",
         f"Precision against sensitivity; the {name} is {area}, that of chance {number(prevalence)}.",
         (("one", f"model, {name} {area}"), chance, *_marks(metrics)),
-        svg.axes(SQUARE, "sensitivity (recall): positives found", "precision: calls that are right"),
+        svg.axes(SQUARE, "sensitivity (recall): positives found", "precision: positives among positive calls"),
         svg.rule(SQUARE, (0, prevalence), (1, prevalence), "chance"),
         svg.line(SQUARE, Series(look="one", x=x, y=y)),
         *(_cross(t.recall, t.precision) for t in metrics.thresholds),
@@ -188,10 +188,10 @@ def decision(curve: DecisionCurve) -> Chart:
     return _chart(
         frame,
         "Decision curve",
-        "Net benefit against the probability from which one would act: of the model, of acting on every image, and of "
-        "acting on none, which is 0.",
+        "Net benefit against the threshold probability: of the model, of acting on every image, and of acting on none, "
+        "which is 0.",
         (*names, ("chance", "act on none")),
-        svg.axes(frame, "probability from which one would act", NET_BENEFIT.label, y_ticks=ticks),
+        svg.axes(frame, "threshold probability", NET_BENEFIT.label, y_ticks=ticks),
         svg.rule(frame, (0, 0), (1, 0), "chance"),
         svg.line(frame, Series(look="two", x=curve.threshold, y=curve.treat_all)),
         svg.line(frame, Series(look="one", x=curve.threshold, y=curve.model)),
@@ -279,7 +279,7 @@ def _epochs(
         frame,
         title,
         f"Over {len(epochs)} epochs; at the end: {ends}.",
-        [*((s.look, name) for name, s in series.items()), ("best", f"epoch {best}, judged here")],
+        [*((s.look, name) for name, s in series.items()), ("best", f"epoch {best}: the evaluated checkpoint")],
         svg.axes(frame, "epoch", "", [t for t in svg.whole_ticks(int(last)) if t >= epochs[0]], ticks),
         svg.rule(frame, (best, ticks[0]), (best, ticks[-1]), "best"),
         *(svg.line(frame, s) for s in series.values()),

@@ -70,7 +70,7 @@ def input_facts(manifest: Manifest) -> list[Fact]:
     titles = {
         "label_rows": "Images in the label table",
         "rows_without_file": "Images in the label table without a file",
-        "ignored": "Left out by their label",
+        "ignored": "Excluded by --ignore",
         "files_without_row": "Files without a label",
         "dropped_ungrouped": "Omitted, patient unknown",
         "burned_in": "Marked as having burned-in text",
@@ -80,10 +80,10 @@ def input_facts(manifest: Manifest) -> list[Fact]:
         "unknown_body_part": "Body part not stated",
         "boxes_outside": "Boxes outside of their images",
         "boxes_cut_off": "Boxes that go beyond an edge of their images",
-        "equal_pixels": "Images with the pixels of another",
-        "equal_pixels_across_splits": "Equal pixels in different splits (leaks)",
-        "equal_uids": "Images with the identifier of another",
-        "equal_uids_across_splits": "Equal identifiers in different splits (leaks)",
+        "equal_pixels": "Images with identical pixels",
+        "equal_pixels_across_splits": "Identical pixels in different splits (leaks)",
+        "equal_uids": "Images with identical identifiers",
+        "equal_uids_across_splits": "Identical identifiers in different splits (leaks)",
     }
     known = manifest.input | manifest.duplicates
     facts: list[Fact] = [(title, f"{known[key]:,}") for key, title in titles.items() if key in known]

@@ -16,10 +16,11 @@ from pneumo_fast import __version__
 from pneumo_fast.formatting import TYPESET, harmless, number, percent
 from pneumo_fast.metrics.catalogue import COUNTS, METRICS, QUALITY
 from pneumo_fast.metrics.intervals import Estimate
+from pneumo_fast.metrics.subgroups import ONE_CLASS
 from pneumo_fast.reporting import charts, data_facts, repeat, view
 from pneumo_fast.reporting.threshold_slider import MOVING, make_slider, written
 from pneumo_fast.reporting.training_facts import training_sentences
-from pneumo_fast.vocabulary import NOT_CLINICAL, counted
+from pneumo_fast.vocabulary import METHOD_NAMES, NOT_CLINICAL, counted
 
 SECTIONS: Final = {
     "results": "Results",
@@ -30,7 +31,7 @@ SECTIONS: Final = {
     "decision": "Decision curve",
     "subgroups": "Subgroups",
     "learning": "Learning curves",
-    "looked": "Where the model looked",
+    "looked": "Heat maps",
     "data": "Data",
     "repeat": "Repeat it",
     "limits": "Limits of use",
@@ -99,6 +100,8 @@ def _environment(finalize: Callable[[object], object] | None = None) -> Environm
         "written": written,
         "moving": MOVING,
         "quality": QUALITY,
+        "methods": METHOD_NAMES,
+        "one_class": ONE_CLASS,
         "not_clinical": NOT_CLINICAL,
         "charts": charts,
         "make_slider": make_slider,

@@ -68,7 +68,7 @@ def check_images(run: Path, metrics: MetricsFile, explanation: ExplanationFile |
     where = "" if same_data else " of another dataset"
     said = f"The heat maps are of the {maps} split{where}, the figures of the {judged} split"
     if metrics.run.folds and not metrics.folds:
-        before = f"{said}, which all folds judged together and no heat map shows: for figures of the same images, run "
+        before = f"{said}, which all folds scored together and no heat map shows: for figures of the same images, run "
         if pooled := _pooled(run):
             return [remark_with_command("heat maps", before, ["report", run, "--evaluation", pooled], ".")]
         return [remark_with_command("heat maps", before, ["evaluate", run], ", which names the report to make then.")]

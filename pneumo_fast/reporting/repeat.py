@@ -48,9 +48,12 @@ def hashes(files: RunFiles) -> list[tuple[str, str]]:
     """What identifies checkpoint and data."""
     metrics = files.metrics
     folds = [(f"checkpoint of fold {number}", fold.sha256) for number, fold in enumerate(metrics.run.folds, start=1)]
-    found = [*(folds or [("checkpoint judged", metrics.run.sha256)]), ("dataset judged on", metrics.dataset.identity)]
+    found = [
+        *(folds or [("evaluated checkpoint", metrics.run.sha256)]),
+        ("evaluation dataset", metrics.dataset.identity),
+    ]
     if not metrics.dataset.trained_on:
-        found.append(("dataset trained on", metrics.run.dataset_identity))
+        found.append(("training dataset", metrics.run.dataset_identity))
     if files.explanation is not None and files.explanation.run.sha256 != metrics.run.sha256:
         found.append(("checkpoint of the heat maps", files.explanation.run.sha256))
     return found

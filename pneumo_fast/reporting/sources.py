@@ -241,7 +241,7 @@ def _explanation(run: Path, remarks: list[Remark]) -> ExplanationFile | None:
     else:
         if explanation is not None:
             return explanation
-        before, after = "Where the model looked was not drawn yet: run ", ", then the report again."
+        before, after = "No heat maps were drawn yet: run ", ", then the report again."
     remarks.append(remark_with_command("explanation", before, ["explain", run], after))
     return None
 
@@ -264,7 +264,7 @@ def _sources(
         joint = identities[0] if len(sources) == 1 else joint_checksum(identities)
         if joint == metrics.dataset.identity:
             return sources
-        problem = "is no longer the one that was judged on: nothing is taken from it."
+        problem = "is no longer the one that was evaluated on: nothing is taken from it."
     remarks.append(Remark("dataset", f"Dataset {names} {problem}"))
     return ()
 

@@ -35,5 +35,5 @@ def training_sentences(files: RunFiles) -> list[str]:
     sentences = [f"Recipe {made.recipe}, with {listed}; weight of a positive image {shown}."]
     if made.auxiliary:
         taught = " and ".join(f"{name} (weight {made.auxiliary_weights[name]:g})" for name in made.auxiliary)
-        sentences.append(f"Auxiliary supervision by {taught} while it was trained; the checkpoint holds none of it.")
+        sentences.append(f"Trained with auxiliary supervision by {taught}; the checkpoint contains no auxiliary heads.")
     return sentences

@@ -21,6 +21,7 @@ from pneumo_fast.metrics.verdict import (
     FEW_OF_A_CLASS,
     conclude,
     few_of_a_class,
+    too_few,
     warn_of_few,
     warn_of_useless_thresholds,
 )
@@ -31,7 +32,6 @@ from pneumo_fast.run.layout import EXPLAIN
 from pneumo_fast.vocabulary import SPLIT_NAMES, counted
 
 NOT_DRAWN: Final = f"Nothing is drawn: there are fewer than {FEW_OF_A_CLASS} images of a class."
-METHODS: Final = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM"}
 ROWS: Final = (
     catalogue.SENSITIVITY, catalogue.SPECIFICITY, catalogue.PRECISION, catalogue.NPV,
     catalogue.ACCURACY, catalogue.F1, catalogue.MCC, catalogue.NET_BENEFIT,
@@ -45,7 +45,7 @@ LIMITS: Final = (
     ),
     "A subgroup with few images says little; a difference that was not seen may still exist.",
     (
-        "A heat map shows which places moved the score. It proves neither that the model saw a finding nor that it "
+        "A heat map shows which locations raised the score. It proves neither that the model saw a finding nor that it "
         "is right."
     ),
 )
@@ -131,7 +131,7 @@ class View:
 
     @property
     def useless_thresholds(self) -> str | None:
-        """A warning that no fixed threshold is of use; None where one is."""
+        """A warning that no fixed threshold is useful; None where one is."""
         return warn_of_useless_thresholds(self.metrics)
 
     @property
@@ -141,9 +141,7 @@ class View:
 
     def too_few(self, group: Subgroup) -> bool:
         """Whether a subgroup has too few images of a class for a figure; its own class, where it is of one only."""
-        if group.against_all:
-            return group.n < FEW_OF_A_CLASS or not self.drawable
-        return few_of_a_class(group.n, group.positives)
+        return too_few(self.metrics, group)
 
     def missed(self, entry: ThresholdMetrics) -> bool:
         """Whether a threshold that was chosen for a target does not reach it on the images reported on."""

@@ -64,5 +64,5 @@ def test_every_figure_that_can_be_monitored_is_in_the_catalogue() -> None:
 
 
 def test_names() -> None:
-    assert (SENSITIVITY.short_label, SENSITIVITY.title) == ("sensitivity", "Sensitivity")
+    assert (SENSITIVITY.short_label, SENSITIVITY.title) == ("sens.", "Sensitivity")
     assert SENSITIVITY.full_title == "Sensitivity (recall)"

@@ -47,20 +47,23 @@ def with_auroc(
     ("found", "said"),
     [
         (with_auroc(0.8, 0.7, 0.9), "AUROC 0.800 (0.70 to 0.90) is above that of chance (0.500)."),
-        (with_auroc(0.6, 0.4, 0.7), "cannot be told from that of chance (0.500)."),
+        (with_auroc(0.6, 0.4, 0.7), "is not distinguishable from that of chance (0.500)."),
         (with_auroc(0.3, 0.2, 0.4), "is below that of chance (0.500)."),
         (
             with_auroc(0.8, 0.75, 0.85, VIEW, (-0.01, 0.2)),
-            "cannot be told from that of the view position alone (0.700).",
+            "is not distinguishable from that of the view position alone (0.700).",
         ),
         (with_auroc(0.75, 0.68, 0.8, VIEW, (0.01, 0.1)), "is above that of the view position alone (0.700)."),
         (with_auroc(0.65, 0.5, 0.8, VIEW, (-0.1, -0.01)), "is below that of the view position alone (0.700)."),
-        (with_auroc(0.8, 0.75, 0.85, VIEW, (None, None)), "cannot be told from the view position alone (0.700)."),
+        (
+            with_auroc(0.8, 0.75, 0.85, VIEW, (None, None)),
+            "is not distinguishable from the view position alone (0.700).",
+        ),
         (with_auroc(0.8, 0.7, 0.9, (0.4, 0.3, 0.5), (-0.1, 0.4)), "is above that of chance (0.500)."),
         # of an earlier release, which kept no difference: the intervals have to be apart
-        (with_auroc(0.8, 0.75, 0.85, VIEW), "cannot be told from that of the view position alone (0.700)."),
+        (with_auroc(0.8, 0.75, 0.85, VIEW), "is not distinguishable from that of the view position alone (0.700)."),
         (with_auroc(0.85, 0.81, 0.9, VIEW), "is above that of the view position alone (0.700)."),
-        (with_auroc(1.0, None, None), "cannot be told from chance (0.500)."),
+        (with_auroc(1.0, None, None), "is not distinguishable from chance (0.500)."),
     ],
 )
 def test_the_interval_decides_what_is_said(found: Figures, said: str) -> None:
@@ -86,11 +89,8 @@ def test_too_few_to_conclude(positives: int, negatives: int, few: bool) -> None:
     ("shift", "said"),
     [
         (0.0, None),
-        (
-            -9.0,
-            "No fixed threshold is of use: at 0.5 hardly any positive is found, at 0.25 hardly any positive is found.",
-        ),
-        (9.0, "at 0.5 hardly any negative is called negative, at 0.25 hardly any negative is called negative."),
+        (-9.0, "No fixed threshold is useful: at 0.5 sensitivity is below 0.1, at 0.25 sensitivity is below 0.1."),
+        (9.0, "at 0.5 specificity is below 0.1, at 0.25 specificity is below 0.1."),
     ],
 )
 def test_thresholds_that_are_of_no_use(shift: float, said: str | None) -> None:

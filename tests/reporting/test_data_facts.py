@@ -77,7 +77,7 @@ def test_the_first_screen_and_the_card_say_the_same(run: Path) -> None:
     _, page = made(run)
     card = (run / "model_card.md").read_text()
     assert page.words.count(NOT_CLINICAL) == 1
-    assert page.words.index("AUROC 0.") < page.words.index("Baselines that ignore the image")
+    assert page.words.index("AUROC 0.") < page.words.index("Model and baselines")
     for _, value in overview(read_run(run)):
         assert str(value) in page.words
         assert str(value) in card

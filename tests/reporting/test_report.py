@@ -127,7 +127,7 @@ def test_another_dataset_in_its_place_is_not_told_of(run: Path) -> None:
 
     summary, page = made(run)
 
-    assert ["no longer the one that was judged on" in remark for remark in summary.remarks] == [True]
+    assert ["no longer the one that was evaluated on" in remark for remark in summary.remarks] == [True]
     assert "not_dicom" not in page.words
     assert "config.json has them" in page.words
 

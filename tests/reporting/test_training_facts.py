@@ -17,7 +17,7 @@ from pneumo_fast.training.recipes import RECIPES
 from tests.support.make_run import change_json
 from tests.support.report_page import Page
 
-TAUGHT = "Auxiliary supervision by boxes (weight 2) and classes (weight 1) while it was trained"
+TAUGHT = "Trained with auxiliary supervision by boxes (weight 2) and classes (weight 1)"
 
 
 def record(run: Path, config: TrainConfig) -> None:
@@ -31,7 +31,7 @@ def record(run: Path, config: TrainConfig) -> None:
 @pytest.mark.parametrize(
     ("options", "said", "not_said"),
     [
-        ({}, ["Recipe recommended", "lr 0.001", "ema 0.999", "augment strong"], ["label smoothing", "Auxiliary"]),
+        ({}, ["Recipe recommended", "lr 0.001", "ema 0.999", "augment strong"], ["label smoothing", "auxiliary"]),
         ({"flip": True, "ema": None}, ["flip,"], ["flip True", "ema"]),
         ({"teach": ("classes", "boxes"), "teach_boxes_weight": 2.0}, [TAUGHT], []),
     ],
