@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pneumo_fast.drawing import curves
 from pneumo_fast.drawing.confusion import draw_confusion
-from pneumo_fast.drawing.curves import POINTS, _area, draw_precision_recall, draw_roc
+from pneumo_fast.drawing.curves import POINTS, draw_precision_recall, draw_roc
 from pneumo_fast.drawing.learning_curves import FIGURES, LOSSES, OPTIONAL
 from pneumo_fast.drawing.style import BLUE, GREEN, VERMILION
 from pneumo_fast.metrics.catalogue import AVERAGE_PRECISION
@@ -139,7 +140,7 @@ def test_positives_are_in_the_upper_row() -> None:
 
 
 def test_the_legend_has_the_interval_of_an_area() -> None:
-    said = _area(AVERAGE_PRECISION, Estimate(value=0.5, low=0.25, high=0.75))
+    said = curves._area(AVERAGE_PRECISION, Estimate(value=0.5, low=0.25, high=0.75))
     assert said == "average precision 0.500 (95\N{NO-BREAK SPACE}% interval 0.250 to 0.750)"
 
 
