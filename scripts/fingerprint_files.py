@@ -18,6 +18,7 @@ import torch
 
 ADDED_KEYS: Final[frozenset[str]] = frozenset({
     "manifest.json/input/boxes_outside", "manifest.json/input/boxes_cut_off",
+    "predictions.json/judgement/operating_point",
 })  # fmt: skip
 """What the new side alone may have in its JSON, with all below it: ``metrics.json/options``, for instance."""
 FIGURES: Final = {"roc.png", "precision_recall.png", "confusion.png"}

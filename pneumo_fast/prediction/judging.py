@@ -13,7 +13,7 @@ from pneumo_fast.dataset.pseudonyms import pseudonym
 from pneumo_fast.metrics.intervals import Bootstrap, group_numbers
 from pneumo_fast.metrics.ranking import Ranking, rank
 from pneumo_fast.metrics.scored import Sample
-from pneumo_fast.metrics.thresholds import AtThreshold, at_threshold
+from pneumo_fast.metrics.thresholds import AtThreshold, Chosen, at_threshold
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.table import Row
 
@@ -28,6 +28,8 @@ class Judgement:
     """Scored images that no row of the table is of."""
     ranking: Ranking
     thresholds: tuple[AtThreshold, ...]
+    operating_point: AtThreshold | None
+    """At the run's operating threshold, if it has one."""
 
 
 class Judging:
@@ -51,8 +53,8 @@ class Judging:
         self._without += int((~known).sum())
         self._parts.append(joined[known])
 
-    def judge(self, config: PredictConfig) -> Judgement | None:
-        """The figures; None where no scored image has a label."""
+    def judge(self, config: PredictConfig, point: Chosen | None) -> Judgement | None:
+        """The figures, those at a run's operating point too; None where no scored image has a label."""
         rows = pd.concat(self._parts, ignore_index=True) if self._parts else pd.DataFrame()
         if rows.empty:
             return None
@@ -70,6 +72,9 @@ class Judging:
             without_label=self._without,
             ranking=rank(sample, bootstrap),
             thresholds=tuple(at_threshold(sample, threshold, bootstrap) for threshold in config.thresholds),
+            operating_point=None
+            if point is None
+            else at_threshold(sample, point.threshold, bootstrap, name=point.name),
         )
 
 

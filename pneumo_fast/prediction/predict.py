@@ -152,7 +152,7 @@ def predict(config: PredictConfig, on_progress: OnProgress = silent) -> PredictS
             scoring = Scoring.of(model, config.scoring, files, work, key, outputs, keep_ids=config.keep_ids)
             counts, now = _score(scoring, remote, config, on_progress)
             _join(scoring, config, judging)
-            judgement = judging.judge(config) if judging else None
+            judgement = judging.judge(config, model.operating_point) if judging else None
             notes = tuple(_notes(config, model, repeated, counts, judgement))
             _write_summary(config, model, counts, judgement, notes)
             shutil.rmtree(config.out / WORK)

@@ -110,6 +110,12 @@ def test_labels_give_the_figures_of_evaluate(options: Options, judged: Path, pha
     assert summary.judgement.ranking.auroc.value == pytest.approx(metrics["ranking"]["auroc"]["value"], abs=1e-9)
     found = [found.recall.value for found in summary.judgement.thresholds]
     assert found == pytest.approx([each["recall"]["value"] for each in metrics["thresholds"]], abs=1e-9)
+    at, point = summary.judgement.operating_point, summary.model.operating_point
+    assert at is not None
+    assert point is not None
+    assert (at.name, at.threshold, at.confusion.tp + at.confusion.fp) == (
+        point.name, point.threshold, summary.counts.positives["class"],
+    )  # fmt: skip
 
 
 def test_ids_are_pseudonyms_unless_told_otherwise(
