@@ -110,11 +110,12 @@ def evaluate(
     configs = [make(run=run) for run in folders]
     if len(configs) == 2:
         check_comparable(*configs)
+    show = results.show_evaluation if len(configs) == 1 else results.show_verdict
     evaluations = []
     for config in configs:
         with display.progress("evaluating") as on_progress:
             evaluations.append(judge(config, on_progress))
-        results.show_evaluation(evaluations[-1])
+        show(evaluations[-1])
     found = [{"folder": evaluation.folder, **to_json(evaluation)} for evaluation in evaluations]
     if len(evaluations) == 1:
         return found[0]

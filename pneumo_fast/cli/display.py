@@ -146,14 +146,16 @@ def training_display() -> Iterator[tuple[OnStart, OnEpoch, OnProgress]]:
 
 def grid(*columns: str, title: str | None = None) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     return table
 
 
 def _epoch_line(cells: Iterable[str]) -> str:
-    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(cells)).rstrip()
+    """A line of the table; below 77 columns without the last two, rate and wait."""
+    shown = list(cells)[: None if info.width > 76 else -2]
+    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(shown)).rstrip()
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from pneumo_fast.cli.console import out
+from pneumo_fast.cli.console import info, out
 from pneumo_fast.cli.display import facts, grid, next_command
 from pneumo_fast.evaluation.compare import Comparison
 from pneumo_fast.evaluation.folders import is_reported
@@ -12,7 +12,7 @@ from pneumo_fast.evaluation.results import Evaluation
 from pneumo_fast.evaluation.verdict import reach_verdict
 from pneumo_fast.explanation.results import Explanation
 from pneumo_fast.export.export import ExportSummary
-from pneumo_fast.formatting import TERMINAL
+from pneumo_fast.formatting import TERMINAL, shell_command
 from pneumo_fast.metrics.catalogue import (
     AT_PREVALENCE,
     AUROC,
@@ -26,14 +26,17 @@ from pneumo_fast.metrics.catalogue import (
 from pneumo_fast.metrics.folds import BY_FOLD
 from pneumo_fast.metrics.intervals import Estimate
 from pneumo_fast.metrics.scored import class_at
+from pneumo_fast.metrics.subgroups import ONE_CLASS
 from pneumo_fast.metrics.summary import Figures
 from pneumo_fast.metrics.thresholds import ThresholdMetrics
+from pneumo_fast.metrics.verdict import too_few
 from pneumo_fast.prediction.folder import TABLE
 from pneumo_fast.prediction.options import PredictConfig
 from pneumo_fast.prediction.predict import PredictSummary
 from pneumo_fast.radiograph.rejection import SKIPPED
+from pneumo_fast.run.layout import EXPLAIN, EXPLANATION
 from pneumo_fast.serving.serve import ServeSummary
-from pneumo_fast.vocabulary import NOT_CLINICAL, counted
+from pneumo_fast.vocabulary import METHOD_NAMES, NOT_CLINICAL, counted
 
 _number, _share, _estimate = TERMINAL.number, TERMINAL.share, TERMINAL.estimate
 
@@ -55,20 +58,43 @@ def show_evaluation(evaluation: Evaluation) -> None:
         out.print(f"The view position alone: {AUROC.label} {_estimate(f.view_only.auroc)}")
     out.print(_threshold_table((*f.thresholds, f.always_negative), f.prevalence_stated))
     if f.parts:
-        out.print(f"Chosen on {f.parts.chosen_on}, judged on {f.parts.reported_on}:")
+        out.print(f"Chosen on {f.parts.chosen_on}, evaluated on {f.parts.reported_on}:")
         out.print(_chosen_table(f.chosen_thresholds))
     out.print(_quality_table(f))
     if f.folds:
         out.print(_fold_table(f))
     if f.subgroups:
-        out.print(_subgroup_table(f))
+        _show_subgroups(f)
     for sentence in (*f.tradeoffs, *evaluation.notes):
         out.print(sentence)
     out.print(f"\nWritten to {evaluation.folder}", soft_wrap=True)
-    run, folder = evaluation.options.run, evaluation.folder
-    next_command("report", run, *([] if is_reported(folder, run) else ["--evaluation", folder.name]))
-    out.print(facts(zip(("Judged", "Result", "Caution"), reach_verdict(evaluation), strict=True)))
+    out.print(_verdict(evaluation))
     out.print(NOT_CLINICAL, style="dim")
+    info.print(f"Next: {', then '.join(shell_command(*words) for words in _next_commands(evaluation))}", soft_wrap=True)
+
+
+def show_verdict(evaluation: Evaluation) -> None:
+    """The figures in a few lines, where two runs are compared."""
+    out.print(f"\n{evaluation.options.run}", style="bold", soft_wrap=True)
+    out.print(_verdict(evaluation))
+    out.print(f"Written to {evaluation.folder}", soft_wrap=True)
+
+
+def _verdict(evaluation: Evaluation) -> Table:
+    return facts(zip(("Evaluated", "Result", "Caution"), reach_verdict(evaluation), strict=True))
+
+
+def _next_commands(evaluation: Evaluation) -> list[tuple[object, ...]]:
+    """The report of these figures, and before it heat maps of the same images, if the run has none yet."""
+    options, folder = evaluation.options, evaluation.folder
+    run = options.run
+    report = ("report", run, *([] if is_reported(folder, run) else ["--evaluation", folder.name]))
+    all_folds_at_once = evaluation.run.folds and not evaluation.figures.folds  # explain takes one model for an image
+    if all_folds_at_once or (run / EXPLAIN / EXPLANATION).exists():
+        return [report]
+    data = () if options.dataset is None else ("--dataset", options.dataset)
+    split = () if options.split == "val" else ("--split", options.split)
+    return [("explain", run, *data, *split), report]
 
 
 def _threshold_table(results: tuple[ThresholdMetrics, ...], prevalence: float | None = None) -> Table:
@@ -95,14 +121,14 @@ def _chosen_table(results: tuple[ThresholdMetrics, ...]) -> Table:
 
 def _quality_table(figures: Figures) -> Table:
     """Quality of the probabilities; those after calibration are of the images reported on."""
-    judged = {"plain, all": figures.probability}
-    if figures.calibration:
-        if figures.calibration.before != figures.probability:
-            judged["plain, part"] = figures.calibration.before
-        judged["calibrated"] = figures.calibration.after
-    rows = grid("probabilities", *(metric.short_label for metric in QUALITY))
-    for name, quality in judged.items():
-        rows.add_row(name, *(_estimate(getattr(quality, metric.key)) for metric in QUALITY))
+    found = {"uncalibrated": figures.probability}
+    if calibration := figures.calibration:
+        if calibration.before != figures.probability:
+            found = {"uncalibrated,\nall images": figures.probability, "uncalibrated,\nsame images": calibration.before}
+        found["calibrated"] = calibration.after
+    rows = grid("", *found, title="Quality of the probability: lower is better")
+    for metric in QUALITY:
+        rows.add_row(metric.short_label, *(_estimate(getattr(quality, metric.key)) for quality in found.values()))
     return rows
 
 
@@ -120,31 +146,36 @@ def _fold_table(figures: Figures) -> Table:
     return rows
 
 
-def _subgroup_table(figures: Figures) -> Table:
+def _show_subgroups(figures: Figures) -> None:
     at = figures.thresholds[0].threshold
-    rates = (f"{metric.label}\nat {at}" for metric in (SENSITIVITY, SPECIFICITY))
+    rates = (f"{metric.short_label}\nat {at}" for metric in (SENSITIVITY, SPECIFICITY))
     rows = grid("subgroup", "n", "pos.", AUROC.label, *rates)
     for g in figures.subgroups:
-        name = f"{g.column} {g.value}" if len(g.value) < 12 else g.value
-        cells = (_estimate(g.auroc, 2), _number(g.sensitivity.value), _number(g.specificity.value))
-        rows.add_row(name, f"{g.n:,}", f"{g.positives:,}", *cells)
-    return rows
+        cells = [_estimate(g.auroc, 2), _number(g.sensitivity.value), _number(g.specificity.value)]
+        if too_few(figures, g):
+            cells = ["too few of a class", "", ""]
+        rows.add_row(f"{g.column}: {g.value}{' *' * g.against_all}", f"{g.n:,}", f"{g.positives:,}", *cells)
+    out.print(rows)
+    if any(g.against_all for g in figures.subgroups):
+        out.print(f"* {ONE_CLASS}")
 
 
 def show_comparison(comparison: Comparison) -> None:
     """Differences of two runs."""
-    rows = grid("", comparison.a, comparison.b, "difference (95 %)", title=f"{comparison.b} less {comparison.a}")
+    rows = grid("", comparison.a, comparison.b, "difference (95 %)", title=f"{comparison.b} minus {comparison.a}")
     for d in comparison.differences:
         rows.add_row(d.name, _number(d.a), _number(d.b), _estimate(d.difference, signed=True))
     out.print(rows)
     out.print(comparison.text)
     out.print(f"Written to {comparison.path}", soft_wrap=True)
+    out.print(NOT_CLINICAL, style="dim")
 
 
 def show_explanation(explanation: Explanation) -> None:
-    """Where the model looked, beside what chance would have hit."""
+    """Where the maps point, beside what chance would have hit."""
     boxes, random = explanation.boxes, explanation.randomised
-    out.print(f"\n{explanation.method} of {explanation.layer}, a map of {' x '.join(map(str, explanation.map_size))}")
+    size = " x ".join(map(str, explanation.map_size))
+    out.print(f"\n{METHOD_NAMES[explanation.method]} of {explanation.layer}: maps of {size} cells")
     if boxes:
         rows = grid(f"{counted(boxes.images, 'image')} with boxes", "share")
         rows.add_row("peak in a box (pointing game)", _estimate(boxes.hit_rate))
@@ -159,8 +190,8 @@ def show_explanation(explanation: Explanation) -> None:
     for note in explanation.notes:
         out.print(note)
     out.print(f"{counted(len(explanation.images), 'image')} drawn; written to {explanation.folder}", soft_wrap=True)
-    next_command("report", explanation.folder.parent)
     out.print(NOT_CLINICAL, style="dim")
+    next_command("report", explanation.folder.parent)
 
 
 def show_export(summary: ExportSummary) -> None:
@@ -200,6 +231,8 @@ def show_prediction(summary: PredictSummary, config: PredictConfig) -> None:
         out.print(f"{judged.n:,} of them have a label, {judged.positives:,} positive")
         out.print(", ".join(f"{metric.label} {_estimate(getattr(judged.ranking, metric.key))}" for metric in RANKING))
         out.print(_threshold_table(judged.thresholds))
+        if judged.operating_point:
+            out.print(_chosen_table((judged.operating_point,)))
     for note in summary.notes:
         out.print(note)
     if summary.now:

@@ -71,6 +71,15 @@ def test_a_terminal_gets_the_same_lines_above_a_bar(monkeypatch: pytest.MonkeyPa
     check_lines([line for line in lines if line and not line.startswith("training")])
 
 
+def test_a_narrow_terminal_gets_a_line_for_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=60)
+    monkeypatch.setattr(display, "info", console)
+    console.print(display._epoch_line(column for _, column in display.EPOCH_COLUMNS.values()))
+    assert file.getvalue().split() == ["epoch", "loss", "acc.", "loss", "acc.", "AUROC", "AP"]
+    assert len(file.getvalue().splitlines()) == 1
+
+
 def test_a_terminal_gets_no_bar_before_there_is_something_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not shown(monkeypatch, is_terminal=True, act=lambda _on_epoch, _on_progress: None)
 

@@ -125,7 +125,8 @@ def test_two_runs_on_the_command_line(tmp_path: Path, run_cli: Callable[..., Any
     runs = [make_run(tmp_path / name, dataset) for name in ("one", "two")]
     ended = run_cli("evaluate", *runs, "--resamples", "100", "--device", "cpu")
     assert ended.code == 0
-    assert "two less one" in ended.out
+    assert "two minus one" in ended.out
+    assert [ended.out.count(said) for said in ("Result ", "At each threshold", "not for clinical use")] == [2, 0, 1]
     assert "The AUROCs differ by +0.000" in ended.out
     assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
     assert json.loads((runs[1] / "eval" / "dataset-val" / "comparison.json").read_text())["n"] == 11
@@ -157,5 +158,5 @@ def test_runs_of_different_images_are_refused_before_anything_is_written(
     manifest.write_text(json.dumps(content))
     ended = run_cli("evaluate", *runs, "--device", "cpu")
     assert ended.code == 1
-    assert "are judged on different images (11 and 11): name one dataset" in " ".join(ended.err.split())
+    assert "are evaluated on different images (11 and 11): name one dataset" in " ".join(ended.err.split())
     assert not any((run / "eval").exists() for run in runs)

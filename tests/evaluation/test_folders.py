@@ -41,9 +41,11 @@ def test_what_to_type_next_names_an_evaluation_that_a_report_would_not_take(
     run: Path, tmp_path: Path, run_cli: Callable[..., Any]
 ) -> None:
     other, options = make_dataset(tmp_path / "other", mean=0.4), ("--resamples", "100", "--device", "cpu")
-    assert f"Next: pneumo-fast report {run}\n" in run_cli("evaluate", run, *options).out
+    assert f"Next: pneumo-fast explain {run}, then pneumo-fast report {run}\n" in run_cli("evaluate", run, *options).out
     said = run_cli("evaluate", run, "--dataset", other, *options).out
-    assert f"Next: pneumo-fast report {run} --evaluation other-val\n" in said
+    assert said.endswith(
+        f"Next: pneumo-fast explain {run} --dataset {other}, then pneumo-fast report {run} --evaluation other-val\n"
+    )
 
 
 def test_the_run_s_own_is_found_before_others(run: Path, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_of_few_images_an_overlap_with_training_is_said_all_the_same(evaluation:
 
 def test_thresholds_of_no_use_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdict, "warn_of_few", lambda _: None)
-    monkeypatch.setattr(verdict, "warn_of_useless_thresholds", lambda _: "No fixed threshold is of use.")
-    assert reach_verdict(evaluation).caution == "No fixed threshold is of use."
+    monkeypatch.setattr(verdict, "warn_of_useless_thresholds", lambda _: "No fixed threshold is useful.")
+    assert reach_verdict(evaluation).caution == "No fixed threshold is useful."
 
 
 def test_unknown_patients_are_a_caution(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +79,7 @@ def test_unknown_patients_are_a_caution(evaluation: Evaluation, monkeypatch: pyt
 def test_it_ends_the_output(run: Path, run_cli: Callable[..., Any]) -> None:
     ended = run_cli("evaluate", run, "--resamples", "100", "--device", "cpu")
     last = ended.out.strip().splitlines()
-    begins = [line.split("  ")[0] for line in last if not line.startswith(" ")][-4:]
-    assert begins == ["Judged", "Result", "Caution", "Research software: not for clinical use."]
+    begins = [line.split("  ")[0] for line in last if not line.startswith(" ")][-5:-1]
+    assert begins == ["Evaluated", "Result", "Caution", "Research software: not for clinical use."]
+    assert last[-1].startswith("Next: ")
     assert all(len(line) <= 80 for line in ended.out.splitlines() if "/" not in line)
