@@ -98,9 +98,7 @@ def _line(error: Exception) -> str:
 def _usage(error: typer.BadParameter) -> str:
     message = error.format_message().replace(": Value error, ", ": ")  # which pydantic says to typer
     command = error.ctx.command_path if error.ctx else "pneumo-fast"
-    return (
-        f"{message} See {command} --help" if message.endswith("?") else f"{message.rstrip('.')}: see {command} --help"
-    )
+    return f"{message} See {command} --help" if message[-1:] == "?" else f"{message.rstrip('.')}: see {command} --help"
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

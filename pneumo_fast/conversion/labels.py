@@ -136,13 +136,9 @@ def read_labels(
 def _fail(path: Path, row: int, column: str, value: object, expected: str, remedy: str = "") -> NoReturn:
     """Raise for one cell."""
     text = str(value)  # a long one may name a patient, so only its length is told
-    shown = (
-        "an empty cell"
-        if not text
-        else repr(text)
-        if len(text) <= SHOWN_CHARACTERS
-        else f"a text of {len(text)} characters"
-    )
+    shown = repr(text) if text else "an empty cell"
+    if len(text) > SHOWN_CHARACTERS:
+        shown = f"a text of {len(text)} characters"
     raise LabelError(f"table {path}, line {row}, column {column!r}: {shown} found, {expected} expected{remedy}")
 
 
