@@ -154,8 +154,8 @@ def grid(*columns: str, title: str | None = None) -> Table:
 
 def _epoch_line(cells: Iterable[str]) -> str:
     """A line of the table; below 77 columns without the last two, rate and wait."""
-    shown = list(cells)[: None if info.width > 76 else -2]
-    return "".join(cell.rjust(5 if not number else 9) for number, cell in enumerate(shown)).rstrip()
+    first, *others = list(cells)[: None if info.width > 76 else -2]
+    return (first.rjust(5) + "".join(cell.rjust(9) for cell in others)).rstrip()
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Table:
@@ -192,9 +192,8 @@ def show_conversion(summary: ConvertSummary, folder: Path) -> None:
             out.print(f"Images with {what} as another: {count:,}, of which across splits (leaks): {across:,}")
     out.print(f"Leaks between splits: {manifest.split['leaks']}")
     out.print(f"Image ids: {IMAGE_IDS[manifest.ids]}")
-    out.print(
-        f"Pixels of the train split: mean {TERMINAL.number(manifest.mean, 4)}, std {TERMINAL.number(manifest.std, 4)}"
-    )
+    mean, std = TERMINAL.number(manifest.mean, 4), TERMINAL.number(manifest.std, 4)
+    out.print(f"Pixels of the train split: mean {mean}, std {std}")
     if manifest.source:
         sample = counted(manifest.source.statistics_of, "training image")
         out.print(f"Mean and std are from {sample}; pixels stay in the source files")
