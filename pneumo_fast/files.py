@@ -19,6 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
+AnyPath = str | os.PathLike[str]
 PARTIALS: Final = ".*.partial"
 """Files that are being written, or that a killed process has left half-written."""
 LARGEST_FILE: Final = 1 << 34

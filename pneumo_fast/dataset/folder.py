@@ -19,7 +19,7 @@ import pandas as pd
 
 from pneumo_fast.dataset.format import BOX_TYPES, BOXES, INDEX, INDEX_TYPES, MANIFEST, Manifest
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import atomic_file, open_regular, read_regular, sha256_of
+from pneumo_fast.files import AnyPath, atomic_file, open_regular, read_regular, sha256_of
 from pneumo_fast.folder_kinds import check_kind
 from pneumo_fast.records import LARGEST_BYTES
 from pneumo_fast.vocabulary import SPLITS
@@ -46,7 +46,7 @@ class Dataset:
     """Pseudonyms of the hash keys it was made with: one, or several where datasets are joined."""
 
     @classmethod
-    def open(cls, path: Path, *, check_files: bool = True) -> Dataset:
+    def open(cls, path: AnyPath, *, check_files: bool = True) -> Dataset:
         """Open a dataset folder and check what can be checked without reading pixels.
 
         Parameters
@@ -59,6 +59,7 @@ class Dataset:
         DatasetError
             If there is no folder or no manifest, or a table or shard is missing, changed or of the wrong size.
         """
+        path = Path(path)
         manifest_path = path / MANIFEST
         try:
             text = read_regular(manifest_path, LARGEST_BYTES)

@@ -16,10 +16,10 @@ from pneumo_fast.dataset.format import Manifest
 from pneumo_fast.dataset.leaks import leaks_of_joint
 from pneumo_fast.dataset.splits import divide, label_counts, patient_units
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import joint_checksum
+from pneumo_fast.files import AnyPath, joint_checksum
 
 
-def open_datasets(paths: Sequence[Path]) -> Dataset:
+def open_datasets(paths: Sequence[AnyPath]) -> Dataset:
     """Open one dataset, or several as one; see :func:`join_datasets`.
 
     Raises

@@ -8,7 +8,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from pneumo_fast.dataset.leaks import overlap_of_splits
 from pneumo_fast.dataset.npy import Images, image_digest, pixel_hash, read_header, shard_checksum
 from pneumo_fast.dataset.splits import label_counts
 from pneumo_fast.errors import DatasetError
-from pneumo_fast.files import open_regular, sha256_of
+from pneumo_fast.files import AnyPath, open_regular, sha256_of
 from pneumo_fast.progress import OnProgress, silent
 from pneumo_fast.resources import usable_cores
 from pneumo_fast.vocabulary import SPLITS, counted
@@ -41,7 +40,7 @@ class FileCheck:
     square_sum: float = 0.0
 
 
-def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
+def verify(path: AnyPath, on_progress: OnProgress = silent) -> list[str]:
     """Check manifest, tables, shapes, ranges, checksums, counts and statistics.
 
     Reading and hashing release Python's lock, so one thread per core does. Each holds one image, of no more than
@@ -50,7 +49,7 @@ def verify(path: Path, on_progress: OnProgress = silent) -> list[str]:
 
     Parameters
     ----------
-    path : Path
+    path : path
         The dataset folder.
     on_progress : callable, optional
         Called as (files checked, files) after each file of pixels.

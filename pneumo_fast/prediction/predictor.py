@@ -13,12 +13,11 @@ import pandas as pd
 
 from pneumo_fast.configuration import options_of
 from pneumo_fast.errors import ConfigError
+from pneumo_fast.files import AnyPath
 from pneumo_fast.prediction.files import find
 from pneumo_fast.prediction.model import Model, open_model
 from pneumo_fast.prediction.options import PredictConfig, ScoreOptions
 from pneumo_fast.prediction.scoring import Outputs, Scoring
-
-AnyPath = str | PathLike[str]
 
 
 class Predictor:

@@ -31,7 +31,8 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 def test_one_dataset_is_itself(folders: list[Path]) -> None:
-    assert open_datasets(folders[:1]).path == folders[0]
+    for path in (folders[0], str(folders[0])):
+        assert open_datasets([path]).path == folders[0]
 
 
 def test_the_loader_delivers_the_images_of_all(folders: list[Path]) -> None:
