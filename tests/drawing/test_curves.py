@@ -98,7 +98,7 @@ def test_drawing_changes_no_setting_of_matplotlib_and_needs_no_pyplot(
 @EACH_CURVE
 @pytest.mark.parametrize("count", [1, 2, 6, 7])
 def test_every_threshold_is_marked_in_a_colour_of_its_own(draw: Draw, count: int) -> None:
-    image = pixels(draw(*scores(), *np.linspace(0.2, 0.5, count)))
+    image = pixels(draw(*scores(), *np.linspace(0.2, 0.5, count).tolist()))
     marked = [area(image, rgb(colour)) > 100 for colour, _ in POINTS[:5]]  # black is also the colour of text
     assert marked == [i < count for i in range(5)]
 
@@ -158,6 +158,6 @@ def test_confusion_of_one_class(label: int) -> None:
 
 
 def test_confusion_grows_by_rows() -> None:
-    two, nine = (pixels(confusion(*scores(), *np.linspace(0.1, 0.9, n))) for n in (2, 9))
+    two, nine = (pixels(confusion(*scores(), *np.linspace(0.1, 0.9, n).tolist())) for n in (2, 9))
     assert nine.shape[1] == two.shape[1]
     assert nine.shape[0] > 3 * two.shape[0]

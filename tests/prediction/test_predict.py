@@ -349,7 +349,7 @@ def test_what_was_killed_while_it_replaced_is_begun_by_us(
         ({"paths": ["missing"]}, PredictError, "missing is not there"),
         ({"paths": ["empty"]}, PredictError, "no file is in .*empty"),
         ({"paths": ["list.csv"], "path_column": "nothing"}, LabelError, "has no column 'nothing'"),
-        ({"labels": Path("missing.csv")}, LabelError, "missing.csv cannot be read"),
+        ({"labels": Path("missing.csv")}, LabelError, "missing.csv does not exist: name a CSV file"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pneumo_fast.conversion.options import ConvertConfig
@@ -14,7 +16,7 @@ FRONTAL = {"Modality": "DX", "ViewPosition": "PA", "BodyPartExamined": "CHEST"}
 
 def default() -> Selection:
     """What ``convert`` wants unless told otherwise."""
-    config = ConvertConfig(images="i", labels="l")  # type: ignore[arg-type]
+    config = ConvertConfig(images=Path("i"), labels=Path("l"))
     return Selection(modalities=config.modalities, views=config.views, body_parts=config.body_parts)
 
 
@@ -54,4 +56,4 @@ def test_a_selection_may_be_wider_or_narrower() -> None:
 @pytest.mark.parametrize(("field", "word"), [("modalities", "XRAY"), ("views", "pa"), ("body_parts", "TUMMY")])
 def test_what_does_not_exist_is_refused(field: str, word: str) -> None:
     with pytest.raises(ConfigError, match=f"'{word}' is unknown: use one of"):
-        ConvertConfig(images="i", labels="l", **{field: (word,)})  # type: ignore[arg-type]
+        ConvertConfig(images=Path("i"), labels=Path("l"), **{field: (word,)})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], obj
     monkeypatch.setattr(Learner, "step", spy)
 
 
+@contextmanager
+def heard(number: int) -> Iterator[None]:
+    """Have a signal heeded though the tests were started with ``nohup``."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 14])
 def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
@@ -93,7 +104,7 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_the_same(
 ) -> None:
     config = replace(config, **ALL_STATES)
     run = tmp_path / "run"
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, heard(number):
         after_step(patch, step, lambda: os.kill(os.getpid(), number))
         with pytest.raises(TrainingStoppedError, match="resume with --resume") as stopped:
             train(replace(config, out=run))
