@@ -1,4 +1,4 @@
-"""What people see of a judged run in the terminal: tables of figures, and sentences."""
+"""What people see of an evaluated run in the terminal: tables of figures, and sentences."""
 
 from __future__ import annotations
 
